@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup test demo clean
+
+help:
+	@echo "make setup   create .venv and install qsample (editable) with what tests and experiments need"
+	@echo "make test    lint, format check, type check, tests"
+	@echo "make demo    train a small model and write its report under runs/demo"
+	@echo "make clean   remove .venv, build outputs and caches"
+
+setup: $(STAMP)
+
+# An editable install compiles once: the native sources are listed so that an edit builds again.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/native/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments]"
+	touch $@
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/python experiments/train_rbm.py --out runs/demo
+
+clean:
+	rm -rf .venv build dist wheelhouse .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
