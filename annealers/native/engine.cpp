@@ -2,12 +2,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/string.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <string>
 
@@ -15,34 +12,7 @@
 
 namespace nb = nanobind;
 
-// One copy per instruction set, chosen when the module is loaded: the wheel runs everywhere, at each machine's
-// speed. Needs the loader's ifunc, hence glibc on x86-64 only; elsewhere the plain copy.
-#if defined(__x86_64__) && defined(__ELF__) && defined(__GLIBC__)
-#define QSAMPLE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define QSAMPLE_CLONES
-#endif
-
 namespace {
-
-// Words start .. start + n - 1 of the stream of one seed.
-QSAMPLE_CLONES void fill_row(float *out, std::uint64_t n, std::uint64_t seed, std::uint64_t start) {
-    constexpr std::uint64_t group = 4 * philox::lanes;
-    std::uint64_t block = start / 4, skip = start % 4, done = 0;
-    while (done < n) {
-        const std::uint64_t take = std::min(n - done, group - skip);
-        if (take == group) {
-            philox::uniforms(out + done, seed, block);
-        } else {  // the ragged ends go through a buffer
-            float buffer[group];
-            philox::uniforms(buffer, seed, block);
-            std::memcpy(out + done, buffer + skip, take * sizeof(float));
-        }
-        done += take;
-        block += philox::lanes;
-        skip = 0;
-    }
-}
 
 std::string shape_of(const nb::ndarray<> &a) {
     std::string text = "[";
@@ -91,8 +61,8 @@ void fill_uniform(nb::handle out_value, nb::handle seeds_value, nb::handle start
                               nb::type_name(start_value.type()).c_str()).c_str());
     const std::uint64_t rows = out.shape(0), columns = out.shape(1);
     std::int64_t start = -1;
-    if (!nb::try_cast(start_value, start) || start < 0 ||
-        static_cast<std::uint64_t>(start) > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) - columns)
+    constexpr std::uint64_t last = std::numeric_limits<std::int64_t>::max();
+    if (!nb::try_cast(start_value, start) || start < 0 || static_cast<std::uint64_t>(start) > last - columns)
         throw nb::value_error((std::string("expected 0 <= start < 2**63 - N; got ") +
                                nb::str(start_value).c_str()).c_str());
 
@@ -100,12 +70,12 @@ void fill_uniform(nb::handle out_value, nb::handle seeds_value, nb::handle start
     const auto *seed = static_cast<const std::uint64_t *>(seeds.data());
     nb::gil_scoped_release release;
     for (std::uint64_t p = 0; p < rows; ++p)
-        fill_row(to + p * columns, columns, seed[p], static_cast<std::uint64_t>(start));
+        philox::fill(to + p * columns, columns, seed[p], static_cast<std::uint64_t>(start));
 }
 
-std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
-    philox::block(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
-    return counter;
+nb::tuple philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> key) {
+    philox::block(c[0], c[1], c[2], c[3], key[0], key[1]);
+    return nb::make_tuple(c[0], c[1], c[2], c[3]);
 }
 
 }  // namespace
@@ -114,9 +84,6 @@ NB_MODULE(_engine, m) {
     m.doc() = "Native kernels of the annealers.";
     m.def("fill_uniform", &fill_uniform, nb::arg("out"), nb::arg("seeds"), nb::arg("start"),
           "out[p, i] = word start + i of the Philox4x32-10 stream of seeds[p], as a uniform strictly inside (0, 1).");
-    m.def("philox4x32", [](std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
-              const auto word = philox4x32(counter, key);
-              return nb::make_tuple(word[0], word[1], word[2], word[3]);
-          },
-          nb::arg("counter"), nb::arg("key"), "One block of four words of Philox4x32-10.");
+    m.def("philox4x32", &philox4x32, nb::arg("counter"), nb::arg("key"),
+          "One block of four words of Philox4x32-10.");
 }
