@@ -1,0 +1,1 @@
+"""Samplers and composites, loaded at first use."""

@@ -1,0 +1,144 @@
+"""Gibbs sampling at the target, and simulated annealing down to it: one kernel, two schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.heat_bath import Precision, Rule, Scan, run
+from qsample.ising import Ising
+from qsample.sampler import Generators, check_request, draw_seeds
+from qsample.samples import Exactness, Samples
+
+Schedule = Literal["geometric", "linear"]
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """Chromatic heat bath (block Gibbs) at constant temperature, on any device, for any batch of problems.
+
+    Starts from `initial` or from uniform random spins; every spin is redrawn from P(s_i = +1 | rest) =
+    sigmoid(-2 f_i) once a sweep (Geman and Geman 1984). On a bipartite graph the right side (hidden units) comes
+    first and a sweep is two matrix products.
+
+    Args:
+        sweeps: sweeps a call.
+        scan: "forward", or "palindromic": the groups forward and back, which makes the kernel reversible.
+        precision: "bfloat16" rounds the weights of a bipartite problem to 8 bits for the matrix products (faster
+            where the processor has bfloat16 instructions); the reads are then HEURISTIC.
+        betas: optional, one inverse temperature a sweep instead of `sweeps` sweeps at 1; unless all are 1 the reads
+            are HEURISTIC.
+    """
+
+    sweeps: int = 100
+    scan: Scan = "forward"
+    precision: Precision = "full"
+    betas: Sequence[float] | None = None
+
+    warm_start = True
+
+    def __post_init__(self) -> None:
+        _positive("sweeps", self.sweeps)
+        _choice("scan", self.scan, Scan)
+        _choice("precision", self.precision, Precision)
+        if self.betas is not None:
+            _finite_betas(self.betas)
+
+    @property
+    def reversible(self) -> bool:
+        """Whether the palindromic scan was chosen, at the target throughout."""
+        return self.scan == "palindromic" and self._valid
+
+    @property
+    def _valid(self) -> bool:
+        return self.precision == "full" and (self.betas is None or all(beta == 1 for beta in self.betas))
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """See `Sampler.sample`. Weights of `initial` are kept: the kernel leaves the problem's law invariant."""
+        problem = check_request(self, problem, num, initial)
+        betas = [1.0] * self.sweeps if self.betas is None else [float(beta) for beta in self.betas]
+        seeds = draw_seeds(generator, problem.batch_shape)
+        spins, energy = run(
+            problem, num, betas, initial=initial, seeds=seeds, scan=self.scan, precision=self.precision
+        )
+        weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
+        tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
+        return Samples(spins, energy, None if weight is None else weight.clone(), tag, {"sweeps": len(betas)})
+
+
+@dataclass(frozen=True)
+class SimulatedAnnealing:
+    """Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) to beta 1 by default: approximate Boltzmann draws.
+
+    Independent reads from random spins, one sweep at each beta of the schedule, with the kernel of `Gibbs`. The
+    slower the schedule, the nearer the reads come to the target; how near, `effective_beta` tells.
+
+    Args:
+        sweeps: sweeps of a named schedule.
+        beta_range: first and last beta; the last is 1 for Boltzmann samples, larger for an optimiser.
+        schedule: "geometric", "linear", or the betas themselves (a tensor or sequence; `sweeps` and `beta_range`
+            are then unused).
+        rule: "gibbs" (heat bath) or "metropolis" (mixes faster when cold; near-deterministic when hot).
+    """
+
+    sweeps: int = 1000
+    beta_range: tuple[float, float] = (0.01, 1.0)
+    schedule: Schedule | Tensor | Sequence[float] = "geometric"
+    rule: Rule = "gibbs"
+
+    warm_start = False
+    reversible = False
+
+    def __post_init__(self) -> None:
+        _positive("sweeps", self.sweeps)
+        _choice("rule", self.rule, Rule)
+        _finite_betas(self.betas)
+
+    @property
+    def betas(self) -> list[float]:
+        """The inverse temperature of each sweep."""
+        return schedule(self.schedule, self.sweeps, self.beta_range)
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """See `Sampler.sample`; `initial` is refused, because annealing starts hot and would forget it."""
+        problem = check_request(self, problem, num, initial)
+        seeds, betas = draw_seeds(generator, problem.batch_shape), self.betas
+        spins, energy = run(problem, num, betas, initial=None, seeds=seeds, rule=self.rule)
+        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1])}
+        return Samples(spins, energy, exactness=Exactness.HEURISTIC, info=info)
+
+
+def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]) -> list[float]:
+    """The betas of a named schedule, its ends exact, or the given ones as floats."""
+    if not isinstance(name, str):
+        return [float(beta) for beta in name]
+    first, last = beta_range
+    if name == "geometric" and not 0 < min(beta_range):
+        raise ValueError(f"a geometric schedule needs beta_range > 0; got {beta_range}: use schedule='linear'")
+    _choice("schedule", name, Schedule)
+    t = torch.linspace(0, 1, sweeps, dtype=torch.float64)
+    betas = first * (last / first) ** t if name == "geometric" else first + (last - first) * t
+    return [*betas[:-1].tolist(), last]
+
+
+def _positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected {name} >= 1; got {value!r}")
+
+
+def _choice(name: str, value: object, options: object) -> None:
+    if value not in get_args(options):
+        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}")
+
+
+def _finite_betas(betas: Sequence[float]) -> None:
+    if not len(betas) or not all(0 <= beta < float("inf") for beta in betas):
+        raise ValueError(f"expected finite betas >= 0, at least one; got {list(betas)[:4]}")

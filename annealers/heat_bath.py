@@ -1,0 +1,83 @@
+"""Sweeps over an Ising problem in torch: the kernel beneath `Gibbs` and `SimulatedAnnealing`.
+
+Which kernel serves which graph is decided in `kernel_for`, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from qsample.annealers.bipartite import Bipartite
+from qsample.annealers.chromatic import Chromatic
+from qsample.annealers.dense import Dense
+from qsample.annealers.streams import Streams
+from qsample.annealers.update import Precision, Rule
+from qsample.ising import Ising
+from qsample.samples import Samples
+
+Scan = Literal["forward", "palindromic"]
+
+
+class Kernel(Protocol):
+    """P problems with R replicas each; `update` redraws one group of mutually uncoupled spins of all of them."""
+
+    groups: int
+
+    def update(self, group: int, beta: float) -> None: ...
+    def spins(self) -> Tensor: ...
+
+
+def kernel_for(problem: Ising, spins: Tensor, streams: Streams, rule: Rule, precision: Precision) -> Kernel:
+    """The kernel for this graph, started at `spins` [P, R, n].
+
+    | graph | kernel | a sweep costs |
+    |---|---|---|
+    | bipartite | two matrix products | R n m |
+    | sparse | colour by colour, neighbours gathered | R x edges, in (sum over colours of the largest degree) steps |
+    | complete, or sparse with more such steps than spins (to 4096 spins) | spin by spin, fields cached | R n^2 |
+    """
+    graph = problem.graph
+    if graph.kind == "bipartite":
+        return Bipartite(problem, spins, streams, rule, precision)
+    if precision != "full":
+        raise ValueError(f"precision {precision!r} is for bipartite problems; this one is {graph.kind}: use 'full'")
+    if graph.kind == "complete":
+        return Dense(problem, spins, streams, rule)
+    steps = sum(int(graph.degree[colour].max()) for colour in graph.colours)
+    return (Dense if steps > graph.num_spins and graph.num_spins <= 4096 else Chromatic)(
+        problem, spins, streams, rule
+    )
+
+
+def run(
+    problem: Ising,
+    num: int,
+    betas: Sequence[float],
+    *,
+    initial: Samples | None,
+    seeds: Sequence[int],
+    rule: Rule = "gibbs",
+    scan: Scan = "forward",
+    precision: Precision = "full",
+) -> tuple[Tensor, Tensor]:
+    """One sweep at each of `betas` from `initial` or from uniform random spins: `(spins, energy)` of `[*B, num]` reads.
+
+    A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible.
+    """
+    batch, n = problem.batch_shape, problem.num_spins
+    streams = Streams(seeds, problem.device)
+    start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
+    if rule == "gibbs" and problem.graph.num_edges == 0:
+        betas = betas[-1:]  # independent spins: one heat-bath update is an exact draw
+    kernel = kernel_for(problem, start, streams, rule, precision)
+    order = list(range(kernel.groups))
+    if scan == "palindromic":
+        order += order[-2::-1]
+    for beta in betas:
+        for group in order:
+            kernel.update(group, beta)
+    spins = kernel.spins().reshape(*batch, num, n)
+    return spins, problem.energy(spins)

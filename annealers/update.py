@@ -1,0 +1,34 @@
+"""One update of a group of uncoupled spins: what all kernels share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qsample.ising import Ising
+
+Rule = Literal["gibbs", "metropolis"]
+Precision = Literal["full", "bfloat16"]
+
+
+def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) -> Tensor:
+    """New bits (0/1 floats) into `out`, from `logits` = -2 beta f (overwritten), uniform numbers, and current bits.
+
+    Heat bath: P(1) = sigmoid(logit). Metropolis: flip with probability min(1, exp(-dE)), dE = (2b - 1) logit.
+    `u < p` is one pass; `torch.bernoulli` costs a third more.
+    """
+    if rule == "gibbs":
+        return torch.lt(u, logits.sigmoid_(), out=out)
+    flip = u < logits.mul_(1 - 2 * current).exp_()
+    return out.copy_(current).sub_(flip.to(out)).abs_()
+
+
+def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
+    """h `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
+    batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
+    h = problem.h.expand(*batch, n).reshape(-1, n)
+    own = problem.J.shape[: problem.J.dim() - len(layout)]
+    J = problem.J.reshape(1, *layout) if own.numel() == 1 else problem.J.expand(*batch, *layout).reshape(-1, *layout)
+    return h, J

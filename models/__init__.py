@@ -1,0 +1,6 @@
+"""Energy models: `nn.Module`s that say what is likely."""
+
+from qsample.models.boltzmann import BoltzmannMachine as BoltzmannMachine
+from qsample.models.energy import EnergyModel as EnergyModel
+from qsample.models.energy import Intractable as Intractable
+from qsample.models.rbm import BernoulliRBM as BernoulliRBM

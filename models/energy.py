@@ -1,0 +1,175 @@
+"""What every energy model offers to the estimators: the model's side of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from qsample.graph import Graph
+from qsample.ising import Ising
+
+Coding = Literal["bits", "spins"]
+
+
+class Intractable(ValueError):
+    """The quantity would need a sum over coupled hidden spins; the message names the call that samples it."""
+
+
+class EnergyModel(nn.Module, ABC):
+    """A Boltzmann law over visible data x and hidden units, p(x, hidden) proportional to exp(-E(x, hidden)).
+
+    Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1 (`"spins"`).
+    """
+
+    visible_index: Tensor
+    hidden_index: Tensor
+
+    def __init__(self, graph: Graph, hidden: Tensor, coding: Coding) -> None:
+        super().__init__()
+        self.graph, self.coding = graph, coding
+        visible = torch.ones(graph.num_spins, dtype=torch.bool)
+        visible[hidden] = False
+        self.register_buffer("visible_index", visible.nonzero()[:, 0], persistent=False)
+        self.register_buffer("hidden_index", hidden, persistent=False)
+
+    # ---- what a model defines --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _joint(self) -> Ising:
+        """The joint problem over all units."""
+
+    @abstractmethod
+    def centred(self, offsets: Tensor) -> dict[str, Tensor]:
+        """The parameters, same values, whose gradient is the centred one at unit `offsets` [n] (model's coding).
+
+        For E = -v.W.h - b.v - c.h with offsets (mu, lambda): grad W - mu (grad c)' - (grad b) lambda', then
+        grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott, JMLR 17(99), 2016).
+        """
+
+    @abstractmethod
+    def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
+        """Set the visible biases to the data's logits, smoothed by one count of each value; in place."""
+
+    # ---- what follows ----------------------------------------------------------------------------------------
+
+    @property
+    def num_visible(self) -> int:
+        """Visible units."""
+        return len(self.visible_index)
+
+    @property
+    def num_hidden(self) -> int:
+        """Hidden units."""
+        return len(self.hidden_index)
+
+    @property
+    def tractable(self) -> bool:
+        """Whether no two hidden units are coupled, so that they can be summed out given the visible ones."""
+        return self.graph.without(self.visible_index).graph.num_edges == 0
+
+    def ising(self, visible: Tensor | None = None) -> Ising:
+        """The joint problem over all units; with `visible` [N, n_visible], one batch of N problems over the hidden.
+
+        Both differentiable in the parameters; energies are the model's, constants included.
+        """
+        joint = self._joint()
+        return joint if visible is None else joint.clamp(self.visible_index, self._to_spins(self.check(visible)))
+
+    def energy(self, x: Float[Tensor, "... v"], hidden: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
+        """E(x, hidden), differentiable in the parameters."""
+        spins = self.join(x, hidden)
+        return self._joint().energy(spins.reshape(-1, spins.shape[-1])).reshape(spins.shape[:-1])
+
+    def free_energy(self, x: Float[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
+        r"""F(x) = -log sum over hidden of exp(-E(x, hidden)); F = offset - sum_j log 2 cosh h_j of the conditional.
+
+        Raises:
+            Intractable: hidden units are coupled to each other.
+        """
+        if not self.tractable:
+            raise Intractable(
+                "free_energy is intractable: hidden units are coupled to each other. Sample them instead, "
+                "positive = sampler.sample(model.ising(visible=data), num), and pass positive= to cd_loss"
+            )
+        conditional = self.ising(visible=x)
+        return conditional.offset - log_2cosh(conditional.h).sum(-1)
+
+    def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
+        """Joint spins as `(x, hidden)` in the model's coding."""
+        return self._from_spins(spins[..., self.visible_index]), self._from_spins(spins[..., self.hidden_index])
+
+    def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
+        """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
+        x, hidden = self.check(x), self._check(hidden, self.num_hidden, "hidden")
+        shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
+        spins = torch.empty(*shape, self.graph.num_spins, dtype=torch.int8, device=x.device)
+        spins[..., self.visible_index] = self._to_spins(x).expand(*shape, -1)
+        spins[..., self.hidden_index] = self._to_spins(hidden).expand(*shape, -1)
+        return spins
+
+    def check(self, x: Tensor) -> Tensor:
+        """`x` itself, or a ValueError that names what is wrong with it as data of this model."""
+        return self._check(x, self.num_visible, "data")
+
+    def _check(self, x: Tensor, width: int, name: str) -> Tensor:
+        if x.dim() < 1 or x.shape[-1] != width:
+            raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
+        good = (x * (x - 1) == 0) if self.coding == "bits" else (x * x == 1)
+        if not good.all():
+            values = "0 and 1" if self.coding == "bits" else "-1 and +1"
+            raise ValueError(f"expected {name} of {values} only; got {float(x[~good][0]):g}")
+        return x
+
+    def _to_spins(self, x: Tensor) -> Tensor:
+        return (2 * x - 1 if self.coding == "bits" else x).to(torch.int8)
+
+    def _from_spins(self, spins: Tensor) -> Tensor:
+        values = spins.to(next(self.parameters()).dtype)
+        return (values + 1) / 2 if self.coding == "bits" else values
+
+    # ---- the graph travels with the weights ----------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
+        hidden = hashlib.sha256(repr(self.hidden_index.tolist()).encode()).hexdigest()[:16]
+        labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
+        identity = {"model": type(self).__name__, "kind": self.graph.kind, "sizes": self.graph.sizes}
+        text = json.dumps(identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden})
+        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuse the weights of another model, graph or labelling: a ValueError names the first difference."""
+        theirs = json.loads(bytes(state.cpu().numpy()).decode())
+        ours = json.loads(bytes(self.get_extra_state().numpy()).decode())
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
+
+
+def log_2cosh(x: Tensor) -> Tensor:
+    """log(2 cosh x), without overflow."""
+    return x.abs() + torch.nn.functional.softplus(-2 * x.abs())
+
+
+class _Centre(torch.autograd.Function):
+    """Identity on the parameters; turns their gradient into the centred one on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, back, *parameters: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore
+        ctx.back = back
+        return tuple(p.view_as(p) for p in parameters)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        return (None, *ctx.back(*grads))
+
+
+def with_gradient(back, *parameters: Tensor) -> tuple[Tensor, ...]:
+    """The parameters unchanged, with `back` (gradients to gradients) applied in the backward pass."""
+    return _Centre.apply(back, *parameters)  # type: ignore[no-any-return]

@@ -1,0 +1,72 @@
+"""The restricted Boltzmann machine on binary data."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qsample.graph import Graph
+from qsample.ising import Ising
+from qsample.models.energy import EnergyModel, with_gradient
+
+
+class BernoulliRBM(EnergyModel):
+    r"""$E(v, h) = -v^\top W h - b \cdot v - c \cdot h$ on {0,1} (Smolensky 1986; Hinton 2002).
+
+    Its Ising form, by s = 2 (v, h) - 1: J = -W/4, fields -b/2 - (row sums of W)/4 and -c/2 - (column sums of W)/4,
+    offset -(sum W)/4 - (sum b)/2 - (sum c)/2.
+
+    Args:
+        n_visible: visible units.
+        n_hidden: hidden units.
+        scale: standard deviation of the initial W times (n_visible n_hidden)^(1/4). In spins the couplings are W/4
+            and order sets in near scale 4; the default 0.4 starts deep in the disordered (paramagnetic) phase.
+        generator: draws the initial W; None is torch's default.
+
+    Parameters: `W` [n_visible, n_hidden], `b` [n_visible], `c` [n_hidden].
+    """
+
+    def __init__(
+        self, n_visible: int, n_hidden: int, *, scale: float = 0.4, generator: torch.Generator | None = None
+    ) -> None:
+        if n_visible < 1 or n_hidden < 1:
+            raise ValueError(f"expected at least one visible and one hidden unit; got {n_visible} and {n_hidden}")
+        hidden = n_visible + torch.arange(n_hidden)
+        super().__init__(Graph.bipartite(n_visible, n_hidden), hidden, "bits")
+        std = scale / (n_visible * n_hidden) ** 0.25
+        self.W = nn.Parameter(std * torch.randn(n_visible, n_hidden, generator=generator))
+        self.b = nn.Parameter(torch.zeros(n_visible))
+        self.c = nn.Parameter(torch.zeros(n_hidden))
+
+    def _joint(self) -> Ising:
+        W, b, c = self.W, self.b, self.c
+        h = torch.cat([-b / 2 - W.sum(1) / 4, -c / 2 - W.sum(0) / 4])
+        return Ising(self.graph, h, -W / 4, -W.sum() / 4 - b.sum() / 2 - c.sum() / 2)
+
+    def energy(self, x: Float[Tensor, "... v"], hidden: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
+        """E(x, hidden); see `EnergyModel.energy`."""
+        x, hidden = self.check(x).to(self.W), self._check(hidden, self.num_hidden, "hidden").to(self.W)
+        return -((x @ self.W + self.c) * hidden).sum(-1) - x @ self.b
+
+    def free_energy(self, x: Float[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
+        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$."""
+        x = self.check(x).to(self.W)
+        return -(x @ self.b) - torch.nn.functional.softplus(torch.addmm(self.c, x, self.W)).sum(-1)
+
+    def centred(self, offsets: Tensor) -> dict[str, Tensor]:
+        """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""
+        mu, lam = offsets.to(self.W).split([self.num_visible, self.num_hidden])
+
+        def back(W: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+            W = W.addr(mu, c, alpha=-1).addr_(b, lam, alpha=-1)
+            return W, b - W @ lam, c - mu @ W
+
+        return dict(zip("Wbc", with_gradient(back, self.W, self.b, self.c), strict=True))
+
+    @torch.no_grad()
+    def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
+        """See `EnergyModel.set_visible_bias`: b = logit of (sum + 1)/(N + 2)."""
+        data = self.check(data).to(self.b)
+        total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
+        self.b.copy_(((total + 1) / (len(data) + 2)).logit())

@@ -1,0 +1,81 @@
+"""Ising problems to and from dimod's BQMs and QUBO dictionaries, by arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from qsample.graph import Graph
+from qsample.ising import Ising
+
+if TYPE_CHECKING:
+    import dimod
+
+
+def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
+    """See `Ising.from_bqm`."""
+    spin = bqm if bqm.vartype.name == "SPIN" else bqm.change_vartype("SPIN", inplace=False)
+    labels = list(spin.variables)
+    vectors = spin.to_numpy_vectors(variable_order=labels)
+    edges = np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices], 1)
+    graph = Graph.sparse(len(labels), torch.as_tensor(edges.astype(np.int64)), _plain(labels))
+    h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in (vectors.linear_biases, vectors.quadratic.biases))
+    return Ising(graph, h.to(dtype), J.to(dtype), float(spin.offset))
+
+
+def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
+    """See `Ising.to_bqm`."""
+    import dimod
+
+    h, J, offset, edges = _arrays(problem)
+    return dimod.BinaryQuadraticModel.from_numpy_vectors(
+        h, (*edges, J), offset, dimod.SPIN, variable_order=list(problem.graph.labels)
+    )
+
+
+def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype) -> Ising:
+    """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4."""
+    place: dict[Hashable, int] = {}
+    ends = np.array([place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64)
+    i, j = ends.reshape(-1, 2).T
+    values = np.fromiter((float(value) for value in Q.values()), dtype=float, count=len(Q))
+    n, diagonal = len(place), i == j
+    h = np.bincount(i[diagonal], values[diagonal] / 2, n) + np.zeros(n)
+    low, high = np.minimum(i, j)[~diagonal], np.maximum(i, j)[~diagonal]
+    code, which = np.unique(low * n + high, return_inverse=True)
+    J = np.bincount(which, values[~diagonal] / 4, len(code))
+    low, high = code // max(n, 1), code % max(n, 1)
+    h = h + np.bincount(low, J, n) + np.bincount(high, J, n)
+    offset = offset + float(values[diagonal].sum()) / 2 + float(J.sum())
+    graph = Graph.sparse(n, torch.as_tensor(np.stack([low, high], 1)), _plain(list(place)))
+    return Ising(graph, torch.as_tensor(h, dtype=dtype), torch.as_tensor(J, dtype=dtype), offset)
+
+
+def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
+    """See `Ising.to_qubo`."""
+    h, J, offset, (i, j) = _arrays(problem)
+    n, labels = problem.num_spins, list(problem.graph.labels)
+    linear = 2 * h - 2 * (np.bincount(i, J, n) + np.bincount(j, J, n))
+    Q: dict[tuple[Hashable, Hashable], float] = {
+        (label, label): value for label, value in zip(labels, linear.tolist(), strict=True)
+    }
+    for a, b, value in zip(i.tolist(), j.tolist(), (4 * J).tolist(), strict=True):
+        Q[labels[a], labels[b]] = value
+    return Q, offset + float(J.sum() - h.sum())
+
+
+def _arrays(problem: Ising) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    if problem.batch_shape:
+        raise ValueError(f"expected one problem; got a batch {list(problem.batch_shape)}: convert them one by one")
+    with torch.no_grad():
+        J = problem.graph.edge_values(problem.J)
+        h, J = (t.detach().cpu().double().numpy() for t in (problem.h, J))
+    return h, J, float(problem.offset), problem.graph.edges.numpy()
+
+
+def _plain(labels: list[Hashable]) -> list[Hashable] | None:
+    """None, for `range(n)`, where the labels are just that."""
+    return None if labels == list(range(len(labels))) else labels

@@ -1,0 +1,269 @@
+"""The structure of an Ising problem, without its numbers: who is coupled to whom.
+
+A `Graph` knows the layout of a coupling tensor J and everything that depends on structure alone (hash, CSR,
+colouring, the graph that a clamp leaves). All of it is computed once and cached on the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import networkx
+
+Kind = Literal["sparse", "bipartite", "complete"]
+T = TypeVar("T")
+
+
+class Clamping(NamedTuple):
+    """What is left when some spins are fixed; index tensors into spins and, for a sparse graph, into edges."""
+
+    graph: Graph
+    free: Tensor  # spins that stay, ascending
+    clamped: Tensor  # spins that are fixed, in the caller's order
+    kept: Tensor  # sparse: edges between two free spins
+    cut: Tensor  # sparse [3, c]: edge, position of its free end in `free`, position of its clamped end in `clamped`
+    inside: Tensor  # sparse [3, c]: edge, positions of its two clamped ends in `clamped`
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An undirected graph of one of three kinds, each with its own layout of J.
+
+    | kind | made by | J |
+    |---|---|---|
+    | sparse | `Graph.sparse(n, edges)` | `[*B, k]`, one number an edge, in the caller's order |
+    | bipartite | `Graph.bipartite(n, m)` | `[*B, n, m]`; spins 0..n-1 are the left side, n..n+m-1 the right |
+    | complete | `Graph.complete(n)` | `[*B, n, n]`, symmetric with a zero diagonal |
+
+    `labels` are the caller's names of the spins (any hashables; default `range(num_spins)`); J and h go by index.
+    """
+
+    kind: Kind
+    sizes: tuple[int, ...]
+    pairs: Tensor  # [2, k] int64 on the CPU, i < j: the edges of a sparse graph (empty for the other kinds)
+    labels: Sequence[Hashable]
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None = None) -> Graph:
+        """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
+        array = edges.cpu() if isinstance(edges, Tensor) else torch.as_tensor(np.array(list(edges)))
+        array = array.reshape(-1, 2) if array.numel() == 0 else array
+        if array.dim() != 2 or array.shape[1] != 2 or array.is_floating_point() and array.numel():
+            raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {array.dtype} {list(array.shape)}")
+        pairs = array.to(torch.int64).T.sort(0).values.contiguous()
+        first, second = pairs
+        if pairs.numel():
+            bad = ((first < 0) | (second >= n)).nonzero()
+            if len(bad):
+                raise ValueError(f"edge {tuple(array[bad[0, 0]].tolist())} leaves the graph: expected spins 0..{n - 1}")
+            loops = (first == second).nonzero()
+            if len(loops):
+                raise ValueError(f"self-loop {tuple(array[loops[0, 0]].tolist())}: a spin cannot couple to itself")
+            code, count = (first * n + second).unique(return_counts=True)
+            if (count > 1).any():
+                twice = int(code[count > 1][0])
+                raise ValueError(f"edge {(twice // n, twice % n)} is given {int(count.max())} times: expected once")
+        return Graph("sparse", (_size(n),), pairs, _labels(labels, n))
+
+    @staticmethod
+    def bipartite(n: int, m: int, labels: Sequence[Hashable] | None = None) -> Graph:
+        """Every one of `n` left spins coupled to every one of `m` right spins (an RBM's graph)."""
+        return Graph("bipartite", (_size(n), _size(m)), _no_edges(), _labels(labels, n + m))
+
+    @staticmethod
+    def complete(n: int, labels: Sequence[Hashable] | None = None) -> Graph:
+        """Every spin coupled to every other."""
+        return Graph("complete", (_size(n),), _no_edges(), _labels(labels, n))
+
+    @staticmethod
+    def from_networkx(graph: networkx.Graph) -> Graph:
+        """A sparse graph with the nodes as labels, in the order networkx lists nodes and edges."""
+        labels = list(graph.nodes)
+        index = {label: i for i, label in enumerate(labels)}
+        return Graph.sparse(len(labels), [(index[a], index[b]) for a, b in graph.edges], labels)
+
+    # ---- sizes and layout ------------------------------------------------------------------------------------
+
+    @property
+    def num_spins(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def num_edges(self) -> int:
+        if self.kind == "sparse":
+            return self.pairs.shape[1]
+        return self.sizes[0] * self.sizes[1] if self.kind == "bipartite" else self.sizes[0] * (self.sizes[0] - 1) // 2
+
+    @property
+    def coupling_shape(self) -> tuple[int, ...]:
+        """The shape of J without batch dimensions."""
+        if self.kind == "sparse":
+            return (self.num_edges,)
+        return self.sizes if self.kind == "bipartite" else self.sizes * 2
+
+    @property
+    def edges(self) -> Tensor:
+        """All edges `[2, k]`, i < j, in the order of `edge_values`: the caller's, or row by row."""
+
+        def make() -> Tensor:
+            if self.kind == "bipartite":
+                n, m = self.sizes
+                return torch.stack([torch.arange(n).repeat_interleave(m), n + torch.arange(m).repeat(n)])
+            return torch.triu_indices(*self.sizes * 2, offset=1)
+
+        return self.pairs if self.kind == "sparse" else self.cached("edges", make)
+
+    def edge_values(self, J: Tensor) -> Tensor:
+        """J in this graph's layout as one number an edge, `[*B, k]`, in the order of `edges`."""
+        if self.kind == "complete":
+            i, j = self.edges.to(J.device)
+            return J[..., i, j]
+        return J if self.kind == "sparse" else J.flatten(-2)
+
+    def couplings(self, values: Tensor) -> Tensor:
+        """The inverse of `edge_values`: one number an edge becomes J in this graph's layout; differentiable."""
+        if self.kind == "complete":
+            i, j = self.edges.to(values.device)
+            upper = values.new_zeros(*values.shape[:-1], *self.coupling_shape).index_put(
+                (..., i, j) if values.dim() > 1 else (i, j), values
+            )
+            return upper + upper.mT
+        return values if self.kind == "sparse" else values.unflatten(-1, self.sizes)
+
+    # ---- computed once -----------------------------------------------------------------------------------------
+
+    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, computed at the first call with this key and kept with the graph."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of kind, sizes and edges (labels do not enter): equal structure, equal hash, on any machine."""
+
+        def make() -> str:
+            digest = hashlib.sha256(f"{self.kind} {self.sizes}".encode())
+            digest.update(np.ascontiguousarray(self.pairs.numpy().astype("<i8")).tobytes())
+            return digest.hexdigest()
+
+        return self.cached("hash", make)
+
+    @property
+    def csr(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Neighbours by spin: `(start [n+1], neighbour [2k], edge [2k])`; spin i's are `start[i]:start[i+1]`, ascending."""
+
+        def make() -> tuple[Tensor, Tensor, Tensor]:
+            ends = torch.cat([self.edges, self.edges.flip(0)], 1)
+            edge = torch.arange(self.num_edges).repeat(2)
+            order = (ends[0] * self.num_spins + ends[1]).argsort()
+            start = torch.zeros(self.num_spins + 1, dtype=torch.int64)
+            start[1:] = ends[0].bincount(minlength=self.num_spins).cumsum(0)
+            return start, ends[1, order], edge[order]
+
+        return self.cached("csr", make)
+
+    @property
+    def degree(self) -> Tensor:
+        """The number of neighbours of each spin, `[n]`."""
+        if self.kind == "sparse":
+            return self.cached("degree", lambda: self.pairs.flatten().bincount(minlength=self.num_spins))
+        other = self.sizes[::-1] if self.kind == "bipartite" else (self.sizes[0] - 1,)
+        return torch.cat([torch.full((n,), k) for n, k in zip(self.sizes, other, strict=True)])
+
+    @property
+    def colours(self) -> list[Tensor]:
+        """Groups of mutually uncoupled spins: a sweep updates one group at a time, all its spins at once.
+
+        Greedy colouring, largest degree first (Welsh and Powell, Comput. J. 10, 1967); ties go by index.
+        """
+
+        def make() -> list[Tensor]:
+            if self.kind == "bipartite":
+                n, m = self.sizes
+                sides = [torch.arange(n), n + torch.arange(m)]
+                return [side for side in sides if len(side)]
+            if self.kind == "complete":
+                return list(torch.arange(self.num_spins).split(1))
+            start, neighbour, _ = (part.tolist() for part in self.csr)
+            colour = [-1] * self.num_spins
+            for i in (-self.degree).argsort(stable=True).tolist():
+                taken = {colour[j] for j in neighbour[start[i] : start[i + 1]]}
+                colour[i] = next(c for c in range(len(taken) + 1) if c not in taken)
+            return [(torch.tensor(colour) == c).nonzero()[:, 0] for c in range(max(colour, default=-1) + 1)]
+
+        return self.cached("colours", make)
+
+    def index(self, labels: Iterable[Hashable]) -> Tensor:
+        """Spin numbers of the given labels; an unknown or repeated label raises ValueError."""
+        labels = list(labels)
+        table = self.cached("index", lambda: {label: i for i, label in enumerate(self.labels)})
+        found = [table.get(label) for label in labels]
+        if None in found:
+            example = list(self.labels[:3])
+            raise ValueError(f"no spin is labelled {labels[found.index(None)]!r}; labels are like {example!r}")
+        if len(set(found)) < len(found):
+            raise ValueError(f"a label is given twice in {labels[:8]!r}")
+        return torch.tensor(found, dtype=torch.int64)
+
+    def without(self, index: Tensor) -> Clamping:
+        """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
+        index = index.to("cpu", torch.int64)
+        return self.cached(("without", index.numpy().tobytes()), lambda: self._without(index))
+
+    def _without(self, index: Tensor) -> Clamping:
+        n = self.num_spins
+        if index.dim() != 1 or (index.numel() and (index.min() < 0 or index.max() >= n)):
+            raise ValueError(f"expected a list of spins in 0..{n - 1} to clamp; got {index.tolist()[:8]}")
+        if len(index.unique()) < len(index):
+            raise ValueError(f"a spin is clamped twice in {index.tolist()[:8]}")
+        is_free = torch.ones(n, dtype=torch.bool)
+        is_free[index] = False
+        free = is_free.nonzero()[:, 0]
+        place = torch.empty(n, dtype=torch.int64)
+        place[free], place[index] = torch.arange(len(free)), torch.arange(len(index))
+        labels = [self.labels[i] for i in free.tolist()]
+        none = torch.empty(3, 0, dtype=torch.int64)
+        if self.kind == "bipartite":
+            left = int(is_free[: self.sizes[0]].sum())
+            graph = Graph.bipartite(left, len(free) - left, labels)
+            return Clamping(graph, free, index, none[0], none, none)
+        if self.kind == "complete":
+            return Clamping(Graph.complete(len(free), labels), free, index, none[0], none, none)
+        ends_free = is_free[self.pairs]
+        kept, fixed = ends_free.all(0).nonzero()[:, 0], (~ends_free.any(0)).nonzero()[:, 0]
+        crossing = (ends_free[0] != ends_free[1]).nonzero()[:, 0]
+        first_free = ends_free[0, crossing]
+        here, there = self.pairs[:, crossing]
+        ends = torch.where(first_free, here, there), torch.where(first_free, there, here)
+        graph = Graph.sparse(len(free), place[self.pairs[:, kept]].T, labels)
+        cut = torch.stack([crossing, place[ends[0]], place[ends[1]]])
+        return Clamping(graph, free, index, kept, cut, torch.stack([fixed, *place[self.pairs[:, fixed]]]))
+
+
+def _size(n: int) -> int:
+    if n < 0:
+        raise ValueError(f"expected a number of spins >= 0; got {n}")
+    return int(n)
+
+
+def _no_edges() -> Tensor:
+    return torch.empty(2, 0, dtype=torch.int64)
+
+
+def _labels(labels: Sequence[Hashable] | None, n: int) -> Sequence[Hashable]:
+    if labels is None:
+        return range(n)
+    labels = tuple(labels)
+    if len(labels) != n or len(set(labels)) != n:
+        raise ValueError(f"expected {n} different labels; got {len(labels)}, {len(set(labels))} of them different")
+    return labels

@@ -1,0 +1,243 @@
+"""The Ising problem: the one value that stands between every model and every sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qsample.graph import Graph
+
+if TYPE_CHECKING:
+    import dimod
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Ising:
+    r"""A Boltzmann law over n spins s in {-1, +1}, or a batch `*B` of laws on one graph:
+
+    $$p(s) \propto e^{-E(s)}, \qquad E(s) = \mathrm{offset} + \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$$
+
+    with each pair counted once (dimod's sign). There is no temperature: use `problem.scale(beta)`.
+
+    Args:
+        graph: who is coupled to whom; decides the layout of `J` (see `Graph`).
+        h: fields `[*B, n]`, floating point.
+        J: couplings `[*B, *graph.coupling_shape]`. J without batch dimensions is shared by the batch.
+        offset: a constant, a float or `[*B]`.
+
+    Raises:
+        ValueError: a shape does not fit the graph or the batch dimensions do not broadcast.
+        TypeError: h, J and offset differ in dtype or device, or are not floating point.
+    """
+
+    graph: Graph
+    h: Tensor
+    J: Tensor
+    offset: Tensor
+
+    def __init__(self, graph: Graph, h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> None:
+        if not h.is_floating_point():
+            raise TypeError(f"expected floating-point h; got {h.dtype}")
+        if not isinstance(offset, Tensor):
+            offset = h.new_tensor(offset)
+        for name, t in (("J", J), ("offset", offset)):
+            if (t.dtype, t.device) != (h.dtype, h.device):
+                raise TypeError(f"expected {name} like h, {h.dtype} on {h.device}; got {t.dtype} on {t.device}")
+        n, shape = graph.num_spins, graph.coupling_shape
+        if h.dim() < 1 or h.shape[-1] != n:
+            raise ValueError(f"expected h of shape [*, {n}]; got {list(h.shape)}")
+        if J.shape[max(J.dim() - len(shape), 0) :] != shape:
+            raise ValueError(f"expected J of shape {['*', *shape]} on a {graph.kind} graph; got {list(J.shape)}")
+        try:
+            torch.broadcast_shapes(h.shape[:-1], J.shape[: J.dim() - len(shape)], offset.shape)
+        except RuntimeError:
+            shapes = list(h.shape), list(J.shape), list(offset.shape)
+            raise ValueError("batch dimensions of h {}, J {}, offset {} do not broadcast".format(*shapes)) from None
+        for name, value in (("graph", graph), ("h", h), ("J", J), ("offset", offset)):
+            object.__setattr__(self, name, value)
+
+    # ---- other ways in ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_edges(
+        h: Tensor, edges: Iterable[Sequence[int]] | Tensor, J: Tensor, offset: Tensor | float = 0.0
+    ) -> Ising:
+        """A sparse problem: one J for each of `edges`, in their order."""
+        return Ising(Graph.sparse(h.shape[-1], edges), h, J, offset)
+
+    @staticmethod
+    def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
+        """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
+        if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
+            raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
+        if (J.diagonal(dim1=-2, dim2=-1) != 0).any():
+            raise ValueError("J has a non-zero diagonal: a spin cannot couple to itself (s_i^2 = 1; add it to offset)")
+        if not torch.equal(J, J.mT):
+            raise ValueError(
+                "J is not symmetric, so each pair's coupling is ambiguous: pass (J + J.T)/2 if E = s'Js/2 was meant, "
+                "or triu(J,1) + triu(J,1).T if J's upper triangle holds each pair once"
+            )
+        return Ising(Graph.complete(J.shape[-1]), h, J, offset)
+
+    @staticmethod
+    def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype = torch.float64) -> Ising:
+        """A dimod BQM of any vartype and labels as a sparse problem, exact up to the dtype's rounding."""
+        from qsample.bqm import from_bqm
+
+        return from_bqm(bqm, dtype)
+
+    @staticmethod
+    def from_qubo(
+        Q: Mapping[tuple[Hashable, Hashable], float], offset: float = 0.0, dtype: torch.dtype = torch.float64
+    ) -> Ising:
+        r"""$E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$, b = (1+s)/2 in {0,1}; (i,j) and (j,i) are summed, as in dimod."""
+        from qsample.bqm import from_qubo
+
+        return from_qubo(Q, offset, dtype)
+
+    # ---- and out ---------------------------------------------------------------------------------------------
+
+    def to_bqm(self) -> dimod.BinaryQuadraticModel:
+        """This problem (no batch) as a SPIN-valued dimod BQM with the graph's labels."""
+        from qsample.bqm import to_bqm
+
+        return to_bqm(self)
+
+    def to_qubo(self) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
+        """`(Q, offset)` by s = 2b - 1: Q_ij = 4 J_ij, Q_ii = 2 h_i - 2 sum_j J_ij, offset + sum J - sum h."""
+        from qsample.bqm import to_qubo
+
+        return to_qubo(self)
+
+    # ---- shape -----------------------------------------------------------------------------------------------
+
+    @property
+    def num_spins(self) -> int:
+        return self.graph.num_spins
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """`*B`, the batch dimensions of h, J and offset broadcast together."""
+        own = len(self.graph.coupling_shape)
+        return torch.broadcast_shapes(self.h.shape[:-1], self.J.shape[: self.J.dim() - own], self.offset.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.h.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.h.device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Ising:
+        """This problem on another device or in another floating-point type."""
+        return self._map(lambda t: t.to(device=device, dtype=dtype))
+
+    def detach(self) -> Ising:
+        """This problem cut from the autograd graph."""
+        return self._map(Tensor.detach)
+
+    def scale(self, beta: Tensor | float) -> Ising:
+        """The problem at inverse temperature `beta` (a float or `[*B]`): h, J and offset times beta."""
+        if not isinstance(beta, Tensor):
+            return self._map(lambda t: t * beta)
+        beta = beta.to(self.h)
+        own = [1] * len(self.graph.coupling_shape)
+        return Ising(
+            self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta
+        )
+
+    def _map(self, f) -> Ising:
+        return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
+
+    # ---- energies --------------------------------------------------------------------------------------------
+
+    def _as_float(self, spins: Tensor) -> Tensor:
+        if spins.dim() < 2 or spins.shape[-1] != self.num_spins:
+            raise ValueError(f"expected spins of shape [*B, R, {self.num_spins}]; got {list(spins.shape)}")
+        return spins.to(self.h)
+
+    def energy(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
+        """E of each read: `[*B, R, n]` spins of -1 and +1 give `[*B, R]`; differentiable in h, J and offset."""
+        s = self._as_float(spins)
+        if self.graph.kind == "sparse":
+            i, j = self.graph.pairs.to(s.device)
+            quadratic = ((s[..., i] * s[..., j]) @ self.J[..., None])[..., 0]
+        elif self.graph.kind == "bipartite":
+            left, right = s.split(self.graph.sizes, -1)
+            quadratic = (left @ self.J * right).sum(-1)
+        else:
+            quadratic = (s @ self.J * s).sum(-1) / 2
+        return self.offset[..., None] + (s @ self.h[..., None])[..., 0] + quadratic
+
+    def field(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
+        """Local fields f_i = h_i + sum_j J_ij s_j, `[*B, R, n]`, so that P(s_i = +1 | rest) = sigmoid(-2 f_i)."""
+        s = self._as_float(spins)
+        if self.graph.kind == "sparse":
+            i, j = self.graph.pairs.to(s.device)
+            J = self.J[..., None, :]
+            pull = J * s[..., j], J * s[..., i]
+            f = s.new_zeros(*pull[0].shape[:-1], self.num_spins).index_add(-1, i, pull[0]).index_add(-1, j, pull[1])
+        elif self.graph.kind == "bipartite":
+            left, right = s.split(self.graph.sizes, -1)
+            f = torch.cat([right @ self.J.mT, left @ self.J], -1)
+        else:
+            f = s @ self.J
+        return self.h[..., None, :] + f
+
+    def clamp(self, index: Tensor | Sequence[int], values: Tensor) -> Ising:
+        """The problem of the remaining spins, given the spins `index` [c] at `values` `[*B', c]` of -1 and +1.
+
+        Its energies are those of the whole problem: `clamp(...).energy(free)` equals `energy` of the joined spins.
+        The fields become `[*B', n']`; J is shared by the batch. The remaining spins keep their order and labels.
+        """
+        part = self.graph.without(torch.as_tensor(index))
+        free, clamped = part.free.to(self.device), part.clamped.to(self.device)
+        if values.dim() < 1 or values.shape[-1] != len(clamped):
+            raise ValueError(f"expected values of shape [*, {len(clamped)}]; got {list(values.shape)}")
+        v = values.to(self.h)
+        if (v.abs() != 1).any():
+            raise ValueError(f"expected clamped values of -1 and +1; got {float(v[v.abs() != 1][0]):g}")
+        h, offset = self.h[..., free], self.offset + (v * self.h[..., clamped]).sum(-1)
+        if self.graph.kind == "sparse":
+            edge, end, fixed = part.cut.to(self.device)
+            pull = self.J[..., edge] * v[..., fixed]
+            h = h.expand(torch.broadcast_shapes(h.shape, (*pull.shape[:-1], 1))).index_add(-1, end, pull)
+            edge, first, second = part.inside.to(self.device)
+            offset = offset + (self.J[..., edge] * v[..., first] * v[..., second]).sum(-1)
+            return Ising(part.graph, h, self.J[..., part.kept.to(self.device)], offset)
+        if self.graph.kind == "complete":
+            J = self.J[..., free, :]
+            h = h + (J[..., clamped] @ v[..., None])[..., 0]
+            inside = self.J[..., clamped, :][..., clamped]
+            return Ising(part.graph, h, J[..., free], offset + (v * (inside @ v[..., None])[..., 0]).sum(-1) / 2)
+        n = self.graph.sizes[0]
+        rows, columns = free[free < n], free[free >= n] - n
+        on_left = clamped < n
+        left, right = clamped[on_left], clamped[~on_left] - n
+        v_left, v_right = v[..., on_left], v[..., ~on_left]
+        from_right = _times(v_right, _pick(self.J, rows, right, n).mT)
+        from_left = _times(v_left, _pick(self.J, left, columns, n))
+        inside = (_times(v_left, _pick(self.J, left, right, n)) * v_right).sum(-1)
+        h = h + torch.cat([from_right, from_left], -1)
+        return Ising(part.graph, h, _pick(self.J, rows, columns, n), offset + inside)
+
+
+def _times(v: Tensor, J: Tensor) -> Tensor:
+    """v J for rows `[*B, a]` and `[*B, a, b]`: one matrix product where J is shared."""
+    return v @ J if J.dim() == 2 else (v[..., None, :] @ J)[..., 0, :]
+
+
+def _pick(J: Tensor, rows: Tensor, columns: Tensor, n: int) -> Tensor:
+    """J[rows, columns], without a copy where a side is taken whole (the RBM's conditional problems)."""
+    J = J if _whole(rows, n) else J[..., rows, :]
+    return J if _whole(columns, J.shape[-1]) else J[..., columns]
+
+
+def _whole(index: Tensor, n: int) -> bool:
+    return len(index) == n and torch.equal(index, torch.arange(n, device=index.device))

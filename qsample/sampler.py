@@ -1,0 +1,103 @@
+"""The contract every sampler meets, the checks all of them make, and where their randomness comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from qsample.ising import Ising
+from qsample.samples import Samples
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws reads of an Ising problem. Structural: any class with these members is a sampler.
+
+    A sampler holds settings only; chains persist because the caller passes the last `Samples` back as `initial`.
+    `warm_start`: it can continue chains. `reversible`: its kernel, with its current settings, satisfies detailed
+    balance at the target.
+    """
+
+    @property
+    def warm_start(self) -> bool: ...
+    @property
+    def reversible(self) -> bool: ...
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """Draw `num` reads of each problem of the batch: spins `[*B, num, n]`, fresh and detached."""
+        ...
+
+
+def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples | None) -> Ising:
+    """The checks every sampler makes once a call; the detached problem, ready to sample.
+
+    Raises:
+        ValueError: num < 1, an empty problem, an h, J or offset that is not finite, an asymmetric dense J, an
+            `initial` of the wrong shape or for a sampler that cannot continue chains.
+    """
+    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        raise ValueError(f"expected num >= 1 reads; got {num!r}")
+    if problem.num_spins == 0:
+        raise ValueError("the problem is empty (0 spins): there is nothing to sample")
+    for name in ("h", "J", "offset"):
+        t: Tensor = getattr(problem, name).detach()
+        if not t.isfinite().all():
+            where = [int(i) for i in (~t.isfinite()).nonzero()[0]]
+            raise ValueError(f"{name}{where} is {float(t[tuple(where)])}: expected finite numbers only")
+    J = problem.J.detach()
+    if problem.graph.kind == "complete" and not (torch.equal(J, J.mT) and (J.diagonal(0, -2, -1) == 0).all()):
+        raise ValueError("expected a symmetric J with zero diagonal on a complete graph; Ising.from_dense says more")
+    if initial is not None:
+        if not sampler.warm_start:
+            name = type(sampler).__name__
+            raise ValueError(
+                f"{name} cannot continue chains from `initial`: use Gibbs, or Corrected({name}(...), Gibbs(...))"
+            )
+        expected = (*problem.batch_shape, num, problem.num_spins)
+        if initial.spins.shape != expected:
+            raise ValueError(f"expected initial spins of shape {list(expected)}; got {list(initial.spins.shape)}")
+        if initial.spins.device != problem.device:
+            raise ValueError(f"initial is on {initial.spins.device}, the problem on {problem.device}: move one")
+        if not (initial.spins.abs() == 1).all():
+            raise ValueError("expected initial spins of -1 and +1")
+    return problem.detach()
+
+
+MASK = (1 << 64) - 1
+
+
+def mix(seed: int, k: int) -> int:
+    """A 63-bit seed from (seed, k): the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = (seed + (k + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
+    """One 63-bit seed a problem, the only randomness a sampler takes from outside.
+
+    One generator serves the whole batch (seed k is `mix(seed, k)`); a list holds one for each problem, and problem k
+    then draws what it would draw alone. None is torch's default generator.
+    """
+    count = math.prod(batch)
+    if generator is None or isinstance(generator, torch.Generator):
+        seed = _draw(generator)
+        return [mix(seed, k) for k in range(count)]
+    generators = list(generator)
+    if len(generators) != count:
+        raise ValueError(f"expected one generator, or one for each of {count} problems; got {len(generators)}")
+    return [mix(_draw(g), 0) for g in generators]
+
+
+def _draw(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -1,0 +1,126 @@
+"""What a sampler returns, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from qsample.graph import Graph
+
+if TYPE_CHECKING:
+    import dimod
+
+
+class Exactness(Enum):
+    """What is known about the law of the draws. A composite may raise it; nothing may hide it."""
+
+    EXACT = "exact"  #: independent draws from the target itself
+    ASYMPTOTIC = "asymptotic"  #: a valid Markov kernel at the target, or proper weights: exact in the long run
+    HEURISTIC = "heuristic"  #: everything else: annealers, foreign samplers, quantum processors
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error: floats, or tensors `[*B]` for a batch; `ess` where weights made it.
+
+    `note` says in words what the number cannot: why it is infinite or undetermined.
+    """
+
+    value: Any
+    stderr: Any
+    ess: Any = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.value:.4f} ± {self.stderr:.4f}" if isinstance(self.value, float) else f"{self.value}"
+        return text + (f" ({self.note})" if self.note else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Reads of an Ising problem (or a batch `*B` of them).
+
+    Attributes:
+        spins: `[*B, R, n]` int8, -1 or +1.
+        energy: E of each read, `[*B, R]`.
+        log_weight: log importance weights `[*B, R]`, up to a constant; None means equal weights.
+        exactness: what is known about the law of these reads.
+        info: what the sampler learned: effective beta, acceptance, timing, chain breaks.
+        carry: whatever the sampler wants back through `initial`; opaque, safe to drop, saved in checkpoints.
+    """
+
+    spins: Tensor
+    energy: Tensor
+    log_weight: Tensor | None = None
+    exactness: Exactness = Exactness.HEURISTIC
+    info: Mapping[str, Any] = field(default_factory=dict)
+    carry: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        reads = self.spins.shape[:-1]
+        for name, t in (("energy", self.energy), ("log_weight", self.log_weight)):
+            if t is not None and t.shape != reads:
+                raise ValueError(f"expected {name} of shape {list(reads)} beside the spins; got {list(t.shape)}")
+
+    @property
+    def num(self) -> int:
+        """Reads in each problem, R."""
+        return self.spins.shape[-2]
+
+    @property
+    def weight(self) -> Tensor:
+        """Normalised weights `[*B, R]`: they sum to 1 over the reads of each problem."""
+        if self.log_weight is None:
+            return torch.full_like(self.energy, 1 / self.num)
+        return self.log_weight.softmax(-1)
+
+    def mean(self, f: Tensor | Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The weighted mean over reads of `f`: a tensor `[*B, R, ...]`, a function of the spins, or the spins."""
+        values = self.spins if f is None else f(self.spins) if callable(f) else f
+        values = values.to(self.energy)
+        weight = self.weight.reshape(*self.weight.shape, *[1] * (values.dim() - self.weight.dim()))
+        return (weight * values).sum(self.weight.dim() - 1)
+
+    def ess(self) -> Tensor:
+        r"""Effective sample size of the weights, $(\sum w)^2 / \sum w^2$, `[*B]`: R for equal weights (Kong 1992).
+
+        It knows the weights only; correlations along a chain are not in it.
+        """
+        return 1 / self.weight.square().sum(-1)
+
+    def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
+        """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average."""
+        num = self.num if num is None else num
+        weight = self.weight.flatten(0, -2).double() if self.weight.dim() > 1 else self.weight[None].double()
+        device = weight.device if generator is None else generator.device
+        start = torch.rand(len(weight), 1, generator=generator, dtype=torch.float64, device=device).to(weight.device)
+        points = (torch.arange(num, device=weight.device) + start) / num
+        pick = torch.searchsorted(weight.cumsum(-1), points).clamp_(max=self.num - 1)
+        pick = pick.reshape(*self.spins.shape[:-2], num)
+        spins = self.spins.take_along_dim(pick[..., None], -2)
+        return replace(self, spins=spins, energy=self.energy.gather(-1, pick), log_weight=None, carry=None)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
+        """On another device, or with energies and weights in another dtype; spins stay int8."""
+        weight = None if self.log_weight is None else self.log_weight.to(device=device, dtype=dtype)
+        carry = None if self.carry is None else {k: v.to(device) for k, v in self.carry.items()}
+        energy = self.energy.to(device=device, dtype=dtype)
+        return replace(self, spins=self.spins.to(device), energy=energy, log_weight=weight, carry=carry)
+
+    def to_sampleset(self, graph: Graph | None = None) -> dimod.SampleSet:
+        """These reads (of one problem) as a dimod SampleSet with the graph's labels; weights as a vector beside."""
+        import dimod
+
+        if self.spins.dim() != 2:
+            raise ValueError(f"expected reads of one problem [R, n]; got a batch {list(self.spins.shape)}")
+        labels = range(self.spins.shape[-1]) if graph is None else graph.labels
+        vectors = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
+        info = {"exactness": self.exactness.value, **self.info}
+        return dimod.SampleSet.from_samples(
+            (self.spins.cpu().numpy(), list(labels)), dimod.SPIN, self.energy.cpu().numpy(), info=info, **vectors
+        )
