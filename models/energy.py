@@ -33,6 +33,7 @@ class EnergyModel(nn.Module, ABC):
     def __init__(self, graph: Graph, hidden: Tensor, coding: Coding) -> None:
         super().__init__()
         self.graph, self.coding = graph, coding
+        hidden = hidden.sort().values  # the order in which a clamp leaves them
         visible = torch.ones(graph.num_spins, dtype=torch.bool)
         visible[hidden] = False
         self.register_buffer("visible_index", visible.nonzero()[:, 0], persistent=False)
@@ -79,7 +80,7 @@ class EnergyModel(nn.Module, ABC):
         Both differentiable in the parameters; energies are the model's, constants included.
         """
         joint = self._joint()
-        return joint if visible is None else joint.clamp(self.visible_index, self._to_spins(self.check(visible)))
+        return joint if visible is None else joint.clamp(self.visible_index, self.encode(self.check(visible)))
 
     def energy(self, x: Float[Tensor, "... v"], hidden: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
         """E(x, hidden), differentiable in the parameters."""
@@ -102,15 +103,15 @@ class EnergyModel(nn.Module, ABC):
 
     def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
         """Joint spins as `(x, hidden)` in the model's coding."""
-        return self._from_spins(spins[..., self.visible_index]), self._from_spins(spins[..., self.hidden_index])
+        return self.decode(spins[..., self.visible_index]), self.decode(spins[..., self.hidden_index])
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
         """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
         x, hidden = self.check(x), self._check(hidden, self.num_hidden, "hidden")
         shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
         spins = torch.empty(*shape, self.graph.num_spins, dtype=torch.int8, device=x.device)
-        spins[..., self.visible_index] = self._to_spins(x).expand(*shape, -1)
-        spins[..., self.hidden_index] = self._to_spins(hidden).expand(*shape, -1)
+        spins[..., self.visible_index] = self.encode(x).expand(*shape, -1)
+        spins[..., self.hidden_index] = self.encode(hidden).expand(*shape, -1)
         return spins
 
     def check(self, x: Tensor) -> Tensor:
@@ -126,10 +127,12 @@ class EnergyModel(nn.Module, ABC):
             raise ValueError(f"expected {name} of {values} only; got {float(x[~good][0]):g}")
         return x
 
-    def _to_spins(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
+        """Units in the model's coding as int8 spins."""
         return (2 * x - 1 if self.coding == "bits" else x).to(torch.int8)
 
-    def _from_spins(self, spins: Tensor) -> Tensor:
+    def decode(self, spins: Tensor) -> Tensor:
+        """Spins (or their means) in the model's coding and dtype."""
         values = spins.to(next(self.parameters()).dtype)
         return (values + 1) / 2 if self.coding == "bits" else values
 

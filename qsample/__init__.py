@@ -1,1 +1,53 @@
-"""qsample."""
+"""qsample: one Ising problem between any energy model and any sampler, and the gradient that learns from the draws."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qsample.gradient import ContrastiveDivergence as ContrastiveDivergence
+    from qsample.gradient import cd_loss as cd_loss
+    from qsample.graph import Graph as Graph
+    from qsample.ising import Ising as Ising
+    from qsample.likelihood import log_likelihood as log_likelihood
+    from qsample.likelihood import log_partition as log_partition
+    from qsample.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
+    from qsample.sampler import Sampler as Sampler
+    from qsample.samples import Estimate as Estimate
+    from qsample.samples import Exactness as Exactness
+    from qsample.samples import Samples as Samples
+    from qsample.temperature import effective_beta as effective_beta
+    from qsample.train import fit as fit
+
+_HOME = {
+    "ContrastiveDivergence": "gradient",
+    "Estimate": "samples",
+    "Exactness": "samples",
+    "Graph": "graph",
+    "Ising": "ising",
+    "Sampler": "sampler",
+    "Samples": "samples",
+    "cd_loss": "gradient",
+    "effective_beta": "temperature",
+    "fit": "train",
+    "log_likelihood": "likelihood",
+    "log_partition": "likelihood",
+    "pseudo_log_likelihood": "likelihood",
+}
+_MODULES = ("annealers", "models", "testing")
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

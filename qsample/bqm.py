@@ -73,7 +73,7 @@ def _arrays(problem: Ising) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     with torch.no_grad():
         J = problem.graph.edge_values(problem.J)
         h, J = (t.detach().cpu().double().numpy() for t in (problem.h, J))
-    return h, J, float(problem.offset), problem.graph.edges.numpy()
+    return h, J, float(problem.offset.detach()), problem.graph.edges.numpy()
 
 
 def _plain(labels: list[Hashable]) -> list[Hashable] | None:

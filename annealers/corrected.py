@@ -1,0 +1,52 @@
+"""A heuristic sampler followed by a valid kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from qsample.annealers.gibbs import Gibbs
+from qsample.ising import Ising
+from qsample.sampler import Generators, Sampler, check_request
+from qsample.samples import Exactness, Samples
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """`sampler`'s reads, then `kernel`'s sweeps from them: an annealer finds the modes, the kernel sets the law.
+
+    The tag becomes the kernel's, ASYMPTOTIC for `Gibbs`, and never EXACT. With `initial` the chains continue under
+    the kernel alone, so that `start="persistent"` anneals once and then runs on.
+
+    Args:
+        sampler: any sampler.
+        kernel: a sampler that can continue chains; `Gibbs(sweeps=10)` by default.
+
+    Raises:
+        ValueError: the kernel cannot continue chains.
+    """
+
+    sampler: Sampler
+    kernel: Sampler = field(default_factory=lambda: Gibbs(sweeps=10))
+
+    warm_start = True
+
+    def __post_init__(self) -> None:
+        if not self.kernel.warm_start:
+            raise ValueError(
+                f"{type(self.kernel).__name__} cannot continue chains, so it cannot correct reads: use Gibbs(sweeps=...)"
+            )
+
+    @property
+    def reversible(self) -> bool:
+        """Whether the kernel is; the sampler only makes the starting points."""
+        return self.kernel.reversible
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """See `Sampler.sample`; `info["before"]` holds what the sampler itself reported."""
+        check_request(self, problem, num, initial)
+        first = self.sampler.sample(problem, num, generator=generator) if initial is None else initial
+        last = self.kernel.sample(problem, num, initial=replace(first, carry=None), generator=generator)
+        tag = Exactness.HEURISTIC if last.exactness is Exactness.HEURISTIC else Exactness.ASYMPTOTIC
+        return replace(last, exactness=tag, info={**last.info, "before": dict(first.info)})

@@ -1,0 +1,154 @@
+"""Independent draws from the exact law, by enumeration or tree decomposition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.streams import Streams
+from qsample.enumerate import CHUNK, log_weights, side_log_weights, small_side, states, states_of
+from qsample.graph import Graph
+from qsample.ising import Ising
+from qsample.sampler import Generators, check_request, draw_seeds, mix
+from qsample.samples import Exactness, Samples
+
+MAX_STATES = 1 << 24  # weights held at once over a batch
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Exact, independent Boltzmann samples of small or simple problems.
+
+    | problem | method | limit |
+    |---|---|---|
+    | bipartite | enumerate the smaller side, draw the other from its conditional | 20 spins on that side |
+    | any | enumerate all states | 24 spins |
+    | sparse | tree decomposition (dwave-samplers) | treewidth 25 |
+
+    Anything beyond raises ValueError and names a sampler that can. `info["log_partition"]` is log Z, `[*B]`.
+    """
+
+    warm_start = False
+    reversible = True  # independent draws: any order of states is as likely as its reverse
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """See `Sampler.sample`."""
+        problem = check_request(self, problem, num, initial)
+        batch, n = problem.batch_shape, problem.num_spins
+        side, seeds = small_side(problem), draw_seeds(generator, batch)
+        if side is not None and problem.graph.sizes[side] <= 20:
+            method, listed = _by_side, problem.graph.sizes[side]
+        elif n <= 24:
+            method, listed = _by_state, n
+        else:
+            return _by_tree(problem, num, seeds)
+        # as many problems at once as memory allows; each draws from its own stream, so the split does not show
+        flat = _flat(problem)
+        step = max(1, MAX_STATES >> listed)
+        parts = [method(_take(flat, a, a + step), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
+        spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
+        log_z = torch.cat([part[1] for part in parts]).reshape(batch)
+        return Samples(spins, problem.energy(spins), None, Exactness.EXACT, {"log_partition": log_z})
+
+
+def _flat(problem: Ising) -> Ising:
+    """The same problems with one batch dimension; a shared J stays shared."""
+    batch, layout = problem.batch_shape, problem.graph.coupling_shape
+    h, offset = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins), problem.offset.expand(batch).reshape(-1)
+    J = problem.J
+    if J.dim() > len(layout):
+        J = J.expand(*batch, *layout).reshape(-1, *layout)
+    return Ising(problem.graph, h, J, offset)
+
+
+def _take(problem: Ising, start: int, stop: int) -> Ising:
+    J = problem.J if problem.J.dim() == len(problem.graph.coupling_shape) else problem.J[start:stop]
+    return Ising(problem.graph, problem.h[start:stop], J, problem.offset[start:stop])
+
+
+def _pick(log_weight: Tensor, num: int, streams: Streams) -> Tensor:
+    """`num` indices into each row, by inverting the cumulative sum in double precision."""
+    weight = (log_weight.double() - log_weight.double().amax(-1, keepdim=True)).exp_()
+    total = weight.cumsum_(-1)[..., -1:].clone()
+    return torch.searchsorted(weight, streams.uniform64(num) * total).clamp_(max=weight.shape[-1] - 1)
+
+
+def _by_state(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor]:
+    weights = log_weights(problem)
+    number = _pick(weights, num, Streams(seeds, problem.device))
+    return states_of(number, problem.num_spins), weights.logsumexp(-1)
+
+
+def _by_side(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor]:
+    side = small_side(problem)
+    assert side is not None
+    k, other = problem.graph.sizes[side], problem.graph.sizes[1 - side]
+    streams = Streams(seeds, problem.device)
+    rows = max(1, CHUNK // (max(1, other) * len(seeds)))
+    weights = torch.cat(
+        [
+            side_log_weights(problem, side, states(k, a, min(a + rows, 1 << k)).to(problem.device))
+            for a in range(0, 1 << k, rows)
+        ],
+        -1,
+    )
+    number = _pick(weights, num, streams)
+    chosen = states_of(number, k)
+    J = (problem.J if side == 0 else problem.J.mT).expand(len(seeds), k, other)
+    field = problem.h.split(problem.graph.sizes, -1)[1 - side][:, None] + torch.bmm(chosen.to(J), J)
+    drawn = (streams.uniform(num, other) < (-2 * field).sigmoid_()).to(torch.int8) * 2 - 1
+    return torch.cat([chosen, drawn] if side == 0 else [drawn, chosen], -1), weights.logsumexp(-1)
+
+
+def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
+    """Tree decomposition (Koller and Friedman 2009, ch. 10), one problem after the other."""
+    from dwave.samplers import TreeDecompositionSampler
+
+    graph, n = problem.graph, problem.num_spins
+    width, order = graph.cached("elimination", lambda: _elimination(graph))
+    if width > 25:
+        raise ValueError(
+            f"Exact cannot sample {n} spins on this {graph.kind} graph (treewidth {width} or so; limits: 24 spins, "
+            "20 on the smaller side if bipartite, treewidth 25): use Gibbs(sweeps=...) or "
+            "Corrected(SimulatedAnnealing(), Gibbs())"
+        )
+    plain = Graph("sparse", graph.sizes, graph.pairs, range(n), graph._cache)  # dimod labels by number
+    flat, reads, log_z = _flat(problem), [], []
+    for k, seed in enumerate(seeds):
+        J = flat.J if flat.J.dim() == 1 else flat.J[k]
+        found = TreeDecompositionSampler().sample(
+            Ising(plain, flat.h[k], J, flat.offset[k]).to_bqm(),
+            num_reads=num,
+            elimination_order=order,
+            marginals=False,
+            seed=mix(seed, 0) >> 32,
+        )
+        columns = [found.variables.index(i) for i in range(n)]
+        samples = found.record.sample[:, columns].repeat(found.record.num_occurrences, 0)
+        reads.append(torch.as_tensor(samples, dtype=torch.int8, device=problem.device))
+        log_z.append(found.info["log_partition_function"])
+    spins = torch.stack(reads).reshape(*problem.batch_shape, num, n)
+    info = {"log_partition": problem.h.new_tensor(log_z).reshape(problem.batch_shape), "treewidth": width}
+    return Samples(spins, problem.energy(spins), None, Exactness.EXACT, info)
+
+
+def _elimination(graph: Graph) -> tuple[int, list[int]]:
+    """An elimination order by min-fill and its width; a lower bound and no order where that exceeds 25 anyway."""
+    if graph.kind != "sparse":
+        return (min(graph.sizes) if graph.kind == "bipartite" else graph.num_spins - 1), []
+    import dimod
+    import networkx
+    from dwave.samplers.tree.utilities import min_fill_heuristic
+
+    whole = networkx.Graph(graph.pairs.T.tolist())
+    whole.add_nodes_from(range(graph.num_spins))
+    core = max(networkx.core_number(whole).values())  # degeneracy <= treewidth
+    if core > 25:
+        return core, []
+    shape = dimod.BinaryQuadraticModel.from_ising(dict.fromkeys(whole, 0.0), dict.fromkeys(whole.edges, 1.0))
+    width, order = min_fill_heuristic(shape)
+    return int(width), list(order)

@@ -1,0 +1,194 @@
+"""Samples become learning: the contrastive-divergence surrogate loss, and the module that keeps its chains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from qsample.sampler import Sampler
+from qsample.samples import Samples
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+Start = Literal["data", "persistent", "fresh"]
+
+
+def cd_loss(
+    model: EnergyModel,
+    data: Tensor,
+    samples: Samples,
+    *,
+    positive: Samples | None = None,
+    data_weight: Tensor | None = None,
+) -> Tensor:
+    r"""A scalar whose gradient is the contrastive-divergence gradient; its value is not a likelihood.
+
+    $$L = \langle F(x) \rangle_{\mathrm{data}} - \langle F(x) \rangle_{\mathrm{samples}}$$
+
+    with F the free energy, so that hidden units are summed out in both phases (Rao-Blackwell). Where F is
+    intractable, the joint energy stands in its place, averaged over `positive` and `samples`. With exact samples
+    the gradient is that of the negative log-likelihood (Hinton 2002; Younes 1999).
+
+    Args:
+        model: an energy model.
+        data: `[N, n_visible]` in the model's coding.
+        samples: reads of `model.ising()`, `[R, n]`; their weights are honoured.
+        positive: reads of `model.ising(visible=data)`, `[N, R', n_hidden]`; needed where F is intractable.
+        data_weight: non-negative weights `[N]`; equal by default.
+
+    Raises:
+        ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message says how to make it).
+    """
+    if data.dim() != 2 or len(data) == 0:
+        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    if samples.spins.dim() != 2:
+        raise ValueError(f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}")
+    if data_weight is not None and (data_weight.shape != data.shape[:1] or not bool((data_weight >= 0).all())):
+        raise ValueError(f"expected data_weight >= 0 of shape {[len(data)]}; got {list(data_weight.shape)}")
+    if positive is not None:
+        energy = model.ising(visible=data).energy(positive.spins)
+        bound = (positive.weight.to(energy) * energy).sum(-1)
+    elif model.tractable:
+        bound = model.free_energy(data)
+    else:
+        raise ValueError(
+            "hidden units are coupled, so the positive phase must be sampled: pass positive=sampler.sample("
+            "model.ising(visible=data), num), or use ContrastiveDivergence(model, sampler), which does it"
+        )
+    free = model.free_energy(model.split(samples.spins)[0]) if model.tractable else model.ising().energy(samples.spins)
+    if data_weight is not None:
+        data_mean = (data_weight / data_weight.sum()).to(bound) @ bound
+    else:
+        data_mean = bound.mean()
+    return data_mean - (free.mean() if samples.log_weight is None else samples.weight.to(free) @ free)
+
+
+class _Loss(nn.Module):
+    """`cd_loss` as a module, so that `functional_call` can put centred parameters in the model's place."""
+
+    def __init__(self, model: EnergyModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return cd_loss(self.model, *args, **kwargs)
+
+
+class ContrastiveDivergence(nn.Module):
+    """Draws the negative (and, where needed, the positive) samples and returns `cd_loss` of them.
+
+    Args:
+        model: an energy model.
+        sampler: any sampler; "data" and "persistent" need one that can continue chains.
+        start: where chains begin: "data" (CD-k: one chain a row, hidden units from their conditional first),
+            "persistent" (PCD: the last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
+        num: chains; unused by "data".
+        positive_sampler: draws hidden units given data where they are coupled; the sampler itself by default.
+        positive_num: reads a row of data in that phase.
+        centred: use the centred gradient, with offsets that are moving averages of the data's unit means.
+        centring_rate: weight of a new batch in that average.
+        generator: randomness of everything drawn; None is torch's default.
+
+    Buffers: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. The last reads stay in
+    `samples`, for diagnostics.
+
+    Raises:
+        ValueError: an unknown start, or one that the sampler cannot serve.
+    """
+
+    chains: Tensor
+    offsets: Tensor
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        sampler: Sampler,
+        *,
+        start: Start = "persistent",
+        num: int = 512,
+        positive_sampler: Sampler | None = None,
+        positive_num: int = 1,
+        centred: bool = False,
+        centring_rate: float = 0.01,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if start not in get_args(Start):
+            raise ValueError(f"unknown start {start!r}; expected one of {', '.join(get_args(Start))}")
+        if start != "fresh" and not sampler.warm_start:
+            name = type(sampler).__name__
+            raise ValueError(
+                f"start={start!r} continues chains and {name} cannot: use start='fresh', Gibbs(...), or "
+                f"Corrected({name}(...), Gibbs(...))"
+            )
+        if not 0 < centring_rate <= 1:
+            raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
+        self.model, self.sampler, self.start, self.num = model, sampler, start, num
+        self.positive_sampler, self.positive_num = positive_sampler or sampler, positive_num
+        self.centred, self.centring_rate, self.generator = centred, centring_rate, generator
+        self.samples: Samples | None = None
+        self.carry: dict[str, Tensor] | None = None
+        n, like = model.graph.num_spins, next(model.parameters())
+        shape = (num, n) if start == "persistent" else (0, n)
+        self.register_buffer("chains", torch.zeros(shape, dtype=torch.int8, device=like.device))
+        self.register_buffer("offsets", torch.full((n,), float("nan"), device=like.device))
+        self._loss = _Loss(model)
+
+    def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
+        """The loss of one batch `[N, n_visible]`; call `.backward()` on it."""
+        model = self.model
+        data = model.check(data)
+        with torch.no_grad():
+            positive = None
+            if not model.tractable:
+                problem = model.ising(visible=data)
+                positive = self.positive_sampler.sample(problem, self.positive_num, generator=self.generator)
+            self.samples = samples = self._negatives(data, positive)
+            if self.centred:
+                self._move_offsets(data, positive, data_weight)
+        if not self.centred:
+            return self._loss(data, samples, positive=positive, data_weight=data_weight)
+        parameters = {f"model.{name}": p for name, p in model.centred(self.offsets).items()}
+        arguments = {"positive": positive, "data_weight": data_weight}
+        return torch.func.functional_call(self._loss, parameters, (data, samples), arguments)
+
+    def _negatives(self, data: Tensor, positive: Samples | None) -> Samples:
+        problem, num, initial = self.model.ising(), self.num, None
+        if self.start == "data":
+            num = len(data)
+            hidden = self._draw_hidden(data) if positive is None else self.model.decode(positive.spins[:, 0])
+            initial = self._as_initial(self.model.join(data, hidden))
+        elif self.start == "persistent" and bool(self.chains[0, 0]):
+            initial = self._as_initial(self.chains)
+        samples = self.sampler.sample(problem, num, initial=initial, generator=self.generator)
+        if self.start == "persistent":
+            self.chains.copy_(samples.spins)
+            self.carry = None if samples.carry is None else dict(samples.carry)
+        return samples
+
+    def _as_initial(self, spins: Tensor) -> Samples:
+        """Starting points: the parameters have changed, so energies and weights of the last call mean nothing."""
+        energy = torch.full(spins.shape[:-1], float("nan"), device=spins.device)
+        return Samples(spins, energy, carry=self.carry if self.start == "persistent" else None)
+
+    def _draw_hidden(self, data: Tensor) -> Tensor:
+        mean = (1 + self._hidden_mean_spin(data)) / 2
+        u = torch.rand(mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype)
+        return self.model.decode((u < mean).to(torch.int8) * 2 - 1)
+
+    def _hidden_mean_spin(self, data: Tensor) -> Tensor:
+        return -self.model.ising(visible=data).h.tanh()
+
+    def _move_offsets(self, data: Tensor, positive: Samples | None, data_weight: Tensor | None) -> None:
+        """The moving average of the units' means over the data, hidden ones given the visible."""
+        hidden = self._hidden_mean_spin(data) if positive is None else positive.mean()
+        units = torch.empty(len(data), self.model.graph.num_spins, device=data.device, dtype=hidden.dtype)
+        units[:, self.model.visible_index] = data.to(units)
+        units[:, self.model.hidden_index] = self.model.decode(hidden)
+        mean = units.mean(0) if data_weight is None else (data_weight / data_weight.sum()).to(units) @ units
+        first = self.offsets.isnan()
+        self.offsets.lerp_(mean.to(self.offsets), self.centring_rate)
+        self.offsets[first] = mean.to(self.offsets)[first]
