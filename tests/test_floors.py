@@ -21,6 +21,7 @@ FLOORS: list[list[set[str]]] = [
             "qsample.data",
             "qsample.likelihood",
             "qsample.testing",
+            "qsample.testing.*",
             "qsample.metrics",
             "qsample.pictures",
             "qsample.diffusion",
