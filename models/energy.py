@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qsample.enumerate import log_2cosh
 from qsample.graph import Graph
 from qsample.ising import Ising
 
@@ -153,11 +154,6 @@ class EnergyModel(nn.Module, ABC):
         for key, value in ours.items():
             if theirs.get(key) != value:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
-
-
-def log_2cosh(x: Tensor) -> Tensor:
-    """log(2 cosh x), without overflow."""
-    return x.abs() + torch.nn.functional.softplus(-2 * x.abs())
 
 
 class _Centre(torch.autograd.Function):

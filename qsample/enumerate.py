@@ -20,6 +20,11 @@ def states(n: int, start: int = 0, stop: int | None = None) -> Tensor:
     return states_of(torch.arange(start, 1 << n if stop is None else stop), n)
 
 
+def log_2cosh(x: Tensor) -> Tensor:
+    """log(2 cosh x), without overflow: what a free spin in field x sums to."""
+    return x.abs() + torch.nn.functional.softplus(-2 * x.abs())
+
+
 def small_side(problem: Ising) -> int | None:
     """The side (0 left, 1 right) of a bipartite problem with fewer spins; None for other graphs."""
     if problem.graph.kind != "bipartite":
@@ -41,8 +46,7 @@ def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
     h = problem.h.split(problem.graph.sizes, -1)
     v = listed.to(problem.h)
     f = h[1 - side][..., None, :] + v @ (problem.J if side == 0 else problem.J.mT)
-    free = (f.abs() + torch.nn.functional.softplus(-2 * f.abs())).sum(-1)
-    return free - (v @ h[side][..., None])[..., 0] - problem.offset[..., None]
+    return log_2cosh(f).sum(-1) - (v @ h[side][..., None])[..., 0] - problem.offset[..., None]
 
 
 def log_weights(problem: Ising) -> Tensor:

@@ -91,6 +91,9 @@ class Graph:
         index = {label: i for i, label in enumerate(labels)}
         return Graph.sparse(len(labels), [(index[a], index[b]) for a, b in graph.edges], labels)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self  # a value: copies of a model share it, with all that is cached on it
+
     # ---- sizes and layout ------------------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,135 @@
+"""How likely the data are under a model: exact where enumeration can, annealed importance sampling beyond."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from qsample import enumerate as enumeration
+from qsample.annealers.gibbs import Gibbs
+from qsample.ising import Ising
+from qsample.sampler import draw_seeds, mix
+from qsample.samples import Estimate, Samples
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+Method = Literal["auto", "exact", "ais"]
+EXACT_LIMIT = 24  # spins listed: 2^24 states
+
+
+@torch.no_grad()
+def log_partition(
+    problem: Ising,
+    method: Method = "auto",
+    *,
+    steps: int = 1000,
+    chains: int = 256,
+    base: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """log Z = log of the sum over all states of exp(-E), in double precision.
+
+    Args:
+        problem: one problem or, for the exact method, a batch.
+        method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24; "ais" is annealed
+            importance sampling; "auto" is exact where it can be.
+        steps: temperatures of the annealing run.
+        chains: independent runs.
+        base: fields `[n]` of the independent spins the run starts from; by default the problem's own fields.
+        generator: randomness of "ais".
+
+    Returns:
+        `Estimate`, stderr 0 where exact. From AIS, `exp(value)` is unbiased for Z, so the value is low on average;
+        `ess` is the effective number of runs, and `note` warns where it is under 10.
+
+    Raises:
+        ValueError: exact was asked for and too large, or AIS for a batch.
+    """
+    problem = problem.detach().to(dtype=torch.float64)
+    if method not in ("auto", "exact", "ais"):
+        raise ValueError(f"unknown method {method!r}; expected auto, exact or ais")
+    small = enumeration.num_enumerated(problem) <= EXACT_LIMIT
+    if method == "exact" or (method == "auto" and small):
+        value = enumeration.log_partition(problem, EXACT_LIMIT)
+        return Estimate(float(value), 0.0) if value.dim() == 0 else Estimate(value, torch.zeros_like(value))
+    if problem.batch_shape:
+        raise ValueError(f"ais takes one problem at a time; got a batch {list(problem.batch_shape)}")
+    return _ais(problem, steps, chains, problem.h if base is None else base.to(problem.h), generator)
+
+
+def _ais(problem: Ising, steps: int, chains: int, base: Tensor, generator: torch.Generator | None) -> Estimate:
+    r"""Neal (Stat. Comput. 11, 2001): $\log w = \sum_t E_{t-1}(s_{t-1}) - E_t(s_{t-1})$ along
+
+    $E_t = E$ with fields (1 - b) base + b h, couplings b J and offset b offset, b = t/steps; one sweep a step.
+    A bipartite problem is weighted by its left side's marginal, which has the smaller variance (Salakhutdinov and
+    Murray, ICML 2008).
+    """
+    if steps < 1 or chains < 2:
+        raise ValueError(f"expected steps >= 1 and chains >= 2; got {steps} and {chains}")
+
+    def at(b: float) -> Ising:
+        h = (1 - b) * base + b * problem.h
+        return Ising(problem.graph, h, problem.J * b, problem.offset * b)
+
+    def log_weight(law: Ising, spins: Tensor) -> Tensor:
+        if problem.graph.kind != "bipartite":
+            return -law.energy(spins)
+        left = spins[..., : problem.graph.sizes[0]]
+        return enumeration.side_log_weights(law, 0, left)
+
+    seed = draw_seeds(generator, ())[0]
+    gibbs, law = Gibbs(sweeps=1), at(0.0)
+    state = gibbs.sample(law, chains, generator=torch.Generator().manual_seed(mix(seed, 0)))
+    total = torch.zeros(chains, dtype=problem.dtype, device=problem.device)
+    for t in range(1, steps + 1):
+        following = at(t / steps)
+        total += log_weight(following, state.spins) - log_weight(law, state.spins)
+        law = following
+        if t < steps:
+            state = gibbs.sample(law, chains, initial=state, generator=torch.Generator().manual_seed(mix(seed, t)))
+    start = float(enumeration.log_2cosh(base).sum())
+    reads = Samples(state.spins, total, total)
+    ess = float(reads.ess())
+    relative = (chains * reads.weight).std() / math.sqrt(chains)
+    note = "" if ess >= 10 else f"only {ess:.1f} effective runs: raise steps"
+    return Estimate(start + float(total.logsumexp(0)) - math.log(chains), float(relative), ess, note)
+
+
+@torch.no_grad()
+def log_likelihood(model: EnergyModel, data: Tensor, method: Method = "auto", **options: object) -> Estimate:
+    """Mean log p(x) over the rows of `data`, nats a row: -F(x) - log Z, in double precision.
+
+    Coupled hidden units are summed by enumeration, up to 24 of them. `options` go to `log_partition`; the stderr is
+    that of log Z (the data are taken as given).
+    """
+    model = copy.deepcopy(model).double()
+    data = model.check(data).double()
+    if model.tractable:
+        free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
+    else:
+        free = -torch.cat(
+            [enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT) for rows in data.split(16)]
+        )
+    log_z = log_partition(model.ising(), method, **options)  # pyright: ignore[reportArgumentType]
+    return Estimate(-float(free.mean()) - log_z.value, log_z.stderr, log_z.ess, log_z.note)
+
+
+@torch.no_grad()
+def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
+    r"""Mean over rows of $\sum_i \log P(x_i \mid x_{\setminus i})$, nats a row, hidden units summed out (Besag 1975).
+
+    It grows with the number of visible units; compare models of the same data only. Needs a tractable free energy.
+    """
+    data = model.check(data).to(next(model.parameters()))
+    d, total = model.num_visible, 0.0
+    one = torch.eye(d, dtype=data.dtype, device=data.device)
+    for rows in data.split(max(1, (1 << 22) // (d * max(d, model.num_hidden)))):
+        flipped = (rows[:, None] - one).abs() if model.coding == "bits" else rows[:, None] * (1 - 2 * one)
+        change = model.free_energy(rows)[:, None] - model.free_energy(flipped.flatten(0, 1)).reshape(-1, d)
+        total -= float(torch.nn.functional.softplus(change.double()).sum())
+    return total / len(data)
