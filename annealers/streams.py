@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class Streams:
         if device.type == "cpu":
             from qsample.annealers._engine import fill_uniform
 
-            self._fill, self._seeds = fill_uniform, torch.tensor(seeds, dtype=torch.int64)
+            self._fill, self._seeds = fill_uniform, np.array(seeds, dtype=np.int64)
         else:
             self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self.count = len(seeds)
@@ -29,7 +30,7 @@ class Streams:
         """Fill the contiguous float32 `out` `[P, ...]` with the next numbers of each stream, inside (0, 1)."""
         if self.device.type == "cpu":
             flat = out.view(self.count, -1)
-            self._fill(flat, self._seeds, self.position)
+            self._fill(flat.numpy(), self._seeds, self.position)
             self.position += flat.shape[1]
         else:
             for row, generator in zip(out, self._generators, strict=True):

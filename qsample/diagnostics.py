@@ -1,0 +1,33 @@
+"""How many independent reads a set of chains is worth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def autocorrelation_time(x: Tensor) -> float:
+    r"""Integrated autocorrelation time of `x` [T, R], a statistic of R chains at T successive times, in steps.
+
+    $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative (Geyer, Stat. Sci. 7,
+    1992); covariances are averaged over chains after the mean over chains is taken off at each time, so that a
+    drifting model does not count as correlation. Between 1 (independent) and T.
+    """
+    T, R = x.shape
+    if T < 4 or R < 2:
+        raise ValueError(f"expected at least 4 times of 2 chains; got {T} of {R}")
+    y = x.double() - x.double().mean(1, keepdim=True)
+    f = torch.fft.rfft(y, n=2 * T, dim=0)
+    covariance = torch.fft.irfft(f * f.conj(), dim=0)[:T].mean(1) / torch.arange(T, 0, -1)
+    if covariance[0] <= 0:
+        return float(T)  # chains that never move, or all alike
+    rho = covariance / covariance[0]
+    pairs = rho[: T - T % 2].reshape(-1, 2).sum(1)
+    negative = (pairs < 0).nonzero()
+    stop = int(negative[0]) if len(negative) else len(pairs)
+    return min(float(T), max(1.0, float(2 * pairs[:stop].sum() - 1)))
+
+
+def chain_ess(x: Tensor) -> float:
+    """Independent reads that R chains deliver a step, R / tau, for a statistic `x` [T, R] recorded along the run."""
+    return x.shape[1] / autocorrelation_time(x)
