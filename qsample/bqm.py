@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
     """See `Ising.from_bqm`."""
-    spin = bqm if bqm.vartype.name == "SPIN" else bqm.change_vartype("SPIN", inplace=False)
+    import dimod
+
+    spin = bqm if bqm.vartype is dimod.SPIN else bqm.change_vartype(dimod.SPIN, inplace=False)
     labels = list(spin.variables)
     vectors = spin.to_numpy_vectors(variable_order=labels)
-    edges = np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices], 1)
-    graph = Graph.sparse(len(labels), torch.as_tensor(edges.astype(np.int64)), _plain(labels))
-    h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in (vectors.linear_biases, vectors.quadratic.biases))
+    ends = np.sort(np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices]).astype(np.int64), 0)
+    order = np.lexsort(ends[::-1])  # each class of BQM lists its pairs in its own order; equal BQMs, equal graphs
+    graph = Graph.sparse(len(labels), torch.as_tensor(ends[:, order].T), _plain(labels))
+    biases = vectors.linear_biases, np.asarray(vectors.quadratic.biases)[order]
+    h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in biases)
     return Ising(graph, h.to(dtype), J.to(dtype), float(spin.offset))
 
 

@@ -61,9 +61,8 @@ def log_weights(problem: Ising) -> Tensor:
     else:
         i, j = problem.graph.edges.to(problem.device)
         values = problem.graph.edge_values(problem.J)
-        J = problem.J.new_zeros(*values.shape[:-1], n, n).index_put(
-            (..., i, j) if values.dim() > 1 else (i, j), values
-        )
+        J = values.new_zeros(*values.shape[:-1], n, n)
+        J[..., i, j] = values
         J = J + J.mT
     e = problem.offset.expand(batch)[..., None]
     for k in range(n):

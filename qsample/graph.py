@@ -70,8 +70,8 @@ class Graph:
                 raise ValueError(f"self-loop {tuple(array[loops[0, 0]].tolist())}: a spin cannot couple to itself")
             code, count = (first * n + second).unique(return_counts=True)
             if (count > 1).any():
-                twice = int(code[count > 1][0])
-                raise ValueError(f"edge {(twice // n, twice % n)} is given {int(count.max())} times: expected once")
+                twice, times = (int(found[count > 1][0]) for found in (code, count))
+                raise ValueError(f"edge {(twice // n, twice % n)} is given {times} times: expected once")
         return Graph("sparse", (_size(n),), pairs, _labels(labels, n))
 
     @staticmethod
@@ -98,10 +98,12 @@ class Graph:
 
     @property
     def num_spins(self) -> int:
+        """Spins, n."""
         return sum(self.sizes)
 
     @property
     def num_edges(self) -> int:
+        """Couplings: pairs counted once."""
         if self.kind == "sparse":
             return self.pairs.shape[1]
         return self.sizes[0] * self.sizes[1] if self.kind == "bipartite" else self.sizes[0] * (self.sizes[0] - 1) // 2
@@ -136,9 +138,8 @@ class Graph:
         """The inverse of `edge_values`: one number an edge becomes J in this graph's layout; differentiable."""
         if self.kind == "complete":
             i, j = self.edges.to(values.device)
-            upper = values.new_zeros(*values.shape[:-1], *self.coupling_shape).index_put(
-                (..., i, j) if values.dim() > 1 else (i, j), values
-            )
+            upper = values.new_zeros(*values.shape[:-1], *self.coupling_shape)
+            upper[..., i, j] = values
             return upper + upper.mT
         return values if self.kind == "sparse" else values.unflatten(-1, self.sizes)
 
@@ -163,7 +164,7 @@ class Graph:
 
     @property
     def csr(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Neighbours by spin: `(start [n+1], neighbour [2k], edge [2k])`; spin i's are `start[i]:start[i+1]`, ascending."""
+        """Neighbours by spin, `(start [n+1], neighbour [2k], edge [2k])`: spin i's at `start[i]:start[i+1]`, ascending."""
 
         def make() -> tuple[Tensor, Tensor, Tensor]:
             ends = torch.cat([self.edges, self.edges.flip(0)], 1)
@@ -196,7 +197,7 @@ class Graph:
                 sides = [torch.arange(n), n + torch.arange(m)]
                 return [side for side in sides if len(side)]
             if self.kind == "complete":
-                return list(torch.arange(self.num_spins).split(1))
+                return [torch.tensor([i]) for i in range(self.num_spins)]
             start, neighbour, _ = (part.tolist() for part in self.csr)
             colour = [-1] * self.num_spins
             for i in (-self.degree).argsort(stable=True).tolist():
@@ -220,12 +221,15 @@ class Graph:
 
     def without(self, index: Tensor) -> Clamping:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
-        index = index.to("cpu", torch.int64)
+        if index.dim() != 1 or index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
+            raise ValueError(f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}")
+        # a copy: the cache keeps it, and the caller may write into theirs
+        index = index.detach().to("cpu", torch.int64, copy=True)
         return self.cached(("without", index.numpy().tobytes()), lambda: self._without(index))
 
     def _without(self, index: Tensor) -> Clamping:
         n = self.num_spins
-        if index.dim() != 1 or (index.numel() and (index.min() < 0 or index.max() >= n)):
+        if index.numel() and (index.min() < 0 or index.max() >= n):
             raise ValueError(f"expected a list of spins in 0..{n - 1} to clamp; got {index.tolist()[:8]}")
         if len(index.unique()) < len(index):
             raise ValueError(f"a spin is clamped twice in {index.tolist()[:8]}")

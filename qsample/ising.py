@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Ising:
-    r"""A Boltzmann law over n spins s in {-1, +1}, or a batch `*B` of laws on one graph:
+    r"""A Boltzmann law over n spins s in {-1, +1}, or a batch `*B` of laws on one graph.
 
     $$p(s) \propto e^{-E(s)}, \qquad E(s) = \mathrm{offset} + \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$$
 
@@ -95,7 +95,7 @@ class Ising:
     def from_qubo(
         Q: Mapping[tuple[Hashable, Hashable], float], offset: float = 0.0, dtype: torch.dtype = torch.float64
     ) -> Ising:
-        r"""$E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$, b = (1+s)/2 in {0,1}; (i,j) and (j,i) are summed, as in dimod."""
+        r"""$E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$, b = (1+s)/2; (i,j) and (j,i) are summed, as in dimod."""
         from qsample.bqm import from_qubo
 
         return from_qubo(Q, offset, dtype)
@@ -118,6 +118,7 @@ class Ising:
 
     @property
     def num_spins(self) -> int:
+        """Spins, n."""
         return self.graph.num_spins
 
     @property
@@ -128,10 +129,12 @@ class Ising:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The floating-point type of h, J and offset."""
         return self.h.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where h, J and offset lie."""
         return self.h.device
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Ising:
@@ -148,9 +151,7 @@ class Ising:
             return self._map(lambda t: t * beta)
         beta = beta.to(self.h)
         own = [1] * len(self.graph.coupling_shape)
-        return Ising(
-            self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta
-        )
+        return Ising(self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta)
 
     def _map(self, f) -> Ising:
         return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
@@ -160,7 +161,15 @@ class Ising:
     def _as_float(self, spins: Tensor) -> Tensor:
         if spins.dim() < 2 or spins.shape[-1] != self.num_spins:
             raise ValueError(f"expected spins of shape [*B, R, {self.num_spins}]; got {list(spins.shape)}")
+        self._fits("spins", spins.shape[:-2])
         return spins.to(self.h)
+
+    def _fits(self, name: str, batch: torch.Size) -> None:
+        try:
+            torch.broadcast_shapes(self.batch_shape, batch)
+        except RuntimeError:
+            ours = list(self.batch_shape)
+            raise ValueError(f"batch {list(batch)} of {name} does not broadcast with the problem's {ours}") from None
 
     def energy(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
         """E of each read: `[*B, R, n]` spins of -1 and +1 give `[*B, R]`; differentiable in h, J and offset."""
@@ -203,11 +212,13 @@ class Ising:
         v = values.to(self.h)
         if (v.abs() != 1).any():
             raise ValueError(f"expected clamped values of -1 and +1; got {float(v[v.abs() != 1][0]):g}")
+        self._fits("values", v.shape[:-1])
         h, offset = self.h[..., free], self.offset + (v * self.h[..., clamped]).sum(-1)
         if self.graph.kind == "sparse":
             edge, end, fixed = part.cut.to(self.device)
             pull = self.J[..., edge] * v[..., fixed]
-            h = h.expand(torch.broadcast_shapes(h.shape, (*pull.shape[:-1], 1))).index_add(-1, end, pull)
+            batch = torch.broadcast_shapes(h.shape[:-1], pull.shape[:-1])
+            h = h.expand(*batch, -1).index_add(-1, end, pull.expand(*batch, -1))
             edge, first, second = part.inside.to(self.device)
             offset = offset + (self.J[..., edge] * v[..., first] * v[..., second]).sum(-1)
             return Ising(part.graph, h, self.J[..., part.kept.to(self.device)], offset)
@@ -229,7 +240,7 @@ class Ising:
 
 
 def _times(v: Tensor, J: Tensor) -> Tensor:
-    """v J for rows `[*B, a]` and `[*B, a, b]`: one matrix product where J is shared."""
+    """The product v J for rows `[*B, a]` and `[*B, a, b]`: one matrix product where J is shared."""
     return v @ J if J.dim() == 2 else (v[..., None, :] @ J)[..., 0, :]
 
 

@@ -96,11 +96,12 @@ class Samples:
     def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
         """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average."""
         num = self.num if num is None else num
-        weight = self.weight.flatten(0, -2).double() if self.weight.dim() > 1 else self.weight[None].double()
+        weight = self.weight.double().reshape(-1, self.num)
         device = weight.device if generator is None else generator.device
         start = torch.rand(len(weight), 1, generator=generator, dtype=torch.float64, device=device).to(weight.device)
         points = (torch.arange(num, device=weight.device) + start) / num
-        pick = torch.searchsorted(weight.cumsum(-1), points).clamp_(max=self.num - 1)
+        total = weight.cumsum(-1)  # right=True: a point on a boundary never picks a read of weight zero
+        pick = torch.searchsorted(total / total[:, -1:], points, right=True).clamp_(max=self.num - 1)
         pick = pick.reshape(*self.spins.shape[:-2], num)
         spins = self.spins.take_along_dim(pick[..., None], -2)
         return replace(self, spins=spins, energy=self.energy.gather(-1, pick), log_weight=None, carry=None)
