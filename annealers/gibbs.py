@@ -64,9 +64,7 @@ class Gibbs:
         problem = check_request(self, problem, num, initial)
         betas = [1.0] * self.sweeps if self.betas is None else [float(beta) for beta in self.betas]
         seeds = draw_seeds(generator, problem.batch_shape)
-        spins, energy = run(
-            problem, num, betas, initial=initial, seeds=seeds, scan=self.scan, precision=self.precision
-        )
+        spins, energy = run(problem, num, betas, initial=initial, seeds=seeds, scan=self.scan, precision=self.precision)
         weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
         tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
         return Samples(spins, energy, None if weight is None else weight.clone(), tag, {"sweeps": len(betas)})

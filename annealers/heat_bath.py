@@ -47,9 +47,7 @@ def kernel_for(problem: Ising, spins: Tensor, streams: Streams, rule: Rule, prec
     if graph.kind == "complete":
         return Dense(problem, spins, streams, rule)
     steps = sum(int(graph.degree[colour].max()) for colour in graph.colours)
-    return (Dense if steps > graph.num_spins and graph.num_spins <= 4096 else Chromatic)(
-        problem, spins, streams, rule
-    )
+    return (Dense if steps > graph.num_spins and graph.num_spins <= 4096 else Chromatic)(problem, spins, streams, rule)
 
 
 def run(

@@ -147,7 +147,10 @@ def _each(problem: Ising) -> list[Ising]:
     """The problems of a batch, one by one."""
     batch, layout = problem.batch_shape, problem.graph.coupling_shape
     h = problem.h.expand(*batch, problem.num_spins).reshape(-1, problem.num_spins)
-    J, offset = problem.J.expand(*batch, *layout).flatten(0, len(batch) - 1) if batch else problem.J[None], problem.offset
+    J, offset = (
+        problem.J.expand(*batch, *layout).flatten(0, len(batch) - 1) if batch else problem.J[None],
+        problem.offset,
+    )
     return [Ising(problem.graph, *one) for one in zip(h, J, offset.expand(batch).reshape(-1), strict=True)]
 
 

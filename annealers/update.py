@@ -26,7 +26,7 @@ def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) ->
 
 
 def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
-    """h `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
+    """H `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
     batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
     h = problem.h.expand(*batch, n).reshape(-1, n)
     own = problem.J.shape[: problem.J.dim() - len(layout)]

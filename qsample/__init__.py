@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qsample.diagnostics import diagnose as diagnose
     from qsample.gradient import ContrastiveDivergence as ContrastiveDivergence
+    from qsample.gradient import Start as Start
     from qsample.gradient import cd_loss as cd_loss
     from qsample.graph import Graph as Graph
     from qsample.ising import Ising as Ising
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from qsample.samples import Exactness as Exactness
     from qsample.samples import Samples as Samples
     from qsample.temperature import effective_beta as effective_beta
+    from qsample.train import Settings as Settings
     from qsample.train import fit as fit
 
 _HOME = {
@@ -28,7 +31,10 @@ _HOME = {
     "Ising": "ising",
     "Sampler": "sampler",
     "Samples": "samples",
+    "Settings": "train",
+    "Start": "gradient",
     "cd_loss": "gradient",
+    "diagnose": "diagnostics",
     "effective_beta": "temperature",
     "fit": "train",
     "log_likelihood": "likelihood",

@@ -1,9 +1,16 @@
-"""How many independent reads a set of chains is worth."""
+"""Is this sample right, and how many independent reads is it worth?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from qsample.enumerate import log_partition, num_enumerated
+from qsample.ising import Ising
+from qsample.samples import Estimate, Samples
+from qsample.temperature import effective_beta
 
 
 def autocorrelation_time(x: Tensor) -> float:
@@ -31,3 +38,58 @@ def autocorrelation_time(x: Tensor) -> float:
 def chain_ess(x: Tensor) -> float:
     """Independent reads that R chains deliver a step, R / tau, for a statistic `x` [T, R] recorded along the run."""
     return x.shape[1] / autocorrelation_time(x)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What could be checked about a set of reads. `ok` is False where a check failed at |z| > 4.
+
+    A check that passed is no proof: the temperature is a local test, the mean energy needs a small problem.
+    """
+
+    ok: bool
+    text: str
+    beta: Estimate
+    energy_z: float | None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
+    """Are these reads right? Effective beta against 1, and the mean energy against enumeration where at most
+
+    2^`limit` states must be listed: <E> and its variance are derivatives of log Z(beta) at 1. One problem at a time.
+    """
+    if samples.spins.dim() != 2:
+        raise ValueError(f"expected reads of one problem [R, n]; got {list(samples.spins.shape)}")
+    beta = effective_beta(problem, samples)
+    z = (beta.value - 1) / beta.stderr if beta.stderr > 0 else float("inf")
+    hot = "too hot" if z < 0 else "too cold"
+    said = [
+        f"effective beta {beta.value:.3f} ± {beta.stderr:.3f}: " + (hot if not abs(z) <= 4 else "consistent with 1")
+    ]
+    if beta.note:
+        said = [beta.note]
+    ok, energy_z = abs(z) <= 4, None
+    if num_enumerated(problem) <= limit:
+        mean, variance = _energy_moments(problem)
+        energy = float(samples.mean(samples.energy.double()))
+        energy_z = (energy - mean) / max(variance / float(samples.ess()), 1e-300) ** 0.5
+        ok &= abs(energy_z) <= 4
+        verdict = "right" if abs(energy_z) <= 4 else "too high" if energy_z > 0 else "too low"
+        said.append(f"mean energy {energy:.3f}, exact {mean:.3f} (z = {energy_z:+.1f}): {verdict}")
+    if samples.log_weight is not None:
+        said.append(f"weights: {float(samples.ess()):.0f} effective of {samples.num} reads")
+    said.append(f"tag: {samples.exactness.value}")
+    return Diagnosis(ok, "; ".join(said), beta, energy_z)
+
+
+def _energy_moments(problem: Ising) -> tuple[float, float]:
+    """Exact mean and variance of E: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
+    with torch.enable_grad():
+        beta = torch.ones((), dtype=torch.float64, device=problem.device, requires_grad=True)
+        log_z = log_partition(problem.detach().to(dtype=torch.float64).scale(beta))
+        (first,) = torch.autograd.grad(log_z, beta, create_graph=True)
+        (second,) = torch.autograd.grad(first, beta)
+    return -float(first.detach()), float(second)

@@ -164,7 +164,7 @@ class Graph:
 
     @property
     def csr(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Neighbours by spin, `(start [n+1], neighbour [2k], edge [2k])`: spin i's at `start[i]:start[i+1]`, ascending."""
+        """Neighbours by spin, `(start [n+1], neighbour [2k], edge [2k])`: spin i's at `start[i]:start[i+1]`."""
 
         def make() -> tuple[Tensor, Tensor, Tensor]:
             ends = torch.cat([self.edges, self.edges.flip(0)], 1)

@@ -32,7 +32,7 @@ def log_partition(
     base: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """log Z = log of the sum over all states of exp(-E), in double precision.
+    """Log Z = log of the sum over all states of exp(-E), in double precision.
 
     Args:
         problem: one problem or, for the exact method, a batch.

@@ -120,7 +120,7 @@ class Samples:
         if self.spins.dim() != 2:
             raise ValueError(f"expected reads of one problem [R, n]; got a batch {list(self.spins.shape)}")
         labels = range(self.spins.shape[-1]) if graph is None else graph.labels
-        vectors = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
+        vectors: dict[str, Any] = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
         info = {"exactness": self.exactness.value, **self.info}
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)), dimod.SPIN, self.energy.cpu().numpy(), info=info, **vectors

@@ -48,8 +48,11 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
     note = ""
     if not finite.all():
         note = "no finite beta explains the reads: "
-        note += "no spin feels a field" if flat.any() else "all spins are " + (
-            "aligned with their fields (local minima only)" if cold.any() else "against their fields"
+        note += (
+            "no spin feels a field"
+            if flat.any()
+            else "all spins are "
+            + ("aligned with their fields (local minima only)" if cold.any() else "against their fields")
         )
     ess = samples.ess()
     if beta.dim() == 0:

@@ -73,7 +73,7 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
     results = []
     for p, k, w, N in zip(exact, number, weight, samples.ess().double().reshape(-1), strict=True):
         q = torch.zeros_like(p).index_add_(0, k, w)
-        floor = float((p * (1 - p) * 2 / (torch.pi * N)).sqrt().sum() / 2)
+        floor = float(_mean_deviation(p, N).sum() / 2)
         distance = float((q - p).abs().sum() / 2)
         rare = N * p < 5
         if rare.any():  # the pool may itself be rare: then it joins the smallest of the others
@@ -86,6 +86,13 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
         G = 2 * N * torch.special.xlogy(q, q / p).sum()
         results.append((float(chi2.sf(float(G), max(1, len(p) - 1))), distance, floor))
     return results
+
+
+def _mean_deviation(p: Tensor, N: Tensor) -> Tensor:
+    """E|X/N - p| for X binomial (N, p): 2 v C(N, v) p^v (1 - p)^(N - v + 1) / N, v = floor(N p) + 1 (De Moivre 1730)."""
+    v = (N * p).floor() + 1
+    choose = torch.lgamma(N + 1) - torch.lgamma(v + 1) - torch.lgamma((N - v).clamp_min(0) + 1)
+    return 2 * v / N * (choose + torch.xlogy(v, p) + torch.xlogy(N - v + 1, 1 - p)).exp() * (p < 1)
 
 
 def check_sampler(

@@ -1,0 +1,80 @@
+"""Samplers by name, for the command line and for settings files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qsample.sampler import Sampler
+from qsample.samples import Exactness
+
+
+class Entry(NamedTuple):
+    """A named sampler: how to make one with so many sweeps, its tag, and the package it stands on."""
+
+    make: Callable[[int], Sampler]
+    exactness: Exactness
+    needs: str
+    about: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there."""
+        return importlib.util.find_spec(self.needs) is not None
+
+
+def _exact(sweeps: int) -> Sampler:
+    from qsample.annealers.exact import Exact
+
+    return Exact()
+
+
+def _gibbs(sweeps: int) -> Sampler:
+    from qsample.annealers.gibbs import Gibbs
+
+    return Gibbs(sweeps=sweeps)
+
+
+def _annealing(sweeps: int) -> Sampler:
+    from qsample.annealers.gibbs import SimulatedAnnealing
+
+    return SimulatedAnnealing(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
+
+
+def _neal(sweeps: int) -> Sampler:
+    from qsample.annealers.ocean import Neal
+
+    return Neal(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
+
+
+def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
+    def make(sweeps: int) -> Sampler:
+        from qsample.annealers.corrected import Corrected
+
+        return Corrected(first(sweeps), _gibbs(sweeps))
+
+    return make
+
+
+CATALOGUE = {
+    "exact": Entry(_exact, Exactness.EXACT, "torch", "independent exact draws of small or tree-like problems"),
+    "gibbs": Entry(_gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains"),
+    "simulated-annealing": Entry(_annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1"),
+    "neal": Entry(_neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings"),
+    "corrected-annealing": Entry(
+        _corrected(_annealing), Exactness.ASYMPTOTIC, "torch", "annealing, then as many Gibbs sweeps"
+    ),
+    "corrected-neal": Entry(
+        _corrected(_neal), Exactness.ASYMPTOTIC, "dwave.samplers", "neal, then as many Gibbs sweeps"
+    ),
+}
+
+
+def named(name: str, sweeps: int = 100) -> Sampler:
+    """The sampler of that name; ValueError for an unknown one, with the nearest names."""
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name, CATALOGUE, 3, 0.4) or list(CATALOGUE)
+        raise ValueError(f"unknown sampler {name!r}; did you mean {' or '.join(near)}? (qsample samplers lists all)")
+    return CATALOGUE[name].make(sweeps)

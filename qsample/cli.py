@@ -1,0 +1,227 @@
+"""The command line: qsample train, evaluate, sample, samplers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from qsample import checkpoint
+from qsample.annealers.catalogue import CATALOGUE, named
+from qsample.data import Dataset, load
+from qsample.diagnostics import diagnose
+from qsample.graph import Graph
+from qsample.likelihood import log_likelihood, pseudo_log_likelihood
+from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
+from qsample.temperature import effective_beta
+from qsample.train import Settings, fit
+
+Kind = Literal["rbm", "boltzmann", "grid"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on data with any sampler; checkpoints and metrics go to a folder."""
+
+    out: Path
+    """folder of the run"""
+    data: str = "digits"
+    """digits, bars-and-stripes, mnist5k, planted-ising, or a .npy, .npz or .csv file of 0/1 or -1/+1"""
+    model: Kind = "rbm"
+    """rbm; boltzmann: every unit coupled to every other; grid: visible spins on the data's own grid"""
+    hidden: int = 16
+    """hidden units"""
+    sampler: str = "gibbs"
+    """negative samples: a name that `qsample samplers` lists"""
+    sweeps: int = 10
+    """sweeps of the sampler an update"""
+    test: int | None = None
+    """rows held out for `qsample evaluate`; a fifth of 500 rows or more by default"""
+    resume: bool = False
+    """go on from the checkpoint in the folder"""
+    threads: int = 1
+    """torch threads; more than one pays for wide models only"""
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
+
+    def __call__(self) -> None:
+        """Run it."""
+        torch.set_num_threads(self.threads)
+        sampler = named(self.sampler, self.sweeps)
+        dataset = _dataset(self.data, self.model)
+        config = _config(self, dataset)
+        rows, _ = _split(dataset, config)
+        model = build(config)
+        model.set_visible_bias(rows)
+        fit(model, rows, sampler, self.settings, out=self.out, resume=self.resume, config=config)
+        print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Log-likelihood of a trained run, exact where it can be, and the effective beta of a sampler on its model."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """folder of the run"""
+    method: Literal["auto", "exact", "ais"] = "auto"
+    """how log Z is found"""
+    sampler: str = "gibbs"
+    """whose reads are judged"""
+    sweeps: int = 100
+    """its sweeps"""
+    reads: int = 2000
+    """how many"""
+    seed: int = 0
+    """of all randomness"""
+    json: bool = False
+    """print one JSON object"""
+
+    def __call__(self) -> None:
+        """Run it."""
+        model, config = restore(self.run)
+        dataset = _dataset(config["data"], config["model"])
+        train, test = _split(dataset, config)
+        generator = torch.Generator().manual_seed(self.seed)
+        options: dict[str, Any] = {} if self.method == "exact" else {"generator": generator}
+        problem = model.ising().detach()
+        samples = named(self.sampler, self.sweeps).sample(problem, self.reads, generator=generator)
+        result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
+        for name, rows in (("train", train), ("test", test)):
+            if len(rows):
+                found = log_likelihood(model, rows, self.method, **options)
+                result |= {f"{name}_log_likelihood": found.value, f"{name}_log_likelihood_stderr": found.stderr}
+                if model.tractable:
+                    result[f"{name}_pseudo_log_likelihood"] = pseudo_log_likelihood(model, rows[:500])
+        found = diagnose(problem, samples)
+        result |= {"sampler": self.sampler, "exactness": samples.exactness.value}
+        result |= {"beta": found.beta.value, "beta_stderr": found.beta.stderr, "verdict": found.text}
+        if self.json:
+            print(json.dumps(result))
+        else:
+            for name, value in result.items():
+                _show(name, value, result.get(f"{name}_stderr"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw visible samples from a trained run into a .npy file, in the data's own coding."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """folder of the run"""
+    out: Path = Path("samples.npy")
+    """where the array [num, n_visible] goes"""
+    num: int = 64
+    """how many"""
+    sampler: str = "gibbs"
+    """a name that `qsample samplers` lists"""
+    sweeps: int = 1000
+    """its sweeps"""
+    seed: int = 0
+    """of all randomness"""
+
+    def __call__(self) -> None:
+        """Run it."""
+        import numpy as np
+
+        model, _ = restore(self.run)
+        problem = model.ising().detach()
+        generator = torch.Generator().manual_seed(self.seed)
+        samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
+        with self.out.open("wb") as file:
+            np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
+        beta = effective_beta(problem, samples)
+        print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}): {self.out}")
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """List the samplers, whether they are installed, and how far each can be trusted."""
+
+    def __call__(self) -> None:
+        """Run it."""
+        for name, entry in CATALOGUE.items():
+            there = "installed" if entry.installed else f"needs {entry.needs}"
+            print(f"{name:22}{entry.exactness.value:12}{there:12}{entry.about}")
+
+
+def build(config: dict[str, Any]) -> EnergyModel:
+    """The untrained model that a run's configuration names."""
+    generator = torch.Generator().manual_seed(config["model_seed"])
+    visible, hidden = config["visible"], config["hidden"]
+    if config["model"] == "rbm":
+        return BernoulliRBM(visible, hidden, generator=generator)
+    if config["model"] == "boltzmann":
+        graph = Graph.complete(visible + hidden)
+        return BoltzmannMachine(graph, range(visible, visible + hidden), generator=generator)
+    rows, columns = config["image_shape"]
+    places = torch.arange(visible).reshape(rows, columns)
+    across = torch.stack([places[:, :-1].flatten(), places[:, 1:].flatten()], 1)
+    down = torch.stack([places[:-1].flatten(), places[1:].flatten()], 1)
+    return BoltzmannMachine(Graph.sparse(visible, torch.cat([across, down])), generator=generator)
+
+
+def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
+    """The model of a run's last checkpoint, and its configuration."""
+    state = checkpoint.load(run)
+    if "model" not in state.get("config", {}):
+        raise ValueError(f"{run} holds no run of `qsample train`: its checkpoint does not say how to build the model")
+    model = build(state["config"])
+    model.load_state_dict(state["model"])
+    return model, state["config"]
+
+
+def _dataset(name: str, kind: Kind) -> Dataset:
+    return load(name, coding="bits" if kind == "rbm" else "spins")
+
+
+def _config(command: Train, dataset: Dataset) -> dict[str, Any]:
+    N, visible = dataset.x.shape
+    test = command.test if command.test is not None else 397 if dataset.name == "digits" else N // 5 * (N >= 500)
+    if not 0 <= test < N:
+        raise ValueError(f"expected test between 0 and {N - 1}, {dataset.name} having {N} rows; got {test}")
+    if command.model == "grid" and dataset.image_shape is None:
+        raise ValueError(f"{dataset.name} has no rows and columns, so model grid cannot be laid out: use boltzmann")
+    if command.hidden < (command.model == "rbm"):
+        raise ValueError(f"expected hidden >= 1 for an rbm, >= 0 otherwise; got {command.hidden}")
+    hidden = 0 if command.model == "grid" else command.hidden
+    shape = None if dataset.image_shape is None else list(dataset.image_shape)
+    config = {"data": command.data, "model": command.model, "visible": visible, "hidden": hidden, "test": test}
+    config |= {"image_shape": shape, "model_seed": command.settings.seed}
+    return config | {"sampler": command.sampler, "sweeps": command.sweeps}
+
+
+def _split(dataset: Dataset, config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    train, _, test = dataset.split(config["test"])
+    return train.x, test.x
+
+
+def _show(name: str, value: Any, stderr: float | None) -> None:
+    """One line of a report; the error stands beside its number."""
+    if name.endswith("_stderr"):
+        return
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    if stderr is not None:
+        text += " (exact)" if stderr == 0 else f" ± {stderr:.4f}"
+    print(f"{name.replace('_', ' '):28}{text}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The `qsample` command. Expected errors are one line on stderr and exit code 2."""
+    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers}
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+        command()
+    except KeyboardInterrupt as error:
+        print(f"\nqsample: {error or 'interrupted'}; resume with the same command and --resume", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"qsample: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
