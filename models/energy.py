@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from qsample.enumerate import log_2cosh
@@ -83,12 +83,12 @@ class EnergyModel(nn.Module, ABC):
         joint = self._joint()
         return joint if visible is None else joint.clamp(self.visible_index, self.encode(self.check(visible)))
 
-    def energy(self, x: Float[Tensor, "... v"], hidden: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
+    def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
         """E(x, hidden), differentiable in the parameters."""
         spins = self.join(x, hidden)
         return self._joint().energy(spins.reshape(-1, spins.shape[-1])).reshape(spins.shape[:-1])
 
-    def free_energy(self, x: Float[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
+    def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
         r"""F(x) = -log sum over hidden of exp(-E(x, hidden)); F = offset - sum_j log 2 cosh h_j of the conditional.
 
         Raises:
@@ -122,7 +122,8 @@ class EnergyModel(nn.Module, ABC):
     def _check(self, x: Tensor, width: int, name: str) -> Tensor:
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
-        good = (x * (x - 1) == 0) if self.coding == "bits" else (x * x == 1)
+        number = x if x.is_floating_point() else x.float()  # integers wrap: 127 * 127 is 1 in int8, -1 is 255 in uint8
+        good = (number == 0) | (number == 1) if self.coding == "bits" else number.abs() == 1
         if not good.all():
             values = "0 and 1" if self.coding == "bits" else "-1 and +1"
             raise ValueError(f"expected {name} of {values} only; got {float(x[~good][0]):g}")
@@ -148,7 +149,15 @@ class EnergyModel(nn.Module, ABC):
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """Refuse the weights of another model, graph or labelling: a ValueError names the first difference."""
+        """Nothing to set: `_load_from_state_dict` has compared it."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if prefix + "_extra_state" in state_dict:
+            self._refuse_others(state_dict[prefix + "_extra_state"])  # before any tensor is copied
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _refuse_others(self, state: Any) -> None:
+        """A ValueError that names the first difference, for the weights of another model, graph or labelling."""
         theirs = json.loads(bytes(state.cpu().numpy()).decode())
         ours = json.loads(bytes(self.get_extra_state().numpy()).decode())
         for key, value in ours.items():

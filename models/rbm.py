@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from qsample.graph import Graph
@@ -44,12 +44,12 @@ class BernoulliRBM(EnergyModel):
         h = torch.cat([-b / 2 - W.sum(1) / 4, -c / 2 - W.sum(0) / 4])
         return Ising(self.graph, h, -W / 4, -W.sum() / 4 - b.sum() / 2 - c.sum() / 2)
 
-    def energy(self, x: Float[Tensor, "... v"], hidden: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
+    def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
         """E(x, hidden); see `EnergyModel.energy`."""
         x, hidden = self.check(x).to(self.W), self._check(hidden, self.num_hidden, "hidden").to(self.W)
         return -((x @ self.W + self.c) * hidden).sum(-1) - x @ self.b
 
-    def free_energy(self, x: Float[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
+    def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
         r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$."""
         x = self.check(x).to(self.W)
         return -(x @ self.b) - torch.nn.functional.softplus(torch.addmm(self.c, x, self.W)).sum(-1)

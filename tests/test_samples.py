@@ -1,6 +1,7 @@
 """Reads and their weights."""
 
 import math
+from dataclasses import replace
 
 import dimod
 import numpy as np
@@ -92,7 +93,7 @@ def test_resampling_follows_the_global_seed_where_none_is_given():
 
 
 def test_to_sampleset():
-    s = Samples(*(t for t in (reads().spins, reads().energy, reads().log_weight)), Exactness.ASYMPTOTIC, {"sweeps": 3})
+    s = replace(reads(), exactness=Exactness.ASYMPTOTIC, info={"sweeps": 3})
     labels = ["b", ("a", 1), 0]
     found = s.to_sampleset(Graph.complete(3, labels))
     assert found.vartype is dimod.SPIN and list(found.variables) == labels
