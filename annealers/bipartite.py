@@ -20,7 +20,8 @@ class Bipartite:
     groups = 2
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule, precision: Precision) -> None:
-        self.problem, self.streams, self.rule = problem, streams, rule
+        self.problem, self.streams = problem, streams
+        self.rule: Rule = rule
         P, R, _ = spins.shape
         sizes = problem.graph.sizes
         h, J = flatten(problem)

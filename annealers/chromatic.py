@@ -45,13 +45,14 @@ def plan(graph: Graph, device: torch.device) -> Plan:
 
 
 class Chromatic:
-    """State `[n, P, R]`, spins of -1 and +1: products with J are exact and neighbours are added in a fixed order,
+    """State `[n, P, R]`, spins of -1 and +1, one column a replica.
 
-    so rounding does not depend on the batch.
+    Products with J are exact and neighbours are added in a fixed order, so rounding does not depend on the batch.
     """
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule) -> None:
-        self.streams, self.rule = streams, rule
+        self.streams = streams
+        self.rule: Rule = rule
         self.plan = plan(problem.graph, problem.device)
         self.groups = len(self.plan.ranges)
         h, J = flatten(problem)

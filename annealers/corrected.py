@@ -33,7 +33,7 @@ class Corrected:
     def __post_init__(self) -> None:
         if not self.kernel.warm_start:
             raise ValueError(
-                f"{type(self.kernel).__name__} cannot continue chains, so it cannot correct reads: use Gibbs(sweeps=...)"
+                f"{type(self.kernel).__name__} cannot continue chains, so it corrects nothing: use Gibbs(sweeps=...)"
             )
 
     @property

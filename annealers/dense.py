@@ -17,7 +17,8 @@ class Dense:
     """
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule) -> None:
-        self.streams, self.rule, self.groups = streams, rule, problem.num_spins
+        self.streams, self.groups = streams, problem.num_spins
+        self.rule: Rule = rule
         self.h, J = flatten(problem)
         if problem.graph.kind == "sparse":
             i, j = problem.graph.pairs.to(J.device)

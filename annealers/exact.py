@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -136,7 +137,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     return Samples(spins, problem.energy(spins), None, Exactness.EXACT, info)
 
 
-def _elimination(graph: Graph) -> tuple[int, list[int]]:
+def _elimination(graph: Graph) -> tuple[int, list[Hashable]]:
     """An elimination order by min-fill and its width; a lower bound and no order where that exceeds 25 anyway."""
     if graph.kind != "sparse":
         return (min(graph.sizes) if graph.kind == "bipartite" else graph.num_spins - 1), []

@@ -26,8 +26,13 @@ class Kernel(Protocol):
 
     groups: int
 
-    def update(self, group: int, beta: float) -> None: ...
-    def spins(self) -> Tensor: ...
+    def update(self, group: int, beta: float) -> None:
+        """Redraw one group given all others, at inverse temperature beta."""
+        ...
+
+    def spins(self) -> Tensor:
+        """The state, `[P, R, n]` int8."""
+        ...
 
 
 def kernel_for(problem: Ising, spins: Tensor, streams: Streams, rule: Rule, precision: Precision) -> Kernel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +116,18 @@ class AsDimod(dimod.Sampler):
     the caller's vartype and labels; `info["exactness"]` says how far to trust it.
     """
 
-    parameters: Mapping[str, Any] = {"num_reads": [], "seed": []}  # pyright: ignore[reportIncompatibleMethodOverride]
-    properties: Mapping[str, Any] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
-        self.parameters = {"num_reads": [], "seed": []}
-        self.properties = {"sampler": repr(sampler)}
+
+    @property
+    def parameters(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The keyword arguments of `sample`."""
+        return {"num_reads": [], "seed": []}
+
+    @property
+    def properties(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What stands behind."""
+        return {"sampler": repr(self.sampler)}
 
     def sample(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, bqm: dimod.BinaryQuadraticModel, num_reads: int = 1, seed: int | None = None, **kwargs: Any
@@ -147,11 +151,8 @@ def _each(problem: Ising) -> list[Ising]:
     """The problems of a batch, one by one."""
     batch, layout = problem.batch_shape, problem.graph.coupling_shape
     h = problem.h.expand(*batch, problem.num_spins).reshape(-1, problem.num_spins)
-    J, offset = (
-        problem.J.expand(*batch, *layout).flatten(0, len(batch) - 1) if batch else problem.J[None],
-        problem.offset,
-    )
-    return [Ising(problem.graph, *one) for one in zip(h, J, offset.expand(batch).reshape(-1), strict=True)]
+    J = problem.J.expand(*batch, *layout).flatten(0, len(batch) - 1) if batch else problem.J[None]
+    return [Ising(problem.graph, *one) for one in zip(h, J, problem.offset.expand(batch).reshape(-1), strict=True)]
 
 
 def _rows(found: dimod.SampleSet, problem: Ising, num: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from qsample.testing import g_test
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def picture(rows: list[dict[str, Any]], options: Options) -> None:
     left.set_yticks(range(1, len(names) + 1), names[::-1])
     for axis in (left, middle, right):
         axis.grid(axis="x", alpha=0.3)
-    handles = [plt.Line2D([], [], color=c, marker="s", ls="", label=tag) for tag, c in colours.items()]
-    handles += [plt.Line2D([], [], color="gray", marker="os^"[i], ls="", label=k) for i, k in enumerate(kinds)]
+    handles = [Line2D([], [], color=c, marker="s", ls="", label=tag) for tag, c in colours.items()]
+    handles += [Line2D([], [], color="gray", marker="os^"[i], ls="", label=k) for i, k in enumerate(kinds)]
     figure.legend(handles=handles, loc="upper center", ncol=6, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(options.out / "comparison.png", dpi=130)

@@ -1,4 +1,4 @@
-"""Train an RBM from an annealer's samples, and look at it: likelihood, temperature, filters, samples. JSON and a picture.
+"""Train an RBM from annealed samples and look at it: likelihood, temperature, filters, samples. JSON and a picture.
 
 python experiments/train_rbm.py --out runs/demo          # what `make demo` runs, with --resume
 """

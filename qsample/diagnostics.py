@@ -16,8 +16,8 @@ from qsample.temperature import effective_beta
 def autocorrelation_time(x: Tensor) -> float:
     r"""Integrated autocorrelation time of `x` [T, R], a statistic of R chains at T successive times, in steps.
 
-    $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative (Geyer, Stat. Sci. 7,
-    1992); covariances are averaged over chains after the mean over chains is taken off at each time, so that a
+    $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative (Geyer, Stat.
+    Sci. 7, 1992); covariances are averaged over chains after the mean over chains is taken off at each time, so that a
     drifting model does not count as correlation. Between 1 (independent) and T.
     """
     T, R = x.shape
@@ -57,9 +57,10 @@ class Diagnosis:
 
 
 def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
-    """Are these reads right? Effective beta against 1, and the mean energy against enumeration where at most
+    """Are these reads of one problem right? Effective beta against 1, and the mean energy against the exact one.
 
-    2^`limit` states must be listed: <E> and its variance are derivatives of log Z(beta) at 1. One problem at a time.
+    The exact mean energy and its variance are derivatives of log Z(beta) at 1; they are found where at most
+    2^`limit` states must be listed.
     """
     if samples.spins.dim() != 2:
         raise ValueError(f"expected reads of one problem [R, n]; got {list(samples.spins.shape)}")

@@ -63,9 +63,9 @@ def log_partition(
 
 
 def _ais(problem: Ising, steps: int, chains: int, base: Tensor, generator: torch.Generator | None) -> Estimate:
-    r"""Neal (Stat. Comput. 11, 2001): $\log w = \sum_t E_{t-1}(s_{t-1}) - E_t(s_{t-1})$ along
+    r"""Annealed importance sampling: $\log w = \sum_t E_{t-1}(s_{t-1}) - E_t(s_{t-1})$ (Neal, Stat. Comput. 11, 2001).
 
-    $E_t = E$ with fields (1 - b) base + b h, couplings b J and offset b offset, b = t/steps; one sweep a step.
+    $E_t$ is $E$ with fields (1 - b) base + b h, couplings b J and offset b offset, b = t/steps; one sweep a step.
     A bipartite problem is weighted by its left side's marginal, which has the smaller variance (Salakhutdinov and
     Murray, ICML 2008).
     """

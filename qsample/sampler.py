@@ -25,9 +25,14 @@ class Sampler(Protocol):
     """
 
     @property
-    def warm_start(self) -> bool: ...
+    def warm_start(self) -> bool:
+        """Whether it can continue chains from `initial`."""
+        ...
+
     @property
-    def reversible(self) -> bool: ...
+    def reversible(self) -> bool:
+        """Whether its kernel satisfies detailed balance at the target."""
+        ...
 
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None

@@ -15,8 +15,9 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
 
     $$\hat\beta = \arg\max \sum_r w_r \sum_i \log \sigma(\beta a_{ri}), \qquad a_{ri} = -2 s_{ri} f_i(s_r)$$
 
-    (Besag 1975; Raymond, Yarkoni and Andriyash 2016). The standard error is the sandwich $\sqrt{\sum_r w_r^2 g_r^2} / H$
-    from per-read scores $g_r$: spins of one read are dependent, so the inverse Hessian alone is too small.
+    (Besag 1975; Raymond, Yarkoni and Andriyash 2016). The standard error is the sandwich
+    $\sqrt{\sum_r w_r^2 g_r^2} / H$ from per-read scores $g_r$: spins of one read are dependent, so the inverse
+    Hessian alone is too small.
 
     Args:
         problem: one problem or a batch.

@@ -82,7 +82,7 @@ def fit(
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place on `data` [N, n_visible] by contrastive divergence with `sampler`; the metrics, a dict each.
+    """Train `model` in place on `data` [N, n_visible] by contrastive divergence; returns the metrics.
 
     With `out`, metrics go to `metrics.jsonl` (and TensorBoard, if installed) and checkpoints to the same folder.
     Each update's randomness is a function of (seed, update), so a run that resumes from a checkpoint equals one that

@@ -89,7 +89,7 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
 
 
 def _mean_deviation(p: Tensor, N: Tensor) -> Tensor:
-    """E|X/N - p| for X binomial (N, p): 2 v C(N, v) p^v (1 - p)^(N - v + 1) / N, v = floor(N p) + 1 (De Moivre 1730)."""
+    """E|X/N - p|, X binomial (N, p): 2 v C(N, v) p^v (1 - p)^(N - v + 1) / N, v = floor(N p) + 1 (De Moivre 1730)."""
     v = (N * p).floor() + 1
     choose = torch.lgamma(N + 1) - torch.lgamma(v + 1) - torch.lgamma((N - v).clamp_min(0) + 1)
     return 2 * v / N * (choose + torch.xlogy(v, p) + torch.xlogy(N - v + 1, 1 - p)).exp() * (p < 1)
