@@ -89,11 +89,17 @@ def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
     if text in ("digits", "mnist5k"):
         bits, shape, labels = _packaged(text)
     elif sized:
-        default = 4 if sized["name"] == "bars-and-stripes" else 8
+        bars = sized["name"] == "bars-and-stripes"
+        default = 4 if bars else 8
         shape = int(sized["rows"] or default), int(sized["columns"] or default)
-        make = bars_and_stripes if sized["name"] == "bars-and-stripes" else _planted_bits
-        bits, labels = make(*shape), None
-    elif not isinstance(name, str) or Path(text).suffix.lower() in SUFFIXES or os.sep in text or Path(text).exists():
+        bits, labels = bars_and_stripes(*shape) if bars else planted_ising(*shape, 5000)[1] > 0, None
+    elif (
+        not isinstance(name, str)
+        or Path(text).suffix.lower() in SUFFIXES
+        or os.sep in text
+        or text
+        and Path(text).exists()
+    ):
         bits, shape, labels = *_from_file(Path(text)), None
     else:
         close = difflib.get_close_matches(text, NAMES, n=1, cutoff=0.5)
@@ -175,10 +181,6 @@ def planted_ising(
     return problem, Exact().sample(problem, num, generator=generator).spins
 
 
-def _planted_bits(rows: int, columns: int) -> Tensor:
-    return planted_ising(rows, columns, 5000)[1] > 0
-
-
 def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None]:
     """Bits `[N, d]` and the image shape of a three-dimensional array."""
     path = path.expanduser()
@@ -196,22 +198,22 @@ def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None]:
     if array.ndim not in (2, 3) or array.size == 0:
         wanted = "rows of samples [N, d] or images [N, rows, columns]"
         raise ValueError(f"{path}: expected {wanted}, not empty; got shape {list(array.shape)}")
-    shape = (array.shape[1], array.shape[2]) if array.ndim == 3 else None
-    return torch.from_numpy(_as_bits(array, path).reshape(len(array), -1)), shape
+    bits = np.ascontiguousarray(_as_bits(array, path)).reshape(len(array), -1)
+    return torch.from_numpy(bits), (array.shape[1], array.shape[2]) if array.ndim == 3 else None
 
 
 def _from_numpy(path: Path) -> np.ndarray:
     with path.open("rb") as file:
-        if file.read(4) not in (b"\x93NUM", b"PK\x03\x04"):  # numpy would suspect, and suggest, a pickle
+        if file.peek(4)[:4] not in (b"\x93NUM", b"PK\x03\x04"):  # numpy would suspect, and suggest, a pickle
             raise ValueError("it is neither an .npy nor an .npz file, or is damaged")
-    found = np.load(path, allow_pickle=False)
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
         name = next((n for n in ("x", "data") if n in found.files), found.files[0] if len(found.files) == 1 else None)
         if name is None:
             raise ValueError(f"expected one array, or one named x or data; it holds {', '.join(found.files) or 'none'}")
-        return found[name]
+        with found:
+            return found[name]
 
 
 def _from_csv(path: Path) -> np.ndarray:
@@ -242,8 +244,7 @@ def _as_bits(array: np.ndarray, path: Path) -> np.ndarray:
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
         value, finite = array[where].item(), array[np.isfinite(array)]
-        hint = ""
-        if np.isfinite(value) and value != 0:
-            hint = f": threshold first, e.g. x >= {(float(finite.min()) + float(finite.max())) / 2}"
+        middle = (float(finite.min()) + float(finite.max())) / 2 if finite.size else 0.5
+        hint = f": threshold first, e.g. x >= {middle}" if np.isfinite(value) and value != 0 else ""
         raise ValueError(f"{path}: got {value} at {list(where)}; expected all values 0 or 1, or all -1 or +1{hint}")
     return one
