@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -42,12 +43,9 @@ def cd_loss(
     Raises:
         ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message says how to make it).
     """
-    if data.dim() != 2 or len(data) == 0:
-        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    _check_batch(model, data, data_weight)
     if samples.spins.dim() != 2:
         raise ValueError(f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}")
-    if data_weight is not None and (data_weight.shape != data.shape[:1] or not bool((data_weight >= 0).all())):
-        raise ValueError(f"expected data_weight >= 0 of shape {[len(data)]}; got {list(data_weight.shape)}")
     if positive is not None:
         energy = model.ising(visible=data).energy(positive.spins)
         bound = (positive.weight.to(energy) * energy).sum(-1)
@@ -60,10 +58,27 @@ def cd_loss(
         )
     free = model.free_energy(model.split(samples.spins)[0]) if model.tractable else model.ising().energy(samples.spins)
     if data_weight is not None:
-        data_mean = (data_weight / data_weight.sum()).to(bound) @ bound
+        data_mean = _normalised(data_weight, bound) @ bound
     else:
         data_mean = bound.mean()
     return data_mean - (free.mean() if samples.log_weight is None else samples.weight.to(free) @ free)
+
+
+def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> None:
+    if data.dim() != 2 or len(data) == 0:
+        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    if weight is None:
+        return
+    if weight.shape != data.shape[:1]:
+        raise ValueError(f"expected data_weight of shape {[len(data)]}; got {list(weight.shape)}")
+    if not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < float("inf")):
+        raise ValueError(f"expected finite data_weight >= 0, not all zero; got {weight.tolist()[:8]}")
+
+
+def _normalised(weight: Tensor, like: Tensor) -> Tensor:
+    """Weights (counts too) that sum to 1, in the dtype of what they weigh."""
+    weight = weight.to(like)
+    return weight / weight.sum()
 
 
 class _Loss(nn.Module):
@@ -84,7 +99,8 @@ class ContrastiveDivergence(nn.Module):
         model: an energy model.
         sampler: any sampler; "data" and "persistent" need one that can continue chains.
         start: where chains begin: "data" (CD-k: one chain a row, hidden units from their conditional first),
-            "persistent" (PCD: the last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
+            and each chain keeps its row's weight), "persistent" (PCD: the last call's reads), "fresh" (the sampler's
+            own start, for annealers and `Exact`).
         num: chains; unused by "data".
         positive_sampler: draws hidden units given data where they are coupled; the sampler itself by default.
         positive_num: reads a row of data in that phase.
@@ -124,6 +140,9 @@ class ContrastiveDivergence(nn.Module):
                 f"start={start!r} continues chains and {name} cannot: use start='fresh', Gibbs(...), or "
                 f"Corrected({name}(...), Gibbs(...))"
             )
+        for name, value in (("num", num), ("positive_num", positive_num)):
+            if value < 1:
+                raise ValueError(f"expected {name} >= 1; got {value}")
         if not 0 < centring_rate <= 1:
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
         self.model, self.sampler, self.start, self.num = model, sampler, start, num
@@ -134,28 +153,27 @@ class ContrastiveDivergence(nn.Module):
         n, like = model.graph.num_spins, next(model.parameters())
         shape = (num, n) if start == "persistent" else (0, n)
         self.register_buffer("chains", torch.zeros(shape, dtype=torch.int8, device=like.device))
-        self.register_buffer("offsets", torch.full((n,), float("nan"), device=like.device))
-        self._loss = _Loss(model)
+        self.register_buffer("offsets", torch.full((n,), float("nan"), device=like.device, dtype=like.dtype))
 
     def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch `[N, n_visible]`; call `.backward()` on it."""
         model = self.model
-        data = model.check(data)
+        _check_batch(model, model.check(data), data_weight)  # before chains or offsets move
         with torch.no_grad():
             positive = None
             if not model.tractable:
                 problem = model.ising(visible=data)
                 positive = self.positive_sampler.sample(problem, self.positive_num, generator=self.generator)
-            self.samples = samples = self._negatives(data, positive)
+            self.samples = samples = self._negatives(data, positive, data_weight)
             if self.centred:
                 self._move_offsets(data, positive, data_weight)
         if not self.centred:
-            return self._loss(data, samples, positive=positive, data_weight=data_weight)
+            return cd_loss(model, data, samples, positive=positive, data_weight=data_weight)
         parameters = {f"model.{name}": p for name, p in model.centred(self.offsets).items()}
         arguments = {"positive": positive, "data_weight": data_weight}
-        return torch.func.functional_call(self._loss, parameters, (data, samples), arguments)
+        return torch.func.functional_call(_Loss(model), parameters, (data, samples), arguments)
 
-    def _negatives(self, data: Tensor, positive: Samples | None) -> Samples:
+    def _negatives(self, data: Tensor, positive: Samples | None, data_weight: Tensor | None) -> Samples:
         problem, num, initial = self.model.ising(), self.num, None
         if self.start == "data":
             num = len(data)
@@ -164,9 +182,14 @@ class ContrastiveDivergence(nn.Module):
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             initial = self._as_initial(self.chains)
         samples = self.sampler.sample(problem, num, initial=initial, generator=self.generator)
+        if self.start == "data" and data_weight is not None:  # else weighted data would meet unweighted negatives
+            weight = data_weight.to(samples.energy).log()
+            samples = replace(samples, log_weight=weight + (0 if samples.log_weight is None else samples.log_weight))
         if self.start == "persistent":
-            self.chains.copy_(samples.spins)
-            self.carry = None if samples.carry is None else dict(samples.carry)
+            # the parameters will have changed when the chains go on, and weights with them: spend them here
+            kept = samples if samples.log_weight is None else samples.resample(generator=self.generator)
+            self.chains.copy_(kept.spins)
+            self.carry = None if kept.carry is None else dict(kept.carry)
         return samples
 
     def _as_initial(self, spins: Tensor) -> Samples:
@@ -188,7 +211,7 @@ class ContrastiveDivergence(nn.Module):
         units = torch.empty(len(data), self.model.graph.num_spins, device=data.device, dtype=hidden.dtype)
         units[:, self.model.visible_index] = data.to(units)
         units[:, self.model.hidden_index] = self.model.decode(hidden)
-        mean = units.mean(0) if data_weight is None else (data_weight / data_weight.sum()).to(units) @ units
+        mean = units.mean(0) if data_weight is None else _normalised(data_weight, units) @ units
         first = self.offsets.isnan()
         self.offsets.lerp_(mean.to(self.offsets), self.centring_rate)
         self.offsets[first] = mean.to(self.offsets)[first]

@@ -11,15 +11,9 @@ from qsample.enumerate import log_partition
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.models.energy import Intractable
 from tests.oracle import KINDS, a_graph, all_states, slow_law
-from tests.zoo import MODELS, machine, randomise, rbm
+from tests.zoo import MODELS, machine, randomise, rbm, units
 
 models = pytest.mark.parametrize("name", MODELS)
-
-
-def units(model, n):
-    """All states of n units in the model's coding."""
-    low = 0 if model.coding == "bits" else -1
-    return torch.tensor(list(itertools.product((low, 1), repeat=n)), dtype=torch.float64)
 
 
 def test_rbm_energy_is_its_formula_state_by_state():
