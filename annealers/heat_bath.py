@@ -6,7 +6,7 @@ Which kernel serves which graph is decided in `kernel_for`, here and nowhere els
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from qsample.samples import Samples
 Scan = Literal["forward", "palindromic"]
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """P problems with R replicas each; `update` redraws one group of mutually uncoupled spins of all of them."""
 

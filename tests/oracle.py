@@ -3,7 +3,9 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import jaxtyping
 import torch
 from torch import Tensor
 
@@ -11,6 +13,16 @@ from qsample import Graph, Ising
 
 KINDS = ["sparse", "bipartite", "complete"]
 Z_MAX = 5.0  # |z| of every z-test: a false alarm in 2 million
+
+
+@contextmanager
+def untyped():
+    """Without the type checks that only tests make: what a user sees who passes something of a wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def a_graph(kind: str, labels: Sequence | None = None) -> Graph:
