@@ -440,36 +440,46 @@ def test_the_manifest_tells_the_hash_of_the_tensors(tmp_path):
 # ---- kill -9 -----------------------------------------------------------------------------------------------------
 
 SAVER = """
-import sys, torch
+import os, sys, torch
 from qsample.checkpoint import save
-step = int(sys.argv[2])
-while True:
-    step += 1
-    save(sys.argv[1], {"step": step, "W": torch.full((40_000,), float(step))}, step=step, keep=1 + step % 2)
-    print(step, flush=True)
+torch.set_num_threads(1)
+for line in sys.stdin:  # each line starts a saver; to fork costs less than to import torch again
+    child = os.fork()
+    if child == 0:
+        step = int(line)
+        while True:
+            step += 1
+            save(sys.argv[1], {"step": step, "W": torch.full((40_000,), float(step))}, step=step, keep=1 + step % 2)
+            os.write(1, b"step %d\\n" % step)
+    os.write(1, b"pid %d\\n" % child)
+    os.waitpid(child, 0)
+    os.write(1, b"dead\\n")
 """
 
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_the_last_acknowledged_step_or_a_later_one(tmp_path):
     rng, acknowledged = random.Random(0), 0
-    for _ in range(12):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(tmp_path), str(acknowledged)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline(), "the saver did not start"
-        until = time.monotonic() + rng.uniform(0, 0.1)
-        while time.monotonic() < until:
-            load(tmp_path)  # reading beside a running save always finds a whole checkpoint
-        process.send_signal(signal.SIGKILL)
-        lines = process.stdout.read().splitlines()
-        process.wait()
-        process.stdout.close()
-        acknowledged = max([acknowledged, *(int(line) for line in lines)])
-        found = load(tmp_path)
-        assert found["step"] >= acknowledged
-        assert torch.equal(found["W"], torch.full((40_000,), float(found["step"])))
-        acknowledged = found["step"]
+    server = subprocess.Popen(
+        [sys.executable, "-c", SAVER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None and server.stdout is not None
+    with server, server.stdin, server.stdout:
+        for _ in range(15):
+            print(acknowledged, file=server.stdin, flush=True)
+            lines = []
+            while not {"pid", "step"} <= {line.split()[0] for line in lines}:
+                lines.append(server.stdout.readline())
+            pid = next(int(line.split()[1]) for line in lines if line.startswith("pid"))
+            until = time.monotonic() + rng.uniform(0, 0.1)
+            while time.monotonic() < until:
+                load(tmp_path)  # reading beside a running save always finds a whole checkpoint
+            os.kill(pid, signal.SIGKILL)
+            lines += iter(server.stdout.readline, "dead\n")
+            acknowledged = max(int(line.split()[1]) for line in lines if line.startswith("step"))
+            found = load(tmp_path)
+            assert found["step"] >= acknowledged
+            assert torch.equal(found["W"], torch.full((40_000,), float(found["step"])))
+            acknowledged = found["step"]
     save(tmp_path, state_of(acknowledged + 1), step=acknowledged + 1)
     assert len(names(tmp_path)) == 2
