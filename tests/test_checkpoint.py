@@ -470,6 +470,7 @@ def test_kill_9_at_any_moment_leaves_the_last_acknowledged_step_or_a_later_one(t
             lines = []
             while not {"pid", "step"} <= {line.split()[0] for line in lines}:
                 lines.append(server.stdout.readline())
+                assert lines[-1] not in ("", "dead\n"), "the saver failed"
             pid = next(int(line.split()[1]) for line in lines if line.startswith("pid"))
             until = time.monotonic() + rng.uniform(0, 0.1)
             while time.monotonic() < until:
