@@ -15,7 +15,7 @@ from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
-MAX_STATES = 1 << 24  # weights held at once over a batch
+MAX_STATES = 1 << 22  # weights held at once over a batch
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _by_side(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor
     assert side is not None
     k, other = problem.graph.sizes[side], problem.graph.sizes[1 - side]
     streams = Streams(seeds, problem.device)
-    rows = max(1, CHUNK // (max(1, other) * len(seeds)))
+    rows = max(1, CHUNK // max(1, other))  # not of the batch: rounding must not depend on it
     weights = torch.cat(
         [
             side_log_weights(problem, side, states(k, a, min(a + rows, 1 << k)).to(problem.device))
