@@ -25,6 +25,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 demo: setup
+	rm -rf runs/demo
 	$(BIN)/python experiments/train_rbm.py --out runs/demo
 
 clean:
