@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.streams import Streams
+from qsample.annealers.treewidth import LIMIT, elimination
 from qsample.enumerate import CHUNK, log_weights, side_log_weights, small_side, states, states_of
 from qsample.graph import Graph
 from qsample.ising import Ising
@@ -62,7 +63,7 @@ def _flat(problem: Ising) -> Ising:
     h, offset = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins), problem.offset.expand(batch).reshape(-1)
     J = problem.J
     if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(-1, *layout)
+        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)  # not -1: J may have no numbers
     return Ising(problem.graph, h, J, offset)
 
 
@@ -110,12 +111,11 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     from dwave.samplers import TreeDecompositionSampler
 
     graph, n = problem.graph, problem.num_spins
-    width, order = graph.cached("elimination", lambda: _elimination(graph))
-    if width > 25:
+    width, order = elimination(graph) if graph.kind == "sparse" else (n, [])
+    if width > LIMIT:
         raise ValueError(
-            f"Exact cannot sample {n} spins on this {graph.kind} graph (treewidth {width} or so; limits: 24 spins, "
-            "20 on the smaller side if bipartite, treewidth 25): use Gibbs(sweeps=...) or "
-            "Corrected(SimulatedAnnealing(), Gibbs())"
+            f"Exact cannot sample {n} spins on this {graph.kind} graph (limits: 24 spins, 20 on the smaller side if "
+            f"bipartite, treewidth {LIMIT} if sparse): use Gibbs(sweeps=...) or Corrected(SimulatedAnnealing(), Gibbs())"
         )
     plain = Graph("sparse", graph.sizes, graph.pairs, range(n), graph._cache)  # dimod labels by number
     flat, reads, log_z = _flat(problem), [], []
@@ -124,7 +124,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
         found = TreeDecompositionSampler().sample(
             Ising(plain, flat.h[k], J, flat.offset[k]).to_bqm(),
             num_reads=num,
-            elimination_order=order,
+            elimination_order=list[Hashable](order),
             marginals=False,
             seed=mix(seed, 0) >> 32,
         )
@@ -135,21 +135,3 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     spins = torch.stack(reads).reshape(*problem.batch_shape, num, n)
     info = {"log_partition": problem.h.new_tensor(log_z).reshape(problem.batch_shape), "treewidth": width}
     return Samples(spins, problem.energy(spins), None, Exactness.EXACT, info)
-
-
-def _elimination(graph: Graph) -> tuple[int, list[Hashable]]:
-    """An elimination order by min-fill and its width; a lower bound and no order where that exceeds 25 anyway."""
-    if graph.kind != "sparse":
-        return (min(graph.sizes) if graph.kind == "bipartite" else graph.num_spins - 1), []
-    import dimod
-    import networkx
-    from dwave.samplers.tree.utilities import min_fill_heuristic
-
-    whole = networkx.Graph(graph.pairs.T.tolist())
-    whole.add_nodes_from(range(graph.num_spins))
-    core = max(networkx.core_number(whole).values())  # degeneracy <= treewidth
-    if core > 25:
-        return core, []
-    shape = dimod.BinaryQuadraticModel.from_ising(dict.fromkeys(whole, 0.0), dict.fromkeys(whole.edges, 1.0))
-    width, order = min_fill_heuristic(shape)
-    return int(width), list(order)

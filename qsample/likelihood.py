@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from qsample import enumerate as enumeration
+from qsample.annealers import treewidth
+from qsample.annealers.exact import Exact
 from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
 from qsample.sampler import draw_seeds, mix
@@ -36,8 +38,9 @@ def log_partition(
 
     Args:
         problem: one problem or, for the exact method, a batch.
-        method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24; "ais" is annealed
-            importance sampling; "auto" is exact where it can be.
+        method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24, or goes by tree
+            decomposition where a sparse graph is narrow enough; "ais" is annealed importance sampling; "auto" is
+            exact where it can be.
         steps: temperatures of the annealing run.
         chains: independent runs.
         base: fields `[n]` of the independent spins the run starts from; by default the problem's own fields.
@@ -54,8 +57,10 @@ def log_partition(
     if method not in ("auto", "exact", "ais"):
         raise ValueError(f"unknown method {method!r}; expected auto, exact or ais")
     small = enumeration.num_enumerated(problem) <= EXACT_LIMIT
-    if method == "exact" or (method == "auto" and small):
-        value = enumeration.log_partition(problem, EXACT_LIMIT)
+    narrow = not small and problem.graph.kind == "sparse" and bool(treewidth.elimination(problem.graph)[1])
+    if method == "exact" or (method == "auto" and (small or narrow)):
+        tree = Exact().sample(problem, 1).info if narrow else {}
+        value = tree["log_partition"] if narrow else enumeration.log_partition(problem, EXACT_LIMIT)
         return Estimate(float(value), 0.0) if value.dim() == 0 else Estimate(value, torch.zeros_like(value))
     if problem.batch_shape:
         raise ValueError(f"ais takes one problem at a time; got a batch {list(problem.batch_shape)}")
@@ -108,7 +113,7 @@ def log_likelihood(model: EnergyModel, data: Tensor, method: Method = "auto", **
     that of log Z (the data are taken as given).
     """
     model = copy.deepcopy(model).double()
-    data = model.check(data).double()
+    data = _rows(model, data).double()
     if model.tractable:
         free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
     else:
@@ -125,7 +130,7 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
 
     It grows with the number of visible units; compare models of the same data only. Needs a tractable free energy.
     """
-    data = model.check(data).to(next(model.parameters()))
+    data = _rows(model, data).to(next(model.parameters()))
     d, total = model.num_visible, 0.0
     one = torch.eye(d, dtype=data.dtype, device=data.device)
     for rows in data.split(max(1, (1 << 22) // (d * max(d, model.num_hidden)))):
@@ -133,3 +138,9 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
         change = model.free_energy(rows)[:, None] - model.free_energy(flipped.flatten(0, 1)).reshape(-1, d)
         total -= float(torch.nn.functional.softplus(change.double()).sum())
     return total / len(data)
+
+
+def _rows(model: EnergyModel, data: Tensor) -> Tensor:
+    if data.dim() != 2 or len(data) == 0:
+        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    return model.check(data)
