@@ -28,7 +28,8 @@ def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) ->
 def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
     """H `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
     batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
-    h = problem.h.expand(*batch, n).reshape(-1, n)
+    P = batch.numel()  # not -1: J may have no numbers
+    h = problem.h.expand(*batch, n).reshape(P, n)
     own = problem.J.shape[: problem.J.dim() - len(layout)]
-    J = problem.J.reshape(1, *layout) if own.numel() == 1 else problem.J.expand(*batch, *layout).reshape(-1, *layout)
+    J = problem.J.reshape(1, *layout) if own.numel() == 1 else problem.J.expand(*batch, *layout).reshape(P, *layout)
     return h, J

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsample.ising import Ising
+from qsample.ising import Ising, product
 
 CHUNK = 1 << 18  # numbers worked on at once: what stays in a core's cache
 
@@ -45,8 +45,8 @@ def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
     """
     h = problem.h.split(problem.graph.sizes, -1)
     v = listed.to(problem.h)
-    f = h[1 - side][..., None, :] + v @ (problem.J if side == 0 else problem.J.mT)
-    return log_2cosh(f).sum(-1) - (v @ h[side][..., None])[..., 0] - problem.offset[..., None]
+    f = h[1 - side][..., None, :] + product(v, problem.J if side == 0 else problem.J.mT)
+    return log_2cosh(f).sum(-1) - (v * h[side][..., None, :]).sum(-1) - problem.offset[..., None]
 
 
 def log_weights(problem: Ising) -> Tensor:

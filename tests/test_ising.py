@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qsample import Graph, Ising
+from qsample.ising import product
 from tests.oracle import KINDS, a_graph, a_problem, all_states, coupling_list, one_by_one, slow_energy
 
 # batch dimensions of h, J and offset: alone, together, broadcast against each other, and none
@@ -216,3 +217,23 @@ def test_to_and_detach():
     other = Ising(problem.graph, h, problem.J, problem.offset).detach().to(dtype=torch.float32)
     assert (other.dtype, other.J.dtype, other.offset.dtype) == (torch.float32,) * 3
     assert not other.h.requires_grad and other.to("meta").device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("R", "a", "b"), [(1, 9, 4), (9, 33, 9), (3, 65, 137), (16, 80, 1), (40, 200, 150), (5, 0, 3)])
+def test_products_round_alike_for_any_batch_and_thread_count(R, a, b, dtype):
+    """(The matrix library does not: its 7 products of 9 x 33 by 33 x 9 at once differ from one alone.)"""
+    g = torch.Generator().manual_seed(0)
+    rows = (torch.randint(2, (7, R, a), generator=g) * 2 - 1).to(dtype)
+    for J in (torch.randn(a, b, generator=g, dtype=dtype), torch.randn(7, a, b, generator=g, dtype=dtype)):
+        together = product(rows, J)
+        torch.testing.assert_close(together, rows @ J)
+        assert together.dtype == dtype
+        try:
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                assert torch.equal(product(rows, J), together)
+                for k in (0, 3, 6):
+                    assert torch.equal(product(rows[k], J if J.dim() == 2 else J[k]), together[k])
+        finally:
+            torch.set_num_threads(1)
