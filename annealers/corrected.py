@@ -46,7 +46,11 @@ class Corrected:
     ) -> Samples:
         """See `Sampler.sample`; `info["before"]` holds what the sampler itself reported."""
         check_request(self, problem, num, initial)
-        first = self.sampler.sample(problem, num, generator=generator) if initial is None else initial
-        last = self.kernel.sample(problem, num, initial=replace(first, carry=None), generator=generator)
+        before = {}
+        if initial is None:
+            first = self.sampler.sample(problem, num, generator=generator)
+            before = {"before": dict(first.info)}
+            initial = replace(first, carry=None)  # the sampler's own, which the kernel cannot read
+        last = self.kernel.sample(problem, num, initial=initial, generator=generator)
         tag = Exactness.HEURISTIC if last.exactness is Exactness.HEURISTIC else Exactness.ASYMPTOTIC
-        return replace(last, exactness=tag, info={**last.info, "before": dict(first.info)})
+        return replace(last, exactness=tag, info={**last.info, **before})

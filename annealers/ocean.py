@@ -10,7 +10,7 @@ import dimod
 import numpy as np
 import torch
 
-from qsample.annealers.gibbs import Schedule, schedule
+from qsample.annealers.gibbs import Schedule, SimulatedAnnealing, schedule
 from qsample.annealers.update import Rule
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_request, draw_seeds, mix
@@ -87,6 +87,7 @@ class Neal:
     reversible = False
 
     def __post_init__(self) -> None:
+        SimulatedAnnealing(self.sweeps, self.beta_range, self.schedule, self.rule)  # the same settings, the same checks
         _ = self._annealer
 
     @functools.cached_property
@@ -142,9 +143,8 @@ class AsDimod(dimod.Sampler):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         found = self.sampler.sample(problem, num_reads, generator=generator).to_sampleset(problem.graph)
         found.change_vartype(bqm.vartype, inplace=True)
-        return dimod.SampleSet.from_samples_bqm(
-            found, bqm, num_occurrences=found.record.num_occurrences, info=found.info
-        )
+        beside = {name: vector for name, vector in found.data_vectors.items() if name != "energy"}  # weights too
+        return dimod.SampleSet.from_samples_bqm(found, bqm, info=found.info, **beside)
 
 
 def _each(problem: Ising) -> list[Ising]:
