@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsample.ising import Ising, product
+from qsample.ising import Ising
+from qsample.products import product
 
 CHUNK = 1 << 18  # numbers worked on at once: what stays in a core's cache
 

@@ -1,4 +1,4 @@
-"""The structure of an Ising problem, without its numbers: who is coupled to whom.
+"""The structure of an Ising problem, without its numbers (long because it serves three kinds of graph).
 
 A `Graph` knows the layout of a coupling tensor J and everything that depends on structure alone (hash, CSR,
 colouring, the graph that a clamp leaves). All of it is computed once and cached on the graph.

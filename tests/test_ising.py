@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsample import Graph, Ising
-from qsample.ising import product
+from qsample.products import product
 from tests.oracle import KINDS, a_graph, a_problem, all_states, coupling_list, one_by_one, slow_energy
 
 # batch dimensions of h, J and offset: alone, together, broadcast against each other, and none
