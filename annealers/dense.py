@@ -8,6 +8,7 @@ from torch import Tensor
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Rule, draw, flatten
 from qsample.ising import Ising
+from qsample.products import product
 
 
 class Dense:
@@ -36,8 +37,7 @@ class Dense:
         i = group
         if i == 0 or not hasattr(self, "field"):
             state = self.state.permute(1, 2, 0)
-            product = torch.baddbmm(self.h[:, None, :], state, self.J.expand(len(state), -1, -1))
-            self.field = product.permute(2, 0, 1).contiguous()
+            self.field = (self.h[:, None, :] + product(state, self.J)).permute(2, 0, 1).contiguous()
         current = self.state[i]
         bits = torch.empty_like(current)
         draw(-2 * beta * self.field[i], self.streams.fill(self.u), (current + 1) / 2, self.rule, bits)

@@ -13,6 +13,7 @@ from qsample.annealers.treewidth import LIMIT, elimination
 from qsample.enumerate import CHUNK, log_weights, side_log_weights, small_side, states, states_of
 from qsample.graph import Graph
 from qsample.ising import Ising
+from qsample.products import product
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
@@ -50,7 +51,8 @@ class Exact:
             return _by_tree(problem, num, seeds)
         # as many problems at once as memory allows; each draws from its own stream, so the split does not show
         flat = _flat(problem)
-        step = max(1, MAX_STATES >> listed)
+        work = 1 << listed if method is _by_state else max(1 << listed, min(n - listed << listed, CHUNK))
+        step = max(1, MAX_STATES // work)
         parts = [method(_take(flat, a, a + step), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
         log_z = torch.cat([part[1] for part in parts]).reshape(batch)
@@ -100,8 +102,8 @@ def _by_side(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor
     )
     number = _pick(weights, num, streams)
     chosen = states_of(number, k)
-    J = (problem.J if side == 0 else problem.J.mT).expand(len(seeds), k, other)
-    field = problem.h.split(problem.graph.sizes, -1)[1 - side][:, None] + torch.bmm(chosen.to(J), J)
+    pull = product(chosen.to(problem.h), problem.J if side == 0 else problem.J.mT)
+    field = problem.h.split(problem.graph.sizes, -1)[1 - side][:, None] + pull
     drawn = (streams.uniform(num, other) < (-2 * field).sigmoid_()).to(torch.int8) * 2 - 1
     return torch.cat([chosen, drawn] if side == 0 else [drawn, chosen], -1), weights.logsumexp(-1)
 
@@ -115,7 +117,8 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     if width > LIMIT:
         raise ValueError(
             f"Exact cannot sample {n} spins on this {graph.kind} graph (limits: 24 spins, 20 on the smaller side if "
-            f"bipartite, treewidth {LIMIT} if sparse): use Gibbs(sweeps=...) or Corrected(SimulatedAnnealing(), Gibbs())"
+            f"bipartite, treewidth {LIMIT} if sparse): use Gibbs(sweeps=...) or "
+            "Corrected(SimulatedAnnealing(), Gibbs())"
         )
     plain = Graph("sparse", graph.sizes, graph.pairs, range(n), graph._cache)  # dimod labels by number
     flat, reads, log_z = _flat(problem), [], []
