@@ -113,7 +113,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     from dwave.samplers import TreeDecompositionSampler
 
     graph, n = problem.graph, problem.num_spins
-    width, order = elimination(graph) if graph.kind == "sparse" else (n, [])
+    width, order = elimination(graph) if graph.kind == "sparse" else (LIMIT + 1, [])
     if width > LIMIT:
         raise ValueError(
             f"Exact cannot sample {n} spins on this {graph.kind} graph (limits: 24 spins, 20 on the smaller side if "

@@ -208,6 +208,16 @@ def test_mix_is_splitmix64():
     assert len({mix(seed, k) for seed in range(100) for k in range(100)}) == 10000
 
 
+@pytest.mark.parametrize(
+    "graph",
+    [Graph.complete(25), Graph.complete(40), Graph.bipartite(21, 21), Graph.sparse(40, Graph.complete(40).edges.T)],
+)
+def test_exact_refuses_what_it_cannot_list(graph):
+    problem = Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape))
+    with pytest.raises(ValueError, match=f"Exact cannot sample {graph.num_spins} spins.*use Gibbs"):
+        Exact().sample(problem, 2)
+
+
 def test_lists_of_generators_must_fit():
     with pytest.raises(ValueError, match="one generator, or one for each of 3 problems; got 2"):
         Gibbs().sample(problem_of("complete", (3,)), 2, generator=generators(2))
