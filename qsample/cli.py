@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +53,8 @@ class Train:
 
     def __call__(self) -> None:
         """Run it."""
+        if self.threads < 1:
+            raise ValueError(f"expected threads >= 1; got {self.threads}")
         torch.set_num_threads(self.threads)
         sampler = named(self.sampler, self.sweeps)
         dataset = _dataset(self.data, self.model)
@@ -86,13 +91,12 @@ class Evaluate:
         dataset = _dataset(config["data"], config["model"])
         train, test = _split(dataset, config)
         generator = torch.Generator().manual_seed(self.seed)
-        options: dict[str, Any] = {} if self.method == "exact" else {"generator": generator}
         problem = model.ising().detach()
         samples = named(self.sampler, self.sweeps).sample(problem, self.reads, generator=generator)
         result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
         for name, rows in (("train", train), ("test", test)):
             if len(rows):
-                found = log_likelihood(model, rows, self.method, **options)
+                found = log_likelihood(model, rows, self.method, generator=generator)
                 result |= {f"{name}_log_likelihood": found.value, f"{name}_log_likelihood_stderr": found.stderr}
                 if model.tractable:
                     result[f"{name}_pseudo_log_likelihood"] = pseudo_log_likelihood(model, rows[:500])
@@ -169,8 +173,12 @@ def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
     state = checkpoint.load(run)
     if "model" not in state.get("config", {}):
         raise ValueError(f"{run} holds no run of `qsample train`: its checkpoint does not say how to build the model")
-    model = build(state["config"])
-    model.load_state_dict(state["model"])
+    try:
+        model = build(state["config"])
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{run} holds weights of another model than its configuration names: {reason}") from None
     return model, state["config"]
 
 
@@ -201,25 +209,40 @@ def _split(dataset: Dataset, config: dict[str, Any]) -> tuple[torch.Tensor, torc
 
 def _show(name: str, value: Any, stderr: float | None) -> None:
     """One line of a report; the error stands beside its number."""
-    if name.endswith("_stderr"):
-        return
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     if stderr is not None:
         text += " (exact)" if stderr == 0 else f" ± {stderr:.4f}"
-    print(f"{name.replace('_', ' '):28}{text}")
+    if not name.endswith("_stderr"):
+        print(f"{name.replace('_', ' '):28}{text}")
+
+
+def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers:
+    """The command asked for; a ValueError with the point of tyro's boxed complaint where there is one."""
+    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers}
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # it was --help
+    lines = [line.strip("│╭╮╰╯─ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines()]
+    lines = lines[1 : lines.index("", 1)]  # between the title and the first rule
+    raise ValueError(re.sub(r"Error parsing __\S+: ", "", " ".join(lines)) + " (qsample --help says more)")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The `qsample` command. Expected errors are one line on stderr and exit code 2."""
-    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers}
+    """The `qsample` command: expected errors are one line on stderr, exit code 2."""
+    command = None
     try:
-        command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+        command = _parse(arguments)
         command()
     except KeyboardInterrupt as error:
-        print(f"\nqsample: {error or 'interrupted'}; resume with the same command and --resume", file=sys.stderr)
+        hint = "; resume with the same command and --resume" if isinstance(command, Train) else ""
+        print(f"\nqsample: {error or 'interrupted'}{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"qsample: error: {error}", file=sys.stderr)
+        print(f"qsample: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

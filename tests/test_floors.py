@@ -17,6 +17,8 @@ FLOORS: list[list[set[str]]] = [
     [
         {
             "qsample.train",
+            "qsample.run",
+            "qsample.settings",
             "qsample.checkpoint",
             "qsample.data",
             "qsample.likelihood",

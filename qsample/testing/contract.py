@@ -60,9 +60,9 @@ def reference_cases() -> list[Case]:
 def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]:
     r"""`(p-value, total variation, its floor)` of reads against the enumerated law, for each problem of the batch.
 
-    $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled, against chi-squared
-    (Sokal and Rohlf). Reads must be independent; weighted reads count by their effective number N. The floor is
-    the expected total variation of N independent exact draws.
+    $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled, against chi-squared,
+    with Williams' correction for small counts (Sokal and Rohlf, Biometry). Reads must be independent; weighted reads
+    count by their effective number N. The floor is the expected total variation of N independent exact draws.
     """
     from scipy.stats import chi2
 
@@ -83,8 +83,9 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
                 q[least] += q[-1]
                 p[least] += p[-1]
                 q, p = q[:-1], p[:-1]
-        G = 2 * N * torch.special.xlogy(q, q / p).sum()
-        results.append((float(chi2.sf(float(G), max(1, len(p) - 1))), distance, floor))
+        free = max(1, len(p) - 1)
+        G = 2 * N * torch.special.xlogy(q, q / p).sum() / (1 + ((1 / p).sum() - 1) / (6 * N * free))
+        results.append((float(chi2.sf(float(G), free)), distance, floor))
     return results
 
 
