@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,38 +16,39 @@ class Bipartite:
     r"""The right side (hidden units) is updated first, then the left.
 
     With bits b = (1 + s)/2 the logit of a left bit is $-2 f = -2(h - J 1) - 4 J b$, linear in the right side's bits.
-    A batch is one product a problem, `baddbmm`, so that rounding does not depend on the batch.
+    The weights -4 J lie on a grid (see `on_grid`), so that a product is the same for any batch and thread count, and
+    problems that share J are one product, however many they are.
     """
 
     groups = 2
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule, precision: Precision) -> None:
-        self.problem, self.streams = problem, streams
+        self.streams, self.sizes = streams, problem.graph.sizes
         self.rule: Rule = rule
         P, R, _ = spins.shape
-        sizes = problem.graph.sizes
-        h, J = flatten(problem)
         kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
-        h_left, h_right = h.split(sizes, -1)
-        weight = (-4 * J).to(kind).contiguous()
-        self.weight = {0: weight.mT.expand(P, *sizes[::-1]), 1: weight.expand(P, *sizes)}
-        self.bias = {0: -2 * (h_left - J.sum(-1))[:, None, :], 1: -2 * (h_right - J.sum(-2))[:, None, :]}
-        self.bits = {k: (part > 0).to(kind) for k, part in enumerate(spins.split(sizes, -1))}
-        self.u = {k: torch.empty(P, R, size, device=problem.device) for k, size in enumerate(sizes)}
-        self.logits = {k: problem.h.new_empty(P, R, size) for k, size in enumerate(sizes)}
+        h, J = flatten(problem)
+        h_left, h_right = h.split(self.sizes, -1)
+        weight = on_grid(-4 * J)
+        rounded = weight.to(kind).contiguous()
+        self.weight = {0: rounded.mT, 1: rounded}
+        self.bias = {0: (weight.sum(-1) / -2 - 2 * h_left)[:, None], 1: (weight.sum(-2) / -2 - 2 * h_right)[:, None]}
+        self.bits = {k: (part > 0).to(kind) for k, part in enumerate(spins.split(self.sizes, -1))}
+        self.u = {k: torch.empty(P, R, size, device=problem.device) for k, size in enumerate(self.sizes)}
+        self.product = {k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)}
 
     def update(self, group: int, beta: float) -> None:
         """Redraw the right side (group 0) or the left (group 1) given the other."""
         side = 1 - group
-        if self.problem.graph.sizes[side] == 0:
+        if self.sizes[side] == 0:
             return
-        logits, other = self.logits[side], self.bits[1 - side]
-        if other.shape[-1] == 0:
-            logits.copy_(self.bias[side])
-        elif other.dtype == logits.dtype:
-            torch.baddbmm(self.bias[side], other, self.weight[side], out=logits)
-        else:  # products of rounded weights, the bias and all after it in full precision
-            torch.add(self.bias[side], torch.bmm(other, self.weight[side]), out=logits)
+        weight, other, product = self.weight[side], self.bits[1 - side], self.product[side]
+        if len(weight) == 1:
+            torch.mm(other.flatten(0, 1), weight[0], out=product.flatten(0, 1))
+        else:
+            torch.bmm(other, weight, out=product)
+        bias = self.bias[side]
+        logits = product.add_(bias) if product.dtype == bias.dtype else product + bias
         if beta != 1.0:
             logits.mul_(beta)
         draw(logits, self.streams.fill(self.u[side]), self.bits[side], self.rule, self.bits[side])
@@ -53,3 +56,21 @@ class Bipartite:
     def spins(self) -> Tensor:
         """The state, `[P, R, n]` int8."""
         return torch.cat([self.bits[0], self.bits[1]], -1).to(torch.int8).mul_(2).sub_(1)
+
+
+def on_grid(weight: Tensor) -> Tensor:
+    """Weights `[P, n, m]` as multiples of g = 2^-p M, M the power of two over their largest row or column sum of |w|.
+
+    With p the bits of the dtype's significand, sums of such weights are exact in any order, so they do not depend on
+    how a matrix product goes about it (batch, threads, alignment). The rounding, at most g/2 a weight, is within the
+    error bound of an ordinary sum in that dtype.
+    """
+    if weight.numel() == 0:
+        return weight
+    size = weight.abs()
+    largest = torch.maximum(size.sum(-1).amax(-1), size.sum(-2).amax(-1))[:, None, None]
+    kind = torch.finfo(weight.dtype)
+    p = 1 - round(math.log2(kind.eps))
+    exponent = torch.frexp(largest).exponent + 1  # largest < 2^exponent, with room for its own rounding
+    grid = torch.ldexp(torch.ones_like(largest), exponent - p).clamp_min(kind.tiny)
+    return (weight / grid).round_().mul_(grid)
