@@ -120,7 +120,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
             f"bipartite, treewidth {LIMIT} if sparse): use Gibbs(sweeps=...) or "
             "Corrected(SimulatedAnnealing(), Gibbs())"
         )
-    plain = Graph("sparse", graph.sizes, graph.pairs, range(n), graph._cache)  # dimod labels by number
+    plain = Graph("sparse", graph.sizes, graph.pairs, range(n))  # dimod labels by number
     flat, reads, log_z = _flat(problem), [], []
     for k, seed in enumerate(seeds):
         J = flat.J if flat.J.dim() == 1 else flat.J[k]

@@ -1,4 +1,4 @@
-"""The structure of an Ising problem, without its numbers (long because it serves three kinds of graph).
+"""The structure of an Ising problem, without its numbers: who is coupled to whom.
 
 A `Graph` knows the layout of a coupling tensor J and everything that depends on structure alone (hash, CSR,
 colouring, the graph that a clamp leaves). All of it is computed once and cached on the graph.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,19 +18,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     import networkx
 
+    from qsample.clamping import Clamping
+
 Kind = Literal["sparse", "bipartite", "complete"]
 T = TypeVar("T")
-
-
-class Clamping(NamedTuple):
-    """What is left when some spins are fixed; index tensors into spins and, for a sparse graph, into edges."""
-
-    graph: Graph
-    free: Tensor  # spins that stay, ascending
-    clamped: Tensor  # spins that are fixed, in the caller's order
-    kept: Tensor  # sparse: edges between two free spins
-    cut: Tensor  # sparse [3, c]: edge, position of its free end in `free`, position of its clamped end in `clamped`
-    inside: Tensor  # sparse [3, c]: edge, positions of its two clamped ends in `clamped`
+MAX_CLAMPINGS = 256  # kept on a graph, the oldest given up first
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,36 +217,15 @@ class Graph:
             raise ValueError(f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}")
         # a copy: the cache keeps it, and the caller may write into theirs
         index = index.detach().to("cpu", torch.int64, copy=True)
-        return self.cached(("without", index.numpy().tobytes()), lambda: self._without(index))
+        known: dict[bytes, Clamping] = self.cached("clampings", dict)
+        key = index.numpy().tobytes()
+        if key not in known:
+            from qsample.clamping import leave_out
 
-    def _without(self, index: Tensor) -> Clamping:
-        n = self.num_spins
-        if index.numel() and (index.min() < 0 or index.max() >= n):
-            raise ValueError(f"expected a list of spins in 0..{n - 1} to clamp; got {index.tolist()[:8]}")
-        if len(index.unique()) < len(index):
-            raise ValueError(f"a spin is clamped twice in {index.tolist()[:8]}")
-        is_free = torch.ones(n, dtype=torch.bool)
-        is_free[index] = False
-        free = is_free.nonzero()[:, 0]
-        place = torch.empty(n, dtype=torch.int64)
-        place[free], place[index] = torch.arange(len(free)), torch.arange(len(index))
-        labels = [self.labels[i] for i in free.tolist()]
-        none = torch.empty(3, 0, dtype=torch.int64)
-        if self.kind == "bipartite":
-            left = int(is_free[: self.sizes[0]].sum())
-            graph = Graph.bipartite(left, len(free) - left, labels)
-            return Clamping(graph, free, index, none[0], none, none)
-        if self.kind == "complete":
-            return Clamping(Graph.complete(len(free), labels), free, index, none[0], none, none)
-        ends_free = is_free[self.pairs]
-        kept, fixed = ends_free.all(0).nonzero()[:, 0], (~ends_free.any(0)).nonzero()[:, 0]
-        crossing = (ends_free[0] != ends_free[1]).nonzero()[:, 0]
-        first_free = ends_free[0, crossing]
-        here, there = self.pairs[:, crossing]
-        ends = torch.where(first_free, here, there), torch.where(first_free, there, here)
-        graph = Graph.sparse(len(free), place[self.pairs[:, kept]].T, labels)
-        cut = torch.stack([crossing, place[ends[0]], place[ends[1]]])
-        return Clamping(graph, free, index, kept, cut, torch.stack([fixed, *place[self.pairs[:, fixed]]]))
+            if len(known) == MAX_CLAMPINGS:  # ever new blocks, say, would fill the memory
+                del known[next(iter(known))]
+            known[key] = leave_out(self, index)
+        return known[key]
 
 
 def _size(n: int) -> int:

@@ -52,6 +52,8 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
         raise ValueError(f"expected num >= 1 reads; got {num!r}")
     if problem.num_spins == 0:
         raise ValueError("the problem is empty (0 spins): there is nothing to sample")
+    if problem.batch_shape.numel() == 0:
+        raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
     for name in ("h", "J", "offset"):
         t: Tensor = getattr(problem, name).detach()
         if not t.isfinite().all():

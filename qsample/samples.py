@@ -104,7 +104,10 @@ class Samples:
         pick = torch.searchsorted(total / total[:, -1:], points, right=True).clamp_(max=self.num - 1)
         pick = pick.reshape(*self.spins.shape[:-2], num)
         spins = self.spins.take_along_dim(pick[..., None], -2)
-        return replace(self, spins=spins, energy=self.energy.gather(-1, pick), log_weight=None, carry=None)
+        # the same read twice is not two independent ones
+        tag = Exactness.ASYMPTOTIC if self.exactness is Exactness.EXACT else self.exactness
+        energy = self.energy.gather(-1, pick)
+        return replace(self, spins=spins, energy=energy, log_weight=None, exactness=tag, carry=None)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
         """On another device, or with energies and weights in another dtype; spins stay int8."""

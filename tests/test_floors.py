@@ -45,7 +45,7 @@ FLOORS: list[list[set[str]]] = [
         }
     ],
     [{"qsample.sampler", "qsample.samples"}],
-    [{"qsample.ising", "qsample.graph", "qsample.bqm", "qsample.products"}],
+    [{"qsample.ising", "qsample.graph", "qsample.bqm", "qsample.clamping", "qsample.products"}],
 ]
 LONGEST = 250
 
