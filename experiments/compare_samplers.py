@@ -96,7 +96,8 @@ def main(options: Options) -> None:
         row = {"problem": problem_name, "sampler": name, "exactness": samples.exactness.value}
         row |= {"total_variation": distance, "floor": floor, "p_value": p_value}
         rows.append(row | {"beta": beta.value, "beta_stderr": beta.stderr, "seconds": wall, "cpu_seconds": cpu})
-    (options.out / "results.json").write_text(json.dumps({"reads": options.reads, "results": rows}, indent=1))
+    finite = json.loads(json.dumps(rows), parse_constant=lambda _: None)  # JSON has no infinity: null
+    (options.out / "results.json").write_text(json.dumps({"reads": options.reads, "results": finite}, indent=1))
     for row in rows:
         print(
             f"{row['problem']:16} {row['sampler']:34} {row['exactness']:11} TV {row['total_variation']:.4f} "

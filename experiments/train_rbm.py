@@ -123,12 +123,12 @@ def picture(
     drawn = model.split(samples.spins)[0]
     for column, (title, images) in enumerate((("data", dataset.x), ("annealed samples", drawn))):
         axis = figure.add_subplot(grid[0, column])
-        axis.imshow(mosaic(images[:64], shape), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(mosaic(images[:64], shape).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axis.set(title=title, xticks=[], yticks=[])
     filters = model.W.detach().T[:64]
     limit = float(filters.abs().quantile(0.995))  # a few large weights should not pale the rest
     axis = figure.add_subplot(grid[0, 2])
-    shown = axis.imshow(mosaic(filters, shape, fill=float("nan")), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    shown = axis.imshow(mosaic(filters, shape, fill=float("nan")).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     axis.set(title=f"filters (the weights of {len(filters)} hidden units)", xticks=[], yticks=[])
     figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 from contextlib import redirect_stderr
@@ -21,6 +20,7 @@ from qsample.diagnostics import diagnose
 from qsample.graph import Graph
 from qsample.likelihood import log_likelihood, pseudo_log_likelihood
 from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
+from qsample.run import strict_json
 from qsample.temperature import effective_beta
 from qsample.train import Settings, fit
 
@@ -90,7 +90,7 @@ class Evaluate:
         model, config = restore(self.run)
         dataset = _dataset(config["data"], config["model"])
         train, test = _split(dataset, config)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
         problem = model.ising().detach()
         samples = named(self.sampler, self.sweeps).sample(problem, self.reads, generator=generator)
         result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
@@ -104,7 +104,7 @@ class Evaluate:
         result |= {"sampler": self.sampler, "exactness": samples.exactness.value}
         result |= {"beta": found.beta.value, "beta_stderr": found.beta.stderr, "verdict": found.text}
         if self.json:
-            print(json.dumps(result))
+            print(strict_json(result))
         else:
             for name, value in result.items():
                 _show(name, value, result.get(f"{name}_stderr"))
@@ -133,7 +133,7 @@ class Sample:
 
         model, _ = restore(self.run)
         problem = model.ising().detach()
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
         samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
         with self.out.open("wb") as file:
             np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
         command()
     except KeyboardInterrupt as error:
         hint = "; resume with the same command and --resume" if isinstance(command, Train) else ""
-        print(f"\nqsample: {error or 'interrupted'}{hint}", file=sys.stderr)
+        print(f"\nqsample: {str(error) or 'interrupted'}{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"qsample: error: {' '.join(str(error).split())}", file=sys.stderr)

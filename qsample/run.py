@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 WINDOW = 64  # updates over which the chains' autocorrelation is measured
 
 
+def strict_json(value: Any) -> str:
+    """JSON that every reader takes: what is infinite or undefined becomes null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
+
+
 class Run:
     """The moving parts of one training run."""
 
@@ -86,7 +91,7 @@ class Run:
             return
         try:
             with (self.out / "metrics.jsonl").open(mode) as file:
-                file.write("".join(json.dumps(metrics) + "\n" for metrics in lines))
+                file.write("".join(strict_json(metrics) + "\n" for metrics in lines))
         except OSError as error:
             raise ValueError(f"cannot write {self.out / 'metrics.jsonl'}: {error.strerror}") from error
 

@@ -72,7 +72,7 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
 # ---- annealed importance sampling -----------------------------------------------------------------------------------
 
 
-def ais_errors(kind, base, *, trials=30, steps=60, chains=200):
+def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
     """(Z estimated / Z - 1) / its stderr, over random problems of 8 spins."""
     z = []
     for seed in range(trials):

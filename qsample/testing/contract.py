@@ -64,20 +64,24 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
     with Williams' correction for small counts (Sokal and Rohlf, Biometry). Reads must be independent; weighted reads
     count by their effective number N. The floor is the expected total variation of N independent exact draws.
     """
-    from scipy.stats import chi2
+    from scipy.stats import binom, chi2
 
     n = problem.num_spins
     exact = log_weights(problem.to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
-    number = (((samples.spins.reshape(-1, samples.num, n) + 1) // 2).long() << torch.arange(n)).sum(-1)
-    weight = samples.weight.double().reshape(number.shape)
+    code = (((samples.spins.reshape(-1, samples.num, n) + 1) // 2).long() << torch.arange(n)).sum(-1)
+    weight = samples.weight.double().reshape(code.shape)
     results = []
-    for p, k, w, N in zip(exact, number, weight, samples.ess().double().reshape(-1), strict=True):
+    for p, k, w, N in zip(exact, code, weight, samples.ess().double().reshape(-1), strict=True):
         q = torch.zeros_like(p).index_add_(0, k, w)
         floor = float(_mean_deviation(p, N).sum() / 2)
         distance = float((q - p).abs().sum() / 2)
         rare = N * p < 5
         if rare.any():  # the pool may itself be rare: then it joins the smallest of the others
             q, p = (torch.cat([t[~rare], t[rare].sum()[None]]) for t in (q, p))
+            if N * p[-1] < 5 and len(p) == 2:  # no third to join: an exact test of the rare states' number
+                number = int((N * q[-1]).round()) - 1
+                results.append((float(binom.sf(number, int(N.round()), float(p[-1]))), distance, floor))
+                continue
             if N * p[-1] < 5 and len(p) > 1:
                 least = int(p[:-1].argmin())
                 q[least] += q[-1]

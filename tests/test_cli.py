@@ -1,0 +1,144 @@
+"""The command line: the four commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qsample.annealers.catalogue import CATALOGUE
+from qsample.checkpoint import load
+from qsample.cli import build, main, restore
+from tests.test_train import assert_same
+
+ROOT = Path(__file__).parents[1]
+TINY = "--updates 6 --batch 10 --chains 16 --evaluate-every 2 --checkpoint-every 2 --sweeps 1".split()
+
+
+def train(out, *options):
+    main(["train", "--out", str(out), "--data", "bars-and-stripes-3x3", "--hidden", "3", *TINY, *options])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "rbm"
+    train(out, "--test", "4")
+    return out
+
+
+# ---- the four commands ----------------------------------------------------------------------------------------------
+
+
+def test_train_says_what_comes_next(tmp_path, capsys):
+    train(tmp_path / "run")
+    assert capsys.readouterr().out == f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["update"] for line in lines] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("model", ["rbm", "boltzmann", "grid"])
+@pytest.mark.parametrize("sampler", ["gibbs", "exact", "corrected-annealing"])
+def test_every_model_trains_evaluates_and_samples(tmp_path, capsys, model, sampler):
+    run = tmp_path / "run"
+    start = "fresh" if sampler == "exact" else "persistent"
+    train(run, "--model", model, "--sampler", sampler, "--start", start)
+    main(["evaluate", str(run), "--reads", "50", "--sweeps", "2"])
+    assert "train log likelihood" in capsys.readouterr().out
+    main(["sample", str(run), "--num", "7", "--sweeps", "2", "--out", str(tmp_path / "x.npy")])
+    x = np.load(tmp_path / "x.npy")
+    assert x.shape == (7, 9) and x.dtype == np.int8
+    assert set(np.unique(x)) <= ({0, 1} if model == "rbm" else {-1, 1})
+    rebuilt, config = restore(run)
+    assert_same(dict(rebuilt.state_dict()), load(run)["model"])
+    assert build(config).graph.kind == {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
+
+
+@pytest.mark.parametrize("method", ["auto", "exact", "ais"])
+def test_evaluate_as_json(trained, capsys, method):
+    capsys.readouterr()
+    main(["evaluate", str(trained), "--json", "--reads", "500", "--method", method])
+    result = json.loads(capsys.readouterr().out)
+    assert result["test_rows"] == 4 and result["data"] == "bars-and-stripes-3x3" and result["run"] == str(trained)
+    for name in ("train", "test"):
+        assert (result[f"{name}_log_likelihood_stderr"] > 0) == (method == "ais")
+        assert -9 < result[f"{name}_log_likelihood"] < 0 and -9 < result[f"{name}_pseudo_log_likelihood"] < 0
+    assert abs(result["beta"] - 1) < 5 * result["beta_stderr"]
+    assert result["exactness"] == "asymptotic" and "effective beta" in result["verdict"]
+
+
+def test_evaluate_for_people(trained, capsys):
+    capsys.readouterr()
+    main(["evaluate", str(trained), "--reads", "100"])
+    out = capsys.readouterr().out
+    assert re.search(r"^test log likelihood +-\d+\.\d{4} \(exact\)$", out, re.M)
+    assert re.search(r"^beta +\d\.\d{4} ± \d\.\d{4}$", out, re.M)
+    assert "stderr" not in out
+
+
+def test_sampling_goes_by_its_seed(trained, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        main(["sample", str(trained), "--num", "20", "--seed", str(seed), "--out", str(tmp_path / f"{name}.npy")])
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    assert (a == b).all() and (a != c).any()
+
+
+def test_samplers_lists_all(capsys):
+    main(["samplers"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(CATALOGUE)
+    for line, entry in zip(lines, CATALOGUE.values(), strict=True):
+        assert line.split()[1:3] == [entry.exactness.value, "installed"] and line.endswith(entry.about)
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "qsample.cli", "samplers"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "gibbs" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code in (0, None)
+    said = capsys.readouterr()
+    assert "qsample" in said.out and said.err == ""
+
+
+def test_resume_is_the_run_itself(trained, tmp_path, monkeypatch, capsys):
+    from qsample.run import Run
+
+    def step(self, real=Run.step):
+        if self.update == 5:
+            raise KeyboardInterrupt
+        return real(self)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(Run, "step", step)
+        train(tmp_path / "run", "--test", "4")
+    assert stop.value.code == 130
+    assert load(tmp_path / "run")["update"] == 4
+    assert capsys.readouterr().err.endswith("\nqsample: interrupted; resume with the same command and --resume\n")
+    train(tmp_path / "run", "--test", "4", "--resume")
+    assert_same(load(tmp_path / "run"), load(trained))
+
+
+def test_ctrl_c_from_the_keyboard(tmp_path):
+    command = [sys.executable, "-m", "qsample.cli", "train", "--out", str(tmp_path), "--updates", "1000000"]
+    command += ["--data", "bars-and-stripes", "--checkpoint-every", "10", "--sweeps", "1", "--chains", "8"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"})
+    while not (tmp_path / "checkpoint.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    update = load(tmp_path)["update"]
+    last = said.replace("\r", "\n").splitlines()[-1]
+    assert last == f"qsample: stopped after update {update}; resume with the same command and --resume"
+    assert "Traceback" not in said

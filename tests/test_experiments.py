@@ -1,0 +1,114 @@
+"""Every experiment runs from end to end, tiny, and leaves a picture and JSON with the keys its readers use."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+# script: options of a tiny run, the JSON file and its keys, the picture
+TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
+    "train_rbm": (
+        {"updates": 10, "chains": 32, "batch": 20, "sweeps": 2, "hidden": 4},
+        "metrics.json",
+        {
+            "test_log_likelihood",
+            "test_log_likelihood_stderr",
+            "train_log_likelihood",
+            "beta",
+            "beta_stderr",
+            "verdict",
+            "seconds",
+            "options",
+            "independent_pixels",
+        },
+        "report.png",
+    ),
+    "compare_samplers": ({"reads": 200}, "results.json", {"reads", "results"}, "comparison.png"),
+    "bars_and_stripes": (
+        {"updates": 50, "chains": 16, "hidden": 3, "sweeps": 1},
+        "results.json",
+        {"exact", "persistent", "fresh"},
+        "curves.png",
+    ),
+    "digits_likelihood": (
+        {"updates": (3,), "lrs": (0.01, 0.02), "seeds": (0,), "chains": 16, "hidden": 3},
+        "results.json",
+        {"exact", "persistent", "fresh", "data"},
+        "likelihood.png",
+    ),
+    "bench_pcd": (
+        {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
+        "results.json",
+        {"about", "results"},
+        "steps.png",
+    ),
+}
+
+
+def script(name):
+    """The script as a module, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, out, **options):
+    module = script(name)
+    module.main(module.Options(out=out, **options))
+
+
+def strict(path):
+    """JSON that any reader takes: no NaN, no Infinity."""
+    return json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} in {path.name}"))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_run_leaves_json_and_a_picture(tmp_path, capsys, name):
+    options, results, keys, picture = TINY[name]
+    run(name, tmp_path, **options)
+    assert keys <= strict(tmp_path / results).keys()
+    assert (tmp_path / picture).read_bytes().startswith(PNG) and (tmp_path / picture).stat().st_size > 10_000
+    out = capsys.readouterr().out
+    assert str(tmp_path / picture) in out  # the reader is told where to look
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_options_have_defaults_and_say_what_they_are(name):
+    module = script(name)
+    assert module.Options().out.parts[0] == "runs"
+    assert module.__doc__ and module.main.__doc__
+
+
+@pytest.mark.parametrize("options", [{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}])
+def test_train_rbm_variants(tmp_path, options):
+    run("train_rbm", tmp_path, **TINY["train_rbm"][0], **options)
+    result = strict(tmp_path / "metrics.json")
+    assert result["test_log_likelihood_stderr"] == 0
+    assert (result["test_log_likelihood"] == result["train_log_likelihood"]) == ("test" in options)
+    assert (tmp_path / "checkpoint.json").exists() and not (tmp_path / "report.tmp.png").exists()
+
+
+def test_train_rbm_on_rows_without_a_shape(tmp_path):
+    (tmp_path / "mine.csv").write_text("0,1,0\n1,1,0\n0,0,1\n1,0,0\n" * 5)
+    options = {**TINY["train_rbm"][0], "data": str(tmp_path / "mine.csv"), "test": 5}
+    run("train_rbm", tmp_path / "run", **options)
+    assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
+
+
+def test_compare_samplers_rows(tmp_path):
+    run("compare_samplers", tmp_path, reads=200)
+    rows = strict(tmp_path / "results.json")["results"]
+    names = {row["sampler"] for row in rows}
+    assert len(rows) == 3 * len(names) and "Exact" in names
+    for row in rows:
+        assert 0 <= row["p_value"] <= 1 and 0 <= row["total_variation"] <= 1 and row["seconds"] > 0
+        assert row["exactness"] in ("exact", "asymptotic", "heuristic")
