@@ -79,7 +79,27 @@ def main(options: Options) -> None:
         evaluate_every=max(1, options.updates // 20),
     )
     sampler = named(options.sampler, options.sweeps)
-    history = qs.fit(model, train, sampler, settings, validation=held_out, out=options.out, resume=options.resume)
+    config: dict[str, Any] = {  # what `qsample evaluate` and `qsample sample` build the model from
+        "data": options.data,
+        "model": "rbm",
+        "visible": model.num_visible,
+        "hidden": model.num_hidden,
+        "test": options.test,
+        "image_shape": dataset.image_shape and list(dataset.image_shape),
+        "model_seed": options.seed,
+        "sampler": options.sampler,
+        "sweeps": options.sweeps,
+    }
+    history = qs.fit(
+        model,
+        train,
+        sampler,
+        settings,
+        validation=held_out,
+        out=options.out,
+        resume=options.resume,
+        config=config,
+    )
 
     problem = model.ising().detach()
     generator = torch.Generator().manual_seed(options.seed + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,10 @@ def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
     if samples.spins.dim() != 2:
         raise ValueError(f"expected reads of one problem [R, n]; got {list(samples.spins.shape)}")
     beta = effective_beta(problem, samples)
-    z = (beta.value - 1) / beta.stderr if beta.stderr > 0 else float("inf")
+    if math.isnan(beta.value):
+        z = 0.0  # no spin feels a field: any beta would do
+    else:
+        z = (beta.value - 1) / beta.stderr if beta.stderr > 0 else math.inf
     hot = "too hot" if z < 0 else "too cold"
     said = [
         f"effective beta {beta.value:.3f} ± {beta.stderr:.3f}: " + (hot if not abs(z) <= 4 else "consistent with 1")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,6 +182,7 @@ class Run:
             "seconds": time.perf_counter() - self.began,
             "settings": dataclasses.asdict(self.settings),
             "config": self.config,
+            "identity": {"sampler": _spoken(self.cd.sampler), "data": _digest(self.data)},
         }
 
     def save(self) -> None:
@@ -192,7 +195,9 @@ class Run:
         missing = sorted(self.state().keys() - state.keys())
         if missing:
             raise ValueError(f"cannot resume {self.out}: its checkpoint is not one of fit, it lacks {missing[0]!r}")
-        for part, ours in (("settings", dataclasses.asdict(self.settings)), ("config", self.config)):
+        now = self.state()
+        for part in ("settings", "config", "identity"):
+            ours = now[part]
             for name in sorted(ours.keys() | state[part].keys()):
                 if state[part].get(name) != ours.get(name):
                     raise ValueError(
@@ -212,3 +217,12 @@ class Run:
         self.update, self.history = state["update"], state["history"]
         self.energies = [] if state["energies"] is None else list(state["energies"])
         self.began -= state["seconds"]
+
+
+def _spoken(sampler: Sampler) -> str:
+    """The sampler and its settings in words; memory addresses, which no two runs share, are left out."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(sampler))
+
+
+def _digest(data: Tensor) -> str:
+    return hashlib.sha256(data.detach().to("cpu", torch.int8).contiguous().numpy().tobytes()).hexdigest()[:16]

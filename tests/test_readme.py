@@ -25,7 +25,13 @@ def test_example_is_short():
 @pytest.mark.slow
 def test_example_runs(tmp_path):
     """In a process of its own, from another folder, as a reader would; its last line is the diagnosis."""
-    done = subprocess.run([sys.executable, "-c", "import torch; torch.manual_seed(0)\n" + example()], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.manual_seed(0)\n" + example()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     likelihood, verdict = done.stdout.strip().splitlines()
     assert -20 < float(likelihood.split()[0]) < -17.5, "an exact test log-likelihood far from any RBM of this size"

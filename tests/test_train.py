@@ -33,6 +33,9 @@ class Dies:
     def __init__(self, sampler, call, error=Stop):
         self.sampler, self.left, self.error, self.warm_start = sampler, call, error, sampler.warm_start
 
+    def __repr__(self):
+        return repr(self.sampler)  # to a checkpoint, it is the sampler it wraps
+
     def __getattr__(self, name):
         return getattr(self.sampler, name)
 

@@ -15,6 +15,8 @@ from qsample import checkpoint
 from qsample.annealers import Gibbs
 from qsample.checkpoint import CheckpointError, load
 from qsample.models import BernoulliRBM
+from qsample.settings import Settings
+from qsample.train import fit
 from tests.test_train import SHORT, Dies, Stop, assert_same, coupled, rbm, run
 
 
@@ -80,7 +82,7 @@ def test_another_configuration_is_refused_on_resume(stopped):
 
 @pytest.mark.parametrize("make", [coupled, lambda: BernoulliRBM(9, 5)])
 def test_another_model_is_refused_on_resume(stopped, make):
-    match = f"cannot resume {stopped}: weights of another model: its (model|sizes) is .*, this one's"
+    match = f"cannot resume {stopped}: (weights of another model: its sizes is .*, this one's|it was made with data=)"
     assert_refused(match, make(), Gibbs(1), out=stopped, resume=True, config={"data": "mine"})
 
 
@@ -215,3 +217,14 @@ def test_any_thread_may_train(tmp_path):
     thread.join()
     assert_same(result, [run(rbm(), Gibbs(1))])
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["update"] == SHORT.updates
+
+
+@pytest.mark.parametrize(("change", "named"), [("sampler", "sampler=.*sweeps=2"), ("data", "data=")])
+def test_resume_refuses_another_sampler_or_other_data(tmp_path, change, named):
+    data = (torch.rand(20, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    settings = Settings(updates=2, batch=5, chains=4, evaluate_every=2)
+    fit(BernoulliRBM(4, 2), data, Gibbs(2), settings, out=tmp_path, progress=False)
+    other = data.flip(0) if change == "data" else data
+    sampler = Gibbs(3) if change == "sampler" else Gibbs(2)
+    with pytest.raises(ValueError, match=f"cannot resume.*{named}"):
+        fit(BernoulliRBM(4, 2), other, sampler, settings, out=tmp_path, progress=False, resume=True)
