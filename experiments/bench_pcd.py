@@ -2,7 +2,7 @@
 
     python experiments/bench_pcd.py --out runs/bench_pcd --threads 2
 
-Rounds are paired: each runs every implementation once, and a ratio is the median over rounds of the ratio within a
+Rounds are paired: each runs every implementation once, in random order, and a ratio is the median over rounds of the ratio within a
 round, so that a noisy machine slows both sides. `plain torch` is a hand-written step with manual gradients and
 `rand < p`; every step updates the parameters by SGD. Writes results.json and steps.png.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -163,9 +164,10 @@ def main(o: Options) -> None:
     wall: dict[str, list[float]] = {name: [] for name in steps}
     cpu: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(o.rounds), unit="round"):
-        for name, step in steps.items():
+        for name in random.sample(list(steps), len(steps)):
+            time.sleep(0.1)  # the threads of the library before stop spinning
             w, c = time.perf_counter(), time.process_time()
-            step()
+            steps[name]()
             wall[name].append(1e3 * (time.perf_counter() - w))
             cpu[name].append(1e3 * (time.process_time() - c))
     results: dict[str, Any] = {}
