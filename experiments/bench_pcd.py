@@ -2,9 +2,9 @@
 
     python experiments/bench_pcd.py --out runs/bench_pcd --threads 2
 
-Rounds are paired: each runs every implementation once, in random order, and a ratio is the median over rounds of the ratio within a
-round, so that a noisy machine slows both sides. `plain torch` is a hand-written step with manual gradients and
-`rand < p`; every step updates the parameters by SGD. Writes results.json and steps.png.
+Rounds are paired: each runs every implementation once, in random order, and a ratio is the median over rounds of the
+ratio within a round, so that a noisy machine slows both sides. `plain torch` is a hand-written step with manual
+gradients and `rand < p`; every step updates the parameters by SGD. Writes results.json and steps.png.
 """
 
 from __future__ import annotations
