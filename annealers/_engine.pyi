@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,3 +17,54 @@ def fill_uniform(out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tenso
 
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
     """One block of four 32-bit words: Philox4x32-10 of four counter words and two key words."""
+
+def sweep(
+    spins: np.ndarray,
+    energy: np.ndarray,
+    order: np.ndarray,
+    place: np.ndarray,
+    start: np.ndarray,
+    near: np.ndarray,
+    edge: np.ndarray,
+    h: np.ndarray,
+    J: np.ndarray,
+    beta: np.ndarray,
+    seed: np.ndarray,
+    first_replica: int,
+    first_sweep: int,
+    metropolis: bool,
+    palindromic: bool,
+    random_start: bool,
+    threads: int,
+    isa: str,
+    alive: Callable[[], bool] | None,
+) -> int:
+    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.compiled`.
+
+    Args:
+        spins: int8 [P R, n], the start unless `random_start`, and the result.
+        energy: float64 [P R], the result, without the offset.
+        order: int32 [n], the caller's number of each spin in the order of a sweep.
+        place: int32 [n], its inverse.
+        start: int32 [n + 1], where the neighbours of each spin begin.
+        near: int32 [2 k], neighbours, renumbered.
+        edge: int32 [2 k], their edges.
+        h: float32 [P, n].
+        J: float32 [1 or P, k].
+        beta: float32 [S, 1 or P R].
+        seed: int64 [P].
+        first_replica: the number of replica 0, for randomness.
+        first_sweep: the number of the first sweep, for randomness.
+        metropolis: that rule instead of heat bath.
+        palindromic: each sweep forward and back.
+        random_start: from uniform random spins.
+        threads: at most so many.
+        isa: one of `instruction_sets()`, or "" for the best.
+        alive: asked now and then; False ends the call after the present sweep.
+
+    Returns:
+        The sweeps done.
+    """
+
+def instruction_sets() -> list[str]:
+    """The instruction sets that `sweep` can use on this machine, the best first."""

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from qsample.annealers import compiled
 from qsample.annealers.bipartite import Bipartite
 from qsample.annealers.chromatic import Chromatic
 from qsample.annealers.dense import Dense
@@ -72,6 +73,10 @@ def run(
     A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible.
     """
     batch, n = problem.batch_shape, problem.num_spins
+    if problem.graph.kind == "sparse" and problem.device.type == "cpu" and precision == "full":
+        at = None if initial is None else initial.spins
+        swept = compiled.sweep(problem, num, betas, seeds, spins=at, rule=rule, palindromic=scan == "palindromic")
+        return swept.spins.reshape(*batch, num, n), swept.energy.to(problem.dtype).reshape(*batch, num)
     streams = Streams(seeds, problem.device)
     start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
     if rule == "gibbs" and problem.graph.num_edges == 0:

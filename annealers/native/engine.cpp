@@ -80,10 +80,13 @@ nb::tuple philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2
 
 }  // namespace
 
+void bind_sparse(nb::module_ &m);
+
 NB_MODULE(_engine, m) {
     m.doc() = "Native kernels of the annealers.";
     m.def("fill_uniform", &fill_uniform, nb::arg("out"), nb::arg("seeds"), nb::arg("start"),
           "out[p, i] = word start + i of the Philox4x32-10 stream of seeds[p], as a uniform strictly inside (0, 1).");
     m.def("philox4x32", &philox4x32, nb::arg("counter"), nb::arg("key"),
           "One block of four words of Philox4x32-10.");
+    bind_sparse(m);
 }

@@ -1,0 +1,110 @@
+"""Sparse problems on the native kernel: the structure is laid out once a graph, a call only hands over h and J."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsample.annealers.update import Rule, flatten
+from qsample.graph import Graph
+from qsample.ising import Ising
+
+
+class Structure(NamedTuple):
+    """A graph as the kernel reads it, int32: spins renumbered in the order of a sweep, neighbours by CSR."""
+
+    order: np.ndarray  # the graph's number of each renumbered spin
+    place: np.ndarray  # the inverse
+    start: np.ndarray  # [n + 1]
+    near: np.ndarray  # [2 k] renumbered neighbours, in the graph's order
+    edge: np.ndarray  # [2 k] their edges
+
+
+def structure(graph: Graph) -> Structure:
+    """Colour by colour, within a colour by degree: no spin waits for the one just before it, loops run evenly."""
+
+    def make() -> Structure:
+        start, neighbour, edge = graph.csr
+        colours = [colour[(-graph.degree[colour]).argsort(stable=True)] for colour in graph.colours]
+        order = torch.cat(colours) if colours else torch.empty(0, dtype=torch.int64)
+        place, degree = order.argsort(), graph.degree[order]
+        first = torch.zeros(len(order) + 1, dtype=torch.int64)
+        first[1:] = degree.cumsum(0)
+        at = torch.arange(int(first[-1])) + (start[order] - first[:-1]).repeat_interleave(degree)
+        parts = (order, place, first, place[neighbour[at]], edge[at])
+        return Structure(*(np.ascontiguousarray(part.numpy().astype(np.int32)) for part in parts))
+
+    return graph.cached("structure", make)
+
+
+class Swept(NamedTuple):
+    """What a call leaves: int8 spins `[P, R, n]`, float64 energies `[P, R]` with the offset, sweeps done."""
+
+    spins: Tensor
+    energy: Tensor
+    sweeps: int
+
+
+def sweep(
+    problem: Ising,
+    num: int,
+    betas: Tensor | Sequence[float],
+    seeds: Sequence[int],
+    *,
+    spins: Tensor | None = None,
+    first_replica: int = 0,
+    first_sweep: int = 0,
+    rule: Rule = "gibbs",
+    palindromic: bool = False,
+    alive: Callable[[], bool] | None = None,
+    isa: str = "",
+) -> Swept:
+    """Sweeps of P problems on one sparse graph, R = `num` replicas each, in single precision on the CPU.
+
+    The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone, so neither the
+    batch nor the threads nor how sweeps are split into calls can change a draw. Threads are torch's.
+
+    Args:
+        problem: sparse, on the CPU, checked.
+        num: replicas of each problem.
+        betas: one inverse temperature a sweep, `[S]`, or one for each replica too, `[S, P, R]`.
+        seeds: one 63-bit seed a problem.
+        spins: where to start, `[P, R, n]`; uniform random spins by default.
+        first_replica: the number of replica 0, for randomness.
+        first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps continues it.
+        rule: "gibbs" or "metropolis".
+        palindromic: each sweep visits the spins forward and back (reversible).
+        alive: asked some times a second; False ends the call after the present sweep.
+        isa: "avx512", "avx2" or "plain"; the best of this machine by default.
+    """
+    from qsample.annealers import _engine
+
+    h, J = (t.detach().to(torch.float32).contiguous().numpy() for t in flatten(problem))
+    problems, n = h.shape
+    beta = torch.as_tensor(betas, dtype=torch.float32)
+    beta = beta.reshape(len(beta), -1).contiguous().numpy()
+    start = torch.empty(problems * num, n, dtype=torch.int8) if spins is None else spins.reshape(-1, n).clone()
+    energy = np.empty(problems * num)
+    done = _engine.sweep(
+        start.numpy(),
+        energy,
+        *structure(problem.graph),
+        h,
+        J,
+        beta,
+        np.array(seeds, dtype=np.int64),
+        first_replica,
+        first_sweep,
+        rule == "metropolis",
+        palindromic,
+        spins is None,
+        torch.get_num_threads(),
+        isa,
+        alive,
+    )
+    offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
+    return Swept(start.reshape(problems, num, n), torch.from_numpy(energy).reshape(problems, num) + offset, done)

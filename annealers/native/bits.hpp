@@ -1,0 +1,38 @@
+// Spins between rows of bytes, [replica, spin], and words of bits, one word a spin: by 64 x 64 transposition.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+// In place: bit j of row i becomes bit i of row j (Warren, Hacker's Delight, section 7-3).
+inline void transpose(std::uint64_t row[64]) {
+    std::uint64_t mask = 0x00000000FFFFFFFFu;
+    for (int width = 32; width; width >>= 1, mask ^= mask << width)
+        for (int i = 0; i < 64; i = (i + width + 1) & ~width) {
+            const std::uint64_t t = ((row[i] >> width) ^ row[i + width]) & mask;
+            row[i] ^= t << width;
+            row[i + width] ^= t;
+        }
+}
+
+// Up to 64 spins of -1 and +1 as bits.
+inline std::uint64_t gather(const std::int8_t *spin, int count) {
+    std::uint64_t bits = 0;
+    int i = 0;
+    for (; i + 8 <= count; i += 8) {
+        std::uint64_t eight;
+        std::memcpy(&eight, spin + i, 8);
+        eight = (~eight >> 7) & 0x0101010101010101u;  // the sign bits: 1 for +1
+        bits |= (eight * 0x0102040810204080u >> 56) << i;
+    }
+    for (; i < count; ++i) bits |= std::uint64_t{spin[i] > 0} << i;
+    return bits;
+}
+
+inline void spread(std::uint64_t bits, std::int8_t *spin, int count) {
+    for (int i = 0; i < count; ++i) spin[i] = static_cast<std::int8_t>(static_cast<int>(bits >> i & 1) * 2 - 1);
+}
+
+}  // namespace

@@ -1,0 +1,45 @@
+// What one call of the sparse kernel works on. Plain data: this header is compiled for several instruction sets.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace sparse {
+
+enum class Rule : int { heat_bath, metropolis };
+
+// P problems on one graph with R replicas each: lane l is replica l % R of problem l / R. Spins are renumbered so that
+// a sweep visits 0, 1, 2, ...; the neighbours of spin i are near[start[i]] ... and its couplings edge[start[i]] ....
+struct Job {
+    int n, problems, replicas, sweeps;
+    const std::int32_t *order, *place;      // the caller's number of each renumbered spin, and the inverse
+    const std::int32_t *start, *near, *edge;
+    const float *h;                         // [P, n], the caller's order
+    const float *J;                         // [P or 1, k]
+    std::int64_t J_stride;                  // k, or 0 where J is shared
+    const float *beta;                      // [sweeps], or [sweeps, all lanes of the call]
+    std::int64_t beta_stride;               // 0, or all lanes of the call
+    Rule rule;
+    bool palindromic;                       // each sweep there and back
+    const std::uint64_t *seed;              // [P]
+    std::uint32_t first_replica;            // replica 0 draws the numbers of this one
+    std::uint32_t first_sweep;              // randomness goes on from here
+    bool random_start;
+    std::int8_t *spins;                     // [lanes, n]: in where not random_start; out
+    double *energy;                         // [lanes]: out, without the offset
+    const std::atomic<bool> *stop;          // looked at once a sweep
+
+    std::int64_t lanes() const { return std::int64_t{problems} * replicas; }
+};
+
+// Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
+using Run = int (*)(const Job &, std::int64_t first, int count);
+
+struct Kernel {
+    const char *name;
+    Run lanes64, lanes32;
+};
+
+extern const Kernel plain, avx2, avx512;
+
+}  // namespace sparse

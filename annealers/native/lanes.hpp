@@ -1,0 +1,242 @@
+// The sparse kernel: replicas in SIMD lanes, one bit a spin and replica. Compiled once for each instruction set, all of
+// it in anonymous namespaces, so that no function of one set is ever linked into another.
+#include "bits.hpp"
+#include "job.hpp"
+#include "random.hpp"
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace sparse {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#else
+constexpr int W = 8;
+#endif
+typedef float F __attribute__((vector_size(4 * W)));
+typedef std::uint32_t U __attribute__((vector_size(4 * W)));
+typedef std::int32_t I __attribute__((vector_size(4 * W)));
+
+inline F splat(float x) { return x - F{}; }
+inline U usplat(std::uint32_t x) { return x - U{}; }
+template <class V, class T>
+inline V load(const T *p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// What the vector extension cannot say as well as the processor can: a b + c in one rounding, f + (bits ? j : 0), and
+// the bits of a < b.
+#if defined(__AVX512F__)
+inline F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+inline F add_if(F f, std::uint32_t bits, F j) {
+    return (F)_mm512_mask_add_ps((__m512)f, static_cast<__mmask16>(bits), (__m512)f, (__m512)j);
+}
+inline std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+#else
+const U one_bit = {1, 2, 4, 8, 16, 32, 64, 128};
+inline F add_if(F f, std::uint32_t bits, F j) { return f + (F)((U)j & (U)((usplat(bits) & one_bit) != 0)); }
+#if defined(__AVX2__)
+inline F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+inline std::uint32_t less(F a, F b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)));
+}
+#else
+inline F fma(F a, F b, F c) { return a * b + c; }
+inline std::uint32_t less(F a, F b) {
+    const U m = (U)(a < b) & one_bit;
+    return m[0] | m[1] | m[2] | m[3] | m[4] | m[5] | m[6] | m[7];
+}
+#endif
+#endif
+
+// e^x, |x| cut at 87, relative error 2e-7: 2^n by the exponent's bits, 2^r for |r| <= 1/2 by a polynomial.
+inline F exponential(F x) {
+    x = x < -87.0f ? splat(-87.0f) : x;
+    x = x > 87.0f ? splat(87.0f) : x;
+    const F t = x * 1.44269504f;
+    const F shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are t rounded
+    const F r = t - (shifted - 12582912.0f);
+    F p = splat(1.5403530e-4f);
+    p = fma(p, r, splat(1.3333558e-3f));
+    p = fma(p, r, splat(9.6181291e-3f));
+    p = fma(p, r, splat(5.5504109e-2f));
+    p = fma(p, r, splat(2.4022651e-1f));
+    p = fma(p, r, splat(6.9314718e-1f));
+    p = fma(p, r, splat(1.0f));
+    return (F)((U)p + ((U)shifted << 23));
+}
+
+// (k + 1/2) 2^-23 from the top 23 bits, strictly inside (0, 1).
+inline F uniform(U bits) { return __builtin_convertvector((I)((bits >> 8) | 1u), F) * 0x1p-24f; }
+
+// New bits of W lanes in fields f at inverse temperatures beta. Heat bath: 1 with probability 1/(1 + e^{2 beta f}).
+// Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f.
+template <Rule rule>
+inline std::uint32_t redraw(F f, F beta, U bits, std::uint32_t old) {
+    const F x = (beta + beta) * f, u = uniform(bits);
+    if (rule == Rule::heat_bath) return less(fma(u, exponential(x), u), splat(1.0f));
+    return old ^ less(u, exponential(add_if(-x, old, x + x)));
+}
+
+template <class Word, bool own_h, bool own_J>
+struct Block {
+    static constexpr int L = 8 * sizeof(Word), G = L / W;
+
+    const Job &job;
+    const std::int64_t first;
+    const int count;
+    Word *word;               // [n], a bit a lane
+    float *h, *base, *J2;     // h and h - sum J: [n] or [n, L]; 2 J by neighbour: [2k] or [2k, L]
+    std::uint32_t low[L], high[L];
+
+    std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
+
+    Block(const Job &j, std::int64_t f, int c) : job(j), first(f), count(c) {
+        const std::int64_t n = job.n, ends = job.start[n], H = own_h ? L : 1, K = own_J ? L : 1;
+        word = static_cast<Word *>(std::malloc(sizeof(Word) * (n + 1)));
+        h = static_cast<float *>(std::malloc(sizeof(float) * (n + 1) * H));
+        base = static_cast<float *>(std::malloc(sizeof(float) * (n + 1) * H));
+        J2 = static_cast<float *>(std::malloc(sizeof(float) * (ends + 1) * K));
+        if (!ready()) return;
+        for (int l = 0; l < L; ++l) {
+            const std::int64_t problem = lane(l) / job.replicas;
+            const auto replica = static_cast<std::uint32_t>(lane(l) % job.replicas);
+            const std::uint64_t key = counter::lane_key(job.seed[problem], job.first_replica + replica);
+            low[l] = static_cast<std::uint32_t>(key), high[l] = static_cast<std::uint32_t>(key >> 32);
+            if (l && !own_h && !own_J) continue;
+            const float *theirs = job.h + problem * n, *J = job.J + problem * job.J_stride;
+            if (l == 0 || own_J)
+                for (std::int64_t e = 0; e < ends; ++e) J2[e * K + l] = 2 * J[job.edge[e]];
+            for (std::int64_t i = 0; i < n; ++i) {
+                float sum = 0;
+                for (int e = job.start[i]; e < job.start[i + 1]; ++e) sum += J[job.edge[e]];
+                h[i * H + l] = theirs[job.order[i]];
+                base[i * H + l] = h[i * H + l] - sum;
+            }
+        }
+    }
+    ~Block() { std::free(word), std::free(h), std::free(base), std::free(J2); }
+    bool ready() const { return word && h && base && J2; }
+
+    static std::uint32_t part(Word bits, int g) { return static_cast<std::uint32_t>(bits >> (W * g)) & ((1u << W) - 1); }
+    static F at(const float *p, std::int64_t i, int g) { return own_h ? load<F>(p + i * L + W * g) : splat(p[i]); }
+
+    // f_i = h_i + sum_j J_ij s_j = (h_i - sum_j J_ij) + sum over the neighbours that are +1 of 2 J_ij.
+    inline void field(int i, F *f) const {
+        for (int g = 0; g < G; ++g) f[g] = at(base, i, g);
+        for (int e = job.start[i]; e < job.start[i + 1]; ++e) {
+            const Word bits = word[job.near[e]];
+            for (int g = 0; g < G; ++g)
+                f[g] = add_if(f[g], part(bits, g), own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : splat(J2[e]));
+        }
+    }
+
+    template <Rule rule>
+    inline void visit(int i, std::uint32_t pass, const float *beta) {
+        F f[G];
+        field(i, f);
+        const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
+        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+        Word out = 0;
+        for (int g = 0; g < G; ++g) {
+            const U bits = counter::bits(load<U>(low + W * g), load<U>(high + W * g), v0, v1);
+            const std::uint32_t old = rule == Rule::metropolis ? part(word[i], g) : 0;
+            out |= static_cast<Word>(redraw<rule>(f[g], load<F>(beta + W * g), bits, old)) << (W * g);
+        }
+        word[i] = out;
+    }
+
+    template <Rule rule>
+    void sweep(std::uint32_t number, const float *beta) {
+        for (int i = 0; i < job.n; ++i) visit<rule>(i, 2 * number, beta);
+        if (job.palindromic)
+            for (int i = job.n - 1; i >= 0; --i) visit<rule>(i, 2 * number + 1, beta);
+    }
+
+    // Uniform spins: the first bit of a visit in a pass that no sweep reaches.
+    void scatter() {
+        for (int i = 0; i < job.n; ++i) {
+            const std::uint64_t key = counter::visit_key(0xFFFFFFFFu, static_cast<std::uint32_t>(job.order[i]));
+            const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+            Word out = 0;
+            for (int g = 0; g < G; ++g) {
+                const U bits = counter::bits(load<U>(low + W * g), load<U>(high + W * g), v0, v1);
+                out |= static_cast<Word>(less(uniform(bits), splat(0.5f))) << (W * g);
+            }
+            word[i] = out;
+        }
+    }
+    void pack() {
+        for (int a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? job.n - a : 64;
+            std::uint64_t row[64] = {};
+            for (int l = 0; l < L; ++l) row[l] = gather(job.spins + lane(l) * job.n + a, width);
+            transpose(row);
+            for (int i = 0; i < width; ++i) word[job.place[a + i]] = static_cast<Word>(row[i]);
+        }
+    }
+    void unpack() const {
+        for (int a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? job.n - a : 64;
+            std::uint64_t row[64] = {};
+            for (int i = 0; i < width; ++i) row[i] = word[job.place[a + i]];
+            transpose(row);
+            for (int l = 0; l < count; ++l) spread(row[l], job.spins + lane(l) * job.n + a, width);
+        }
+    }
+    // E = sum_i s_i (h_i + f_i) / 2; single precision over 16 spins, double beyond.
+    void energies() const {
+        double total[L] = {};
+        for (int a = 0; a < job.n; a += 16) {
+            F sum[G] = {};
+            for (int i = a; i < job.n && i < a + 16; ++i) {
+                F f[G];
+                field(i, f);
+                for (int g = 0; g < G; ++g) {
+                    const F x = f[g] + at(h, i, g);
+                    sum[g] += add_if(-x, part(word[i], g), x + x);
+                }
+            }
+            for (int l = 0; l < L; ++l) total[l] += static_cast<double>(sum[l / W][l % W]);
+        }
+        for (int l = 0; l < count; ++l) job.energy[first + l] = total[l] / 2;
+    }
+
+    int run() {
+        job.random_start ? scatter() : pack();
+        float beta[L];
+        int done = 0;
+        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
+            for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(number, beta) : sweep<Rule::metropolis>(number, beta);
+        }
+        unpack();
+        energies();
+        return done;
+    }
+};
+
+template <class Block>
+int go(Block block) {
+    return block.ready() ? block.run() : -1;
+}
+
+template <class Word>
+int run(const Job &job, std::int64_t first, int count) {
+    if (job.J_stride) return go<Block<Word, true, true> &&>({job, first, count});
+    if (job.problems > 1) return go<Block<Word, true, false> &&>({job, first, count});
+    return go<Block<Word, false, false> &&>({job, first, count});
+}
+
+}  // namespace
+}  // namespace sparse

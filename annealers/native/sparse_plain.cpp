@@ -1,0 +1,5 @@
+#include "lanes.hpp"
+
+namespace sparse {
+const Kernel plain = {"plain", run<std::uint64_t>, run<std::uint32_t>};
+}
