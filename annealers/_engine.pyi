@@ -68,3 +68,29 @@ def sweep(
 
 def instruction_sets() -> list[str]:
     """The instruction sets that `sweep` can use on this machine, the best first."""
+
+def draw_bits(
+    product: np.ndarray,
+    bits: np.ndarray,
+    bias: np.ndarray,
+    beta: np.ndarray,
+    seed: np.ndarray,
+    pass_number: int,
+    first_spin: int,
+    metropolis: bool,
+) -> None:
+    """Bits of one side of a bipartite problem from its matrix product, in one pass and in place.
+
+    A bit becomes 1 with probability sigmoid(beta (product + bias)), or is flipped by Metropolis' rule. The number that
+    decides it is a function of (seed of its problem, replica, pass_number, first_spin + column) alone.
+
+    Args:
+        product: [P R, n] float32, or bfloat16 as 16-bit words.
+        bits: the same type: 0 and 1, the old ones for Metropolis, the new ones after.
+        bias: float32 [1 or P, n].
+        beta: float32 [1] or [P R].
+        seed: int64 [P].
+        pass_number: counts the updates of a run.
+        first_spin: the number of column 0.
+        metropolis: that rule instead of heat bath.
+    """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +34,10 @@ class Bipartite:
         rounded = weight.to(kind).contiguous()
         self.weight = {0: rounded.mT, 1: rounded}
         self.bias = {0: (weight.sum(-1) / -2 - 2 * h_left)[:, None], 1: (weight.sum(-2) / -2 - 2 * h_right)[:, None]}
-        self.bits = {k: (part > 0).to(kind) for k, part in enumerate(spins.split(self.sizes, -1))}
-        self.u = {k: torch.empty(P, R, size, device=problem.device) for k, size in enumerate(self.sizes)}
+        parts = enumerate(spins.split(self.sizes, -1))
+        self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
+        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
+        self.updates = 0
         self.product = {k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)}
 
     def update(self, group: int, beta: float) -> None:
@@ -47,11 +50,23 @@ class Bipartite:
             torch.mm(other.flatten(0, 1), weight[0], out=product.flatten(0, 1))
         else:
             torch.bmm(other, weight, out=product)
-        bias = self.bias[side]
-        logits = product.add_(bias) if product.dtype == bias.dtype else product + bias
-        if beta != 1.0:
-            logits.mul_(beta)
-        draw(logits, self.streams.fill(self.u[side]), self.bits[side], self.rule, self.bits[side])
+        if self.native:
+            self.draw(side, beta)
+            return
+        logits = (product + self.bias[side]).mul_(beta)
+        u = self.streams.uniform(*logits.shape[1:])
+        draw(logits, u, self.bits[side], self.rule, self.bits[side])
+
+    def draw(self, side: int, beta: float) -> None:
+        """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
+        from qsample.annealers._engine import draw_bits
+
+        words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
+        product, bits = (t[side].flatten(0, 1).view(words).numpy() for t in (self.product, self.bits))
+        bias, betas = self.bias[side].flatten(0, 1).numpy(), np.array([beta], dtype=np.float32)
+        first_spin, metropolis = side * self.sizes[0], self.rule == "metropolis"
+        draw_bits(product, bits, bias, betas, self.streams.seeds, self.updates, first_spin, metropolis)
+        self.updates += 1
 
     def spins(self) -> Tensor:
         """The state, `[P, R, n]` int8."""

@@ -18,10 +18,11 @@ class Streams:
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.device, self.position = device, 0
+        self.seeds = np.array(seeds, dtype=np.int64)
         if device.type == "cpu":
             from qsample.annealers._engine import fill_uniform
 
-            self._fill, self._seeds = fill_uniform, np.array(seeds, dtype=np.int64)
+            self._fill = fill_uniform
         else:
             self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self.count = len(seeds)
@@ -30,7 +31,7 @@ class Streams:
         """Fill the contiguous float32 `out` `[P, ...]` with the next numbers of each stream, inside (0, 1)."""
         if self.device.type == "cpu":
             flat = out.view(self.count, -1)
-            self._fill(flat.numpy(), self._seeds, self.position)
+            self._fill(flat.numpy(), self.seeds, self.position)
             self.position += flat.shape[1]
         else:
             for row, generator in zip(out, self._generators, strict=True):

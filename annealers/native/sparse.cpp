@@ -40,7 +40,11 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, In<std::int32_t,
     expect(J.shape(0) == 1 || static_cast<std::int64_t>(J.shape(0)) == problems, "expected J [1 or P, k]");
     expect(2 * J.shape(1) == near.shape(0), "expected J with one number an edge of the graph");
     expect(beta.shape(1) == 1 || static_cast<std::int64_t>(beta.shape(1)) == lanes, "expected beta [S, 1 or P R]");
-    expect(lanes == 0 || threads > 0, "expected threads >= 1");
+    expect(threads > 0, "expected threads >= 1");
+    // Pass 2 s + 1 of the last sweep stays below the pass of the random start; replicas keep to their 32 bits.
+    expect(first_sweep + std::uint64_t{beta.shape(0)} < 1u << 31, "expected first_sweep + S < 2**31");
+    expect(std::uint64_t{first_replica} + lanes / problems <= std::uint64_t{1} << 32,
+           "expected first_replica + R <= 2**32");
     const auto k = static_cast<std::int64_t>(J.shape(1));
     sparse::Job job{};
     job.n = static_cast<int>(n), job.problems = static_cast<int>(problems);

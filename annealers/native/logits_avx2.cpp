@@ -1,0 +1,5 @@
+#include "logits.hpp"
+
+namespace logits {
+const Run avx2 = run;
+}
