@@ -21,6 +21,7 @@ def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, in
 def sweep(
     spins: np.ndarray,
     energy: np.ndarray,
+    done: np.ndarray,
     order: np.ndarray,
     place: np.ndarray,
     start: np.ndarray,
@@ -44,6 +45,7 @@ def sweep(
     Args:
         spins: int8 [P R, n], the start unless `random_start`, and the result.
         energy: float64 [P R], the result, without the offset.
+        done: int32 [P R], the result: sweeps, fewer than S where `alive` ended the call.
         order: int32 [n], the caller's number of each spin in the order of a sweep.
         place: int32 [n], its inverse.
         start: int32 [n + 1], where the neighbours of each spin begin.
@@ -63,7 +65,13 @@ def sweep(
         alive: asked now and then; False ends the call after the present sweep.
 
     Returns:
-        The sweeps done.
+        The fewest sweeps that any row did.
+    """
+
+def random_bits(out: np.ndarray, seed: int, replica: int, pass_: int, spin: int) -> None:
+    """The words that decide spins, into `out` uint32 [replicas, passes, spins], consecutive from the given ones on.
+
+    A sweep s makes pass 2 s, and pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
     """
 
 def instruction_sets() -> list[str]:
@@ -93,4 +101,35 @@ def draw_bits(
         pass_number: counts the updates of a run.
         first_spin: the number of column 0.
         metropolis: that rule instead of heat bath.
+    """
+
+def sweep_dense(
+    spins: np.ndarray,
+    energy: np.ndarray,
+    done: np.ndarray,
+    h: np.ndarray,
+    J: np.ndarray,
+    beta: np.ndarray,
+    seed: np.ndarray,
+    metropolis: bool,
+    palindromic: bool,
+    random_start: bool,
+    threads: int,
+    alive: Callable[[], bool] | None,
+) -> int:
+    """Sweeps of P problems of n spins, each coupled to all, with R replicas each, in place; the sweeps done.
+
+    Args:
+        spins: int8 [P R, n], the start unless `random_start`, and the result.
+        energy: float64 [P R], the result, without the offset.
+        done: int32 [P R], the sweeps of each.
+        h: float32 [P, n].
+        J: float32 [1 or P, n, row], symmetric with zero diagonal, rows padded with zeros to a multiple of 16.
+        beta: float32 [S, 1 or P R].
+        seed: int64 [P].
+        metropolis: that rule instead of heat bath.
+        palindromic: each sweep forward and back.
+        random_start: from uniform random spins.
+        threads: at most so many.
+        alive: asked now and then; False ends the call after the present sweep.
     """

@@ -42,11 +42,12 @@ def structure(graph: Graph) -> Structure:
 
 
 class Swept(NamedTuple):
-    """What a call leaves: int8 spins `[P, R, n]`, float64 energies `[P, R]` with the offset, sweeps done."""
+    """What a call leaves. Replicas are swept in blocks: a call that was ended leaves some done and some not begun."""
 
-    spins: Tensor
-    energy: Tensor
-    sweeps: int
+    spins: Tensor  # int8 [P, R, n]
+    energy: Tensor  # float64 [P, R], with the offset
+    sweeps: int  # done by every replica
+    done: Tensor  # int32 [P, R], by each
 
 
 def sweep(
@@ -86,12 +87,15 @@ def sweep(
     h, J = (t.detach().to(torch.float32).contiguous().numpy() for t in flatten(problem))
     problems, n = h.shape
     beta = torch.as_tensor(betas, dtype=torch.float32)
-    beta = beta.reshape(len(beta), -1).contiguous().numpy()
-    start = torch.empty(problems * num, n, dtype=torch.int8) if spins is None else spins.reshape(-1, n).clone()
-    energy = np.empty(problems * num)
-    done = _engine.sweep(
+    beta = beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
+    start = torch.empty(problems * num, n, dtype=torch.int8)
+    if spins is not None:
+        start.copy_(spins.reshape(problems * num, n))
+    energy, done = np.empty(problems * num), np.empty(problems * num, dtype=np.int32)
+    fewest = _engine.sweep(
         start.numpy(),
         energy,
+        done,
         *structure(problem.graph),
         h,
         J,
@@ -107,4 +111,5 @@ def sweep(
         alive,
     )
     offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
-    return Swept(start.reshape(problems, num, n), torch.from_numpy(energy).reshape(problems, num) + offset, done)
+    energies, dones = (torch.from_numpy(a).reshape(problems, num) for a in (energy, done))
+    return Swept(start.reshape(problems, num, n), energies + offset, fewest, dones)

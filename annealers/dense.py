@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsample.annealers.compiled_dense import square
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Rule, draw, flatten
 from qsample.ising import Ising
@@ -21,18 +22,14 @@ class Dense:
         self.streams, self.groups = streams, problem.num_spins
         self.rule: Rule = rule
         self.h, J = flatten(problem)
-        if problem.graph.kind == "sparse":
-            i, j = problem.graph.pairs.to(J.device)
-            full = J.new_zeros(len(J), self.groups, self.groups)
-            full[:, i, j] = full[:, j, i] = J
-            J = full
+        J = square(problem, J)
         P, R, n = spins.shape
         self.J = J.contiguous()
         self.rows = self.J.permute(1, 2, 0)[..., None].contiguous()  # [i, n, P or 1, 1]
         self.state = spins.to(problem.dtype).permute(2, 0, 1).contiguous()
         self.u = torch.empty(P, R, device=problem.device)
 
-    def update(self, group: int, beta: float) -> None:
+    def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw spin `group` given the others."""
         i = group
         if i == 0 or not hasattr(self, "field"):

@@ -5,12 +5,12 @@ Which kernel serves which graph is decided in `kernel_for`, here and nowhere els
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from qsample.annealers import compiled
+from qsample.annealers import compiled, compiled_dense
 from qsample.annealers.bipartite import Bipartite
 from qsample.annealers.chromatic import Chromatic
 from qsample.annealers.dense import Dense
@@ -28,8 +28,8 @@ class Kernel(Protocol):
 
     groups: int
 
-    def update(self, group: int, beta: float) -> None:
-        """Redraw one group given all others, at inverse temperature beta."""
+    def update(self, group: int, beta: float | Tensor) -> None:
+        """Redraw one group given all others, at inverse temperature beta: a number, or `[P, R]`, one a replica."""
         ...
 
     def spins(self) -> Tensor:
@@ -73,10 +73,40 @@ def run(
     A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible.
     """
     batch, n = problem.batch_shape, problem.num_spins
-    if problem.graph.kind == "sparse" and problem.device.type == "cpu" and precision == "full":
+    native = native_for(problem) if precision == "full" else None
+    if native is not None:
         at = None if initial is None else initial.spins
-        swept = compiled.sweep(problem, num, betas, seeds, spins=at, rule=rule, palindromic=scan == "palindromic")
+        swept = native(problem, num, betas, seeds, spins=at, rule=rule, palindromic=scan == "palindromic")
         return swept.spins.reshape(*batch, num, n), swept.energy.to(problem.dtype).reshape(*batch, num)
+    return run_torch(problem, num, betas, initial=initial, seeds=seeds, rule=rule, scan=scan, precision=precision)
+
+
+def native_for(problem: Ising) -> Callable[..., compiled.Swept] | None:
+    """The native kernel for this problem, or None: bipartite ones are matrix products, other devices are torch's.
+
+    Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
+    the fields and add a row of J at a flip.
+    """
+    graph = problem.graph
+    if problem.device.type != "cpu" or graph.kind == "bipartite":
+        return None
+    dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
+    return compiled_dense.sweep_dense if dense else compiled.sweep
+
+
+def run_torch(
+    problem: Ising,
+    num: int,
+    betas: Sequence[float],
+    *,
+    initial: Samples | None,
+    seeds: Sequence[int],
+    rule: Rule = "gibbs",
+    scan: Scan = "forward",
+    precision: Precision = "full",
+) -> tuple[Tensor, Tensor]:
+    """`run` on the torch kernels: for matrix products, for other devices, and to test the native kernels against."""
+    batch, n = problem.batch_shape, problem.num_spins
     streams = Streams(seeds, problem.device)
     start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
     if rule == "gibbs" and problem.graph.num_edges == 0:

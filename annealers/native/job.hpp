@@ -27,6 +27,7 @@ struct Job {
     bool random_start;
     std::int8_t *spins;                     // [lanes, n]: in where not random_start; out
     double *energy;                         // [lanes]: out, without the offset
+    std::int32_t *done;                     // [lanes]: out, sweeps
     const std::atomic<bool> *stop;          // looked at once a sweep
 
     std::int64_t lanes() const { return std::int64_t{problems} * replicas; }

@@ -222,6 +222,7 @@ struct Block {
         }
         unpack();
         energies();
+        for (int l = 0; l < count; ++l) job.done[first + l] = done;
         return done;
     }
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu.hpp"
 #include "logits_job.hpp"
 #include "random.hpp"
 
@@ -12,16 +13,13 @@ namespace nb = nanobind;
 
 namespace {
 
-logits::Run best() {
+struct Kernels {
+    static logits::Run plain() { return logits::plain; }
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        return logits::avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return logits::avx2;
+    static logits::Run avx2() { return logits::avx2; }
+    static logits::Run avx512() { return logits::avx512; }
 #endif
-    return logits::plain;
-}
+};
 
 using Matrix = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -49,7 +47,7 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
     const logits::Job job{n, rows / problems, half, metropolis, beta.shape(0) > 1, product.data(), bits.data(),
                           bias.data(), bias.shape(0) > 1 ? n : 0, beta.data(),
                           reinterpret_cast<const std::uint64_t *>(seed.data()), low.data(), high.data()};
-    static const logits::Run run = best();
+    static const logits::Run run = cpu::best<Kernels>();
     nb::gil_scoped_release release;
     run(job, 0, rows);
 }

@@ -1,0 +1,5 @@
+#include "dense.hpp"
+
+namespace dense {
+const Run avx512 = run;
+}

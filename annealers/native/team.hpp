@@ -1,0 +1,56 @@
+// Pieces of work shared out over threads, while the calling thread listens for an interrupt.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace team {
+
+// `work(k)` for each piece k < pieces, on at most `threads` threads; it returns the sweeps done, or -1. The calling
+// thread asks `alive` every 50 ms or so, and sets `stop` when that says false. Short calls (few `updates` of a spin) run
+// right here, unheard. The fewest sweeps of any piece; `all` where there is none.
+inline int share(std::size_t pieces, int threads, double updates, int all, std::atomic<bool> &stop,
+                 const std::function<bool()> &alive, const std::function<int(std::size_t)> &work) {
+    std::atomic<std::size_t> next{0};
+    std::atomic<int> fewest{all};
+    const auto serve = [&] {
+        for (std::size_t k; (k = next++) < pieces;) {
+            const int done = work(k);
+            for (int least = fewest; done < least && !fewest.compare_exchange_weak(least, done);) {}
+        }
+    };
+    threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), pieces));
+    if (updates < 3e5 || (threads <= 1 && updates < 3e6)) {
+        serve();
+        return fewest;
+    }
+    std::mutex mutex;
+    std::condition_variable ended;
+    int left = threads;
+    std::vector<std::thread> members;
+    for (int t = 0; t < threads; ++t)
+        members.emplace_back([&] {
+            serve();
+            const std::lock_guard<std::mutex> lock(mutex);
+            --left;
+            ended.notify_one();
+        });
+    {
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!ended.wait_for(lock, std::chrono::milliseconds(50), [&] { return left == 0; })) {
+            lock.unlock();
+            if (!stop && !alive()) stop = true;
+            lock.lock();
+        }
+    }
+    for (std::thread &member : members) member.join();
+    return fewest;
+}
+
+}  // namespace team
