@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qsample.annealers.ocean import AsDimod as AsDimod
     from qsample.annealers.ocean import DimodAnnealer as DimodAnnealer
     from qsample.annealers.ocean import Neal as Neal
+    from qsample.annealers.tempering import ParallelTempering as ParallelTempering
 
 _HOME = {
     "AsDimod": "ocean",
@@ -21,6 +22,7 @@ _HOME = {
     "Exact": "exact",
     "Gibbs": "gibbs",
     "Neal": "ocean",
+    "ParallelTempering": "tempering",
     "SimulatedAnnealing": "gibbs",
 }
 __all__ = sorted(_HOME)

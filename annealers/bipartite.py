@@ -37,10 +37,9 @@ class Bipartite:
         parts = enumerate(spins.split(self.sizes, -1))
         self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
         self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
-        self.updates = 0
         self.product = {k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)}
 
-    def update(self, group: int, beta: float) -> None:
+    def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw the right side (group 0) or the left (group 1) given the other."""
         side = 1 - group
         if self.sizes[side] == 0:
@@ -53,20 +52,21 @@ class Bipartite:
         if self.native:
             self.draw(side, beta)
             return
-        logits = (product + self.bias[side]).mul_(beta)
+        logits = (product + self.bias[side]).mul_(beta[..., None] if isinstance(beta, Tensor) else beta)
         u = self.streams.uniform(*logits.shape[1:])
         draw(logits, u, self.bits[side], self.rule, self.bits[side])
 
-    def draw(self, side: int, beta: float) -> None:
+    def draw(self, side: int, beta: float | Tensor) -> None:
         """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
         from qsample.annealers._engine import draw_bits
 
         words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
         product, bits = (t[side].flatten(0, 1).view(words).numpy() for t in (self.product, self.bits))
-        bias, betas = self.bias[side].flatten(0, 1).numpy(), np.array([beta], dtype=np.float32)
+        bias = self.bias[side].flatten(0, 1).numpy()
+        betas = beta.flatten().numpy() if isinstance(beta, Tensor) else np.array([beta], dtype=np.float32)
         first_spin, metropolis = side * self.sizes[0], self.rule == "metropolis"
-        draw_bits(product, bits, bias, betas, self.streams.seeds, self.updates, first_spin, metropolis)
-        self.updates += 1
+        draw_bits(product, bits, bias, betas, self.streams.seeds, self.streams.passes, first_spin, metropolis)
+        self.streams.passes += 1
 
     def spins(self) -> Tensor:
         """The state, `[P, R, n]` int8."""

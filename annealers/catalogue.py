@@ -43,6 +43,12 @@ def _annealing(sweeps: int) -> Sampler:
     return SimulatedAnnealing(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
 
 
+def _tempering(sweeps: int) -> Sampler:
+    from qsample.annealers.tempering import ParallelTempering
+
+    return ParallelTempering(sweeps=max(1, sweeps // 8), betas=8)
+
+
 def _neal(sweeps: int) -> Sampler:
     from qsample.annealers.ocean import Neal
 
@@ -61,6 +67,9 @@ def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
 CATALOGUE = {
     "exact": Entry(_exact, Exactness.EXACT, "torch", "independent exact draws of small or tree-like problems"),
     "gibbs": Entry(_gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains"),
+    "parallel-tempering": Entry(
+        _tempering, Exactness.ASYMPTOTIC, "torch", "8 temperatures that swap, and share the sweeps; continues chains"
+    ),
     "simulated-annealing": Entry(_annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1"),
     "neal": Entry(_neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings"),
     "corrected-annealing": Entry(

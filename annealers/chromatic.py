@@ -63,7 +63,7 @@ class Chromatic:
         P, R = self.state.shape[1:]
         self.u = [torch.empty(P, b - a, R, device=problem.device) for a, b in self.plan.ranges]
 
-    def update(self, group: int, beta: float) -> None:
+    def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw all spins of one colour given the others."""
         first, last = self.plan.ranges[group]
         current = self.state[first:last]

@@ -18,6 +18,7 @@ class Streams:
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.device, self.position = device, 0
+        self.passes = 0  # of native kernels that number their draws by pass, not by position
         self.seeds = np.array(seeds, dtype=np.int64)
         if device.type == "cpu":
             from qsample.annealers._engine import fill_uniform

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, SimulatedAnnealing
+from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, ParallelTempering, SimulatedAnnealing
 from qsample.sampler import mix
 
 GRAPHS = {
@@ -22,6 +22,7 @@ SAMPLERS = {
     "gibbs schedule": Gibbs(betas=[0.3, 1.0]),
     "annealing": SimulatedAnnealing(sweeps=5),
     "annealing metropolis": SimulatedAnnealing(sweeps=5, rule="metropolis"),
+    "tempering": ParallelTempering(sweeps=6, betas=4),
     "neal": Neal(sweeps=5),
     "neal metropolis": Neal(sweeps=5, rule="metropolis"),
     "corrected": Corrected(SimulatedAnnealing(sweeps=3), Gibbs(sweeps=2)),

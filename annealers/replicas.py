@@ -1,0 +1,96 @@
+"""Replicas at temperatures of their own: what tempering, population annealing and importance sampling sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qsample.annealers import compiled
+from qsample.annealers.heat_bath import Kernel, kernel_for
+from qsample.annealers.streams import Streams
+from qsample.ising import Ising
+
+
+class Replicas:
+    """R replicas of each of P problems: spins `[P, R, n]` int8, on the native kernel or the torch kernels.
+
+    Sparse problems on a CPU go through `compiled`, where replica r of a problem draws from numbers of its own; all
+    others through the kernels of `heat_bath`. Either way the draws of a problem are a function of its seed alone.
+    """
+
+    def __init__(self, problem: Ising, num: int, seeds: Sequence[int], spins: Tensor | None = None) -> None:
+        self._problem, self.num, self._seeds = problem, num, seeds
+        self._native = problem.graph.kind == "sparse" and problem.device.type == "cpu"
+        self._streams = Streams(seeds, problem.device)
+        self._kernel: Kernel | None = None
+        self._sweeps = 0  # done: numbers those to come, for randomness
+        self._energy: Tensor | None = None
+        start = (
+            self._streams.spins(num, problem.num_spins) if spins is None else spins.reshape(-1, num, spins.shape[-1])
+        )
+        self._spins = start
+
+    @property
+    def spins(self) -> Tensor:
+        """The state; not to be written to."""
+        if self._kernel is not None:
+            self._spins = self._kernel.spins()
+        return self._spins
+
+    @property
+    def energy(self) -> Tensor:
+        """E of each replica under the present problem, `[P, R]` float64 on the CPU, without a sweep."""
+        if self._energy is None:
+            self._energy = self.energy_under(self._problem)
+        return self._energy
+
+    def energy_under(self, problem: Ising) -> Tensor:
+        """E of each replica under any problem on the same graph, `[P, R]` float64 on the CPU."""
+        if self._native:
+            return compiled.sweep(problem, self.num, torch.empty(0), self._seeds, spins=self.spins).energy
+        spins = self.spins.reshape(*problem.batch_shape, *self.spins.shape[1:])
+        return problem.energy(spins).double().reshape(len(self._seeds), self.num).cpu()
+
+    def sweep(self, betas: Tensor) -> None:
+        """One sweep at each of `betas`: `[S]`, or `[S, P, R]` with one a replica."""
+        if self._native:
+            swept = compiled.sweep(
+                self._problem, self.num, betas, self._seeds, spins=self._spins, first_sweep=self._sweeps
+            )
+            self._spins, self._energy = swept.spins, swept.energy
+        else:
+            if self._kernel is None:
+                self._kernel = kernel_for(self._problem, self._spins, self._streams, "gibbs", "full")
+            for beta in betas.to(self._spins.device, self._problem.dtype):
+                for group in range(self._kernel.groups):
+                    self._kernel.update(group, beta if beta.dim() else float(beta))
+            self._energy = None
+        self._sweeps += len(betas)
+
+    def take(self, spins: Tensor) -> None:
+        """Go on from other spins, `[P, R, n]`: resampled ones, or those of replicas that stopped."""
+        self._spins, self._kernel, self._energy = spins.contiguous(), None, None
+
+    def move(self, problem: Ising) -> None:
+        """Go on under another problem on the same graph."""
+        self.take(self.spins)
+        self._problem = problem
+
+
+def ordered_sum(x: Tensor) -> Tensor:
+    """The sum over the last dimension from left to right: rounded alike for any batch and thread count."""
+    return x.cumsum(-1)[..., -1]
+
+
+def log_mean_exp(x: Tensor) -> Tensor:
+    """Log of the mean of exp(x) over the last dimension, by `ordered_sum`."""
+    top = x.amax(-1, keepdim=True)
+    return (ordered_sum((x - top).exp()) / x.shape[-1]).log() + top[..., 0]
+
+
+def effective_fraction(x: Tensor) -> Tensor:
+    r"""The effective sample size of weights exp(x) over their number, $(\sum w)^2 / (N \sum w^2)$, last dimension."""
+    w = (x - x.amax(-1, keepdim=True)).exp()
+    return ordered_sum(w).square() / ordered_sum(w.square()) / x.shape[-1]

@@ -1,0 +1,210 @@
+"""Parallel tempering: replicas on a ladder of temperatures that swap places, so that the cold ones see every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.replicas import Replicas, ordered_sum
+from qsample.annealers.streams import Streams
+from qsample.ising import Ising
+from qsample.sampler import Generators, check_request, draw_seeds, mix
+from qsample.samples import Exactness, Samples
+
+ROUNDS = 5  # of adaptation, each twice as long as the one before
+
+
+@dataclass(frozen=True)
+class ParallelTempering:
+    r"""Non-reversible parallel tempering: L replicas at betas up to 1, each a Gibbs chain, and swaps between them.
+
+    Neighbours on the ladder swap with probability $\min(1, e^{(\beta_{l+1} - \beta_l)(E_{l+1} - E_l)})$ (Hukushima
+    and Nemoto 1996), even pairs and odd pairs in turn, which carries replicas up and down in straight runs (Okabe et
+    al. 2001; Syed et al., JRSS B 84, 2022). Ladders are adapted as in Syed et al.: with $r_l$ the mean rejection
+    of pair l, $\Lambda(\beta_l) = \sum_{k<l} r_k$ is interpolated and cut into equal steps, which evens the rates.
+
+    A read is the replica at beta 1 of a ladder of its own: reads are independent, and cost L chains each. With
+    `reads_per_ladder` k the reads come ladder by ladder, k of each, `sweeps` sweeps apart: far cheaper where mixing
+    is slow and reads are many, but then correlated (`info["block"]` is k; give it to `effective_beta`).
+
+    Half the sweeps of a fresh call are burn-in: there the ladder of a problem is adapted, from the rates of all its
+    ladders together, and then frozen. `carry` holds ladder and hot replicas: a call from such an `initial` goes on
+    without burn-in or adaptation, and leaves the law invariant. From an `initial` without it hot replicas start anew.
+
+    Args:
+        sweeps: sweeps of each replica before a read.
+        betas: the number of temperatures, or they themselves, increasing, from 0 or more to 1.
+        swap_every: sweeps between swaps.
+        adapt: whether to adapt the ladder.
+        reads_per_ladder: reads taken from one ladder; must divide the number of reads.
+
+    `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier" Lambda(1) `[*B]`
+    (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot, cold and back, all ladders).
+    """
+
+    sweeps: int = 100
+    betas: int | Sequence[float] = 16
+    swap_every: int = 1
+    adapt: bool = True
+    reads_per_ladder: int = 1
+
+    warm_start = True
+    reversible = False
+
+    def __post_init__(self) -> None:
+        for name in ("sweeps", "swap_every", "reads_per_ladder"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        ladder = [self.betas] if isinstance(self.betas, int) else list(self.betas)
+        if isinstance(self.betas, int):
+            good = self.betas >= 2
+        else:
+            good = len(ladder) > 1 and ladder[0] >= 0 and ladder[-1] == 1 and ladder == sorted(set(ladder))
+        if not good:
+            raise ValueError(f"expected 2 betas or more, increasing, from 0 or more to 1; got {self.betas!r}")
+
+    @property
+    def _ladder(self) -> Tensor:
+        """Where adaptation starts, `[L]`."""
+        if isinstance(self.betas, int):
+            return torch.linspace(0, 1, self.betas)
+        return torch.tensor([float(beta) for beta in self.betas])
+
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+    ) -> Samples:
+        """See `Sampler.sample`. Weights of `initial` are kept, as by any kernel that leaves the law invariant."""
+        problem = check_request(self, problem, num, initial)
+        block = self.reads_per_ladder
+        if num % block:
+            raise ValueError(f"expected reads in blocks of reads_per_ladder={block}; got num={num}")
+        seeds, L, n = draw_seeds(generator, problem.batch_shape), len(self._ladder), problem.num_spins
+        N = num // block
+        beta, spins, carried = self._start(problem, initial, N, seeds)
+        ladders = Ladders(problem, beta, spins, seeds)
+        if not carried:
+            burn = self.sweeps // 2
+            ends = sorted({burn >> k for k in range(ROUNDS)} - {0})
+            for length in [b - a for a, b in zip([0, *ends], ends, strict=False)]:
+                ladders.run(length, self.swap_every)
+                if self.adapt:
+                    ladders.beta = even_out(ladders.beta, ladders.rejection)
+                ladders.forget()
+        reads, state = [], spins
+        for k in range(block):
+            ladders.run(self.sweeps - (self.sweeps // 2 if k == 0 and not carried else 0), self.swap_every)
+            state = ladders.states()
+            reads.append(state[:, :, -1])
+        batch = problem.batch_shape
+        found = torch.stack(reads, 2).reshape(*batch, num, n)
+        info = {
+            "sweeps": self.sweeps,
+            "block": block,
+            "betas": ladders.beta.reshape(*batch, L),
+            "swap_rate": (1 - ladders.rejection).reshape(*batch, L - 1),
+            "barrier": ordered_sum(ladders.rejection).reshape(batch),
+            "round_trips": ladders.trips.sum((-2, -1)).reshape(batch),
+        }
+        carry = {"betas": info["betas"].clone(), "hot": state[:, :, :-1].reshape(*batch, N, L - 1, n).clone()}
+        weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
+        return Samples(found, problem.energy(found), weight, Exactness.ASYMPTOTIC, info, carry)
+
+    def _start(
+        self, problem: Ising, initial: Samples | None, N: int, seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor, bool]:
+        """The ladder `[P, L]`, spins `[P, N, L, n]` level by level, and whether they were carried over."""
+        P, L, n = len(seeds), len(self._ladder), problem.num_spins
+        beta, carry = self._ladder.expand(P, L), {} if initial is None else initial.carry or {}
+        hot, ladder = carry.get("hot"), carry.get("betas")
+        shapes = (*problem.batch_shape, N, L - 1, n), (*problem.batch_shape, L)
+        carried = hot is not None and ladder is not None and (hot.shape, ladder.shape) == shapes
+        if carried:
+            assert hot is not None and ladder is not None
+            hot, beta = hot.to(problem.device), ladder.reshape(P, L).float().cpu()
+        else:
+            hot = Streams([mix(seed, 2) for seed in seeds], problem.device).spins(N, L, n)
+        if initial is not None:
+            cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
+            hot = torch.cat([hot.reshape(P, N, -1, n)[:, :, : L - 1], cold], 2)
+        return beta, hot, carried
+
+
+class Ladders:
+    """N ladders of L replicas for each of P problems. Betas are swapped, not states: `holder` says who is where."""
+
+    def __init__(self, problem: Ising, beta: Tensor, spins: Tensor, seeds: Sequence[int]) -> None:
+        self.beta = beta  # [P, L], the same for all ladders of a problem
+        self.shape = P, N, L = spins.shape[:3]
+        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1))
+        self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
+        self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
+        self.parity = 0
+        self.trips, self.seen_cold = torch.zeros(P, N, L), torch.zeros(P, N, L, dtype=torch.bool)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        P, _, L = self.shape
+        self._rejected, self._tries = torch.zeros(P, L - 1, dtype=torch.float64), 0
+        self.trips.zero_()
+
+    @property
+    def rejection(self) -> Tensor:
+        """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
+        return self._rejected / max(self._tries, 1)
+
+    def run(self, sweeps: int, swap_every: int) -> None:
+        """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`."""
+        for done in range(0, sweeps, swap_every):
+            count = min(swap_every, sweeps - done)
+            level = self.holder.argsort(-1)  # of each replica
+            beta = self.beta[:, None].expand(self.shape).gather(-1, level).flatten(1)
+            self.replicas.sweep(beta.expand(count, *beta.shape))
+            self.swap()
+
+    def swap(self) -> None:
+        """One round of swaps; all pairs are counted, those of the other parity too."""
+        P, N, L = self.shape
+        energy = self.replicas.energy.reshape(P, N, L).gather(-1, self.holder)
+        beta = self.beta.double()[:, None]
+        accept = ((beta[..., 1:] - beta[..., :-1]) * (energy[..., 1:] - energy[..., :-1])).clamp_max(0).exp()
+        self._rejected += ordered_sum((1 - accept).mT) / N
+        self._tries += 1
+        low = torch.arange(self.parity, L - 1, 2)
+        u = self.streams.uniform(N, L - 1)[..., low]
+        swapped = u < accept[..., low]
+        first, second = self.holder[..., low], self.holder[..., low + 1]
+        self.holder[..., low] = torch.where(swapped, second, first)
+        self.holder[..., low + 1] = torch.where(swapped, first, second)
+        self.parity = 1 - self.parity
+        hot, cold = self.holder[..., :1], self.holder[..., -1:]
+        self.trips.scatter_add_(-1, hot, self.seen_cold.gather(-1, hot).to(self.trips))
+        self.seen_cold.scatter_(-1, hot, False)
+        self.seen_cold.scatter_(-1, cold, True)
+
+    def states(self) -> Tensor:
+        """The spins level by level, `[P, N, L, n]`."""
+        spins = self.replicas.spins.reshape(*self.shape, -1)
+        return spins.take_along_dim(self.holder.to(spins.device)[..., None], 2)
+
+
+def even_out(beta: Tensor, rejection: Tensor) -> Tensor:
+    """The ladder `[P, L]` on which all pairs would be refused alike: equal steps of the cumulative rejection.
+
+    The cumulative rejection is taken as linear between the old betas; the ends stay.
+    """
+    P, L = beta.shape
+    step = rejection + 1e-3 * (
+        ordered_sum(rejection)[:, None] / (L - 1) + 1e-9
+    )  # increasing, so that it can be inverted
+    total = torch.cat([torch.zeros(P, 1, dtype=step.dtype), step.cumsum(-1)], -1)
+    goal = total[:, -1:] * torch.arange(1, L - 1) / (L - 1)
+    k = torch.searchsorted(total, goal.contiguous()).clamp(1, L - 1)
+    left, right = total.gather(-1, k - 1), total.gather(-1, k)
+    old = beta.double()
+    inner = old.gather(-1, k - 1) + (goal - left) / (right - left) * (old.gather(-1, k) - old.gather(-1, k - 1))
+    return torch.cat([beta[:, :1], inner.to(beta), beta[:, -1:]], -1)
