@@ -9,9 +9,11 @@ wall time. Pegasus and Zephyr need dwave-networkx (in dwave-ocean-sdk). Writes r
 
 from __future__ import annotations
 
+import importlib
 import json
-import multiprocessing
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from qsample.annealers import SimulatedAnnealing
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Options:
     """sweeps a read; 1 on the RBM"""
     repeats: int = 5
     """timed calls, after one to warm up"""
+    cell: tuple[str, str] | None = None
+    """a problem and an engine: time just that, in this process, and print the row as JSON"""
 
 
 def lattice(shape: tuple[int, ...]) -> torch.Tensor:
@@ -58,10 +63,9 @@ def lattice(shape: tuple[int, ...]) -> torch.Tensor:
 def chip(kind: str, size: int) -> torch.Tensor:
     """Edges of a quantum processor's graph, nodes numbered 0, 1, ...."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import dwave_networkx
-
-    graph = getattr(dwave_networkx, f"{kind}_graph")(size)
+        warnings.simplefilter("ignore")  # it announces its successor
+        graphs = importlib.import_module("dwave_networkx")
+    graph = getattr(graphs, f"{kind}_graph")(size)
     index = {node: i for i, node in enumerate(graph.nodes)}
     return torch.tensor([(index[a], index[b]) for a, b in graph.edges])
 
@@ -131,18 +135,26 @@ def cell(problem_name: str, engine: str, reads: int, sweeps: int, repeats: int) 
     return row | {"updates_per_ns": updates / median / 1e9, "reads_per_second": reads / median}
 
 
+def isolated(problem: str, engine: str, o: Options) -> dict[str, Any] | None:
+    """`cell` in a process of its own; None, and a line that says why, where a package is missing."""
+    sizes = ["--reads", str(o.reads), "--sweeps", str(o.sweeps), "--repeats", str(o.repeats)]
+    command = [sys.executable, __file__, "--cell", problem, engine, *sizes]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+    print(f"left out: {engine} on {problem} ({reason})")
+    return None
+
+
 def main(o: Options) -> None:
     """Time all cells, print the ratios, draw them."""
+    if o.cell is not None:
+        print(json.dumps(cell(*o.cell, o.reads, o.sweeps, o.repeats)))
+        return
     o.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    spawn = multiprocessing.get_context("spawn")
-    for problem in tqdm(o.problems, unit="problem"):
-        for engine in o.engines:
-            with spawn.Pool(1) as pool:
-                try:
-                    rows.append(pool.apply(cell, (problem, engine, o.reads, o.sweeps, o.repeats)))
-                except ImportError as error:
-                    print(f"left out: {engine} on {problem} ({error})")
+    cells = [(problem, engine) for problem in o.problems for engine in o.engines]
+    rows = [row for pair in tqdm(cells, unit="cell") if (row := isolated(*pair, o)) is not None]
     peer = {row["problem"]: row["seconds"] for row in rows if row["engine"] == "dwave Metropolis"}
     for row in rows:
         row["times_dwave"] = peer[row["problem"]] / row["seconds"] if row["problem"] in peer else None
@@ -172,7 +184,7 @@ def picture(rows: list[dict[str, Any]], o: Options) -> None:
             axis.text(x, row["updates_per_ns"], f"{row['times_dwave']:.0f}×", ha="center", va="bottom", fontsize=8)
     axis.set_xticks(range(len(problems)), problems)
     axis.set(yscale="log", ylabel="spin updates per ns, whole call", title=f"{o.reads} reads × {o.sweeps} sweeps")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours.get(engine, "gray")) for engine in engines]
+    handles = [Rectangle((0, 0), 1, 1, color=colours.get(engine, "gray")) for engine in engines]
     axis.legend(handles, engines, frameon=False, ncol=len(engines), loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axis.grid(axis="y", alpha=0.3)
     figure.tight_layout()

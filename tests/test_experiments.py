@@ -42,6 +42,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"exact", "persistent", "fresh", "data"},
         "likelihood.png",
     ),
+    "bench_engine": (
+        {"problems": ("3d-3",), "engines": ("qsample", "dwave Metropolis"), "reads": 4, "sweeps": 3, "repeats": 1},
+        "results.json",
+        {"about", "results"},
+        "engine.png",
+    ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         "results.json",
