@@ -14,7 +14,7 @@ static inline std::uint64_t mix(std::uint64_t z) {
 
 // Of one replica of the problem with this seed, and of one visit to a spin.
 static inline std::uint64_t lane_key(std::uint64_t seed, std::uint32_t replica) {
-    return mix(mix(seed + 0x9E3779B97F4A7C15u) + (replica + 1) * 0xD1B54A32D192ED03u);
+    return mix(mix(seed + 0x9E3779B97F4A7C15u) + (replica + std::uint64_t{1}) * 0xD1B54A32D192ED03u);
 }
 static inline std::uint64_t visit_key(std::uint32_t sweep, std::uint32_t spin) {
     return mix((std::uint64_t{sweep} << 32 | spin) + 0x9E3779B97F4A7C15u);

@@ -1,0 +1,128 @@
+"""The native sweep once more, one spin at a time in NumPy: the same numbers, the same roundings, nothing shared."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from qsample import Ising
+
+LOW = np.uint64(2**32 - 1)
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def _u64(x) -> np.ndarray:
+    return np.asarray(x, dtype=np.uint64)
+
+
+def mix(z) -> np.ndarray:
+    """The finaliser of SplitMix64."""
+    with np.errstate(over="ignore"):
+        z = _u64(z)
+        z = (z ^ (z >> _u64(30))) * _u64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> _u64(27))) * _u64(0x94D049BB133111EB)
+        return z ^ (z >> _u64(31))
+
+
+def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
+    """32 random bits by replica and (pass, spin), which broadcast."""
+    with np.errstate(over="ignore"):
+        lane = mix(mix(_u64(seed) + _u64(GOLDEN)) + (_u64(replicas) + _u64(1)) * _u64(0xD1B54A32D192ED03))
+        visit = mix((_u64(passes) << _u64(32) | _u64(spins)) + _u64(GOLDEN))
+        x = ((lane & LOW) + (visit & LOW)) & LOW
+        x = ((x ^ (x >> _u64(16))) * _u64(0x7FEB352D)) & LOW
+        x = ((x ^ (x >> _u64(15))) + ((lane ^ visit) >> _u64(32))) & LOW
+        x = ((x ^ (x >> _u64(16))) * _u64(0x846CA68B)) & LOW
+        x = ((x ^ (x >> _u64(13))) * _u64(0xC2B2AE35)) & LOW
+        return (x ^ (x >> _u64(16))).astype(np.uint32)
+
+
+def uniform(bits: np.ndarray) -> np.ndarray:
+    return ((bits >> np.uint32(8)) | np.uint32(1)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def multiply_add(a, b, c, fused: bool) -> np.ndarray:
+    """In one rounding (but for ties that doubles cannot see), or two."""
+    a, b, c = (np.asarray(x, dtype=np.float64 if fused else np.float32) for x in (a, b, c))
+    return (a * b + c).astype(np.float32)
+
+
+def exponential(x: np.ndarray, fused: bool) -> np.ndarray:
+    x = x.clip(np.float32(-87), np.float32(87))
+    t = x * np.float32(1.44269504)
+    shifted = t + np.float32(12582912)
+    r = t - (shifted - np.float32(12582912))
+    p = np.full_like(r, 1.5403530e-4)
+    for c in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
+        p = multiply_add(p, r, np.float32(c), fused)
+    with np.errstate(over="ignore"):
+        return (p.view(np.uint32) + (shifted.view(np.uint32) << np.uint32(23))).view(np.float32)
+
+
+def slow_sweep(
+    problem: Ising,
+    num: int,
+    betas: np.ndarray,
+    seed: int,
+    spins: torch.Tensor | None = None,
+    first_replica: int = 0,
+    first_sweep: int = 0,
+    rule: str = "gibbs",
+    palindromic: bool = False,
+    isa: str = "plain",
+) -> np.ndarray:
+    """`compiled.sweep` of one problem; betas [S] or [S, R]; int8 [R, n]."""
+    fused = isa != "plain"
+    graph, h, J = problem.graph, problem.h.float().numpy(), problem.J.float().numpy()
+    n, replicas = graph.num_spins, first_replica + np.arange(num)
+    order = [i for c in graph.colours for i in sorted(c.tolist(), key=lambda i: (-int(graph.degree[i]), i))]
+    near: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+    for e, (i, j) in enumerate(graph.pairs.T.tolist()):
+        near[i].append((j, e))
+        near[j].append((i, e))
+    up = np.empty((num, n), dtype=bool)
+    for i in range(n):
+        first = uniform(random_bits(seed, replicas, 2**32 - 1, i)) < np.float32(0.5)
+        up[:, i] = first if spins is None else spins[:, i].numpy() > 0
+    two = np.float32(2)
+    for k, beta in enumerate(betas):
+        beta = np.broadcast_to(np.asarray(beta, dtype=np.float32), num)
+        visits = [(2 * (first_sweep + k), i) for i in order]
+        visits += [(2 * (first_sweep + k) + 1, i) for i in reversed(order) if palindromic]
+        for number, i in visits:
+            total = np.float32(0)
+            for _, e in sorted(near[i]):
+                total += J[e]
+            f = np.full(num, h[i] - total, dtype=np.float32)
+            for j, e in sorted(near[i]):
+                f += np.where(up[:, j], two * J[e], np.float32(0))
+            x, u = (beta + beta) * f, uniform(random_bits(seed, replicas, number, i))
+            if rule == "gibbs":
+                up[:, i] = multiply_add(u, exponential(x, fused), u, fused) < 1
+            else:
+                up[:, i] ^= u < exponential(np.where(up[:, i], x, -x), fused)
+    return (2 * up.astype(np.int8) - 1).astype(np.int8)
+
+
+def onsager(beta: float, size: int) -> float:
+    """Mean energy of a ferromagnet on a size x size torus, J = -1: Kaufman's exact sum, Phys. Rev. 76, 1232 (1949)."""
+    K = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
+    m = n = size
+
+    def gamma(r: int) -> torch.Tensor:
+        if r == 0:
+            return 2 * K + torch.log(torch.tanh(K))
+        cosh = torch.cosh(2 * K) / torch.tanh(2 * K) - np.cos(np.pi * r / n)
+        return torch.acosh(cosh)
+
+    odd, even = ([gamma(r) * (m / 2) for r in range(k, 2 * n, 2)] for k in (1, 0))
+
+    def log_product(terms: Sequence[torch.Tensor], sign: int) -> torch.Tensor:
+        """log prod |2 cosh x| or |2 sinh x|; in the disordered phase gamma_0 < 0."""
+        return torch.stack([x.abs() + torch.log1p(sign * torch.exp(-2 * x.abs())) for x in terms]).sum()
+
+    logs = torch.stack([log_product(odd, 1), log_product(odd, -1), log_product(even, 1), log_product(even, -1)])
+    signs = torch.tensor([1.0, 1.0, 1.0, float(gamma(0).detach().sign())], dtype=torch.float64)
+    top = logs.max().detach()
+    log_z = m * n / 2 * torch.log(2 * torch.sinh(2 * K)) + torch.log((signs * (logs - top).exp()).sum()) + top
+    return -float(torch.autograd.grad(log_z, K)[0])
