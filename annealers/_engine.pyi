@@ -27,6 +27,7 @@ def sweep(
     start: np.ndarray,
     near: np.ndarray,
     edge: np.ndarray,
+    colour: np.ndarray,
     h: np.ndarray,
     J: np.ndarray,
     beta: np.ndarray,
@@ -51,6 +52,7 @@ def sweep(
         start: int32 [n + 1], where the neighbours of each spin begin.
         near: int32 [2 k], neighbours, renumbered.
         edge: int32 [2 k], their edges.
+        colour: int32 [C + 1], where each group of mutually uncoupled spins begins in the order of a sweep.
         h: float32 [P, n].
         J: float32 [1 or P, k].
         beta: float32 [S, 1 or P R].

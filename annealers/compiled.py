@@ -22,6 +22,7 @@ class Structure(NamedTuple):
     start: np.ndarray  # [n + 1]
     near: np.ndarray  # [2 k] renumbered neighbours, in the graph's order
     edge: np.ndarray  # [2 k] their edges
+    colour: np.ndarray  # [C + 1] where each colour begins
 
 
 def structure(graph: Graph) -> Structure:
@@ -35,7 +36,8 @@ def structure(graph: Graph) -> Structure:
         first = torch.zeros(len(order) + 1, dtype=torch.int64)
         first[1:] = degree.cumsum(0)
         at = torch.arange(int(first[-1])) + (start[order] - first[:-1]).repeat_interleave(degree)
-        parts = (order, place, first, place[neighbour[at]], edge[at])
+        ends = torch.tensor([0, *map(len, colours)]).cumsum(0)
+        parts = (order, place, first, place[neighbour[at]], edge[at], ends)
         return Structure(*(np.ascontiguousarray(part.numpy().astype(np.int32)) for part in parts))
 
     return graph.cached("structure", make)

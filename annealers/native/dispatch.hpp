@@ -22,19 +22,25 @@ inline std::vector<const Kernel *> kernels() {
     return found;
 }
 
+constexpr int few = 8;
+
 struct Piece {
     Job job;
     std::int64_t first;
     int count;
+    Run run;
 };
 
 // A block is 64 lanes, or 32 where 64 would leave threads idle. Problems with many replicas are taken one by one, so
 // that their fields are shared by the block; so are large problems with a J each, whose couplings by lane would not
-// fit a cache. Other batches fill blocks across problems.
-inline std::vector<Piece> cut(const Job &job, int threads, int &width) {
-    const bool apart = job.problems > 1 && (job.replicas >= 32 || (job.J_stride && job.J_stride > 8192));
+// fit a cache, and problems of so few replicas in all that lanes would idle. Other batches fill blocks across problems.
+// Up to 8 replicas of one problem take the colours' spins as lanes, unless colours are so small that those idle too.
+inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel) {
+    const bool wide = job.n >= 8 * std::int64_t{job.colours};
+    const bool apart = job.problems > 1 && (job.replicas >= 32 || (job.J_stride && job.J_stride > 8192) ||
+                                            (wide && job.lanes() <= few));
     const std::int64_t rows = apart ? job.replicas : job.lanes(), parts = apart ? job.problems : 1;
-    width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
+    const int width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
     std::vector<Piece> pieces;
     for (std::int64_t p = 0; p < parts; ++p) {
         Job one = job;
@@ -46,8 +52,11 @@ inline std::vector<Piece> cut(const Job &job, int threads, int &width) {
         } else if (job.problems == 1) {
             one.J_stride = 0;
         }
-        for (std::int64_t first = 0; first < rows; first += width)
-            pieces.push_back({one, first, static_cast<int>(std::min<std::int64_t>(width, rows - first))});
+        for (std::int64_t first = 0; first < rows; first += width) {
+            const int count = static_cast<int>(std::min<std::int64_t>(width, rows - first));
+            const Run lanes = width == 64 ? kernel.lanes64 : kernel.lanes32;
+            pieces.push_back({one, first, count, one.problems == 1 && wide && count <= few ? kernel.few : lanes});
+        }
     }
     return pieces;
 }
@@ -57,10 +66,8 @@ inline std::vector<Piece> cut(const Job &job, int threads, int &width) {
 inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
     std::atomic<bool> stop{false};
     job.stop = &stop;
-    int width = 64;
-    const std::vector<Piece> pieces = cut(job, threads, width);
-    const Run work = width == 64 ? kernel.lanes64 : kernel.lanes32;
-    const auto piece = [&](std::size_t k) { return work(pieces[k].job, pieces[k].first, pieces[k].count); };
+    const std::vector<Piece> pieces = cut(job, threads, kernel);
+    const auto piece = [&](std::size_t k) { return pieces[k].run(pieces[k].job, pieces[k].first, pieces[k].count); };
     const double updates = static_cast<double>(job.lanes()) * (job.n + job.start[job.n] / 8.0) * job.sweeps;
     return team::share(pieces.size(), threads, updates, job.sweeps, stop, alive, piece);
 }

@@ -14,6 +14,8 @@ struct Job {
     int n, problems, replicas, sweeps;
     const std::int32_t *order, *place;      // the caller's number of each renumbered spin, and the inverse
     const std::int32_t *start, *near, *edge;
+    const std::int32_t *colour;             // [colours + 1]: where each colour begins among the renumbered spins
+    int colours;
     const float *h;                         // [P, n], the caller's order
     const float *J;                         // [P or 1, k]
     std::int64_t J_stride;                  // k, or 0 where J is shared
@@ -38,7 +40,7 @@ using Run = int (*)(const Job &, std::int64_t first, int count);
 
 struct Kernel {
     const char *name;
-    Run lanes64, lanes32;
+    Run lanes64, lanes32, few;  // few: one problem, at most 8 lanes
 };
 
 extern const Kernel plain, avx2, avx512;

@@ -25,9 +25,10 @@ void expect(bool good, const char *what) {
 
 // See annealers/_engine.pyi for the arguments.
 int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done,
-          In<std::int32_t, 1> order, In<std::int32_t, 1> place, In<std::int32_t, 1> start, In<std::int32_t, 1> near, In<std::int32_t, 1> edge, In<float, 2> h, In<float, 2> J,
-          In<float, 2> beta, In<std::int64_t, 1> seed, std::int64_t first_replica, std::int64_t first_sweep,
-          bool metropolis, bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
+          In<std::int32_t, 1> order, In<std::int32_t, 1> place, In<std::int32_t, 1> start, In<std::int32_t, 1> near,
+          In<std::int32_t, 1> edge, In<std::int32_t, 1> colour, In<float, 2> h, In<float, 2> J, In<float, 2> beta,
+          In<std::int64_t, 1> seed, std::int64_t first_replica, std::int64_t first_sweep, bool metropolis,
+          bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
     const auto n = static_cast<std::int64_t>(h.shape(1)), problems = static_cast<std::int64_t>(h.shape(0));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0));
     expect(problems > 0 && lanes % problems == 0, "expected the rows of spins to be a multiple of those of h");
@@ -36,7 +37,8 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
            "expected one energy and one number of sweeps a row of spins");
     expect(static_cast<std::int64_t>(seed.shape(0)) == problems, "expected one seed a problem");
     expect(static_cast<std::int64_t>(order.shape(0)) == n && place.shape(0) == order.shape(0) &&
-               static_cast<std::int64_t>(start.shape(0)) == n + 1 && near.shape(0) == edge.shape(0) &&
+               static_cast<std::int64_t>(start.shape(0)) == n + 1 && near.shape(0) == edge.shape(0) && colour.shape(0) > 0 &&
+               colour.data()[colour.shape(0) - 1] == n &&
                static_cast<std::size_t>(start.data()[n]) == near.shape(0),
            "expected the structure of a graph of n spins");
     expect(J.shape(0) == 1 || static_cast<std::int64_t>(J.shape(0)) == problems, "expected J [1 or P, k]");
@@ -54,6 +56,7 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     job.replicas = static_cast<int>(lanes / problems), job.sweeps = static_cast<int>(beta.shape(0));
     job.order = order.data(), job.place = place.data();
     job.start = start.data(), job.near = near.data(), job.edge = edge.data();
+    job.colour = colour.data(), job.colours = static_cast<int>(colour.shape(0)) - 1;
     job.h = h.data(), job.J = J.data(), job.J_stride = J.shape(0) > 1 ? k : 0;
     job.beta = beta.data(), job.beta_stride = beta.shape(1) > 1 ? lanes : 0;
     job.rule = metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath;
@@ -97,7 +100,7 @@ void random_bits(Array<std::uint32_t, 3> out, std::uint64_t seed, std::uint32_t 
 void bind_sparse(nb::module_ &m) {
     m.def("sweep", &sweep, nb::arg("spins").noconvert(), nb::arg("energy").noconvert(),
           nb::arg("done").noconvert(), nb::arg("order"), nb::arg("place"), nb::arg("start"), nb::arg("near"),
-          nb::arg("edge"), nb::arg("h"), nb::arg("J"), nb::arg("beta"), nb::arg("seed"),
+          nb::arg("edge"), nb::arg("colour"), nb::arg("h"), nb::arg("J"), nb::arg("beta"), nb::arg("seed"),
           nb::arg("first_replica"), nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"),
           nb::arg("random_start"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
           "Sweeps of a batch of sparse problems, in place; the fewest sweeps that any row did.");
