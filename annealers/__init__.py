@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from qsample.annealers.exact import Exact as Exact
     from qsample.annealers.gibbs import Gibbs as Gibbs
     from qsample.annealers.gibbs import SimulatedAnnealing as SimulatedAnnealing
+    from qsample.annealers.importance import AnnealedImportance as AnnealedImportance
     from qsample.annealers.ocean import AsDimod as AsDimod
     from qsample.annealers.ocean import DimodAnnealer as DimodAnnealer
     from qsample.annealers.ocean import Neal as Neal
+    from qsample.annealers.population import PopulationAnnealing as PopulationAnnealing
     from qsample.annealers.tempering import ParallelTempering as ParallelTempering
 
 _HOME = {
+    "AnnealedImportance": "importance",
     "AsDimod": "ocean",
     "Corrected": "corrected",
     "DimodAnnealer": "ocean",
@@ -23,6 +26,7 @@ _HOME = {
     "Gibbs": "gibbs",
     "Neal": "ocean",
     "ParallelTempering": "tempering",
+    "PopulationAnnealing": "population",
     "SimulatedAnnealing": "gibbs",
 }
 __all__ = sorted(_HOME)

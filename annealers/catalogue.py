@@ -49,6 +49,18 @@ def _tempering(sweeps: int) -> Sampler:
     return ParallelTempering(sweeps=max(1, sweeps // 8), betas=8)
 
 
+def _population(sweeps: int) -> Sampler:
+    from qsample.annealers.population import PopulationAnnealing
+
+    return PopulationAnnealing(sweeps=max(1, sweeps // 10))
+
+
+def _importance(sweeps: int) -> Sampler:
+    from qsample.annealers.importance import AnnealedImportance
+
+    return AnnealedImportance(sweeps=sweeps)
+
+
 def _neal(sweeps: int) -> Sampler:
     from qsample.annealers.ocean import Neal
 
@@ -69,6 +81,12 @@ CATALOGUE = {
     "gibbs": Entry(_gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains"),
     "parallel-tempering": Entry(
         _tempering, Exactness.ASYMPTOTIC, "torch", "8 temperatures that swap, and share the sweeps; continues chains"
+    ),
+    "population-annealing": Entry(
+        _population, Exactness.ASYMPTOTIC, "torch", "replicas cooled and resampled together; weighted reads, log Z"
+    ),
+    "annealed-importance": Entry(
+        _importance, Exactness.ASYMPTOTIC, "torch", "annealing with importance weights; weighted reads, log Z"
     ),
     "simulated-annealing": Entry(_annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1"),
     "neal": Entry(_neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings"),

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from qsample.annealers import compiled
-from qsample.annealers.heat_bath import Kernel, kernel_for
+from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
 from qsample.ising import Ising
+from qsample.sampler import mix
 
 
 class Replicas:
-    """R replicas of each of P problems: spins `[P, R, n]` int8, on the native kernel or the torch kernels.
+    """R replicas of each of P problems: spins `[P, R, n]` int8, on the native kernels or those of torch.
 
-    Sparse problems on a CPU go through `compiled`, where replica r of a problem draws from numbers of its own; all
-    others through the kernels of `heat_bath`. Either way the draws of a problem are a function of its seed alone.
+    `heat_bath.native_for` decides which. Replica r of a problem draws from numbers of its own, and the draws of a
+    problem are a function of its seed alone.
     """
 
     def __init__(self, problem: Ising, num: int, seeds: Sequence[int], spins: Tensor | None = None) -> None:
         self._problem, self.num, self._seeds = problem, num, seeds
-        self._native = problem.graph.kind == "sparse" and problem.device.type == "cpu"
+        self._native = native_for(problem)
         self._streams = Streams(seeds, problem.device)
         self._kernel: Kernel | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
@@ -43,22 +44,33 @@ class Replicas:
     def energy(self) -> Tensor:
         """E of each replica under the present problem, `[P, R]` float64 on the CPU, without a sweep."""
         if self._energy is None:
-            self._energy = self.energy_under(self._problem)
+            none, native = torch.empty(0), self._native  # of the same rounding with and without a sweep before
+            if native is None:
+                self._energy = self.energy_under(self._problem)
+            else:
+                self._energy = native(self._problem, self.num, none, self._seeds, spins=self._spins).energy
         return self._energy
 
     def energy_under(self, problem: Ising) -> Tensor:
-        """E of each replica under any problem on the same graph, `[P, R]` float64 on the CPU."""
-        if self._native:
-            return compiled.sweep(problem, self.num, torch.empty(0), self._seeds, spins=self.spins).energy
+        """E of each replica under any problem on the same graph, `[P, R]` float64 on the CPU.
+
+        The native kernels take couplings in single precision; a problem in double is not theirs here.
+        """
+        if self._native is not None and problem.dtype == torch.float32:
+            return self._native(problem, self.num, torch.empty(0), self._seeds, spins=self.spins).energy
         spins = self.spins.reshape(*problem.batch_shape, *self.spins.shape[1:])
         return problem.energy(spins).double().reshape(len(self._seeds), self.num).cpu()
 
     def sweep(self, betas: Tensor) -> None:
         """One sweep at each of `betas`: `[S]`, or `[S, P, R]` with one a replica."""
-        if self._native:
+        if self._native is compiled.sweep:
             swept = compiled.sweep(
                 self._problem, self.num, betas, self._seeds, spins=self._spins, first_sweep=self._sweeps
             )
+            self._spins, self._energy = swept.spins, swept.energy
+        elif self._native is not None:  # which numbers the sweeps of a call from 0: a seed for each call
+            seeds = [mix(mix(seed, 3), self._sweeps) for seed in self._seeds]
+            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins)
             self._spins, self._energy = swept.spins, swept.energy
         else:
             if self._kernel is None:
@@ -88,6 +100,12 @@ def log_mean_exp(x: Tensor) -> Tensor:
     """Log of the mean of exp(x) over the last dimension, by `ordered_sum`."""
     top = x.amax(-1, keepdim=True)
     return (ordered_sum((x - top).exp()) / x.shape[-1]).log() + top[..., 0]
+
+
+def relative_error(x: Tensor) -> Tensor:
+    """The standard error of the mean of independent exp(x), over that mean; last dimension, by `ordered_sum`."""
+    ratio = (x - log_mean_exp(x)[..., None]).exp()
+    return (ordered_sum((ratio - 1).square()) / ((x.shape[-1] - 1) * x.shape[-1])).sqrt()
 
 
 def effective_fraction(x: Tensor) -> Tensor:

@@ -22,8 +22,11 @@ def states(n: int, start: int = 0, stop: int | None = None) -> Tensor:
 
 
 def log_2cosh(x: Tensor) -> Tensor:
-    """log(2 cosh x), without overflow: what a free spin in field x sums to."""
-    return x.abs() + torch.nn.functional.softplus(-2 * x.abs())
+    """log(2 cosh x), without overflow: what a free spin in field x sums to.
+
+    (torch's softplus rounds a number by its place in the tensor.)
+    """
+    return x.abs() + (-2 * x.abs()).exp().log1p()
 
 
 def small_side(problem: Ising) -> int | None:

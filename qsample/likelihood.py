@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor
 from qsample import enumerate as enumeration
 from qsample.annealers import treewidth
 from qsample.annealers.exact import Exact
-from qsample.annealers.gibbs import Gibbs
+from qsample.annealers.importance import AnnealedImportance
 from qsample.ising import Ising
-from qsample.sampler import draw_seeds, mix
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -39,8 +37,8 @@ def log_partition(
     Args:
         problem: one problem or, for the exact method, a batch.
         method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24, or goes by tree
-            decomposition where a sparse graph is narrow enough; "ais" is annealed importance sampling; "auto" is
-            exact where it can be.
+            decomposition where a sparse graph is narrow enough; "ais" is annealed importance sampling, as in
+            `AnnealedImportance`; "auto" is exact where it can be.
         steps: temperatures of the annealing run.
         chains: independent runs.
         base: fields `[n]` of the independent spins the run starts from; by default the problem's own fields.
@@ -64,45 +62,11 @@ def log_partition(
         return Estimate(float(value), 0.0) if value.dim() == 0 else Estimate(value, torch.zeros_like(value))
     if problem.batch_shape:
         raise ValueError(f"ais takes one problem at a time; got a batch {list(problem.batch_shape)}")
-    return _ais(problem, steps, chains, problem.h if base is None else base.to(problem.h), generator)
-
-
-def _ais(problem: Ising, steps: int, chains: int, base: Tensor, generator: torch.Generator | None) -> Estimate:
-    r"""Annealed importance sampling: $\log w = \sum_t E_{t-1}(s_{t-1}) - E_t(s_{t-1})$ (Neal, Stat. Comput. 11, 2001).
-
-    $E_t$ is $E$ with fields (1 - b) base + b h, couplings b J and offset b offset, b = t/steps; one sweep a step.
-    A bipartite problem is weighted by its left side's marginal, which has the smaller variance (Salakhutdinov and
-    Murray, ICML 2008).
-    """
     if steps < 1 or chains < 2:
         raise ValueError(f"expected steps >= 1 and chains >= 2; got {steps} and {chains}")
-
-    def at(b: float) -> Ising:
-        h = (1 - b) * base + b * problem.h
-        return Ising(problem.graph, h, problem.J * b, problem.offset * b)
-
-    def log_weight(law: Ising, spins: Tensor) -> Tensor:
-        if problem.graph.kind != "bipartite":
-            return -law.energy(spins)
-        left = spins[..., : problem.graph.sizes[0]]
-        return enumeration.side_log_weights(law, 0, left)
-
-    seed = draw_seeds(generator, ())[0]
-    gibbs, law = Gibbs(sweeps=1), at(0.0)
-    state = gibbs.sample(law, chains, generator=torch.Generator().manual_seed(mix(seed, 0)))
-    total = torch.zeros(chains, dtype=problem.dtype, device=problem.device)
-    for t in range(1, steps + 1):
-        following = at(t / steps)
-        total += log_weight(following, state.spins) - log_weight(law, state.spins)
-        law = following
-        if t < steps:
-            state = gibbs.sample(law, chains, initial=state, generator=torch.Generator().manual_seed(mix(seed, t)))
-    start = float(enumeration.log_2cosh(base).sum())
-    reads = Samples(state.spins, total, total)
-    ess = float(reads.ess())
-    relative = (chains * reads.weight).std() / math.sqrt(chains)
-    note = "" if ess >= 10 else f"only {ess:.1f} effective runs: raise steps"
-    return Estimate(start + float(total.logsumexp(0)) - math.log(chains), float(relative), ess, note)
+    found = AnnealedImportance(steps, base=base).sample(problem, chains, generator=generator).info
+    value, stderr, ess = (float(found[name]) for name in ("log_partition", "log_partition_stderr", "ess"))
+    return Estimate(value, stderr, ess, found["note"].replace("sweeps", "steps"))
 
 
 @torch.no_grad()

@@ -7,7 +7,17 @@ import torch
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 
 from qsample import Ising, Samples
-from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, ParallelTempering, SimulatedAnnealing
+from qsample.annealers import (
+    AnnealedImportance,
+    Corrected,
+    DimodAnnealer,
+    Exact,
+    Gibbs,
+    Neal,
+    ParallelTempering,
+    PopulationAnnealing,
+    SimulatedAnnealing,
+)
 from qsample.annealers.catalogue import CATALOGUE, named
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
 from qsample.testing.contract import reference_cases
@@ -27,6 +37,8 @@ RIGHT = {
     "SimulatedAnnealing": lambda: SimulatedAnnealing(schedule=SLOW),
     "SimulatedAnnealing, metropolis": lambda: SimulatedAnnealing(schedule=SLOW, rule="metropolis"),
     "ParallelTempering": lambda: ParallelTempering(40, 3),
+    "PopulationAnnealing": lambda: PopulationAnnealing(20),
+    "AnnealedImportance": lambda: AnnealedImportance(60),
     "Neal": lambda: Neal(schedule=SLOW),
     "Neal, metropolis": lambda: Neal(schedule=SLOW, rule="metropolis"),
     "DimodAnnealer": lambda: DimodAnnealer(SimulatedAnnealingSampler(), **DWAVE),

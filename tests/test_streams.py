@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, ParallelTempering, SimulatedAnnealing
+from qsample.annealers import (
+    AnnealedImportance,
+    Corrected,
+    DimodAnnealer,
+    Exact,
+    Gibbs,
+    Neal,
+    ParallelTempering,
+    PopulationAnnealing,
+    SimulatedAnnealing,
+)
 from qsample.sampler import mix
 
 GRAPHS = {
@@ -23,6 +33,8 @@ SAMPLERS = {
     "annealing": SimulatedAnnealing(sweeps=5),
     "annealing metropolis": SimulatedAnnealing(sweeps=5, rule="metropolis"),
     "tempering": ParallelTempering(sweeps=6, betas=4),
+    "population": PopulationAnnealing(sweeps=1, population=64),
+    "importance": AnnealedImportance(sweeps=3),
     "neal": Neal(sweeps=5),
     "neal metropolis": Neal(sweeps=5, rule="metropolis"),
     "corrected": Corrected(SimulatedAnnealing(sweeps=3), Gibbs(sweeps=2)),
