@@ -32,7 +32,14 @@ inline std::uint64_t gather(const std::int8_t *spin, int count) {
 }
 
 inline void spread(std::uint64_t bits, std::int8_t *spin, int count) {
-    for (int i = 0; i < count; ++i) spin[i] = static_cast<std::int8_t>(static_cast<int>(bits >> i & 1) * 2 - 1);
+    int i = 0;
+    for (; i + 8 <= count; i += 8) {
+        std::uint64_t eight = (bits >> i & 255) * 0x0101010101010101u & 0x8040201008040201u;  // byte k holds bit k
+        eight = (eight + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;  // 1 where it is set
+        eight = ~(eight * 0xFE);
+        std::memcpy(spin + i, &eight, 8);
+    }
+    for (; i < count; ++i) spin[i] = static_cast<std::int8_t>(static_cast<int>(bits >> i & 1) * 2 - 1);
 }
 
 }  // namespace

@@ -34,14 +34,21 @@ struct Block {
             const auto replica = static_cast<std::uint32_t>(lane(l) % job.replicas);
             const std::uint64_t key = counter::lane_key(job.seed[problem], job.first_replica + replica);
             low[l] = static_cast<std::uint32_t>(key), high[l] = static_cast<std::uint32_t>(key >> 32);
-            if (l && !own_h && !own_J) continue;
-            const float *theirs = job.h + problem * n, *J = job.J + problem * job.J_stride;
-            if (l == 0 || own_J)
-                for (std::int64_t e = 0; e < ends; ++e) J2[e * K + l] = 2 * J[job.edge[e]];
-            for (std::int64_t i = 0; i < n; ++i) {
-                float sum = 0;
-                for (int e = job.start[i]; e < job.start[i + 1]; ++e) sum += J[job.edge[e]];
-                h[i * H + l] = theirs[job.order[i]];
+        }
+        for (std::int64_t i = 0; i < n; ++i) {
+            float sum = 0;
+            for (int l = 0; l < H; ++l) {
+                const std::int64_t problem = lane(l) / job.replicas;
+                if (l == 0 || own_J) {
+                    const float *J = job.J + problem * job.J_stride;
+                    sum = 0;
+                    for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+                        const float now = J[job.edge[e]];
+                        sum += now;
+                        J2[e * K + l] = 2 * now;
+                    }
+                }
+                h[i * H + l] = job.h[problem * n + job.order[i]];
                 base[i * H + l] = h[i * H + l] - sum;
             }
         }
