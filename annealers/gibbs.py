@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.heat_bath import Precision, Rule, Scan, run
+from qsample.annealers.replicas import Replicas
+from qsample.annealers.schedules import equal_lengths
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
 
-Schedule = Literal["geometric", "linear"]
+Schedule = Literal["geometric", "linear", "adaptive"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class SimulatedAnnealing:
     Args:
         sweeps: sweeps of a named schedule.
         beta_range: first and last beta; the last is 1 for Boltzmann samples, larger for an optimiser.
-        schedule: "geometric", "linear", or the betas themselves (a tensor or sequence; `sweeps` and `beta_range`
+        schedule: "geometric", "linear", "adaptive" (for each problem, equal steps of thermodynamic length, measured
+            by a pilot run: see `schedules`), or the betas themselves (a tensor or sequence; `sweeps` and `beta_range`
             are then unused).
         rule: "gibbs" (heat bath) or "metropolis" (mixes faster when cold; near-deterministic when hot).
     """
@@ -96,11 +99,15 @@ class SimulatedAnnealing:
     def __post_init__(self) -> None:
         _positive("sweeps", self.sweeps)
         _choice("rule", self.rule, Rule)
-        _finite_betas(self.betas)
+        _finite_betas(self.beta_range if self._adaptive else self.betas)
+
+    @property
+    def _adaptive(self) -> bool:
+        return isinstance(self.schedule, str) and self.schedule == "adaptive"
 
     @property
     def betas(self) -> list[float]:
-        """The inverse temperature of each sweep."""
+        """The inverse temperature of each sweep; an adaptive schedule's are in `info["betas"]` `[*B, sweeps]`."""
         return schedule(self.schedule, self.sweeps, self.beta_range)
 
     def sample(
@@ -108,10 +115,22 @@ class SimulatedAnnealing:
     ) -> Samples:
         """See `Sampler.sample`; `initial` is refused, because annealing starts hot and would forget it."""
         problem = check_request(self, problem, num, initial)
-        seeds, betas = draw_seeds(generator, problem.batch_shape), self.betas
+        seeds = draw_seeds(generator, problem.batch_shape)
+        if self._adaptive:
+            return self._adapted(problem, num, seeds)
+        betas = self.betas
         spins, energy = run(problem, num, betas, initial=None, seeds=seeds, rule=self.rule)
         info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1])}
         return Samples(spins, energy, exactness=Exactness.HEURISTIC, info=info)
+
+    def _adapted(self, problem: Ising, num: int, seeds: Sequence[int]) -> Samples:
+        betas, batch = equal_lengths(problem, self.beta_range, self.sweeps, seeds), problem.batch_shape
+        replicas = Replicas(problem, num, seeds, rule=self.rule)
+        for some in betas[..., None].split(32):
+            replicas.sweep(some.expand(-1, -1, num))
+        spins = replicas.spins.reshape(*batch, num, problem.num_spins)
+        info = {"sweeps": self.sweeps, "beta_range": self.beta_range, "betas": betas.T.reshape(*batch, self.sweeps)}
+        return Samples(spins, problem.energy(spins), exactness=Exactness.HEURISTIC, info=info)
 
 
 def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]) -> list[float]:
@@ -122,6 +141,8 @@ def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range:
     if name == "geometric" and not 0 < min(beta_range):
         raise ValueError(f"a geometric schedule needs beta_range > 0; got {beta_range}: use schedule='linear'")
     _choice("schedule", name, Schedule)
+    if name == "adaptive":
+        raise ValueError("an adaptive schedule depends on the problem: info['betas'] of its samples holds it")
     t = torch.linspace(0, 1, sweeps, dtype=torch.float64)
     betas = first * (last / first) ** t if name == "geometric" else first + (last - first) * t
     return [*betas[:-1].tolist(), last]

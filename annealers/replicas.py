@@ -10,6 +10,7 @@ from torch import Tensor
 from qsample.annealers import compiled
 from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
+from qsample.annealers.update import Rule
 from qsample.ising import Ising
 from qsample.sampler import mix
 
@@ -21,8 +22,11 @@ class Replicas:
     problem are a function of its seed alone.
     """
 
-    def __init__(self, problem: Ising, num: int, seeds: Sequence[int], spins: Tensor | None = None) -> None:
+    def __init__(
+        self, problem: Ising, num: int, seeds: Sequence[int], spins: Tensor | None = None, rule: Rule = "gibbs"
+    ) -> None:
         self._problem, self.num, self._seeds = problem, num, seeds
+        self._rule: Rule = rule
         self._native = native_for(problem)
         self._streams = Streams(seeds, problem.device)
         self._kernel: Kernel | None = None
@@ -65,16 +69,22 @@ class Replicas:
         """One sweep at each of `betas`: `[S]`, or `[S, P, R]` with one a replica."""
         if self._native is compiled.sweep:
             swept = compiled.sweep(
-                self._problem, self.num, betas, self._seeds, spins=self._spins, first_sweep=self._sweeps
+                self._problem,
+                self.num,
+                betas,
+                self._seeds,
+                spins=self._spins,
+                first_sweep=self._sweeps,
+                rule=self._rule,
             )
             self._spins, self._energy = swept.spins, swept.energy
         elif self._native is not None:  # which numbers the sweeps of a call from 0: a seed for each call
             seeds = [mix(mix(seed, 3), self._sweeps) for seed in self._seeds]
-            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins)
+            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins, rule=self._rule)
             self._spins, self._energy = swept.spins, swept.energy
         else:
             if self._kernel is None:
-                self._kernel = kernel_for(self._problem, self._spins, self._streams, "gibbs", "full")
+                self._kernel = kernel_for(self._problem, self._spins, self._streams, self._rule, "full")
             for beta in betas.to(self._spins.device, self._problem.dtype):
                 for group in range(self._kernel.groups):
                     self._kernel.update(group, beta if beta.dim() else float(beta))

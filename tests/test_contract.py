@@ -35,6 +35,7 @@ RIGHT = {
     "Gibbs, palindromic": lambda: Gibbs(40, scan="palindromic"),
     "Gibbs, betas": lambda: Gibbs(betas=SLOW.tolist()),
     "SimulatedAnnealing": lambda: SimulatedAnnealing(schedule=SLOW),
+    "SimulatedAnnealing, adaptive": lambda: SimulatedAnnealing(200, (0.0, 1.0), "adaptive"),
     "SimulatedAnnealing, metropolis": lambda: SimulatedAnnealing(schedule=SLOW, rule="metropolis"),
     "ParallelTempering": lambda: ParallelTempering(40, 3),
     "PopulationAnnealing": lambda: PopulationAnnealing(20),

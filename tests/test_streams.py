@@ -31,6 +31,7 @@ SAMPLERS = {
     "gibbs palindromic": Gibbs(sweeps=3, scan="palindromic"),
     "gibbs schedule": Gibbs(betas=[0.3, 1.0]),
     "annealing": SimulatedAnnealing(sweeps=5),
+    "annealing adaptive": SimulatedAnnealing(sweeps=40, schedule="adaptive"),
     "annealing metropolis": SimulatedAnnealing(sweeps=5, rule="metropolis"),
     "tempering": ParallelTempering(sweeps=6, betas=4),
     "population": PopulationAnnealing(sweeps=1, population=64),
