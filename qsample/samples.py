@@ -124,7 +124,14 @@ class Samples:
             raise ValueError(f"expected reads of one problem [R, n]; got a batch {list(self.spins.shape)}")
         labels = range(self.spins.shape[-1]) if graph is None else graph.labels
         vectors: dict[str, Any] = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
-        info = {"exactness": self.exactness.value, **self.info}
+        info = {"exactness": self.exactness.value, **_plain(self.info)}
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)), dimod.SPIN, self.energy.cpu().numpy(), info=info, **vectors
         )
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as numbers and lists, which a SampleSet can be serialised with."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
