@@ -138,8 +138,8 @@ class Sample:
         model, _ = restore(self.run)
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
-        samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
-        with self.out.open("wb") as file:
+        with self.out.open("wb") as file:  # before the work: it may fail
+            samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
             np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
         beta = effective_beta(problem, samples)
         print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}): {self.out}")

@@ -62,6 +62,9 @@ class Ising:
         for name, value in (("graph", graph), ("h", h), ("J", J), ("offset", offset)):
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
+
     # ---- other ways in ---------------------------------------------------------------------------------------
 
     @staticmethod
@@ -116,8 +119,6 @@ class Ising:
         from qsample.bqm import to_qubo
 
         return to_qubo(self)
-
-    # ---- shape -----------------------------------------------------------------------------------------------
 
     @property
     def num_spins(self) -> int:
