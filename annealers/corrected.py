@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
-from qsample.sampler import Generators, Sampler, check_request
+from qsample.sampler import Generators, Sampler, check_is_sampler, check_request
 from qsample.samples import Exactness, Samples
 
 
@@ -31,6 +31,8 @@ class Corrected:
     warm_start = True
 
     def __post_init__(self) -> None:
+        for one in (self.sampler, self.kernel):
+            check_is_sampler(one)
         if not self.kernel.warm_start:
             raise ValueError(
                 f"{type(self.kernel).__name__} cannot continue chains, so it corrects nothing: use Gibbs(sweeps=...)"

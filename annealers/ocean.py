@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from qsample.annealers.gibbs import Schedule, SimulatedAnnealing, schedule
 from qsample.annealers.update import Rule
 from qsample.ising import Ising
-from qsample.sampler import Generators, Sampler, check_request, draw_seeds, mix
+from qsample.sampler import Generators, Sampler, check_is_sampler, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
 
@@ -34,6 +35,8 @@ class DimodAnnealer:
     reversible = False
 
     def __init__(self, sampler: dimod.Sampler, **kwargs: Any) -> None:
+        if not isinstance(getattr(sampler, "parameters", None), Mapping):  # a class, say, or one of ours
+            raise TypeError(f"expected a dimod sampler, such as TabuSampler(); got {sampler!r}")
         if "num_reads" not in sampler.parameters:
             raise ValueError(f"{type(sampler).__name__} takes no num_reads, so it cannot be asked for a sample size")
         self.sampler, self.kwargs = sampler, kwargs
@@ -118,6 +121,7 @@ class AsDimod(dimod.Sampler):
     """
 
     def __init__(self, sampler: Sampler) -> None:
+        check_is_sampler(sampler)
         self.sampler = sampler
 
     @property

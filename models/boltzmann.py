@@ -61,6 +61,6 @@ class BoltzmannMachine(EnergyModel):
     @torch.no_grad()
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: h = -atanh(mean), mean over the data and one read of each sign."""
-        data = self.check(data).to(self.h)
+        data = self.check_rows(data).to(self.h)
         total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
         self.h[self.visible_index] = -(total / (len(data) + 2)).atanh()

@@ -104,6 +104,8 @@ class EnergyModel(nn.Module, ABC):
 
     def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
         """Joint spins as `(x, hidden)` in the model's coding."""
+        if spins.shape[-1:] != (self.graph.num_spins,):
+            raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
         return self.decode(spins[..., self.visible_index]), self.decode(spins[..., self.hidden_index])
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
@@ -119,7 +121,15 @@ class EnergyModel(nn.Module, ABC):
         """`x` itself, or a ValueError that names what is wrong with it as data of this model."""
         return self._check(x, self.num_visible, "data")
 
+    def check_rows(self, x: Tensor, name: str = "data") -> Tensor:
+        """As `check`, for `[N, n_visible]` with N >= 1."""
+        if isinstance(x, Tensor) and (x.dim() != 2 or len(x) == 0):
+            raise ValueError(f"expected {name} of shape [N, {self.num_visible}] with N >= 1; got {list(x.shape)}")
+        return self._check(x, self.num_visible, name)
+
     def _check(self, x: Tensor, width: int, name: str) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected {name} as a torch tensor; got {type(x).__name__}: use torch.as_tensor")
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
         number = x if x.is_floating_point() else x.float()  # integers wrap: 127 * 127 is 1 in int8, -1 is 255 in uint8

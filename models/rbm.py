@@ -67,6 +67,6 @@ class BernoulliRBM(EnergyModel):
     @torch.no_grad()
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: b = logit of (sum + 1)/(N + 2)."""
-        data = self.check(data).to(self.b)
+        data = self.check_rows(data).to(self.b)
         total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
         self.b.copy_(((total + 1) / (len(data) + 2)).logit())

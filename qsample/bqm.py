@@ -42,6 +42,8 @@ def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
 
 def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype) -> Ising:
     """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4."""
+    if not isinstance(Q, Mapping):
+        raise TypeError(f"expected a QUBO as a dictionary {{(i, j): value}}; got {type(Q).__name__}")
     place: dict[Hashable, int] = {}
     ends = np.array([place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64)
     i, j = ends.reshape(-1, 2).T

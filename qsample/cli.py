@@ -20,7 +20,7 @@ from qsample.diagnostics import diagnose
 from qsample.graph import Graph
 from qsample.likelihood import log_likelihood, pseudo_log_likelihood
 from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
-from qsample.run import strict_json
+from qsample.run import digest, strict_json
 from qsample.temperature import effective_beta
 from qsample.train import Settings, fit
 
@@ -59,7 +59,7 @@ class Train:
         sampler = named(self.sampler, self.sweeps)
         dataset = _dataset(self.data, self.model)
         config = _config(self, dataset)
-        rows, _ = _split(dataset, config)
+        rows = dataset.split(config["test"])[0].x
         model = build(config)
         model.set_visible_bias(rows)
         fit(model, rows, sampler, self.settings, out=self.out, resume=self.resume, config=config)
@@ -72,6 +72,8 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional]
     """folder of the run"""
+    data: str | None = None
+    """where the run's data are now, if their file has moved"""
     method: Literal["auto", "exact", "ais"] = "auto"
     """how log Z is found"""
     sampler: str = "gibbs"
@@ -88,8 +90,10 @@ class Evaluate:
     def __call__(self) -> None:
         """Run it."""
         model, config = restore(self.run)
-        dataset = _dataset(config["data"], config["model"])
-        train, test = _split(dataset, config)
+        dataset = _dataset(self.data or config["data"], config["model"])
+        train, _, test = (part.x for part in dataset.split(config["test"]))
+        if digest(train) != config["digest"]:
+            raise ValueError(f"{dataset.name} does not hold the rows that {self.run} was trained on")
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
         problem = model.ising().detach()
         samples = named(self.sampler, self.sweeps).sample(problem, self.reads, generator=generator)
@@ -112,7 +116,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw visible samples from a trained run into a .npy file, in the data's own coding."""
+    """Draw visible samples from a trained run into a .npy file: 0/1 from an rbm, -1/+1 from the other models."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """folder of the run"""
@@ -134,8 +138,8 @@ class Sample:
         model, _ = restore(self.run)
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
-        samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
-        with self.out.open("wb") as file:
+        with self.out.open("wb") as file:  # before the work: it may fail
+            samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
             np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
         beta = effective_beta(problem, samples)
         print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}): {self.out}")
@@ -169,7 +173,7 @@ def build(config: dict[str, Any]) -> EnergyModel:
 
 
 def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
-    """The model of a run's last checkpoint, and its configuration."""
+    """The model of a run's last checkpoint, and its configuration with the digest of its rows."""
     state = checkpoint.load(run)
     if "model" not in state.get("config", {}):
         raise ValueError(f"{run} holds no run of `qsample train`: its checkpoint does not say how to build the model")
@@ -179,7 +183,7 @@ def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"{run} holds weights of another model than its configuration names: {reason}") from None
-    return model, state["config"]
+    return model, state["config"] | {"digest": state["identity"]["data"]}
 
 
 def _dataset(name: str, kind: Kind) -> Dataset:
@@ -200,11 +204,6 @@ def _config(command: Train, dataset: Dataset) -> dict[str, Any]:
     config = {"data": command.data, "model": command.model, "visible": visible, "hidden": hidden, "test": test}
     config |= {"image_shape": shape, "model_seed": command.settings.seed}
     return config | {"sampler": command.sampler, "sweeps": command.sweeps}
-
-
-def _split(dataset: Dataset, config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    train, _, test = dataset.split(config["test"])
-    return train.x, test.x
 
 
 def _show(name: str, value: Any, stderr: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from qsample.sampler import Sampler
+from qsample.sampler import Sampler, check_is_sampler
 from qsample.samples import Samples
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def cd_loss(
     if samples.spins.dim() != 2:
         raise ValueError(f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}")
     if positive is not None:
+        if positive.spins.shape != (len(data), positive.num, model.num_hidden):
+            wanted = f"[{len(data)}, R, {model.num_hidden}], one problem a row of data"
+            raise ValueError(f"expected positive spins of shape {wanted}; got {list(positive.spins.shape)}")
         energy = model.ising(visible=data).energy(positive.spins)
         bound = (positive.weight.to(energy) * energy).sum(-1)
     elif model.tractable:
@@ -65,8 +68,7 @@ def cd_loss(
 
 
 def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> None:
-    if data.dim() != 2 or len(data) == 0:
-        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    model.check_rows(data)
     if weight is None:
         return
     if weight.shape != data.shape[:1]:
@@ -132,6 +134,8 @@ class ContrastiveDivergence(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        for one in (sampler, *([] if positive_sampler is None else [positive_sampler])):
+            check_is_sampler(one)
         if start not in get_args(Start):
             raise ValueError(f"unknown start {start!r}; expected one of {', '.join(get_args(Start))}")
         if start != "fresh" and not sampler.warm_start:
@@ -141,8 +145,8 @@ class ContrastiveDivergence(nn.Module):
                 f"Corrected({name}(...), Gibbs(...))"
             )
         for name, value in (("num", num), ("positive_num", positive_num)):
-            if value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"expected {name} >= 1; got {value!r}")
         if not 0 < centring_rate <= 1:
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
         self.model, self.sampler, self.start, self.num = model, sampler, start, num
@@ -158,7 +162,7 @@ class ContrastiveDivergence(nn.Module):
     def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch `[N, n_visible]`; call `.backward()` on it."""
         model = self.model
-        _check_batch(model, model.check(data), data_weight)  # before chains or offsets move
+        _check_batch(model, data, data_weight)  # before chains or offsets move
         with torch.no_grad():
             positive = None
             if not model.tractable:

@@ -47,11 +47,12 @@ class Graph:
     @staticmethod
     def sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None = None) -> Graph:
         """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
-        array = edges.cpu() if isinstance(edges, Tensor) else torch.as_tensor(np.array(list(edges)))
-        array = array.reshape(-1, 2) if array.numel() == 0 else array
-        if array.dim() != 2 or array.shape[1] != 2 or array.is_floating_point() and array.numel():
-            raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {array.dtype} {list(array.shape)}")
-        pairs = array.to(torch.int64).T.sort(0).values.contiguous()
+        raw = edges.cpu().numpy() if isinstance(edges, Tensor) else np.array(list(edges))
+        raw = raw.reshape(-1, 2) if raw.size == 0 else raw
+        if raw.ndim != 2 or raw.shape[1] != 2 or raw.size and raw.dtype.kind not in "iu":
+            raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {raw.dtype} {list(raw.shape)}")
+        array = torch.from_numpy(raw.astype(np.int64))
+        pairs, names = array.T.sort(0).values.contiguous(), range(n) if labels is None else labels
         first, second = pairs
         if pairs.numel():
             bad = ((first < 0) | (second >= n)).nonzero()
@@ -59,11 +60,13 @@ class Graph:
                 raise ValueError(f"edge {tuple(array[bad[0, 0]].tolist())} leaves the graph: expected spins 0..{n - 1}")
             loops = (first == second).nonzero()
             if len(loops):
-                raise ValueError(f"self-loop {tuple(array[loops[0, 0]].tolist())}: a spin cannot couple to itself")
+                i = int(first[loops[0, 0]])
+                raise ValueError(f"self-loop {(names[i], names[i])}: a spin cannot couple to itself")
             code, count = (first * n + second).unique(return_counts=True)
             if (count > 1).any():
                 twice, times = (int(found[count > 1][0]) for found in (code, count))
-                raise ValueError(f"edge {(twice // n, twice % n)} is given {times} times: expected once")
+                edge = names[twice // n], names[twice % n]
+                raise ValueError(f"edge {edge} is given {times} times: expected once")
         return Graph("sparse", (_size(n),), pairs, _labels(labels, n))
 
     @staticmethod
@@ -81,7 +84,7 @@ class Graph:
         """A sparse graph with the nodes as labels, in the order networkx lists nodes and edges."""
         labels = list(graph.nodes)
         index = {label: i for i, label in enumerate(labels)}
-        return Graph.sparse(len(labels), [(index[a], index[b]) for a, b in graph.edges], labels)
+        return Graph.sparse(len(labels), [(index[a], index[b]) for a, b in graph.edges()], labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         return self  # a value: copies of a model share it, with all that is cached on it

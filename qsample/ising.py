@@ -42,10 +42,10 @@ class Ising:
     offset: Tensor
 
     def __init__(self, graph: Graph, h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> None:
+        _tensors(h=h, J=J)
         if not h.is_floating_point():
             raise TypeError(f"expected floating-point h; got {h.dtype}")
-        if not isinstance(offset, Tensor):
-            offset = h.new_tensor(offset)
+        offset = offset if isinstance(offset, Tensor) else h.new_tensor(offset)
         for name, t in (("J", J), ("offset", offset)):
             if (t.dtype, t.device) != (h.dtype, h.device):
                 raise TypeError(f"expected {name} like h, {h.dtype} on {h.device}; got {t.dtype} on {t.device}")
@@ -53,14 +53,17 @@ class Ising:
         if h.dim() < 1 or h.shape[-1] != n:
             raise ValueError(f"expected h of shape [*, {n}]; got {list(h.shape)}")
         if J.shape[max(J.dim() - len(shape), 0) :] != shape:
-            raise ValueError(f"expected J of shape {['*', *shape]} on a {graph.kind} graph; got {list(J.shape)}")
+            raise ValueError(f"expected J of shape [*, {str([*shape])[1:]} ({graph.kind} graph); got {list(J.shape)}")
         try:
             torch.broadcast_shapes(h.shape[:-1], J.shape[: J.dim() - len(shape)], offset.shape)
         except RuntimeError:
-            shapes = list(h.shape), list(J.shape), list(offset.shape)
-            raise ValueError("batch dimensions of h {}, J {}, offset {} do not broadcast".format(*shapes)) from None
+            shapes = f"h {[*h.shape]}, J {[*J.shape]}, offset {[*offset.shape]}"
+            raise ValueError(f"batch dimensions of {shapes} do not broadcast") from None
         for name, value in (("graph", graph), ("h", h), ("J", J), ("offset", offset)):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
 
     # ---- other ways in ---------------------------------------------------------------------------------------
 
@@ -69,11 +72,13 @@ class Ising:
         h: Tensor, edges: Iterable[Sequence[int]] | Tensor, J: Tensor, offset: Tensor | float = 0.0
     ) -> Ising:
         """A sparse problem: one J for each of `edges`, in their order."""
+        _tensors(h=h)
         return Ising(Graph.sparse(h.shape[-1], edges), h, J, offset)
 
     @staticmethod
     def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
         """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
+        _tensors(J=J)
         if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
             raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
         if (J.diagonal(dim1=-2, dim2=-1) != 0).any():
@@ -115,8 +120,6 @@ class Ising:
 
         return to_qubo(self)
 
-    # ---- shape -----------------------------------------------------------------------------------------------
-
     @property
     def num_spins(self) -> int:
         """Spins, n."""
@@ -151,6 +154,7 @@ class Ising:
         if not isinstance(beta, Tensor):
             return self._map(lambda t: t * beta)
         beta = beta.to(self.h)
+        self._fits("beta", beta.shape)
         own = [1] * len(self.graph.coupling_shape)
         return Ising(self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta)
 
@@ -200,13 +204,13 @@ class Ising:
             f = s @ self.J
         return self.h[..., None, :] + f
 
-    def clamp(self, index: Tensor | Sequence[int], values: Tensor) -> Ising:
+    def clamp(self, index: Tensor | Sequence[int], values: Tensor | Sequence[int]) -> Ising:
         """The problem of the remaining spins, given the spins `index` [c] at `values` `[*B', c]` of -1 and +1.
 
         Its energies are those of the whole problem: `clamp(...).energy(free)` equals `energy` of the joined spins.
         The fields become `[*B', n']`; J is shared by the batch. The remaining spins keep their order and labels.
         """
-        part = self.graph.without(torch.as_tensor(index))
+        part, values = self.graph.without(torch.as_tensor(index)), torch.as_tensor(values)
         free, clamped = part.free.to(self.device), part.clamped.to(self.device)
         if values.dim() < 1 or values.shape[-1] != len(clamped):
             raise ValueError(f"expected values of shape [*, {len(clamped)}]; got {list(values.shape)}")
@@ -238,3 +242,9 @@ class Ising:
         inside = (times(v_left, pick(self.J, left, right, n)) * v_right).sum(-1)
         h = h + torch.cat([from_right, from_left], -1)
         return Ising(part.graph, h, pick(self.J, rows, columns, n), offset + inside)
+
+
+def _tensors(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"expected {name} as a torch tensor; got {type(value).__name__}: use torch.as_tensor")

@@ -13,6 +13,7 @@ from qsample.annealers import treewidth
 from qsample.annealers.exact import Exact
 from qsample.annealers.importance import AnnealedImportance
 from qsample.ising import Ising
+from qsample.sampler import check_finite
 from qsample.samples import Estimate
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def log_partition(
         `ess` is the effective number of runs, and `note` warns where it is under 10.
 
     Raises:
-        ValueError: exact was asked for and too large, or AIS for a batch.
+        ValueError: exact was asked for and too large, or AIS for a batch; numbers that are not finite.
     """
+    check_finite(problem)
     problem = problem.detach().to(dtype=torch.float64)
     if method not in ("auto", "exact", "ais"):
         raise ValueError(f"unknown method {method!r}; expected auto, exact or ais")
@@ -77,12 +79,13 @@ def log_likelihood(model: EnergyModel, data: Tensor, method: Method = "auto", **
     that of log Z (the data are taken as given).
     """
     model = copy.deepcopy(model).double()
-    data = _rows(model, data).double()
+    data = model.check_rows(data).double()
     if model.tractable:
         free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
     else:
+        at_once = max(1, min(4096, (1 << 22) >> model.num_hidden))  # rows, each with 2^num_hidden numbers
         free = -torch.cat(
-            [enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT) for rows in data.split(16)]
+            [enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT) for rows in data.split(at_once)]
         )
     log_z = log_partition(model.ising(), method, **options)  # pyright: ignore[reportArgumentType]
     return Estimate(-float(free.mean()) - log_z.value, log_z.stderr, log_z.ess, log_z.note)
@@ -94,7 +97,7 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
 
     It grows with the number of visible units; compare models of the same data only. Needs a tractable free energy.
     """
-    data = _rows(model, data).to(next(model.parameters()))
+    data = model.check_rows(data).to(next(model.parameters()))
     d, total = model.num_visible, 0.0
     one = torch.eye(d, dtype=data.dtype, device=data.device)
     for rows in data.split(max(1, (1 << 22) // (d * max(d, model.num_hidden)))):
@@ -102,9 +105,3 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
         change = model.free_energy(rows)[:, None] - model.free_energy(flipped.flatten(0, 1)).reshape(-1, d)
         total -= float(torch.nn.functional.softplus(change.double()).sum())
     return total / len(data)
-
-
-def _rows(model: EnergyModel, data: Tensor) -> Tensor:
-    if data.dim() != 2 or len(data) == 0:
-        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
-    return model.check(data)

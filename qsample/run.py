@@ -48,10 +48,7 @@ class Run:
         config: dict[str, Any],
     ) -> None:
         self.model, self.data, self.settings, self.out, self.config = model, data, settings, out, config
-        self.validation = data if validation is None else model.check(validation)
-        if self.validation.dim() != 2 or len(self.validation) == 0:
-            shape = list(self.validation.shape)
-            raise ValueError(f"expected validation of shape [N, {model.num_visible}] with N >= 1; got {shape}")
+        self.validation = data if validation is None else model.check_rows(validation, "validation")
         self.cd = ContrastiveDivergence(
             model,
             sampler,
@@ -182,7 +179,7 @@ class Run:
             "seconds": time.perf_counter() - self.began,
             "settings": dataclasses.asdict(self.settings),
             "config": self.config,
-            "identity": {"sampler": _spoken(self.cd.sampler), "data": _digest(self.data)},
+            "identity": {"sampler": _spoken(self.cd.sampler), "data": digest(self.data)},
         }
 
     def save(self) -> None:
@@ -224,5 +221,6 @@ def _spoken(sampler: Sampler) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(sampler))
 
 
-def _digest(data: Tensor) -> str:
+def digest(data: Tensor) -> str:
+    """What tells one set of rows from another."""
     return hashlib.sha256(data.detach().to("cpu", torch.int8).contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -41,24 +42,40 @@ class Sampler(Protocol):
         ...
 
 
+def check_is_sampler(sampler: object) -> None:
+    """TypeError for what is no sampler: a name, a class not yet called, a dimod sampler."""
+    if isinstance(sampler, type) or not isinstance(sampler, Sampler):
+        raise TypeError(
+            f"expected a sampler, such as Gibbs(sweeps=100); got {sampler!r} (DimodAnnealer(...) wraps dimod's)"
+        )
+
+
+def check_finite(problem: Ising) -> None:
+    """TypeError for what is no problem, ValueError for an h, J or offset that is not finite."""
+    if not isinstance(problem, Ising):
+        raise TypeError(f"expected an Ising problem, such as model.ising(); got {type(problem).__name__}")
+    for name in ("h", "J", "offset"):
+        t: Tensor = getattr(problem, name).detach()
+        if not t.isfinite().all():
+            where = [int(i) for i in (~t.isfinite()).nonzero()[0]]
+            raise ValueError(f"{name}{where} is {float(t[tuple(where)])}: expected finite numbers only")
+
+
 def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples | None) -> Ising:
     """The checks every sampler makes once a call; the detached problem, ready to sample.
 
     Raises:
         ValueError: num < 1, an empty problem, an h, J or offset that is not finite, an asymmetric dense J, an
             `initial` of the wrong shape or for a sampler that cannot continue chains.
+        TypeError: `problem` is no Ising problem, or `initial` no Samples.
     """
-    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+    if isinstance(num, bool) or not isinstance(num, Integral) or num < 1:
         raise ValueError(f"expected num >= 1 reads; got {num!r}")
+    check_finite(problem)
     if problem.num_spins == 0:
         raise ValueError("the problem is empty (0 spins): there is nothing to sample")
     if problem.batch_shape.numel() == 0:
         raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
-    for name in ("h", "J", "offset"):
-        t: Tensor = getattr(problem, name).detach()
-        if not t.isfinite().all():
-            where = [int(i) for i in (~t.isfinite()).nonzero()[0]]
-            raise ValueError(f"{name}{where} is {float(t[tuple(where)])}: expected finite numbers only")
     J = problem.J.detach()
     if problem.graph.kind == "complete" and not (torch.equal(J, J.mT) and (J.diagonal(0, -2, -1) == 0).all()):
         raise ValueError("expected a symmetric J with zero diagonal on a complete graph; Ising.from_dense says more")
@@ -67,6 +84,10 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
             name = type(sampler).__name__
             raise ValueError(
                 f"{name} cannot continue chains from `initial`: use Gibbs, or Corrected({name}(...), Gibbs(...))"
+            )
+        if not isinstance(initial, Samples):
+            raise TypeError(
+                f"expected `initial` as Samples; got {type(initial).__name__}: Samples(spins=..., energy=...)"
             )
         expected = (*problem.batch_shape, num, problem.num_spins)
         if initial.spins.shape != expected:
@@ -99,7 +120,10 @@ def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
     if generator is None or isinstance(generator, torch.Generator):
         seed = _draw(generator)
         return [mix(seed, k) for k in range(count)]
-    generators = list(generator)
+    generators = list(generator) if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(g, torch.Generator) for g in generators):
+        wanted = "a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them"
+        raise TypeError(f"expected {wanted}; got {generator!r}")
     if len(generators) != count:
         raise ValueError(f"expected one generator, or one for each of {count} problems; got {len(generators)}")
     return [mix(_draw(g), 0) for g in generators]

@@ -67,6 +67,10 @@ class Samples:
             if t is not None and t.shape != reads:
                 raise ValueError(f"expected {name} of shape {list(reads)} beside the spins; got {list(t.shape)}")
 
+    def __repr__(self) -> str:
+        weighted = "" if self.log_weight is None else ", weighted"
+        return f"Samples({list(self.spins.shape)}, {self.exactness.value}{weighted}, info={sorted(self.info)})"
+
     @property
     def num(self) -> int:
         """Reads in each problem, R."""
@@ -97,6 +101,8 @@ class Samples:
         """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average."""
         num = self.num if num is None else num
         weight = self.weight.double().reshape(-1, self.num)
+        if not weight.isfinite().all():
+            raise ValueError("the weights are nan: every log_weight of a problem is -inf, or one is nan")
         device = weight.device if generator is None else generator.device
         start = torch.rand(len(weight), 1, generator=generator, dtype=torch.float64, device=device).to(weight.device)
         points = (torch.arange(num, device=weight.device) + start) / num
@@ -124,7 +130,14 @@ class Samples:
             raise ValueError(f"expected reads of one problem [R, n]; got a batch {list(self.spins.shape)}")
         labels = range(self.spins.shape[-1]) if graph is None else graph.labels
         vectors: dict[str, Any] = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
-        info = {"exactness": self.exactness.value, **self.info}
+        info = {"exactness": self.exactness.value, **_plain(self.info)}
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)), dimod.SPIN, self.energy.cpu().numpy(), info=info, **vectors
         )
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as numbers and lists, which a SampleSet can be serialised with."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value

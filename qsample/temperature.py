@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qsample.ising import Ising
+from qsample.sampler import check_finite
 from qsample.samples import Estimate, Samples
 
 
@@ -30,6 +31,7 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
         every spin of every read is aligned with its field (all reads are local minima: no finite beta explains
         them), -inf in the opposite case, nan where no spin feels a field; `note` says so.
     """
+    check_finite(problem)
     R = samples.num
     if block < 1 or R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")

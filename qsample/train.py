@@ -56,9 +56,7 @@ def fit(
         FloatingPointError: the loss or the weights are no longer finite; the last checkpoint stands.
     """
     settings = settings or Settings()
-    data = model.check(data)
-    if data.dim() != 2 or len(data) == 0:
-        raise ValueError(f"expected data of shape [N, {model.num_visible}] with N >= 1; got {list(data.shape)}")
+    data = model.check_rows(data)
     run = Run(model, data, sampler, settings, validation, None if out is None else Path(out), dict(config or {}))
     try:
         run.open(resume)

@@ -1,5 +1,6 @@
 """The command line: one line and exit code 2 for every mistake."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,3 +168,16 @@ def test_evaluate_and_sample_refuse_in_one_line(trained, tmp_path, monkeypatch, 
 def test_no_command_and_an_unknown_one(capsys):
     assert "train, evaluate, sample, samplers" in refused(capsys)
     assert "frobnicate" in refused(capsys, "frobnicate")
+
+
+def test_evaluate_refuses_rows_that_the_run_did_not_see(tmp_path, capsys):
+    rows = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 1, 1]]).repeat(5, 1)
+    np.save(tmp_path / "mine.npy", rows.numpy())
+    train(tmp_path / "run", "--data", str(tmp_path / "mine.npy"))
+    (tmp_path / "mine.npy").rename(tmp_path / "moved.npy")
+    assert "cannot read" in refused(capsys, "evaluate", tmp_path / "run")
+    main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "moved.npy")])
+    assert "(exact)" in capsys.readouterr().out
+    np.save(tmp_path / "mine.npy", 1 - rows.numpy())
+    said = refused(capsys, "evaluate", tmp_path / "run")
+    assert f"mine.npy does not hold the rows that {tmp_path / 'run'} was trained on" in said

@@ -171,10 +171,10 @@ def test_from_edges_and_from_dense():
     [
         (Graph.sparse(3, [(0, 1)]), (3, 2), (1,), (), r"h of shape \[\*, 3\]; got \[3, 2\]"),
         (Graph.sparse(3, [(0, 1)]), (), (1,), (), r"h of shape \[\*, 3\]; got \[\]"),
-        (Graph.sparse(3, [(0, 1)]), (3,), (2,), (), r"J of shape \['\*', 1\] on a sparse graph; got \[2\]"),
+        (Graph.sparse(3, [(0, 1)]), (3,), (2,), (), r"J of shape \[\*, 1\] \(sparse graph\); got \[2\]"),
         (Graph.sparse(3, [(0, 1)]), (3,), (), (), r"J of shape .* got \[\]"),
-        (Graph.bipartite(2, 1), (3,), (1, 2), (), r"J of shape \['\*', 2, 1\] on a bipartite graph; got \[1, 2\]"),
-        (Graph.complete(3), (3,), (3,), (), r"J of shape \['\*', 3, 3\] on a complete graph; got \[3\]"),
+        (Graph.bipartite(2, 1), (3,), (1, 2), (), r"J of shape \[\*, 2, 1\] \(bipartite graph\); got \[1, 2\]"),
+        (Graph.complete(3), (3,), (3,), (), r"J of shape \[\*, 3, 3\] \(complete graph\); got \[3\]"),
         (Graph.complete(3), (2, 3), (4, 3, 3), (), r"h \[2, 3\], J \[4, 3, 3\], offset \[\] do not broadcast"),
         (Graph.complete(3), (2, 3), (3, 3), (5,), "do not broadcast"),
     ],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from qsample import Exactness, Graph, Samples
+from qsample import Exactness, Graph, Ising, Samples
+from qsample.annealers import Gibbs
 from qsample.samples import Estimate
 from tests.oracle import Z_MAX
 
@@ -137,3 +138,15 @@ def test_defaults_promise_nothing():
 def test_an_estimate_reads_well():
     assert str(Estimate(1.23456, 0.00321)) == "1.2346 ± 0.0032"
     assert str(Estimate(math.inf, math.inf, note="all cold")) == "inf ± inf (all cold)"
+
+
+def test_values_show_their_shape_not_their_numbers():
+    problem = Ising.from_edges(torch.zeros(2, 3), [(0, 1)], torch.ones(1))
+    assert repr(problem) == "Ising(sparse, 3 spins, batch [2], torch.float32)"
+    assert repr(Gibbs(2).sample(problem, 4)) == "Samples([2, 4, 3], asymptotic, info=['sweeps'])"
+
+
+def test_resampling_without_a_single_weight_is_refused():
+    reads = Samples(torch.ones(3, 2, dtype=torch.int8), torch.zeros(3), torch.full((3,), -torch.inf))
+    with pytest.raises(ValueError, match="the weights are nan"):
+        reads.resample()

@@ -11,7 +11,7 @@ from torch import Tensor
 from qsample.enumerate import log_weights
 from qsample.graph import Graph
 from qsample.ising import Ising
-from qsample.sampler import Sampler
+from qsample.sampler import Sampler, check_is_sampler
 from qsample.samples import Exactness, Samples
 
 FALSE_ALARM = 1e-4  #: chance that the whole suite rejects right samplers; shared out over its cases (Bonferroni)
@@ -127,6 +127,7 @@ def check_sampler(
     Raises:
         ContractError: the first failure, with the case, its p-value and the seed.
     """
+    check_is_sampler(sampler)
     cases = reference_cases() if cases is None else cases
     tests = 2 * sum(case.problem.batch_shape.numel() for case in cases)
     verdicts, last = [], None
@@ -156,6 +157,8 @@ def check_sampler(
 
 
 def _check_values(where: str, problem: Ising, samples: Samples, reads: int) -> None:
+    if not isinstance(samples, Samples):
+        raise ContractError(f"{where}: expected Samples; got {type(samples).__name__}")
     expected = (*problem.batch_shape, reads, problem.num_spins)
     spins, energy = samples.spins, samples.energy
     if spins.shape != expected or spins.dtype != torch.int8:
@@ -188,4 +191,4 @@ def _check_manners(sampler: Sampler, problem: Ising, seed: int) -> None:
             sampler.sample(p, num, initial=initial)
         except ValueError:
             continue
-        raise ContractError(f"{name}: expected a ValueError for {what}")
+        raise ContractError(f"{name}: expected a ValueError for {what}; qsample.sampler.check_request raises it")
