@@ -60,7 +60,7 @@ def test_right_samplers_pass(name):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_sampler_of_the_catalogue_passes(name):
     assert CATALOGUE[name].installed
-    sampler = named(name, 1000)
+    sampler = named(name, 400)
     check_sampler(sampler, false_alarm=SHARE, reads=3000)
     problem = reference_cases()[0].problem
     assert sampler.sample(problem, 2).exactness is CATALOGUE[name].exactness

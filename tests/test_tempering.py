@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Exact, Gibbs, ParallelTempering
+from qsample.annealers import AnnealedImportance, Exact, Gibbs, ParallelTempering, PopulationAnnealing
 from qsample.annealers.catalogue import named
 from qsample.enumerate import log_weights, states
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
@@ -138,6 +138,17 @@ def test_reads_of_one_ladder():
         ParallelTempering(reads_per_ladder=10).sample(problem, 15)
     following = ParallelTempering(1, 3, reads_per_ladder=10).sample(problem, 20_000, initial=found)
     assert following.spins.shape == (20_000, 6)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [ParallelTempering(40, 3), PopulationAnnealing(20, target_ess=0.5), AnnealedImportance(40)],
+    ids=lambda s: type(s).__name__,
+)
+def test_the_torch_kernels_serve_too(sampler, monkeypatch):
+    """As on other devices: every graph, betas one a replica."""
+    monkeypatch.setattr("qsample.annealers.replicas.native_for", lambda problem: None)
+    check_sampler(sampler, reads=5000)
 
 
 class Wrong(ParallelTempering):
