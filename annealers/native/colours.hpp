@@ -4,45 +4,69 @@
 
 #include "simd.hpp"
 
-#include <vector>
+#include <cstdlib>
 
 namespace sparse {
 namespace {
 
+// Zeros. No std::vector: one instruction set's copy of its functions might be linked into another.
+template <class T>
+struct Array {
+    T *data = nullptr;
+    Array() = default;
+    Array(const Array &) = delete;
+    ~Array() { std::free(data); }
+    bool resize(std::int64_t n) {
+        data = static_cast<T *>(std::calloc(static_cast<std::size_t>(n) + 1, sizeof(T)));
+        return data != nullptr;
+    }
+    T &operator[](std::int64_t i) const { return data[i]; }
+};
+
 template <int R>
 struct Colours {
     struct Group {
-        int at, spins, depth;  // spins at .. at + spins - 1; the first has the most neighbours
+        int at, spins, depth;  // spins at .. at + spins - 1, of at most `depth` neighbours
         std::int64_t ends;     // their first row of W neighbours
     };
 
     const Job &job;
     const std::int64_t first;
     const int count;
-    std::vector<Group> groups;
-    std::vector<std::int32_t> near, name;  // [rows, W], padded with spin 0; the caller's numbers, [groups, W]
-    std::vector<float> J2, h, base;        // 2 J, padded with 0; h and h - sum J, [groups, W]
-    std::vector<std::uint32_t> word;       // [n], a bit a replica
+    std::int64_t size = 0;           // groups
+    Array<Group> groups;
+    Array<std::int32_t> near, name;  // [rows, W], padded with spin 0; the caller's numbers, [groups, W]
+    Array<float> J2, h, base;        // 2 J, padded with 0; h and h - sum J, [groups, W]
+    Array<std::uint32_t> word;       // [n], a bit a replica
+    Array<float> term;               // [R, n], for the energies
+    bool ready = false;
     std::uint32_t low[R], high[R];
 
     std::int64_t lane(int r) const { return first + (r < count ? r : 0); }  // idle ones repeat the first
 
-    Colours(const Job &j, std::int64_t f, int c) : job(j), first(f), count(c), word(static_cast<std::size_t>(j.n) + W) {
+    Colours(const Job &j, std::int64_t f, int c) : job(j), first(f), count(c) {
         for (int r = 0; r < R; ++r) {
             const std::uint64_t key =
                 counter::lane_key(job.seed[0], job.first_replica + static_cast<std::uint32_t>(lane(r)));
             low[r] = static_cast<std::uint32_t>(key), high[r] = static_cast<std::uint32_t>(key >> 32);
         }
-        std::int64_t rows = 0;
+        for (int colour = 0; colour < job.colours; ++colour)
+            size += (job.colour[colour + 1] - job.colour[colour] + W - 1) / W;
+        if (!groups.resize(size)) return;
+        std::int64_t rows = 0, made = 0;
         for (int colour = 0; colour < job.colours; ++colour)
             for (int at = job.colour[colour]; at < job.colour[colour + 1]; at += W) {
-                const int end = job.colour[colour + 1];
-                groups.push_back({at, end - at < W ? end - at : W, job.start[at + 1] - job.start[at], rows});
-                rows += groups.back().depth;
+                const int end = job.colour[colour + 1], spins = end - at < W ? end - at : W;
+                int depth = 0;
+                for (int i = at; i < at + spins; ++i)
+                    depth = job.start[i + 1] - job.start[i] > depth ? job.start[i + 1] - job.start[i] : depth;
+                groups[made++] = {at, spins, depth, rows};
+                rows += depth;
             }
-        near.resize(rows * W), J2.resize(rows * W);
-        name.resize(groups.size() * W), h.resize(groups.size() * W), base.resize(groups.size() * W);
-        for (std::size_t g = 0; g < groups.size(); ++g)
+        ready = near.resize(rows * W) && J2.resize(rows * W) && name.resize(size * W) && h.resize(size * W) &&
+                base.resize(size * W) && word.resize(job.n + W) && term.resize(std::int64_t{R} * job.n);
+        if (!ready) return;
+        for (std::int64_t g = 0; g < size; ++g)
             for (int l = 0; l < groups[g].spins; ++l) {
                 const int i = groups[g].at + l;
                 std::int64_t to = groups[g].ends * W + l;
@@ -58,19 +82,19 @@ struct Colours {
             }
     }
 
-    inline void field(std::size_t g, F *f) const {
+    inline void field(std::int64_t g, F *f) const {
         for (int r = 0; r < R; ++r) f[r] = load<F>(&base[g * W]);
-        const std::int32_t *from = near.data() + groups[g].ends * W;
-        const float *by = J2.data() + groups[g].ends * W;
+        const std::int32_t *from = near.data + groups[g].ends * W;
+        const float *by = J2.data + groups[g].ends * W;
         for (int k = 0; k < groups[g].depth; ++k, from += W, by += W) {
-            const U bits = gather_words(word.data(), from);
+            const U bits = gather_words(word.data, from);
             const U j = load<U>(by);
             for (int r = 0; r < R; ++r) f[r] += (F)(j & (U)((bits & (1u << r)) != 0));
         }
     }
 
     template <Rule rule>
-    inline void visit(std::size_t g, std::uint32_t pass, const float *beta) {
+    inline void visit(std::int64_t g, std::uint32_t pass, const float *beta) {
         F f[R];
         field(g, f);
         std::uint32_t v0[W], v1[W];
@@ -95,9 +119,9 @@ struct Colours {
 
     template <Rule rule>
     void sweep(std::uint32_t number, const float *beta) {
-        for (std::size_t g = 0; g < groups.size(); ++g) visit<rule>(g, 2 * number, beta);
+        for (std::int64_t g = 0; g < size; ++g) visit<rule>(g, 2 * number, beta);
         if (job.palindromic)
-            for (std::size_t g = groups.size(); g-- > 0;) visit<rule>(g, 2 * number + 1, beta);
+            for (std::int64_t g = size; g-- > 0;) visit<rule>(g, 2 * number + 1, beta);
     }
 
     void scatter() {
@@ -120,17 +144,16 @@ struct Colours {
             for (int i = 0; i < job.n; ++i)
                 job.spins[(first + r) * job.n + i] = static_cast<std::int8_t>((word[job.place[i]] >> r & 1) * 2) - 1;
     }
-    // As in the lanes, sums over 16 spins by their numbers.
+    // E = sum_i s_i (h_i + f_i) / 2. As in the lanes, sums over 16 spins by their numbers.
     void energies() const {
-        std::vector<float> term(static_cast<std::size_t>(job.n) * R);  // s_i (h_i + f_i), [R, n]
-        for (std::size_t g = 0; g < groups.size(); ++g) {
+        for (std::int64_t g = 0; g < size; ++g) {
             F f[R];
             field(g, f);
             for (int r = 0; r < R; ++r) {
                 const F x = f[r] + load<F>(&h[g * W]);
                 for (int l = 0; l < groups[g].spins; ++l) {
                     const int i = groups[g].at + l;
-                    term[static_cast<std::size_t>(r) * job.n + i] = word[i] >> r & 1 ? x[l] : -x[l];
+                    term[std::int64_t{r} * job.n + i] = word[i] >> r & 1 ? x[l] : -x[l];
                 }
             }
         }
@@ -138,7 +161,7 @@ struct Colours {
             double total = 0;
             for (int a = 0; a < job.n; a += 16) {
                 float sum = 0;
-                for (int i = a; i < job.n && i < a + 16; ++i) sum += term[static_cast<std::size_t>(r) * job.n + i];
+                for (int i = a; i < job.n && i < a + 16; ++i) sum += term[std::int64_t{r} * job.n + i];
                 total += static_cast<double>(sum);
             }
             job.energy[first + r] = total / 2;
@@ -146,6 +169,7 @@ struct Colours {
     }
 
     int run() {
+        if (!ready) return -1;
         job.random_start ? scatter() : pack();
         float beta[R];
         int done = 0;
@@ -164,14 +188,10 @@ struct Colours {
 
 // Up to 8 replicas of one problem.
 int run_few(const Job &job, std::int64_t first, int count) {
-    try {
-        if (count == 1) return Colours<1>(job, first, count).run();
-        if (count == 2) return Colours<2>(job, first, count).run();
-        if (count <= 4) return Colours<4>(job, first, count).run();
-        return Colours<8>(job, first, count).run();
-    } catch (const std::bad_alloc &) {
-        return -1;
-    }
+    if (count == 1) return Colours<1>(job, first, count).run();
+    if (count == 2) return Colours<2>(job, first, count).run();
+    if (count <= 4) return Colours<4>(job, first, count).run();
+    return Colours<8>(job, first, count).run();
 }
 
 }  // namespace
