@@ -108,10 +108,9 @@ class Evaluate:
         result |= {"sampler": self.sampler, "exactness": samples.exactness.value}
         result |= {"beta": found.beta.value, "beta_stderr": found.beta.stderr, "verdict": found.text}
         if self.json:
-            print(strict_json(result))
-        else:
-            for name, value in result.items():
-                _show(name, value, result.get(f"{name}_stderr"))
+            return print(strict_json(result))
+        for name, value in result.items():
+            _show(name, value, result.get(f"{name}_stderr"))
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,10 @@ class Sample:
         model, _ = restore(self.run)
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
-        with self.out.open("wb") as file:  # before the work: it may fail
-            samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
+        if not self.out.parent.is_dir():
+            raise ValueError(f"cannot write {self.out}: there is no folder {self.out.parent}")
+        samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
+        with self.out.open("wb") as file:
             np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
         beta = effective_beta(problem, samples)
         print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}): {self.out}")
