@@ -22,7 +22,7 @@ Schedule = Literal["geometric", "linear", "adaptive"]
 
 @dataclass(frozen=True)
 class Gibbs:
-    """Chromatic heat bath (block Gibbs) at constant temperature, on any device, for any batch of problems.
+    """Chromatic heat bath (block Gibbs) at constant temperature, for any batch of problems.
 
     Starts from `initial` or from uniform random spins; every spin is redrawn from P(s_i = +1 | rest) =
     sigmoid(-2 f_i) once a sweep (Geman and Geman 1984). On a bipartite graph the right side (hidden units) comes
