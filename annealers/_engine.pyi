@@ -37,6 +37,7 @@ def sweep(
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
+    fixed16: bool,
     threads: int,
     isa: str,
     alive: Callable[[], bool] | None,
@@ -62,6 +63,7 @@ def sweep(
         metropolis: that rule instead of heat bath.
         palindromic: each sweep forward and back.
         random_start: from uniform random spins.
+        fixed16: fields in 16 bits.
         threads: at most so many.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.

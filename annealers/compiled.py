@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.update import Rule, flatten
+from qsample.annealers.update import Precision, Rule, flatten
 from qsample.graph import Graph
 from qsample.ising import Ising
 
@@ -63,10 +63,11 @@ def sweep(
     first_sweep: int = 0,
     rule: Rule = "gibbs",
     palindromic: bool = False,
+    precision: Precision = "full",
     alive: Callable[[], bool] | None = None,
     isa: str = "",
 ) -> Swept:
-    """Sweeps of P problems on one sparse graph, R = `num` replicas each, in single precision on the CPU.
+    """Sweeps of P problems on one sparse graph, R = `num` replicas each, on the CPU.
 
     The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone, so neither the
     batch nor the threads nor how sweeps are split into calls can change a draw. Threads are torch's.
@@ -81,8 +82,15 @@ def sweep(
         first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps continues it.
         rule: "gibbs" or "metropolis".
         palindromic: each sweep visits the spins forward and back (reversible).
+        precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice the lanes: with F
+            the largest field that any state has and u = F/32766, couplings are rounded to multiples of u/2, fields to u
+            (to 2**-15 of F in the mean square), and probabilities to 6e-5, those below 1e-5 to 0; energies stay full.
         alive: asked some times a second; False ends the call after the present sweep.
         isa: "avx512", "avx2" or "plain"; the best of this machine by default.
+
+    Raises:
+        ValueError: 16 bits would round logits 2 beta f to steps of more than 1/64, as a field that dwarfs the others or
+            a very low temperature makes them.
     """
     from qsample.annealers import _engine
 
@@ -108,6 +116,7 @@ def sweep(
         rule == "metropolis",
         palindromic,
         spins is None,
+        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,

@@ -6,6 +6,7 @@ Which kernel serves which graph is decided in `kernel_for`, here and nowhere els
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -73,7 +74,7 @@ def run(
     A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible.
     """
     batch, n = problem.batch_shape, problem.num_spins
-    native = native_for(problem) if precision == "full" else None
+    native = native_for(problem, precision)
     if native is not None:
         at = None if initial is None else initial.spins
         swept = native(problem, num, betas, seeds, spins=at, rule=rule, palindromic=scan == "palindromic")
@@ -81,16 +82,21 @@ def run(
     return run_torch(problem, num, betas, initial=initial, seeds=seeds, rule=rule, scan=scan, precision=precision)
 
 
-def native_for(problem: Ising) -> Callable[..., compiled.Swept] | None:
+def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., compiled.Swept] | None:
     """The native kernel for this problem, or None: bipartite ones are matrix products, other devices are torch's.
 
     Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
     the fields and add a row of J at a flip.
     """
     graph = problem.graph
-    if problem.device.type != "cpu" or graph.kind == "bipartite":
-        return None
     dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
+    if precision == "fixed16":
+        if problem.device.type != "cpu" or graph.kind != "sparse" or dense:
+            what = f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, on {problem.device}"
+            raise ValueError(f"precision 'fixed16' is for sparse problems on the CPU; got {what}: use 'full'")
+        return partial(compiled.sweep, precision="fixed16")
+    if precision != "full" or problem.device.type != "cpu" or graph.kind == "bipartite":
+        return None
     return compiled_dense.sweep_dense if dense else compiled.sweep
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qsample.annealers import compiled
+from qsample.annealers.compiled_dense import sweep_dense
 from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
-from qsample.annealers.update import Rule
+from qsample.annealers.update import Precision, Rule
 from qsample.ising import Ising
 from qsample.sampler import mix
 
@@ -23,11 +23,18 @@ class Replicas:
     """
 
     def __init__(
-        self, problem: Ising, num: int, seeds: Sequence[int], spins: Tensor | None = None, rule: Rule = "gibbs"
+        self,
+        problem: Ising,
+        num: int,
+        seeds: Sequence[int],
+        spins: Tensor | None = None,
+        rule: Rule = "gibbs",
+        precision: Precision = "full",
     ) -> None:
         self._problem, self.num, self._seeds = problem, num, seeds
         self._rule: Rule = rule
-        self._native = native_for(problem)
+        self._native = native_for(problem, precision)
+        self._numbered = self._native is not None and self._native is not sweep_dense
         self._streams = Streams(seeds, problem.device)
         self._kernel: Kernel | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
@@ -67,8 +74,8 @@ class Replicas:
 
     def sweep(self, betas: Tensor) -> None:
         """One sweep at each of `betas`: `[S]`, or `[S, P, R]` with one a replica."""
-        if self._native is compiled.sweep:
-            swept = compiled.sweep(
+        if self._native is not None and self._numbered:
+            swept = self._native(
                 self._problem,
                 self.num,
                 betas,

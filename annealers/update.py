@@ -10,7 +10,7 @@ from torch import Tensor
 from qsample.ising import Ising
 
 Rule = Literal["gibbs", "metropolis"]
-Precision = Literal["full", "bfloat16"]
+Precision = Literal["full", "bfloat16", "fixed16"]
 
 
 def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) -> Tensor:

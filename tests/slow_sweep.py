@@ -37,8 +37,9 @@ def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
         return (x ^ (x >> _u64(16))).astype(np.uint32)
 
 
-def uniform(bits: np.ndarray) -> np.ndarray:
-    return ((bits >> np.uint32(8)) | np.uint32(1)).astype(np.float32) * np.float32(2.0**-24)
+def odd(bits: np.ndarray) -> np.ndarray:
+    """Uniform, in units of 2**-24."""
+    return ((bits >> np.uint32(8)) | np.uint32(1)).astype(np.float32)
 
 
 def multiply_add(a, b, c, fused: bool) -> np.ndarray:
@@ -47,16 +48,60 @@ def multiply_add(a, b, c, fused: bool) -> np.ndarray:
     return (a * b + c).astype(np.float32)
 
 
-def exponential(x: np.ndarray, fused: bool) -> np.ndarray:
-    x = x.clip(np.float32(-87), np.float32(87))
-    t = x * np.float32(1.44269504)
-    shifted = t + np.float32(12582912)
-    r = t - (shifted - np.float32(12582912))
-    p = np.full_like(r, 1.5403530e-4)
-    for c in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
+def power(x: np.ndarray, fused: bool) -> np.ndarray:
+    """2^x."""
+    x = x.clip(np.float32(-126), np.float32(126))
+    shifted = x + np.float32(12582912)
+    r = x - (shifted - np.float32(12582912))
+    p = np.full_like(r, 1.3264715e-3)
+    for c in (9.6715083e-3, 5.5507336e-2, 2.4022242e-1, 6.9314700e-1, 1.0):
         p = multiply_add(p, r, np.float32(c), fused)
     with np.errstate(over="ignore"):
         return (p.view(np.uint32) + (shifted.view(np.uint32) << np.uint32(23))).view(np.float32)
+
+
+class Fixed16:
+    """Probabilities and fields in 16 bits."""
+
+    REACH = 11.8  # |logit| = REACH y / 2**16
+    UP_TO = 32766
+
+    def __init__(self, problem: Ising, rule: str) -> None:
+        self.rule, graph = rule, problem.graph
+        h, J = problem.h.numpy(), problem.J.numpy()
+        field = np.abs(h.astype(np.float64))
+        for e, (i, j) in enumerate(graph.pairs.T.tolist()):
+            field[i] += abs(float(J[e]))
+            field[j] += abs(float(J[e]))
+        largest = np.float32(field.max())
+        self.unit = largest / np.float32(self.UP_TO - int(graph.degree.max()) / 4) if largest > 0 else np.float32(1)
+        self.twice_J = np.rint(np.float32(2) * J / self.unit).astype(np.float32)
+        self.table = np.array([self.quadratic(k) for k in range(63)] + [(0, 0, 0)]).T
+
+    def probability(self, x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(x)) if self.rule == "gibbs" else np.exp(-x)
+
+    def quadratic(self, k: int) -> tuple[int, int, int]:
+        first = k == 0 and self.rule == "gibbs"
+        t = np.array([0.0 if first else 0.5 - 3**0.5 / 4, 0.5, 0.5 + 3**0.5 / 4])
+        x = (1024 * (k + t) + (t / 2 if first else 0.5)) * self.REACH / 65536
+        p0, p1, p2 = np.linalg.solve(np.vander(t, increasing=True), 65536 * self.probability(x))
+        return round(min(p0 if first else p0 - 0.5, 65535)), round(-p1), round(p2)
+
+    def below(self, q: np.ndarray, beta: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Whether u < p(|q|): fields q in units, u in 16 bits."""
+        factor = 2 * beta.astype(np.float64) * self.unit * (65536 / self.REACH)
+        twice = 2.0 ** np.floor(np.log2(factor.clip(1)))
+        part = np.where(factor < 1, factor, factor / twice - 1) * 65536 // 1
+        most = np.where(factor < 1, 65535, 65535 / (twice * (1 + part / 65536)) // 1)
+        a, part = (np.minimum(np.abs(q), most) * twice).astype(np.int64), part.astype(np.int64)
+        c0, c1, c2 = self.table[:, self.argument(a, part, factor) >> 10]
+        t = (self.argument(a, part, factor) << 6) & 65535
+        return u < c0 - (t * (c1 - (t * c2 >> 16)) >> 16)
+
+    @staticmethod
+    def argument(a: np.ndarray, part: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        return np.where(factor < 1, 0, a) + (a * part >> 16)
 
 
 def slow_sweep(
@@ -70,6 +115,7 @@ def slow_sweep(
     rule: str = "gibbs",
     palindromic: bool = False,
     isa: str = "plain",
+    precision: str = "full",
 ) -> np.ndarray:
     """`compiled.sweep` of one problem; betas [S] or [S, R]; int8 [R, n]."""
     fused = isa != "plain"
@@ -82,25 +128,34 @@ def slow_sweep(
         near[j].append((i, e))
     up = np.empty((num, n), dtype=bool)
     for i in range(n):
-        first = uniform(random_bits(seed, replicas, 2**32 - 1, i)) < np.float32(0.5)
+        first = odd(random_bits(seed, replicas, 2**32 - 1, i)) < np.float32(2**23)
         up[:, i] = first if spins is None else spins[:, i].numpy() > 0
-    two = np.float32(2)
+    two, fixed = np.float32(2), Fixed16(problem, rule) if precision == "fixed16" else None
     for k, beta in enumerate(betas):
         beta = np.broadcast_to(np.asarray(beta, dtype=np.float32), num)
         visits = [(2 * (first_sweep + k), i) for i in order]
         visits += [(2 * (first_sweep + k) + 1, i) for i in reversed(order) if palindromic]
         for number, i in visits:
+            if fixed is not None:
+                rounded = sum((fixed.twice_J[e] for _, e in sorted(near[i])), start=np.float32(0))
+                q = np.full(num, np.rint((h[i] - fixed.unit * rounded / two) / fixed.unit))
+                for j, e in sorted(near[i]):
+                    q += np.where(up[:, j], fixed.twice_J[e], 0)
+                word = random_bits(seed, replicas >> 1, number, i)
+                below = fixed.below(q, beta, np.where(replicas & 1, word >> np.uint32(16), word & np.uint32(65535)))
+                up[:, i] = below ^ (q < 0) if rule == "gibbs" else up[:, i] ^ (up[:, i] ^ (q < 0) | below)
+                continue
             total = np.float32(0)
             for _, e in sorted(near[i]):
                 total += J[e]
             f = np.full(num, h[i] - total, dtype=np.float32)
             for j, e in sorted(near[i]):
                 f += np.where(up[:, j], two * J[e], np.float32(0))
-            x, u = (beta + beta) * f, uniform(random_bits(seed, replicas, number, i))
+            x, u = two * np.float32(1.44269504) * beta * f, odd(random_bits(seed, replicas, number, i))
             if rule == "gibbs":
-                up[:, i] = multiply_add(u, exponential(x, fused), u, fused) < 1
+                up[:, i] = multiply_add(u, power(x, fused), u, fused) < 2**24
             else:
-                up[:, i] ^= u < exponential(np.where(up[:, i], x, -x), fused)
+                up[:, i] ^= u < power(np.where(up[:, i], x, -x), fused) * np.float32(2**24)
     return (2 * up.astype(np.int8) - 1).astype(np.int8)
 
 

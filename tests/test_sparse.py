@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from qsample import Graph, Ising, Samples
-from qsample.annealers import _engine, compiled
+from qsample import Exactness, Graph, Ising, Samples
+from qsample.annealers import Gibbs, SimulatedAnnealing, _engine, compiled
 from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import Z_MAX
-from tests.slow_sweep import onsager, slow_sweep
+from tests.slow_sweep import Fixed16, onsager, slow_sweep
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
@@ -55,7 +55,7 @@ LAWS = {
     "every spin coupled to every other": lambda: normal(random_graph(6, 15), scale=0.4),
 }
 SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])  # down from infinite temperature, then at the target
-FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}}
+FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}, "16 bits": {"precision": "fixed16"}}
 SHARE = FALSE_ALARM / (len(ISAS) * len(RULES) * len(LAWS) * len(FORMS))
 
 
@@ -78,13 +78,15 @@ def test_reads_follow_the_law(isa, rule, name, form):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_mean_energy_of_the_2d_ferromagnet(isa):
+@pytest.mark.parametrize("precision", ["full", "fixed16"])
+def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
     size, beta, chains = 64, 0.40, 128
     graph = torus(size)
     problem = Ising(graph, torch.zeros(size * size), -torch.ones(graph.num_edges))
-    swept, means = compiled.sweep(problem, chains, [beta] * 300, [5], isa=isa), []
+    how: dict[str, Any] = {"isa": isa, "precision": precision}
+    swept, means = compiled.sweep(problem, chains, [beta] * 300, [5], **how), []
     for k in range(40):
-        swept = compiled.sweep(problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, isa=isa)
+        swept = compiled.sweep(problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, **how)
         means.append(swept.energy[0])
     chain = torch.stack(means).mean(0)  # chains are independent; a chain's sweeps are not
     assert abs(chain.mean() - onsager(beta, size)) < Z_MAX * chain.std() / chains**0.5
@@ -111,6 +113,8 @@ DRAW = {
     "metropolis": {"rule": "metropolis"},
     "palindromic": {"rule": "gibbs", "palindromic": True},
     "palindromic metropolis": {"rule": "metropolis", "palindromic": True},
+    "16 bits": {"rule": "gibbs", "precision": "fixed16"},
+    "16 bits palindromic metropolis": {"rule": "metropolis", "palindromic": True, "precision": "fixed16"},
 }
 EACH_DRAW = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 EACH_ISA = pytest.mark.parametrize("isa", ISAS)
@@ -205,7 +209,7 @@ def test_batches_of_any_shape_spin_by_spin(isa, trial):
     n, P, num = int(rng.integers(1, 40)), int(rng.integers(1, 7)), int(rng.integers(1, 50))
     graph = random_graph(n, int(rng.integers(0, n * (n - 1) // 2 + 1)), trial)
     problem = normal(graph, (P,), (P,) if trial % 2 else (), 0.5, trial)
-    draw = list(DRAW.values())[trial % 4]
+    draw = list(DRAW.values())[trial % 6]
     betas, seeds = rng.uniform(0, 2, (3, P, num)).astype(np.float32), rng.integers(0, 2**63, P).tolist()
     swept = compiled.sweep(problem, num, torch.from_numpy(betas), seeds, isa=isa, **draw)
     for p in range(P):
@@ -238,6 +242,46 @@ def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
     assert (frozen.abs() == 1).all()
 
 
+# ---- 16 bits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rule", "most"), [("gibbs", 6e-5), ("metropolis", 1.5e-4)])
+def test_probabilities_in_16_bits(rule, most):
+    """Of the reference, which the kernel repeats bit for bit: the most that any field's probability is off."""
+    fixed = Fixed16(normal(SIXTEEN), rule)
+    fields, words = np.linspace(-32766, 32766, 3001).astype(int), np.arange(65536)
+    for beta in (0.01, 0.3, 1.0, 4.0):
+        found = np.array([fixed.below(np.array(q), np.array(beta), words).mean() for q in fields])
+        assert np.array_equal(found, found[::-1])
+        assert np.abs(found - fixed.probability(2 * beta * fixed.unit * np.abs(fields))).max() < most
+    assert rule == "metropolis" or fixed.below(np.array(0), np.array(1.0), words).mean() == 0.5
+
+
+def test_16_bits_refuse_what_they_cannot_hold():
+    graph = random_graph(9, 12)
+    wide = Ising(graph, torch.tensor([1e5] + [0.1] * 8), torch.full((12,), 0.1))
+    with pytest.raises(ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 100000"):
+        compiled.sweep(wide, 4, [1.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match=r"got beta 1000 with a field"):
+        compiled.sweep(normal(graph), 4, [1.0, 1000.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match="betas >= 0 beside"):
+        compiled.sweep(normal(graph), 4, [-1.0], [0], precision="fixed16")
+    zero = Ising(graph, torch.zeros(9), torch.zeros(12))
+    assert compiled.sweep(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
+
+
+@pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
+def test_samplers_in_16_bits(make):
+    found = make(20, precision="fixed16").sample(normal(SIXTEEN), 64)
+    assert found.exactness is Exactness.HEURISTIC
+    assert torch.allclose(found.energy, normal(SIXTEEN).energy(found.spins), rtol=1e-5, atol=1e-4)
+    for graph in (Graph.complete(6), Graph.bipartite(3, 4), random_graph(6, 14)):
+        with pytest.raises(ValueError, match="'fixed16' is for sparse problems on the CPU.*use 'full'"):
+            make(20, precision="fixed16").sample(
+                Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape)), 2
+            )
+
+
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +292,7 @@ def arguments(**changed: Any) -> list[Any]:
         **compiled.structure(graph)._asdict(),
         h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32), beta=np.ones((3, 1), np.float32),
         seed=np.zeros(2, np.int64), first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
-        random_start=True, threads=1, isa="", alive=None,
+        random_start=True, fixed16=False, threads=1, isa="", alive=None,
     )  # fmt: skip
     return list((given | changed).values())
 

@@ -7,6 +7,7 @@
 
 #include "dense_job.hpp"
 #include "dispatch.hpp"
+#include "fixed_table.hpp"
 #include "philox.hpp"
 
 namespace {
@@ -78,7 +79,7 @@ void sparse_trial(int trial) {
     const bool own_J = problems > 1 && below(2), own_beta = below(2);
     const int sweeps = below(4);
     const std::vector<float> h = reals(std::size_t(problems) * graph.n), J = reals((own_J ? problems : 1) * graph.k);
-    const std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1));
+    std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1)), unit;
     const std::vector<std::uint64_t> seed(problems, trial);
     sparse::Job job{};
     job.n = graph.n, job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
@@ -89,6 +90,12 @@ void sparse_trial(int trial) {
     job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0, job.seed = seed.data();
     job.rule = below(2) ? sparse::Rule::metropolis : sparse::Rule::heat_bath;
     job.palindromic = below(2), job.random_start = below(2);
+    const sparse::Table table = sparse::make_table(job.rule);
+    if (below(2)) {  // 16 bits
+        for (float &one : beta) one = 100 * std::fabs(one);
+        for (int p = 0; p < problems; ++p) unit.push_back(sparse::unit_of(job, sparse::largest_field(job, p)));
+        job.table = &table, job.unit = unit.data();
+    }
     for (const sparse::Kernel *kernel : sparse::kernels()) {
         Result whole(lanes, graph.n), again(lanes, graph.n);
         whole.into(job);

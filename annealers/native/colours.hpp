@@ -2,26 +2,11 @@
 // order of neighbours, the arithmetic and the random numbers are those of the lanes of replicas, and so are the bits.
 #pragma once
 
+#include "array.hpp"
 #include "simd.hpp"
-
-#include <cstdlib>
 
 namespace sparse {
 namespace {
-
-// Zeros. No std::vector: one instruction set's copy of its functions might be linked into another.
-template <class T>
-struct Array {
-    T *data = nullptr;
-    Array() = default;
-    Array(const Array &) = delete;
-    ~Array() { std::free(data); }
-    bool resize(std::int64_t n) {
-        data = static_cast<T *>(std::calloc(static_cast<std::size_t>(n) + 1, sizeof(T)));
-        return data != nullptr;
-    }
-    T &operator[](std::int64_t i) const { return data[i]; }
-};
 
 template <int R>
 struct Colours {
@@ -94,7 +79,7 @@ struct Colours {
     }
 
     template <Rule rule>
-    inline void visit(std::int64_t g, std::uint32_t pass, const float *beta) {
+    inline void visit(std::int64_t g, std::uint32_t pass, const float *rate) {
         F f[R];
         field(g, f);
         std::uint32_t v0[W], v1[W];
@@ -108,7 +93,7 @@ struct Colours {
         for (int r = 0; r < R; ++r) {
             const U bits = counter::bits(usplat(low[r]), usplat(high[r]), load<U>(v0), load<U>(v1));
             const std::uint32_t old = rule == Rule::metropolis ? nonzero(before & (1u << r)) : 0;
-            after |= spread_bits(redraw<rule>(f[r], splat(beta[r]), bits, old)) & (1u << r);
+            after |= spread_bits(redraw<rule>(f[r], splat(rate[r]), bits, old)) & (1u << r);
         }
         if (groups[g].spins == W) {
             std::memcpy(to, &after, sizeof after);
@@ -118,10 +103,10 @@ struct Colours {
     }
 
     template <Rule rule>
-    void sweep(std::uint32_t number, const float *beta) {
-        for (std::int64_t g = 0; g < size; ++g) visit<rule>(g, 2 * number, beta);
+    void sweep(std::uint32_t number, const float *rate) {
+        for (std::int64_t g = 0; g < size; ++g) visit<rule>(g, 2 * number, rate);
         if (job.palindromic)
-            for (std::int64_t g = size; g-- > 0;) visit<rule>(g, 2 * number + 1, beta);
+            for (std::int64_t g = size; g-- > 0;) visit<rule>(g, 2 * number + 1, rate);
     }
 
     void scatter() {
@@ -171,13 +156,13 @@ struct Colours {
     int run() {
         if (!ready) return -1;
         job.random_start ? scatter() : pack();
-        float beta[R];
+        float rate[R];
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
-            for (int r = 0; r < R; ++r) beta[r] = now[job.beta_stride ? lane(r) : 0];
+            for (int r = 0; r < R; ++r) rate[r] = 2 * log2_e * now[job.beta_stride ? lane(r) : 0];
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(number, beta) : sweep<Rule::metropolis>(number, beta);
+            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(number, rate) : sweep<Rule::metropolis>(number, rate);
         }
         unpack();
         energies();

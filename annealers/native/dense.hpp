@@ -3,7 +3,9 @@
 // A block holds up to W replicas, each with its n fields in one stretch of memory; the block goes from spin to spin,
 // decides all its replicas in one vector, and updates the fields of those that flipped.
 #include "dense_job.hpp"
-#include "lanes.hpp"
+#include "simd.hpp"
+
+#include <cstdlib>
 
 namespace dense {
 namespace {
@@ -61,7 +63,7 @@ struct Rows {
         }
     }
     template <Rule rule>
-    void visit(std::int64_t i, std::uint32_t pass, F beta) {
+    void visit(std::int64_t i, std::uint32_t pass, F rate) {
         float field[W] = {};
         std::uint32_t old = 0;
         for (int l = 0; l < count; ++l) {
@@ -71,7 +73,7 @@ struct Rows {
         const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(i));
         const U bits = counter::bits(load<U>(low), load<U>(high), usplat(static_cast<std::uint32_t>(key)),
                                      usplat(static_cast<std::uint32_t>(key >> 32)));
-        const std::uint32_t now = redraw<rule>(load<F>(field), beta, bits, old);
+        const std::uint32_t now = redraw<rule>(load<F>(field), rate, bits, old);
         for (std::uint32_t changed = (now ^ old) & ((1u << count) - 1); changed; changed &= changed - 1) {
             const int l = __builtin_ctz(changed);
             const int s = static_cast<int>(now >> l & 1) * 2 - 1;
@@ -87,11 +89,11 @@ struct Rows {
             float now[W];
             for (int l = 0; l < W; ++l)
                 now[l] = job.beta_stride ? job.beta[done * job.beta_stride + first + (l < count ? l : 0)] : job.beta[done];
-            const F beta = load<F>(now);
+            const F rate = 2 * log2_e * load<F>(now);
             const auto pass = static_cast<std::uint32_t>(2 * done);
-            for (std::int64_t i = 0; i < job.n; ++i) visit<rule>(i, pass, beta);
+            for (std::int64_t i = 0; i < job.n; ++i) visit<rule>(i, pass, rate);
             if (job.palindromic)
-                for (std::int64_t i = job.n - 1; i >= 0; --i) visit<rule>(i, pass + 1, beta);
+                for (std::int64_t i = job.n - 1; i >= 0; --i) visit<rule>(i, pass + 1, rate);
         }
         return done;
     }

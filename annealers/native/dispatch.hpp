@@ -33,12 +33,13 @@ struct Piece {
 
 // A block is 64 lanes, or 32 where 64 would leave threads idle. Problems with many replicas are taken one by one, so
 // that their fields are shared by the block; so are large problems with a J each, whose couplings by lane would not
-// fit a cache, and problems of so few replicas in all that lanes would idle. Other batches fill blocks across problems.
-// Up to 8 replicas of one problem take the colours' spins as lanes, unless colours are so small that those idle too.
+// fit a cache (in 16 bits every problem of a batch has its own), and problems of so few replicas in all that lanes would
+// idle. Other batches fill blocks across problems. Up to 8 replicas of one problem take the colours' spins as lanes,
+// unless colours are so small that those idle too; 16 bits have no such path.
 inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel) {
-    const bool wide = job.n >= 8 * std::int64_t{job.colours};
-    const bool apart = job.problems > 1 && (job.replicas >= 32 || (job.J_stride && job.J_stride > 8192) ||
-                                            (wide && job.lanes() <= few));
+    const bool wide = !job.table && job.n >= 8 * std::int64_t{job.colours};
+    const bool own_J = job.J_stride || job.table, large = job.start[job.n] > (job.table ? 32768 : 16384);
+    const bool apart = job.problems > 1 && (job.replicas >= 32 || (own_J && large) || (wide && job.lanes() <= few));
     const std::int64_t rows = apart ? job.replicas : job.lanes(), parts = apart ? job.problems : 1;
     const int width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
     std::vector<Piece> pieces;
@@ -47,6 +48,7 @@ inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel)
         if (apart) {
             one.problems = 1;
             one.h += p * job.n, one.J += p * job.J_stride, one.J_stride = 0, one.seed += p;
+            one.unit += job.table ? p : 0;
             one.spins += p * job.replicas * job.n, one.energy += p * job.replicas, one.done += p * job.replicas;
             if (job.beta_stride) one.beta += p * job.replicas;
         } else if (job.problems == 1) {

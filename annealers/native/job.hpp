@@ -8,6 +8,11 @@ namespace sparse {
 
 enum class Rule : int { heat_bath, metropolis };
 
+// A probability by its logit in 16 bits; see fixed_table.hpp.
+struct Table {
+    std::uint16_t c0[64], c1[64], c2[64];
+};
+
 // P problems on one graph with R replicas each: lane l is replica l % R of problem l / R. Spins are renumbered so that
 // a sweep visits 0, 1, 2, ...; the neighbours of spin i are near[start[i]] ... and its couplings edge[start[i]] ....
 struct Job {
@@ -23,6 +28,8 @@ struct Job {
     std::int64_t beta_stride;               // 0, or all lanes of the call
     Rule rule;
     bool palindromic;                       // each sweep there and back
+    const Table *table;                     // 16-bit fields and these probabilities; null for single precision
+    const float *unit;                      // [P], of 16-bit fields
     const std::uint64_t *seed;              // [P]
     std::uint32_t first_replica;            // replica 0 draws the numbers of this one
     std::uint32_t first_sweep;              // randomness goes on from here

@@ -11,7 +11,9 @@ namespace {
 
 template <class Word, bool own_h, bool own_J>
 struct Block {
+    using Bits = Word;
     static constexpr int L = 8 * sizeof(Word), G = L / W;
+    static constexpr bool by_problem = own_h;
 
     const Job &job;
     const std::int64_t first;
@@ -63,32 +65,10 @@ struct Block {
     inline void field(int i, F *f) const {
         for (int g = 0; g < G; ++g) f[g] = at(base, i, g);
         for (int e = job.start[i]; e < job.start[i + 1]; ++e) {
-            const Word bits = word[job.near[e]];
+            const Word *bits = word + job.near[e];
             for (int g = 0; g < G; ++g)
-                f[g] = add_if(f[g], part(bits, g), own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : splat(J2[e]));
+                f[g] = add_at(f[g], bits, g, own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : splat(J2[e]));
         }
-    }
-
-    template <Rule rule>
-    inline void visit(int i, std::uint32_t pass, const float *beta) {
-        F f[G];
-        field(i, f);
-        const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
-        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
-        Word out = 0;
-        for (int g = 0; g < G; ++g) {
-            const U bits = counter::bits(load<U>(low + W * g), load<U>(high + W * g), v0, v1);
-            const std::uint32_t old = rule == Rule::metropolis ? part(word[i], g) : 0;
-            out |= static_cast<Word>(redraw<rule>(f[g], load<F>(beta + W * g), bits, old)) << (W * g);
-        }
-        word[i] = out;
-    }
-
-    template <Rule rule>
-    void sweep(std::uint32_t number, const float *beta) {
-        for (int i = 0; i < job.n; ++i) visit<rule>(i, 2 * number, beta);
-        if (job.palindromic)
-            for (int i = job.n - 1; i >= 0; --i) visit<rule>(i, 2 * number + 1, beta);
     }
 
     // Uniform spins: the first bit of a visit in a pass that no sweep reaches.
@@ -140,15 +120,28 @@ struct Block {
         for (int l = 0; l < count; ++l) job.energy[first + l] = total[l] / 2;
     }
 
-    int run() {
+    // Sweeps by `draw`, which knows the arithmetic: its `heat` takes a beta a lane, its `spin` draws a word.
+    template <Rule rule, class Draw>
+    void sweep(const Draw &draw, std::uint32_t number) {
+        const auto visit = [&](int i, std::uint32_t pass) {
+            word[i] = draw.template spin<rule>(i, counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i])));
+        };
+        for (int i = 0; i < job.n; ++i) visit(i, 2 * number);
+        if (job.palindromic)
+            for (int i = job.n - 1; i >= 0; --i) visit(i, 2 * number + 1);
+    }
+    template <class Draw>
+    int run(Draw &&draw) {
+        if (!ready() || !draw.ready()) return -1;
         job.random_start ? scatter() : pack();
-        float beta[L];
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            float beta[L];
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
+            draw.heat(beta);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(number, beta) : sweep<Rule::metropolis>(number, beta);
+            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(draw, number) : sweep<Rule::metropolis>(draw, number);
         }
         unpack();
         energies();
@@ -157,17 +150,33 @@ struct Block {
     }
 };
 
+// Draws in single precision.
 template <class Block>
-int go(Block block) {
-    return block.ready() ? block.run() : -1;
-}
+struct Single {
+    using Word = typename Block::Bits;
+    static constexpr int L = Block::L, G = Block::G;
+    const Block &block;
+    float rate[L] = {};  // 2 beta / log 2
 
-template <class Word>
-int run(const Job &job, std::int64_t first, int count) {
-    if (job.J_stride) return go<Block<Word, true, true> &&>({job, first, count});
-    if (job.problems > 1) return go<Block<Word, true, false> &&>({job, first, count});
-    return go<Block<Word, false, false> &&>({job, first, count});
-}
+    explicit Single(const Block &b) : block(b) {}
+    bool ready() const { return true; }
+    void heat(const float *beta) {
+        for (int l = 0; l < L; ++l) rate[l] = 2 * log2_e * beta[l];
+    }
+    template <Rule rule>
+    inline Word spin(int i, std::uint64_t key) const {
+        F f[G];
+        block.field(i, f);
+        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+        Word out = 0;
+        for (int g = 0; g < G; ++g) {
+            const U bits = counter::bits(load<U>(block.low + W * g), load<U>(block.high + W * g), v0, v1);
+            const std::uint32_t old = rule == Rule::metropolis ? Block::part(block.word[i], g) : 0;
+            out |= static_cast<Word>(redraw<rule>(f[g], load<F>(rate + W * g), bits, old)) << (W * g);
+        }
+        return out;
+    }
+};
 
 }  // namespace
 }  // namespace sparse

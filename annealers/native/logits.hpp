@@ -1,6 +1,6 @@
 // Matrix products to spins, in one pass: what a sweep of a bipartite problem does after each product. Compiled once
 // for each instruction set.
-#include "lanes.hpp"
+#include "simd.hpp"
 #include "logits_job.hpp"
 
 namespace logits {

@@ -23,6 +23,8 @@ typedef float F __attribute__((vector_size(4 * W)));
 typedef std::uint32_t U __attribute__((vector_size(4 * W)));
 typedef std::int32_t I __attribute__((vector_size(4 * W)));
 
+constexpr float log2_e = 1.44269504f;
+
 inline F splat(float x) { return x - F{}; }
 inline U usplat(std::uint32_t x) { return x - U{}; }
 template <class V, class T>
@@ -40,9 +42,21 @@ inline F add_if(F f, std::uint32_t bits, F j) {
     return (F)_mm512_mask_add_ps((__m512)f, static_cast<__mmask16>(bits), (__m512)f, (__m512)j);
 }
 inline std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+// add_if with the bits of group g of a word, straight from memory to a mask register: compilers take a detour.
+typedef std::uint16_t __attribute__((may_alias)) Half;
+inline F add_at(F f, const void *word, int g, F j) {
+    __mmask16 bits;
+    asm("kmovw %1, %0" : "=Yk"(bits) : "m"(static_cast<const Half *>(word)[g]));
+    return (F)_mm512_mask_add_ps((__m512)f, bits, (__m512)f, (__m512)j);
+}
 #else
+
 const U one_bit = {1, 2, 4, 8, 16, 32, 64, 128};
 inline F add_if(F f, std::uint32_t bits, F j) { return f + (F)((U)j & (U)((usplat(bits) & one_bit) != 0)); }
+template <class Word>
+inline F add_at(F f, const Word *word, int g, F j) {
+    return add_if(f, static_cast<std::uint32_t>(*word >> (W * g)) & ((1u << W) - 1), j);
+}
 #if defined(__AVX2__)
 inline F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 inline std::uint32_t less(F a, F b) {
@@ -70,33 +84,47 @@ inline U gather_words(const std::uint32_t *word, const std::int32_t *at) {
     return out;
 }
 
-// e^x, |x| cut at 87, relative error 2e-7: 2^n by the exponent's bits, 2^r for |r| <= 1/2 by a polynomial.
-inline F exponential(F x) {
-    x = x < -87.0f ? splat(-87.0f) : x;
-    x = x > 87.0f ? splat(87.0f) : x;
-    const F t = x * 1.44269504f;
-    const F shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are t rounded
-    const F r = t - (shifted - 12582912.0f);
-    F p = splat(1.5403530e-4f);
-    p = fma(p, r, splat(1.3333558e-3f));
-    p = fma(p, r, splat(9.6181291e-3f));
-    p = fma(p, r, splat(5.5504109e-2f));
-    p = fma(p, r, splat(2.4022651e-1f));
-    p = fma(p, r, splat(6.9314718e-1f));
+#if defined(__AVX512F__)
+inline F between(F x, F least, F most) {
+    return (F)_mm512_min_ps(_mm512_max_ps((__m512)x, (__m512)least), (__m512)most);
+}
+#elif defined(__AVX2__)
+inline F between(F x, F least, F most) {
+    return (F)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)least), (__m256)most);
+}
+#else
+inline F between(F x, F least, F most) {
+    x = x < least ? least : x;
+    return x > most ? most : x;
+}
+#endif
+
+// 2^x, |x| cut at 126, relative error 2e-7: 2^n by the exponent's bits, 2^r for |r| <= 1/2 by a polynomial.
+inline F power(F x) {
+    x = between(x, splat(-126.0f), splat(126.0f));
+    const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are x rounded
+    const F r = x - (shifted - 12582912.0f);
+    F p = splat(1.3264715e-3f);
+    p = fma(p, r, splat(9.6715083e-3f));
+    p = fma(p, r, splat(5.5507336e-2f));
+    p = fma(p, r, splat(2.4022242e-1f));
+    p = fma(p, r, splat(6.9314700e-1f));
     p = fma(p, r, splat(1.0f));
     return (F)((U)p + ((U)shifted << 23));
 }
+inline F exponential(F x) { return power(x * log2_e); }
 
-// (k + 1/2) 2^-23 from the top 23 bits, strictly inside (0, 1).
-inline F uniform(U bits) { return __builtin_convertvector((I)((bits >> 8) | 1u), F) * 0x1p-24f; }
+// The top 23 bits k of a word as 2 k + 1: uniform, in units of 2^-24, strictly inside (0, 1).
+inline F odd(U bits) { return __builtin_convertvector((I)((bits >> 8) | 1u), F); }
+inline F uniform(U bits) { return odd(bits) * 0x1p-24f; }
 
-// New bits of W lanes in fields f at inverse temperatures beta. Heat bath: 1 with probability 1/(1 + e^{2 beta f}).
-// Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f.
+// New bits of W lanes in fields f; `rate` is 2 beta / log 2, so that e^{2 beta f} = 2^{rate f}. Heat bath: 1 with
+// probability 1/(1 + e^{2 beta f}). Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f.
 template <Rule rule>
-inline std::uint32_t redraw(F f, F beta, U bits, std::uint32_t old) {
-    const F x = (beta + beta) * f, u = uniform(bits);
-    if (rule == Rule::heat_bath) return less(fma(u, exponential(x), u), splat(1.0f));
-    return old ^ less(u, exponential(add_if(-x, old, x + x)));
+inline std::uint32_t redraw(F f, F rate, U bits, std::uint32_t old) {
+    const F x = rate * f, u = odd(bits);
+    if (rule == Rule::heat_bath) return less(fma(u, power(x), u), splat(0x1p24f));
+    return old ^ less(u, power(add_if(-x, old, x + x)) * 0x1p24f);
 }
 
 }  // namespace

@@ -3,10 +3,15 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <string>
+#include <vector>
 
 #include "dispatch.hpp"
+#include "fixed_table.hpp"
 #include "listen.hpp"
 #include "random.hpp"
 
@@ -23,12 +28,39 @@ void expect(bool good, const char *what) {
     if (!good) throw nb::value_error(what);
 }
 
+// The units of 16-bit fields, a problem each.
+std::vector<float> units(const sparse::Job &job) {
+    const auto betas = job.sweeps * (job.beta_stride ? job.beta_stride : 1);
+    float coldest = 0;
+    for (std::int64_t k = 0; k < betas; ++k) {
+        expect(job.beta[k] >= 0, "expected betas >= 0 beside precision='fixed16'");
+        coldest = std::max(coldest, job.beta[k]);
+    }
+    std::vector<float> unit(static_cast<std::size_t>(job.problems));
+    for (std::int64_t p = 0; p < job.problems; ++p) {
+        const float largest = sparse::largest_field(job, p);
+        unit[p] = sparse::unit_of(job, largest);
+        if (2 * coldest * unit[p] > sparse::coarsest) {
+            char text[200];
+            std::snprintf(text, sizeof text, "16-bit fields hold 2 beta |f| up to %g; got beta %g with a field of up to %g: "
+                          "use precision='full'", sparse::coarsest * 32768, coldest, largest);
+            throw nb::value_error(text);
+        }
+    }
+    return unit;
+}
+const sparse::Table &table(sparse::Rule rule) {
+    static const sparse::Table heat_bath = sparse::make_table(sparse::Rule::heat_bath);
+    static const sparse::Table metropolis = sparse::make_table(sparse::Rule::metropolis);
+    return rule == sparse::Rule::heat_bath ? heat_bath : metropolis;
+}
+
 // See annealers/_engine.pyi for the arguments.
 int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done,
           In<std::int32_t, 1> order, In<std::int32_t, 1> place, In<std::int32_t, 1> start, In<std::int32_t, 1> near,
           In<std::int32_t, 1> edge, In<std::int32_t, 1> colour, In<float, 2> h, In<float, 2> J, In<float, 2> beta,
           In<std::int64_t, 1> seed, std::int64_t first_replica, std::int64_t first_sweep, bool metropolis,
-          bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
+          bool palindromic, bool random_start, bool fixed16, int threads, const std::string &isa, nb::object alive) {
     const auto n = static_cast<std::int64_t>(h.shape(1)), problems = static_cast<std::int64_t>(h.shape(0));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0));
     expect(problems > 0 && lanes % problems == 0, "expected the rows of spins to be a multiple of those of h");
@@ -66,6 +98,8 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     job.first_sweep = static_cast<std::uint32_t>(first_sweep);
     job.random_start = random_start;
     job.spins = spins.data(), job.energy = energy.data(), job.done = done.data();
+    std::vector<float> unit;
+    if (fixed16) unit = units(job), job.unit = unit.data(), job.table = &table(job.rule);
     const sparse::Kernel *kernel = nullptr;
     for (const sparse::Kernel *one : sparse::kernels())
         if (!kernel && (isa.empty() || isa == one->name)) kernel = one;
@@ -102,7 +136,7 @@ void bind_sparse(nb::module_ &m) {
           nb::arg("done").noconvert(), nb::arg("order"), nb::arg("place"), nb::arg("start"), nb::arg("near"),
           nb::arg("edge"), nb::arg("colour"), nb::arg("h"), nb::arg("J"), nb::arg("beta"), nb::arg("seed"),
           nb::arg("first_replica"), nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"),
-          nb::arg("random_start"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
+          nb::arg("random_start"), nb::arg("fixed16"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
           "Sweeps of a batch of sparse problems, in place; the fewest sweeps that any row did.");
     m.def("random_bits", &random_bits, nb::arg("out").noconvert(), nb::arg("seed"), nb::arg("replica"), nb::arg("pass_"),
           nb::arg("spin"), "The random words of consecutive replicas, passes and spins.");

@@ -1,5 +1,4 @@
-#include "colours.hpp"
-#include "lanes.hpp"
+#include "sparse.hpp"
 
 namespace sparse {
 const Kernel avx512 = {"avx512", run<std::uint64_t>, run<std::uint32_t>, run_few};

@@ -1,0 +1,99 @@
+// Draws with fields in 16 bits: twice the lanes a vector, and the sigmoid from a table.
+//
+// Fields are whole multiples of a problem's unit u, F / u < 2^15 for its largest possible field F: couplings are rounded
+// to multiples of u/2, then h_i - sum_j J_ij to one of u. So it is exactly an Ising problem, whose fields differ from the
+// given ones by at most (1/2 + d/4) u at d neighbours, 0.3 sqrt(1 + d/4) u in the mean square, that is drawn from.
+#pragma once
+
+#include "array.hpp"
+#include "fixed_table.hpp"
+#include "lanes.hpp"
+#include "simd16.hpp"
+
+namespace sparse {
+namespace {
+
+inline float rounded(float x, float unit) { return std::nearbyint(x / unit); }
+
+template <class Block>
+struct Fixed {
+    using Word = typename Block::Bits;
+    static constexpr int L = Block::L, G = L / W16;
+    static constexpr bool own = Block::by_problem;  // units differ by problem, and so do the rounded couplings
+
+    const Block &block;
+    Array<std::uint16_t> base, J;                   // in units: [n] or [n, L]; 2 J [2 k] or [2 k, L]
+    bool good, paired = true;
+    std::uint16_t most[L], twice[L], whole[L], part[L];
+    // Two replicas share a word of random bits, the even one has the lower half: keys of the words of even and odd lanes,
+    // and how far their halves are from where they belong.
+    std::uint32_t low[2][L / 2], high[2][L / 2], shift[2][L / 2];
+
+    explicit Fixed(const Block &b) : block(b) {
+        const Job &job = b.job;
+        const std::int64_t n = job.n, H = own ? L : 1;
+        good = base.resize(n * H) && J.resize(job.start[n] * H);
+        if (!good) return;
+        for (std::int64_t i = 0; i < n; ++i)
+            for (int l = 0; l < H; ++l) {
+                const std::int64_t problem = b.lane(l) / job.replicas;
+                const float unit = job.unit[problem], *from = job.J + problem * job.J_stride;
+                float sum = 0;
+                for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+                    const float twice_J = rounded(2 * from[job.edge[e]], unit);
+                    sum += twice_J;
+                    J[e * H + l] = static_cast<std::uint16_t>(static_cast<int>(twice_J));
+                }
+                const float all = rounded(job.h[problem * n + job.order[i]] - unit * sum / 2, unit);
+                base[i * H + l] = static_cast<std::uint16_t>(static_cast<int>(all));
+            }
+        for (int l = 0; l < L; ++l) {
+            const std::int64_t lane = b.lane(l);
+            const auto replica = job.first_replica + static_cast<std::uint32_t>(lane % job.replicas);
+            const std::uint64_t key = counter::lane_key(job.seed[lane / job.replicas], replica >> 1);
+            low[l & 1][l / 2] = static_cast<std::uint32_t>(key), high[l & 1][l / 2] = static_cast<std::uint32_t>(key >> 32);
+            shift[l & 1][l / 2] = (l & 1) == (replica & 1) ? 0 : 16;
+            const bool same = (l & 1) == (replica & 1) && low[0][l / 2] == low[l & 1][l / 2];
+            paired = paired && (same || l >= b.count);
+        }
+    }
+    bool ready() const { return good; }
+
+    void heat(const float *beta) {
+        for (int l = 0; l < L; ++l) {
+            const Heat now = heat16(beta[l], block.job.unit[block.lane(l) / block.job.replicas]);
+            most[l] = now.most, twice[l] = now.twice, whole[l] = now.whole, part[l] = now.part;
+        }
+    }
+
+    inline V random(int g, U v0, U v1) const {
+        const int at = W * g;
+        const U even = counter::bits(load<U>(low[0] + at), load<U>(high[0] + at), v0, v1);
+        if (paired) return (V)even;
+        const U odd = counter::bits(load<U>(low[1] + at), load<U>(high[1] + at), v0, v1);
+        return (V)((even >> load<U>(shift[0] + at) & 0xFFFFu) | (odd << load<U>(shift[1] + at) & 0xFFFF0000u));
+    }
+    template <Rule rule>
+    inline Word spin(int i, std::uint64_t key) const {
+        const Job &job = block.job;
+        V f[G];
+        for (int g = 0; g < G; ++g) f[g] = own ? load<V>(&base[std::int64_t{i} * L + W16 * g]) : vsplat(base[i]);
+        for (int e = job.start[i]; e < job.start[i + 1]; ++e)
+            for (int g = 0; g < G; ++g)
+                f[g] = add_at(f[g], block.word + job.near[e], g,
+                              own ? load<V>(&J[std::int64_t{e} * L + W16 * g]) : vsplat(J[e]));
+        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+        Word out = 0;
+        for (int g = 0; g < G; ++g) {
+            const auto lanes = static_cast<std::uint32_t>((std::uint64_t{1} << W16) - 1);
+            const std::uint32_t old = static_cast<std::uint32_t>(block.word[i] >> (W16 * g)) & lanes;
+            const int l = W16 * g;
+            out |= static_cast<Word>(redraw16<rule>(f[g], load<V>(most + l), load<V>(twice + l), load<V>(whole + l),
+                                                    load<V>(part + l), random(g, v0, v1), *job.table, old)) << l;
+        }
+        return out;
+    }
+};
+
+}  // namespace
+}  // namespace sparse
