@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = packages_distributions()
 # Distributions by the names they are imported under, where the environment may not know them.
-OPTIONAL = {"tensorboard": "tensorboard", "dwave.system": "dwave-ocean-sdk", "dwave.cloud": "dwave-ocean-sdk"}
+OPTIONAL = {"tensorboard": "tensorboard", "dwave.system": "dwave-system", "dwave.cloud": "dwave-cloud-client"}
 MODULES = sorted(
     p for folder in ("qsample", "models", "annealers", "experiments") for p in (ROOT / folder).rglob("*.py")
 )

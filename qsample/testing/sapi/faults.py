@@ -1,0 +1,119 @@
+"""What can go wrong between a client and the cloud, on demand or at random."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
+
+Route = Literal["solvers", "post", "poll", "answer", "cancel"]
+Kind = Literal[
+    "401", "429", "500", "502", "503", "504",  # answered with this status, and nothing done
+    "drop-before",  # the connection closes, and nothing was done
+    "drop-after",  # the connection closes after the work was done: the answer is lost
+    "slow",  # the answer comes `seconds` late
+    "failed",  # post: the jobs end as FAILED
+    "duplicate",  # poll: every status is delivered twice
+    "stale",  # answer: that of another job that has finished
+    "bad-base64", "short", "energies",  # answer: not base64, a byte missing, energies off by one
+]  # fmt: skip
+STATUSES = ("401", "429", "500", "502", "503", "504")
+_OWN = {"post": ("failed",), "poll": ("duplicate",), "answer": ("stale", "bad-base64", "short", "energies")}
+
+
+class Fault(NamedTuple):
+    """One thing that goes wrong at one route; `retry_after` goes with a status, `seconds` with "slow"."""
+
+    route: Route
+    kind: Kind
+    retry_after: int | None = None
+    seconds: float = 0.5
+
+
+def _checked(fault: Fault) -> Fault:
+    if fault.route not in get_args(Route):
+        raise ValueError(f"unknown route {fault.route!r}; expected one of {', '.join(get_args(Route))}")
+    if fault.kind not in (kinds := _kinds(fault.route)):
+        raise ValueError(f"no fault {fault.kind!r} at {fault.route!r}; expected one of {', '.join(kinds)}")
+    return fault
+
+
+def _kinds(route: Route) -> tuple[str, ...]:
+    return (*STATUSES, "drop-before", "drop-after", "slow", *_OWN.get(route, ()))
+
+
+#: Every fault there is, statuses 429 and 503 also with Retry-After: `faults.mix(dict.fromkeys(EVERY, 0.005))`.
+EVERY: tuple[Fault, ...] = tuple(
+    Fault(route, kind, retry_after)  # pyright: ignore[reportArgumentType]
+    for route in get_args(Route)
+    for kind in _kinds(route)
+    for retry_after in ((None, 1) if kind in ("429", "503") else (None,))
+)
+
+
+class Faults:
+    """The faults of a server: those queued by `next`, then those of the random mix. `seen` lists what was injected."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """No more faults; forgets what was seen."""
+        with self._lock:
+            self._queued: list[Fault] = []
+            self._mix: Mapping[Fault, float] = {}
+            self._random = random.Random(0)
+            self.seen: list[Fault] = []
+
+    def next(
+        self, route: Route, kind: Kind | int, *, retry_after: int | None = None, seconds: float = 0.5, times: int = 1
+    ) -> None:
+        """The next `times` requests at this route go wrong: `faults.next("post", 503, retry_after=1)`."""
+        fault = _checked(Fault(route, str(kind), retry_after, seconds))  # pyright: ignore[reportArgumentType]
+        with self._lock:
+            self._queued += [fault] * times
+
+    def mix(self, chances: Mapping[Fault, float], seed: int = 0) -> None:
+        """Each request at a fault's route meets it with this chance, at most one fault a request."""
+        chances = {_checked(fault): float(chance) for fault, chance in chances.items()}
+        for route in get_args(Route):
+            total = sum(chance for fault, chance in chances.items() if fault.route == route)
+            if total > 1 + 1e-9 or any(chance < 0 for chance in chances.values()):
+                raise ValueError(f"expected chances >= 0 that sum to 1 at most; those at {route!r} sum to {total:g}")
+        with self._lock:
+            self._mix, self._random = chances, random.Random(seed)
+
+    def take(self, route: Route) -> Fault | None:
+        """The fault that the present request meets."""
+        with self._lock:
+            found = next((fault for fault in self._queued if fault.route == route), None)
+            if found is not None:
+                self._queued.remove(found)
+            elif self._mix:
+                at = self._random.random()
+                for fault, chance in self._mix.items():
+                    if fault.route == route and (at := at - chance) < 0:
+                        found = fault
+                        break
+            if found is not None:
+                self.seen.append(found)
+            return found
+
+
+def corrupted(answer: dict, kind: Kind) -> dict:
+    """The answer as it arrives after a fault of this kind."""
+    import base64
+
+    import numpy as np
+
+    if kind == "bad-base64":
+        return answer | {"solutions": "A"}
+    if kind == "short":
+        whole = base64.b64decode(answer["solutions"])
+        return answer | {"solutions": base64.b64encode(whole[:-1]).decode()}
+    if kind == "energies":
+        energies = np.frombuffer(base64.b64decode(answer["energies"]), "<f8") + 1
+        return answer | {"energies": base64.b64encode(energies.tobytes()).decode()}
+    return answer
