@@ -1,4 +1,4 @@
-"""The command line: qsample train, evaluate, sample, samplers."""
+"""The command line: qsample train, evaluate, sample, samplers, sapi."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
 
@@ -22,6 +23,7 @@ from qsample.likelihood import log_likelihood, pseudo_log_likelihood
 from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
 from qsample.run import digest, strict_json
 from qsample.temperature import effective_beta
+from qsample.testing.sapi.command import Sapi
 from qsample.train import Settings, fit
 
 Kind = Literal["rbm", "boltzmann", "grid"]
@@ -132,8 +134,6 @@ class Sample:
 
     def __call__(self) -> None:
         """Run it."""
-        import numpy as np
-
         model, _ = restore(self.run)
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
@@ -216,9 +216,9 @@ def _show(name: str, value: Any, stderr: float | None) -> None:
         print(f"{name.replace('_', ' '):28}{text}")
 
 
-def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers:
+def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers | Sapi:
     """The command asked for; a ValueError with the point of tyro's boxed complaint where there is one."""
-    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers}
+    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers, "sapi": Sapi}
     said = io.StringIO()
     try:
         with redirect_stderr(said):

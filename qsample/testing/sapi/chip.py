@@ -17,7 +17,7 @@ from qsample.testing.sapi.solver import Problem
 
 @dataclass(frozen=True)
 class Chip:
-    r"""Draws from $p(s) \propto e^{-\beta E'(s)}$, E' being the energy programmed, scaled and disturbed:
+    r"""Draws from exp(-beta E'), E' being the energy programmed, scaled and disturbed.
 
     $$h'_i = a\,h_i(1 + \sigma\epsilon_i) + b, \qquad J'_{ij} = a\,J_{ij}(1 + \sigma\epsilon_{ij})$$
 
@@ -77,9 +77,8 @@ class Chip:
         if request.initial_state is None:
             cooling = [beta * (k + 1) / (self.sweeps // 2) for k in range(self.sweeps // 2)]
             betas = cooling + [beta] * (self.sweeps - len(cooling))
-            return (
-                SimulatedAnnealing(schedule=betas).sample(target, request.num_reads, generator=generator).spins.numpy()
-            )
+            sampler = SimulatedAnnealing(schedule=betas)
+            return sampler.sample(target, request.num_reads, generator=generator).spins.numpy()
         kernel, state = Gibbs(betas=[beta] * self.sweeps), torch.from_numpy(initial_spins(problem, request))
         if request.reinitialize_state:
             start = state.expand(request.num_reads, -1).contiguous()

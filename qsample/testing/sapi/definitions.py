@@ -112,7 +112,5 @@ def _mocks() -> Any:
     try:
         from dwave.cloud.testing import mocks
     except ImportError as error:
-        raise ImportError(
-            f"the loopback solver API needs D-Wave's client ({error}): pip install qsample[dwave]"
-        ) from None
+        raise ImportError(f"{error}: the loopback solver API needs pip install qsample[dwave]") from None
     return mocks

@@ -118,10 +118,8 @@ class Routes:
     def _job(self, item: dict[str, Any]) -> Job:
         identity = item.get("solver")
         solver = self._solver(identity.get("name") if isinstance(identity, dict) else identity)
-        if isinstance(identity, dict) and identity.get("version") not in (
-            None,
-            solver.definition["identity"]["version"],
-        ):
+        version = identity.get("version") if isinstance(identity, dict) else None
+        if version not in (None, solver.definition["identity"]["version"]):
             raise Refusal(404, "Solver does not exist or apparently you don't have access: its working graph changed")
         return self.processor.prepare(solver, item)
 

@@ -169,7 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # status, headers and body leave in one piece
-    server: _HTTP
+
+    @property
+    def _owner(self) -> SolverServer:
+        assert isinstance(self.server, _HTTP)
+        return self.server.owner
 
     def do_GET(self) -> None:
         self._handle()
@@ -180,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
     def _handle(self) -> None:
-        owner = self.server.owner
+        owner = self._owner
         route = owner._routes.route(self.command, self.path)
         fault = None
         try:
@@ -227,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(406, f"expected to be asked for {MEDIA.format(KINDS[route][0])}; got {media};{version}")
 
     def _drop(self, route: Route) -> None:
-        self.server.owner.requests.append(Arrival(route, 0))
+        self._owner.requests.append(Arrival(route, 0))
         self.close_connection = True
         try:
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -235,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass  # closed by the client
 
     def _send(self, route: Route | None, reply: Reply, fault: Fault | None) -> None:
-        self.server.owner.requests.append(Arrival(route, reply.status))
+        self._owner.requests.append(Arrival(route, reply.status))
         self.send_response(reply.status)
         self.send_header("Content-Type", "application/json" if reply.kind is None else MEDIA.format(reply.kind))
         self.send_header("Content-Length", str(len(reply.body)))

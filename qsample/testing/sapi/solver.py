@@ -1,4 +1,4 @@
-"""A solver's graph as arrays: problems decoded from its encoding `qp` and checked against its ranges, answers encoded."""
+"""A solver's graph as arrays: problems decoded from the format `qp` and checked against ranges, answers encoded."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import base64
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array, csr_array
 
 from qsample.graph import Graph
 from qsample.testing.sapi.parameters import Refusal
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 ROUNDING = 1e-9  # a problem scaled onto the edge of a range is still inside
 KEPT = 64  # graphs kept, the oldest given up first
@@ -37,6 +39,8 @@ class Problem:
 
     def energy(self, spins: np.ndarray) -> np.ndarray:
         """The energy as submitted, without its offset, of int8 spins [R, n]."""
+        from scipy.sparse import coo_array, csr_array
+
         values = spins.astype(np.float64) if self.kind == "ising" else (spins + 1.0) / 2
         first, second = self.graph.pairs.numpy()
         n = len(self.active)
@@ -61,6 +65,8 @@ class Solver:
     @functools.cached_property
     def _groups(self) -> tuple[str, list[float], csr_array] | None:
         """The property that bounds sums of couplings, its range, and which couplers add up, [groups, couplers]."""
+        from scipy.sparse import coo_array, csr_array
+
         number, topology = np.arange(len(self.couplers)), self.properties["topology"]
         if "per_qubit_coupling_range" in self.properties:
             rows, columns = self.ends.T.ravel(), np.concatenate([number, number])
@@ -69,7 +75,7 @@ class Solver:
             import dwave.graphs
             from dwave.system.coupling_groups import coupling_groups
 
-            couplers = [tuple(pair) for pair in self.couplers.tolist()]
+            couplers = [(int(a), int(b)) for a, b in self.couplers]
             of = dict(zip((frozenset(pair) for pair in couplers), number.tolist(), strict=True))
             chip = dwave.graphs.zephyr_graph(
                 *topology["shape"], node_list=self.qubits.tolist(), edge_list=couplers, check_node_list=False
