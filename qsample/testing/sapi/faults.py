@@ -68,7 +68,7 @@ class Faults:
             self.seen: list[Fault] = []
 
     def next(
-        self, route: Route, kind: Kind | int, *, retry_after: int | None = None, seconds: float = 0.5, times: int = 1
+        self, route: str, kind: str | int, *, retry_after: int | None = None, seconds: float = 0.5, times: int = 1
     ) -> None:
         """The next `times` requests at this route go wrong: `faults.next("post", 503, retry_after=1)`."""
         fault = _checked(Fault(route, str(kind), retry_after, seconds))  # pyright: ignore[reportArgumentType]

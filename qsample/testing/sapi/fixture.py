@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from contextlib import ExitStack
 
 from qsample.testing.sapi.server import SolverServer
 
@@ -14,12 +14,13 @@ except ImportError as error:
 
 
 @pytest.fixture
-def sapi(monkeypatch: pytest.MonkeyPatch) -> Iterator[SolverServer]:
+def sapi(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> SolverServer:
     """A server of a Zephyr-4 chip, the only one that D-Wave's tools find: no configuration of the user's is read."""
-    with SolverServer("zephyr-4") as server:
-        for name in os.environ:
-            if name.startswith("DWAVE_"):
-                monkeypatch.delenv(name)
-        for name, value in (server.environment | {"DWAVE_CONFIG_FILE": os.devnull}).items():
-            monkeypatch.setenv(name, value)
-        yield server
+    stack = ExitStack()  # not a yield: a fixture that runtime type checkers wrap would not be seen to be a generator
+    request.addfinalizer(stack.close)
+    server = stack.enter_context(SolverServer("zephyr-4"))
+    for name in [name for name in os.environ if name.startswith("DWAVE_")]:
+        monkeypatch.delenv(name)
+    for name, value in (server.environment | {"DWAVE_CONFIG_FILE": os.devnull}).items():
+        monkeypatch.setenv(name, value)
+    return server

@@ -106,7 +106,7 @@ class SolverServer:
     @property
     def charged(self) -> float:
         """Microseconds of access time charged so far."""
-        return sum(job.charged for job in self.jobs)
+        return sum((job.charged for job in self.jobs), 0.0)
 
     @property
     def programmings(self) -> int:

@@ -139,7 +139,7 @@ class Solver:
         factor = 0.0
         for _, (low, high), values in self._loads(problem):
             factor = max(factor, values.max(initial=0) / high, values.min(initial=0) / low)
-        return 1 / factor if factor else 1.0
+        return float(1 / factor) if factor else 1.0
 
     def check_ranges(self, problem: Problem) -> None:
         """A `Refusal` for an h, a J or a total of couplings outside the solver's ranges."""
