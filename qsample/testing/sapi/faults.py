@@ -8,25 +8,18 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
 Route = Literal["solvers", "post", "poll", "answer", "cancel"]
-Kind = Literal[
-    "401", "429", "500", "502", "503", "504",  # answered with this status, and nothing done
-    "drop-before",  # the connection closes, and nothing was done
-    "drop-after",  # the connection closes after the work was done: the answer is lost
-    "slow",  # the answer comes `seconds` late
-    "failed",  # post: the jobs end as FAILED
-    "duplicate",  # poll: every status is delivered twice
-    "stale",  # answer: that of another job that has finished
-    "bad-base64", "short", "energies",  # answer: not base64, a byte missing, energies off by one
-]  # fmt: skip
 STATUSES = ("401", "429", "500", "502", "503", "504")
+# Statuses are answered and nothing is done; "drop-before" closes the connection, nothing done; "drop-after" does the
+# work and loses the answer; "slow" answers `seconds` late; "failed" jobs end as FAILED; "duplicate" delivers each
+# status twice; "stale" is the answer of another job; the rest are answers not in base64, a byte short, off in energy.
 _OWN = {"post": ("failed",), "poll": ("duplicate",), "answer": ("stale", "bad-base64", "short", "energies")}
 
 
 class Fault(NamedTuple):
     """One thing that goes wrong at one route; `retry_after` goes with a status, `seconds` with "slow"."""
 
-    route: Route
-    kind: Kind
+    route: str
+    kind: str
     retry_after: int | None = None
     seconds: float = 0.5
 
@@ -39,13 +32,13 @@ def _checked(fault: Fault) -> Fault:
     return fault
 
 
-def _kinds(route: Route) -> tuple[str, ...]:
+def _kinds(route: str) -> tuple[str, ...]:
     return (*STATUSES, "drop-before", "drop-after", "slow", *_OWN.get(route, ()))
 
 
 #: Every fault there is, statuses 429 and 503 also with Retry-After: `faults.mix(dict.fromkeys(EVERY, 0.005))`.
 EVERY: tuple[Fault, ...] = tuple(
-    Fault(route, kind, retry_after)  # pyright: ignore[reportArgumentType]
+    Fault(route, kind, retry_after)
     for route in get_args(Route)
     for kind in _kinds(route)
     for retry_after in ((None, 1) if kind in ("429", "503") else (None,))
@@ -71,7 +64,7 @@ class Faults:
         self, route: str, kind: str | int, *, retry_after: int | None = None, seconds: float = 0.5, times: int = 1
     ) -> None:
         """The next `times` requests at this route go wrong: `faults.next("post", 503, retry_after=1)`."""
-        fault = _checked(Fault(route, str(kind), retry_after, seconds))  # pyright: ignore[reportArgumentType]
+        fault = _checked(Fault(route, str(kind), retry_after, seconds))
         with self._lock:
             self._queued += [fault] * times
 
@@ -102,7 +95,7 @@ class Faults:
             return found
 
 
-def corrupted(answer: dict, kind: Kind) -> dict:
+def corrupted(answer: dict, kind: str) -> dict:
     """The answer as it arrives after a fault of this kind."""
     import base64
 
