@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from qsample.annealers.replicas import Replicas, ordered_sum
 from qsample.annealers.streams import Streams
+from qsample.annealers.update import Rule
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
@@ -34,12 +36,17 @@ class ParallelTempering:
     ladders together, and then frozen. `carry` holds ladder and hot replicas: a call from such an `initial` goes on
     without burn-in or adaptation, and leaves the law invariant. From an `initial` without it hot replicas start anew.
 
+    As an optimiser, give it `problem.scale(beta)` with beta far above 1 and anneal before: from random spins the cold
+    end of a long ladder takes most of a short run to come to rest.
+
     Args:
         sweeps: sweeps of each replica before a read.
         betas: the number of temperatures, or they themselves, increasing, from 0 or more to 1.
-        swap_every: sweeps between swaps.
+        swap_every: sweeps between swaps; a swap round costs about as much as one sweep of a small problem.
         adapt: whether to adapt the ladder.
         reads_per_ladder: reads taken from one ladder; must divide the number of reads.
+        anneal: sweeps before the burn-in that cool every replica from beta 0 to its own; none where `initial` is given.
+        rule: "gibbs" or "metropolis", as in `SimulatedAnnealing`.
 
     `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier" Lambda(1) `[*B]`
     (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot, cold and back, all ladders).
@@ -50,15 +57,19 @@ class ParallelTempering:
     swap_every: int = 1
     adapt: bool = True
     reads_per_ladder: int = 1
+    anneal: int = 0
+    rule: Rule = "gibbs"
 
     warm_start = True
     reversible = False
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "swap_every", "reads_per_ladder"):
+        for name, least in (("sweeps", 1), ("swap_every", 1), ("reads_per_ladder", 1), ("anneal", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"expected {name} >= {least}; got {value!r}")
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"unknown rule {self.rule!r}; expected one of {', '.join(get_args(Rule))}")
         ladder = [self.betas] if isinstance(self.betas, int) else list(self.betas)
         if isinstance(self.betas, int):
             good = self.betas >= 2
@@ -85,7 +96,9 @@ class ParallelTempering:
         seeds, L, n = draw_seeds(generator, problem.batch_shape), len(self._ladder), problem.num_spins
         N = num // block
         beta, spins, carried = self._start(problem, initial, N, seeds)
-        ladders = Ladders(problem, beta, spins, seeds)
+        ladders = Ladders(problem, beta, spins, seeds, self.rule)
+        if initial is None:
+            ladders.cool(self.anneal)
         if not carried:
             burn = self.sweeps // 2
             ends = sorted({burn >> k for k in range(ROUNDS)} - {0})
@@ -136,10 +149,10 @@ class ParallelTempering:
 class Ladders:
     """N ladders of L replicas for each of P problems. Betas are swapped, not states: `holder` says who is where."""
 
-    def __init__(self, problem: Ising, beta: Tensor, spins: Tensor, seeds: Sequence[int]) -> None:
+    def __init__(self, problem: Ising, beta: Tensor, spins: Tensor, seeds: Sequence[int], rule: Rule = "gibbs") -> None:
         self.beta = beta  # [P, L], the same for all ladders of a problem
         self.shape = P, N, L = spins.shape[:3]
-        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1))
+        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1), rule)
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
@@ -157,13 +170,21 @@ class Ladders:
         """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
         return self._rejected / max(self._tries, 1)
 
+    @property
+    def _own(self) -> Tensor:
+        """The beta of each replica, `[P, N L]`."""
+        return self.beta[:, None].expand(self.shape).gather(-1, self.holder.argsort(-1)).flatten(1)
+
+    def cool(self, sweeps: int) -> None:
+        """Sweeps in which every replica comes down from beta 0 to its own in equal steps."""
+        for part in (torch.arange(1, sweeps + 1) / max(sweeps, 1)).split(64):
+            self.replicas.sweep(part[:, None, None] * self._own)
+
     def run(self, sweeps: int, swap_every: int) -> None:
         """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`."""
         for done in range(0, sweeps, swap_every):
-            count = min(swap_every, sweeps - done)
-            level = self.holder.argsort(-1)  # of each replica
-            beta = self.beta[:, None].expand(self.shape).gather(-1, level).flatten(1)
-            self.replicas.sweep(beta.expand(count, *beta.shape))
+            beta = self._own
+            self.replicas.sweep(beta.expand(min(swap_every, sweeps - done), *beta.shape))
             self.swap()
 
     def swap(self) -> None:

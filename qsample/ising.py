@@ -129,7 +129,10 @@ class Ising:
     def batch_shape(self) -> torch.Size:
         """`*B`, the batch dimensions of h, J and offset broadcast together."""
         own = len(self.graph.coupling_shape)
-        return torch.broadcast_shapes(self.h.shape[:-1], self.J.shape[: self.J.dim() - own], self.offset.shape)
+        parts = {self.h.shape[:-1], self.J.shape[: self.J.dim() - own], self.offset.shape} - {torch.Size()}
+        if len(parts) <= 1:  # of one shape: found at once, without torch's slow general rule
+            return parts.pop() if parts else torch.Size()
+        return torch.broadcast_shapes(*parts)
 
     @property
     def dtype(self) -> torch.dtype:

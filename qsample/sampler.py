@@ -113,6 +113,16 @@ def mix(seed: int, k: int) -> int:
     return (z ^ (z >> 31)) >> 1
 
 
+def mix_many(seed: int, count: int) -> list[int]:
+    """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster: a training step may hold 512 problems."""
+    if count < 8:
+        return [mix(seed, k) for k in range(count)]
+    z = np.uint64(seed & MASK) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # mod 2^64
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).tolist()
+
+
 def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
     """One 63-bit seed a problem, the only randomness a sampler takes from outside.
 
@@ -121,8 +131,7 @@ def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
     """
     count = math.prod(batch)
     if generator is None or isinstance(generator, torch.Generator):
-        seed = _draw(generator)
-        return [mix(seed, k) for k in range(count)]
+        return mix_many(_draw(generator), count)
     generators = list(generator) if isinstance(generator, Sequence) else [generator]
     if not all(isinstance(g, torch.Generator) for g in generators):
         wanted = "a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them"

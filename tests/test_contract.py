@@ -38,6 +38,9 @@ RIGHT = {
     "SimulatedAnnealing, adaptive": lambda: SimulatedAnnealing(200, (0.0, 1.0), "adaptive"),
     "SimulatedAnnealing, metropolis": lambda: SimulatedAnnealing(schedule=SLOW, rule="metropolis"),
     "ParallelTempering": lambda: ParallelTempering(40, 3),
+    "ParallelTempering, annealed, metropolis": lambda: ParallelTempering(
+        40, (0.3, 0.6, 1.0), swap_every=2, anneal=20, rule="metropolis"
+    ),
     "PopulationAnnealing": lambda: PopulationAnnealing(20),
     "AnnealedImportance": lambda: AnnealedImportance(60),
     "Neal": lambda: Neal(schedule=SLOW),
@@ -53,6 +56,7 @@ BIPARTITE = [case for case in reference_cases() if case.problem.graph.kind == "b
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_samplers_pass(name):
     verdicts = check_sampler(RIGHT[name](), false_alarm=SHARE)
+    print(*verdicts, sep="\n")  # each total variation beside its floor: pytest -rP shows them
     assert {v.case.removesuffix(", started from all spins up") for v in verdicts} == {c.name for c in reference_cases()}
     assert all(v.total_variation < 4 * v.floor for v in verdicts)
 

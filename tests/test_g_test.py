@@ -9,7 +9,7 @@ from qsample import Graph, Ising, Samples
 from qsample.annealers import Exact
 from qsample.enumerate import log_weights, states_of
 from qsample.testing import FALSE_ALARM, g_test
-from qsample.testing.contract import reference_cases
+from qsample.testing.contract import Verdict, reference_cases
 from tests.oracle import Z_MAX
 
 CASES = {case.name: case.problem for case in reference_cases()[:3]}
@@ -82,3 +82,8 @@ def test_a_batch_is_its_problems_one_by_one():
         for k in range(2)
     ]
     assert g_test(problem, found) == alone
+
+
+def test_a_verdict_sets_the_distance_beside_its_floor():
+    verdict = Verdict("sparse", 0.25, 0.0125, 0.012)
+    assert str(verdict) == "sparse: p = 0.25, total variation 0.0125 where exact draws show 0.0120"

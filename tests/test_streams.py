@@ -15,7 +15,7 @@ from qsample.annealers import (
     PopulationAnnealing,
     SimulatedAnnealing,
 )
-from qsample.sampler import mix
+from qsample.sampler import mix, mix_many
 
 GRAPHS = {
     "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),  # colour by colour
@@ -34,6 +34,7 @@ SAMPLERS = {
     "annealing adaptive": SimulatedAnnealing(sweeps=40, schedule="adaptive"),
     "annealing metropolis": SimulatedAnnealing(sweeps=5, rule="metropolis"),
     "tempering": ParallelTempering(sweeps=6, betas=4),
+    "tempering annealed": ParallelTempering(sweeps=4, betas=3, anneal=3, rule="metropolis"),
     "population": PopulationAnnealing(sweeps=1, population=64),
     "importance": AnnealedImportance(sweeps=3),
     "neal": Neal(sweeps=5),
@@ -220,6 +221,12 @@ def test_mix_is_splitmix64():
     assert [mix(0, k) for k in range(2)] == [0xE220A8397B1DCDAF >> 1, 0x6E789E6AA1B965F4 >> 1]
     assert [mix(1234567, k) for k in range(2)] == [6457827717110365317 >> 1, 3203168211198807973 >> 1]
     assert len({mix(seed, k) for seed in range(100) for k in range(100)}) == 10000
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 600])
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, -5])
+def test_many_seeds_at_once_are_those_one_by_one(seed, count):
+    assert mix_many(seed, count) == [mix(seed, k) for k in range(count)]
 
 
 @pytest.mark.parametrize(

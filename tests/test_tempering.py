@@ -11,6 +11,7 @@ from qsample.annealers.catalogue import named
 from qsample.enumerate import log_weights, states
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
 from qsample.testing.contract import g_test, reference_cases
+from tests.oracle import untyped
 
 Z_MAX = 5
 CASES = {case.name: case.problem for case in reference_cases()}
@@ -167,6 +168,8 @@ def test_a_wrong_beta_is_rejected():
     [
         ({"sweeps": 0}, "expected sweeps >= 1; got 0"),
         ({"swap_every": -1}, "expected swap_every >= 1; got -1"),
+        ({"anneal": -1}, "expected anneal >= 0; got -1"),
+        ({"rule": "wolff"}, "unknown rule 'wolff'; expected one of gibbs, metropolis"),
         ({"reads_per_ladder": 0}, "expected reads_per_ladder >= 1; got 0"),
         ({"betas": 1}, "2 betas or more.*got 1"),
         ({"betas": (0.5,)}, "2 betas or more"),
@@ -176,9 +179,38 @@ def test_a_wrong_beta_is_rejected():
     ],
 )
 def test_settings_are_checked(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with untyped(), pytest.raises(ValueError, match=message):
         ParallelTempering(**settings)
 
 
 def test_by_name_the_sweeps_are_shared_by_the_temperatures():
     assert named("parallel-tempering", 800) == ParallelTempering(sweeps=100, betas=8)
+
+
+def test_annealing_brings_every_level_near_its_law():
+    """After one sweep more, the mean energy of a level is that of its temperature; from random spins it is far off."""
+    problem, betas = two_modes("sparse", 16), (0.2, 0.6, 1.0)
+
+    def mean(anneal, level):
+        sampler = ParallelTempering(1, betas, adapt=False, anneal=anneal)
+        found = sampler.sample(problem, 4000, generator=generator())
+        assert found.carry is not None
+        spins = torch.cat([found.carry["hot"], found.spins[:, None]], 1)[:, level]
+        return float(problem.energy(spins).double().mean())
+
+    for level, beta in enumerate(betas):
+        law = log_weights(problem.scale(beta).to(dtype=torch.float64)).softmax(-1)
+        energy = -log_weights(problem.to(dtype=torch.float64))
+        exact = float(law @ energy)
+        error = float((law @ energy**2 - exact**2) / 4000) ** 0.5
+        assert abs(mean(200, level) - exact) < Z_MAX * error
+        assert mean(0, level) - exact > 2 * Z_MAX * error
+
+
+def test_annealing_leaves_given_chains_alone():
+    problem = CASES["sparse"]
+    start = up(problem, 50)
+    found = [
+        ParallelTempering(1, 3, anneal=k).sample(problem, 50, initial=start, generator=generator()) for k in (0, 9)
+    ]
+    assert torch.equal(found[0].spins, found[1].spins)
