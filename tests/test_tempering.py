@@ -189,7 +189,7 @@ def test_by_name_the_sweeps_are_shared_by_the_temperatures():
 
 def test_annealing_brings_every_level_near_its_law():
     """After one sweep more, the mean energy of a level is that of its temperature; from random spins it is far off."""
-    problem, betas = two_modes("sparse", 16), (0.2, 0.6, 1.0)
+    problem, betas = CASES["sparse"], (0.2, 0.6, 1.0)
 
     def mean(anneal, level):
         sampler = ParallelTempering(1, betas, adapt=False, anneal=anneal)
@@ -204,7 +204,7 @@ def test_annealing_brings_every_level_near_its_law():
         exact = float(law @ energy)
         error = float((law @ energy**2 - exact**2) / 4000) ** 0.5
         assert abs(mean(200, level) - exact) < Z_MAX * error
-        assert mean(0, level) - exact > 2 * Z_MAX * error
+    assert mean(0, -1) - exact > 2 * Z_MAX * error  # the coldest, without
 
 
 def test_annealing_leaves_given_chains_alone():
