@@ -1,16 +1,20 @@
-"""Spin updates per nanosecond of whole sampler calls: ours and dwave-samplers, on the problems people run.
+"""Spin updates per nanosecond of whole sampler calls: ours and other packages', on the problems people run.
 
-    python experiments/bench_engine.py --out runs/bench_engine
+    python experiments/bench_engine.py             # writes runs/bench_engine/results.json and engine.png
+    python experiments/bench_engine.py --publish   # ... and experiments/results/engine.json and the README's table
 
-Each cell is a process of its own. A call is all that a training loop pays: the problem handed over, sweeps, reads and
-energies back (for dwave-samplers the BQM is ready beforehand). Medians of several calls; processor time stands beside
-wall time. Pegasus and Zephyr need dwave-networkx (in dwave-ocean-sdk). Writes results.json and engine.png.
+Each cell is a process of its own, and the engines of a problem run one after the other, in rounds. A call is all that a
+training loop pays: the problem handed over, sweeps, reads and energies back (for other packages their own problem
+object is ready beforehand). Figures are medians; processor time stands beside wall time. Pegasus and Zephyr need
+dwave-networkx (in dwave-ocean-sdk); an engine that is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -18,20 +22,28 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
 import qsample as qs
-from qsample.annealers import SimulatedAnnealing
+from qsample.annealers import Gibbs, SimulatedAnnealing
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.patches import Rectangle
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED, README = ROOT / "experiments/results/engine.json", ROOT / "README.md"
+MARKS = "<!-- engine.json -->\n", "<!-- end of engine.json -->\n"
+COLOURS = {"qsample": "#2166ac", "qsample, 2 threads": "#67a9cf", "qsample, 16-bit": "#1b7837"}
+COLOURS |= {"qsample, 16-bit, 2 threads": "#7fbf7b", "dwave Metropolis": "#b35806", "dwave Gibbs": "#fdb863"}
+BETAS = {"pegasus": (0.05, 4.0), "zephyr": (0.05, 4.0), "2d": (0.44, 0.44), "3d": (0.1, 3.0), "sk": (0.1, 8.0)}
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,21 @@ class Options:
 
     out: Path = Path("runs/bench_engine")
     """folder for results.json and engine.png"""
-    problems: tuple[str, ...] = ("pegasus-16", "zephyr-15", "zephyr-12", "2d-128", "3d-16", "sk-1000", "rbm-784x500")
-    """which problems"""
-    engines: tuple[str, ...] = ("qsample", "qsample, 2 threads", "dwave Metropolis", "dwave Gibbs")
+    problems: tuple[str, ...] = (
+        *("pegasus-16", "zephyr-15", "3d-16", "sk-1000", "2d-128", "rbm-784x500, 64 x 1", "shared-512x200, 1 x 20"),
+        *("pegasus-16, 1 x 1000", "zephyr-12", "zephyr-12, 512 x 100"),
+    )
+    """which problems; "name, R x S" sets reads and sweeps, which are otherwise 64 x 100"""
+    engines: tuple[str, ...] = (*COLOURS, "openjij")
     """which engines"""
-    reads: int = 64
-    """reads a call"""
-    sweeps: int = 100
-    """sweeps a read; 1 on the RBM"""
     repeats: int = 5
-    """timed calls, after one to warm up"""
+    """timed calls of a cell, after one to warm up"""
+    rounds: int = 3
+    """times that each cell is run"""
+    publish: bool = False
+    """write experiments/results/engine.json and the README's table too"""
+    readme: bool = False
+    """only write the README's table, from experiments/results/engine.json"""
     cell: tuple[str, str] | None = None
     """a problem and an engine: time just that, in this process, and print the row as JSON"""
 
@@ -61,134 +78,217 @@ def lattice(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def chip(kind: str, size: int) -> torch.Tensor:
-    """Edges of a quantum processor's graph, nodes numbered 0, 1, ...."""
+    """Edges of a quantum processor's graph, nodes numbered in their order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces its successor
         graphs = importlib.import_module("dwave_networkx")
     graph = getattr(graphs, f"{kind}_graph")(size)
-    index = {node: i for i, node in enumerate(graph.nodes)}
+    index = {node: i for i, node in enumerate(sorted(graph.nodes))}
     return torch.tensor([(index[a], index[b]) for a, b in graph.edges])
 
 
-def make(name: str) -> tuple[qs.Ising, list[float]]:
-    """A problem, and the betas of a run over it (the last one is repeated or the range is stretched to the sweeps)."""
-    g = torch.Generator().manual_seed(0)
+def make(name: str) -> qs.Ising:
+    """The instance of a name, always the same. Couplings: uniform on chips, +-1 in 3D, normal of variance 1/n in SK."""
     kind, _, size = name.partition("-")
+    rng = np.random.default_rng(1)
     if kind == "rbm":
         n, m = (int(part) for part in size.split("x"))
-        return qs.Ising(qs.Graph.bipartite(n, m), torch.zeros(n + m), 0.02 * torch.randn(n, m, generator=g)), [1.0, 1.0]
+        W, h = rng.normal(0, 0.05, (n, m)), rng.normal(0, 0.1, n + m)
+        return qs.Ising(qs.Graph.bipartite(n, m), torch.tensor(h).float(), torch.tensor(W).float())
     if kind == "sk":
         n = int(size)
-        J = torch.randn(n, n, generator=g).triu(1) / n**0.5
-        return qs.Ising(qs.Graph.complete(n), torch.zeros(n), J + J.T), [0.0, 3.0]
-    if kind in ("2d", "3d"):
-        edges = lattice((int(size),) * int(kind[0]))
-        sign = -torch.ones(len(edges)) if kind == "2d" else torch.randint(2, (len(edges),), generator=g) * 2.0 - 1
-        betas = [0.4406868, 0.4406868] if kind == "2d" else [0.0, 3.0]
-    else:
-        edges = chip(kind, int(size))
-        sign, betas = torch.rand(len(edges), generator=g) * 2 - 1, [0.0, 3.0]
-    n = int(edges.max()) + 1
-    return qs.Ising(qs.Graph.sparse(n, edges), torch.zeros(n), sign), betas
+        J = torch.zeros(n, n)
+        J[tuple(torch.triu_indices(n, n, 1))] = torch.tensor(rng.normal(0, n**-0.5, n * (n - 1) // 2)).float()
+        return qs.Ising(qs.Graph.complete(n), torch.zeros(n), J + J.T)
+    if kind == "shared":  # problems that share J and differ in h, each spin coupled to 8 others
+        count, n = (int(part) for part in size.split("x"))
+        edges = torch.tensor([(i, (i + k) % n) for i in range(n) for k in (1, 7, 31, 63)])
+        h, J = rng.normal(0, 0.3, (count, n)), rng.normal(0, 0.3, len(edges))
+        return qs.Ising(qs.Graph.sparse(n, edges), torch.tensor(h).float(), torch.tensor(J).float())
+    edges = lattice((int(size),) * int(kind[0])) if kind in ("2d", "3d") else chip(kind, int(size))
+    k, n = len(edges), int(edges.max()) + 1
+    J = -np.ones(k) if kind == "2d" else rng.choice([-1.0, 1.0], k) if kind == "3d" else rng.uniform(-1, 1, k)
+    return qs.Ising(qs.Graph.sparse(n, edges), torch.zeros(n), torch.tensor(J).float())
 
 
-def caller(engine: str, problem: qs.Ising, betas: list[float], reads: int) -> Callable[[], float]:
-    """A function that makes one call and returns its mean energy."""
+def sizes(name: str) -> tuple[str, int, int]:
+    """The instance of a cell, its reads and its sweeps."""
+    instance, _, rest = name.partition(", ")
+    reads, sweeps = (int(part) for part in (rest or "64 x 100").split(" x "))
+    return instance, reads, sweeps
+
+
+def caller(engine: str, problem: qs.Ising, betas: list[float], reads: int, warm: bool) -> Callable[[], Any]:
+    """A function that makes one call. `warm`: chains are continued, at constant beta, as in a training step."""
+    generator = torch.Generator().manual_seed(1)
+    start = (
+        qs.Samples(spins := torch.ones(reads, problem.num_spins, dtype=torch.int8), problem.energy(spins))
+        if warm
+        else None
+    )
     if engine.startswith("qsample"):
         torch.set_num_threads(2 if "2 threads" in engine else 1)
-        sampler = SimulatedAnnealing(schedule=betas)
-        generator = torch.Generator().manual_seed(1)
-        return lambda: float(sampler.sample(problem, reads, generator=generator).energy.mean())
+        settings: dict[str, Any] = {"precision": "fixed16"} if "16-bit" in engine else {}
+        if warm or problem.batch_shape:
+            gibbs = Gibbs(len(betas), **settings)
+            return lambda: gibbs.sample(problem, reads, initial=start, generator=generator)
+        annealing = SimulatedAnnealing(schedule=betas, **settings)
+        return lambda: annealing.sample(problem, reads, generator=generator)
+    fields = problem.h.reshape(-1, problem.num_spins)
+    bqms = [qs.Ising(problem.graph, h, problem.J).to_bqm() for h in fields]
+    if engine == "openjij":  # no seed: with one, all its reads are the same
+        package = importlib.import_module("openjij")
+        sampler, schedule = package.SASampler(), [(beta, 1) for beta in betas]
+        theirs = [package.BinaryQuadraticModel(b.linear, b.quadratic, 0.0, "SPIN", sparse=True) for b in bqms]
+        return lambda: [sampler.sample(b, schedule=schedule, num_reads=reads, sparse=True) for b in theirs]
     from dwave.samplers import SimulatedAnnealingSampler
 
-    bqm, annealer = problem.to_bqm(), SimulatedAnnealingSampler()
-    rule = engine.split()[1]
-    return lambda: float(
-        annealer.sample(
-            bqm,
-            num_reads=reads,
-            beta_schedule_type="custom",
-            beta_schedule=betas,
-            proposal_acceptance_criteria=rule,
-            seed=1,
-        ).record.energy.mean()
-    )
+    dwave = SimulatedAnnealingSampler()
+    settings = {"beta_schedule_type": "custom", "seed": 1, "proposal_acceptance_criteria": engine.split()[1]}
+    settings |= {"beta_schedule": betas, "num_reads": reads}
+    if start is not None:
+        settings["initial_states"] = (start.spins.numpy(), list(range(problem.num_spins)))
+    return lambda: [dwave.sample(bqm, **settings) for bqm in bqms]
 
 
-def cell(problem_name: str, engine: str, reads: int, sweeps: int, repeats: int) -> dict[str, Any]:
+def cell(name: str, engine: str, repeats: int) -> dict[str, Any]:
     """Time one engine on one problem; runs in a process of its own."""
     torch.set_num_threads(1)
-    problem, (first, last) = make(problem_name)
-    sweeps = 1 if problem_name.startswith("rbm") else sweeps
-    betas = torch.linspace(first, last, sweeps).tolist() if sweeps > 1 else [last]
-    call = caller(engine, problem, betas, reads)
-    energy, wall, cpu = call(), [], []
-    for _ in range(repeats):
+    instance, reads, sweeps = sizes(name)
+    problem, kind = make(instance), instance.partition("-")[0]
+    first, last = BETAS.get(kind, (1.0, 1.0))
+    betas = np.linspace(first, last, sweeps).tolist()
+    call = caller(engine, problem, betas, reads, kind == "rbm")
+    wall, cpu = [], []
+    for _ in range(repeats + 1):
         w, c = time.perf_counter(), time.process_time()
-        energy = call()
+        call()
         wall.append(time.perf_counter() - w)
         cpu.append(time.process_time() - c)
-    updates = reads * sweeps * problem.num_spins
-    median = statistics.median(wall)
-    row = {"problem": problem_name, "engine": engine, "spins": problem.num_spins, "reads": reads, "sweeps": sweeps}
-    row |= {"seconds": median, "fastest": min(wall), "cpu_seconds": statistics.median(cpu), "mean_energy": energy}
-    return row | {"updates_per_ns": updates / median / 1e9, "reads_per_second": reads / median}
+    problems = problem.batch_shape.numel()
+    median, updates = statistics.median(wall[1:]), problems * reads * sweeps * problem.num_spins
+    row = {"problem": name, "engine": engine, "spins": problem.num_spins, "reads": reads, "sweeps": sweeps}
+    row |= {"seconds": median, "fastest": min(wall[1:]), "cpu_seconds": statistics.median(cpu[1:])}
+    return row | {"updates_per_ns": updates / median / 1e9, "reads_per_second": problems * reads / median}
 
 
-def isolated(problem: str, engine: str, o: Options) -> dict[str, Any] | None:
-    """`cell` in a process of its own; None, and a line that says why, where a package is missing."""
-    sizes = ["--reads", str(o.reads), "--sweeps", str(o.sweeps), "--repeats", str(o.repeats)]
-    command = [sys.executable, __file__, "--cell", problem, engine, *sizes]
-    done = subprocess.run(command, capture_output=True, text=True)
+def isolated(script: str, *arguments: object) -> dict[str, Any] | str:
+    """The row that a process of its own prints, as its last line; or why there is none."""
+    command = [sys.executable, script, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
-    print(f"left out: {engine} on {problem} ({reason})")
-    return None
+    return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+
+
+def about() -> dict[str, Any]:
+    """The machine and the packages, for the record."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"model name\s*: (.*)", info)
+    packages = {name: version(name) for name in ("qsample", "torch", "dwave-samplers")}
+    machine = {"processor": model[1] if model else "unknown", "cores": os.cpu_count()}
+    return machine | {"avx512": "avx512f" in info, "versions": packages}
 
 
 def main(o: Options) -> None:
     """Time all cells, print the ratios, draw them."""
+    if o.readme:
+        write_table()
+        return
     if o.cell is not None:
-        print(json.dumps(cell(*o.cell, o.reads, o.sweeps, o.repeats)))
+        print(json.dumps(cell(*o.cell, o.repeats)))
         return
     o.out.mkdir(parents=True, exist_ok=True)
-    cells = [(problem, engine) for problem in o.problems for engine in o.engines]
-    rows = [row for pair in tqdm(cells, unit="cell") if (row := isolated(*pair, o)) is not None]
-    peer = {row["problem"]: row["seconds"] for row in rows if row["engine"] == "dwave Metropolis"}
-    for row in rows:
-        row["times_dwave"] = peer[row["problem"]] / row["seconds"] if row["problem"] in peer else None
-        ratio = "" if row["times_dwave"] is None else f"{row['times_dwave']:8.1f} x dwave Metropolis"
-        print(
-            f"{row['problem']:13} {row['engine']:20} {row['updates_per_ns']:8.4f} updates/ns "
-            f"{1e3 * row['seconds']:9.2f} ms  {row['reads_per_second']:9.0f} reads/s {ratio}"
-        )
-    about = {"torch": torch.__version__, "repeats": o.repeats}
-    (o.out / "results.json").write_text(json.dumps({"about": about, "results": rows}, indent=1))
+    rows, reasons = [], {}
+    for name in tqdm(o.problems, unit="problem"):
+        found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in o.engines}
+        for _ in range(o.rounds):
+            for engine in [e for e in o.engines if (name, e) not in reasons]:
+                row = isolated(__file__, "--cell", name, engine, "--repeats", o.repeats)
+                if isinstance(row, str):
+                    reasons[name, engine] = row
+                else:
+                    found[engine].append(row)
+        best = {e: sorted(r, key=lambda row: row["seconds"])[len(r) // 2] for e, r in found.items() if r}
+        for engine, row in best.items():
+            for peer in ("dwave Metropolis", "dwave Gibbs"):
+                row[f"times {peer}"] = best[peer]["seconds"] / row["seconds"] if peer in best else None
+            rows.append(row)
+            print(
+                f"{name:24} {engine:27} {row['updates_per_ns']:8.4f} updates/ns {1e3 * row['seconds']:9.2f} ms "
+                f"{row['reads_per_second']:9.0f} reads/s {row['times dwave Metropolis'] or 0:7.1f} x dwave Metropolis"
+            )
+    for (name, engine), reason in reasons.items():
+        print(f"left out: {engine} on {name} ({reason})")
+    results = {"about": about() | {"repeats": o.repeats, "rounds": o.rounds}, "results": rows}
+    results["left_out"] = [{"problem": p, "engine": e, "reason": reason} for (p, e), reason in reasons.items()]
+    text = json.dumps(results, indent=1) + "\n"
+    (o.out / "results.json").write_text(text)
     if rows:
-        picture(rows, o)
+        picture(rows, o.out / "engine.png")
     print(f"{o.out / 'results.json'}\n{o.out / 'engine.png'}")
+    if o.publish:
+        PUBLISHED.parent.mkdir(exist_ok=True)
+        PUBLISHED.write_text(text)
+        write_table()
 
 
-def picture(rows: list[dict[str, Any]], o: Options) -> None:
-    """Updates per nanosecond, one group a problem."""
-    problems = list(dict.fromkeys(row["problem"] for row in rows))
+def table(results: dict[str, Any]) -> str:
+    """The README's table of a run, in Markdown."""
+    rows = {(row["problem"], row["engine"]): row for row in results["results"]}
+    machine, versions = results["about"], results["about"]["versions"]
+    head = ("problem, reads x sweeps", "updates/ns", "x dwave Metropolis", "x its Gibbs", "16-bit", "two threads")
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
+
+    def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
+        ratio = row and row[f"times {peer}"]
+        return f"{ratio:.{0 if ratio >= 10 else 1}f}" if ratio else "–"
+
+    for name in dict.fromkeys(problem for problem, _ in rows):
+        instance, reads, sweeps = sizes(name)
+        one, two = rows.get((name, "qsample")), rows.get((name, "qsample, 2 threads"))
+        if one is None:
+            continue
+        columns = [f"{instance}, {reads} x {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
+        columns += [times(one, "dwave Gibbs"), times(rows.get((name, "qsample, 16-bit"))), times(two)]
+        lines.append(f"| {' | '.join(columns)} |")
+    width = "AVX-512" if machine["avx512"] else "no AVX-512"
+    lines += ["", f"{machine['cores']} cores of {machine['processor']}, {width}; "]
+    lines[-1] += ", ".join(f"{name} {number}" for name, number in versions.items()) + "; wall time, medians."
+    return "\n".join(lines) + "\n"
+
+
+def write_table() -> None:
+    """Put the table of the published figures between its marks in the README."""
+    text, new = README.read_text(), table(json.loads(PUBLISHED.read_text()))
+    head, _, rest = text.partition(MARKS[0])
+    README.write_text(head + MARKS[0] + new + MARKS[1] + rest.partition(MARKS[1])[2])
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Updates per nanosecond: a row of dots a problem, a colour an engine."""
+    names = list(dict.fromkeys(row["problem"] for row in rows))[::-1]
     engines = list(dict.fromkeys(row["engine"] for row in rows))
-    colours = dict(zip(o.engines, ("#2166ac", "#67a9cf", "#b35806", "#fdb863"), strict=False))
-    figure, axis = plt.subplots(figsize=(1.4 * len(problems) + 3, 4.2))
+    figure, axis = plt.subplots(figsize=(9, 0.55 * len(names) + 1.8))
+    for engine in engines:
+        own = [row for row in rows if row["engine"] == engine]
+        place = [names.index(row["problem"]) for row in own]
+        values = [row["updates_per_ns"] for row in own]
+        axis.scatter(values, place, s=60, color=COLOURS.get(engine, "#999999"), label=engine, zorder=3)
     for row in rows:
-        k = engines.index(row["engine"])
-        x = problems.index(row["problem"]) + 0.8 * ((k + 0.5) / len(engines) - 0.5)
-        axis.bar(x, row["updates_per_ns"], width=0.75 / len(engines), color=colours.get(row["engine"], "gray"))
-        if row["engine"].startswith("qsample") and row["times_dwave"]:
-            axis.text(x, row["updates_per_ns"], f"{row['times_dwave']:.0f}×", ha="center", va="bottom", fontsize=8)
-    axis.set_xticks(range(len(problems)), problems)
-    axis.set(yscale="log", ylabel="spin updates per ns, whole call", title=f"{o.reads} reads × {o.sweeps} sweeps")
-    handles = [Rectangle((0, 0), 1, 1, color=colours.get(engine, "gray")) for engine in engines]
-    axis.legend(handles, engines, frameon=False, ncol=len(engines), loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    axis.grid(axis="y", alpha=0.3)
+        if row["engine"] == "qsample" and row["times dwave Metropolis"]:
+            label = f"{row['times dwave Metropolis']:.0f}×"
+            axis.annotate(
+                label, (row["updates_per_ns"], names.index(row["problem"])), (0, 7), textcoords="offset points"
+            )
+    axis.set_yticks(range(len(names)), [f"{i}\n{r} × {s}" for i, r, s in map(sizes, names)], fontsize=8)
+    axis.set(xscale="log", xlabel="spin updates per ns, whole call (×: over dwave Metropolis)")
+    axis.margins(y=0.12)
+    axis.legend(frameon=False, ncol=4, loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=8)
+    axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(o.out / "engine.png", dpi=120)
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 

@@ -114,7 +114,7 @@ def check_sampler(
     seed: int = 0,
     cases: Sequence[Case] | None = None,
 ) -> list[Verdict]:
-    """Run the contract on a sampler: `check_sampler(MySampler())`.
+    r"""Run the contract on a sampler: `check_sampler(MySampler())`.
 
     Each case is enumerated and the reads are compared by a G-test. A sampler that can continue chains is also
     started from all spins up, and must forget it. Shapes, types, energies, freshness of the tensors and the errors
