@@ -28,6 +28,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import readme_table
 import torch
 import tyro
 from tqdm import tqdm
@@ -39,8 +40,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED, README = ROOT / "experiments/results/engine.json", ROOT / "README.md"
-MARKS = "<!-- engine.json -->\n", "<!-- end of engine.json -->\n"
+LONGEST = 5.0  # seconds after which a slow cell is not repeated
 COLOURS = {"qsample": "#2166ac", "qsample, 2 threads": "#67a9cf", "qsample, 16-bit": "#1b7837"}
 COLOURS |= {"qsample, 16-bit, 2 threads": "#7fbf7b", "dwave Metropolis": "#b35806", "dwave Gibbs": "#fdb863"}
 BETAS = {"pegasus": (0.05, 4.0), "zephyr": (0.05, 4.0), "2d": (0.44, 0.44), "3d": (0.1, 3.0), "sk": (0.1, 8.0)}
@@ -65,8 +65,6 @@ class Options:
     """times that each cell is run"""
     publish: bool = False
     """write experiments/results/engine.json and the README's table too"""
-    readme: bool = False
-    """only write the README's table, from experiments/results/engine.json"""
     cell: tuple[str, str] | None = None
     """a problem and an engine: time just that, in this process, and print the row as JSON"""
 
@@ -111,16 +109,11 @@ def make(name: str) -> qs.Ising:
     return qs.Ising(qs.Graph.sparse(n, edges), torch.zeros(n), torch.tensor(J).float())
 
 
-def sizes(name: str) -> tuple[str, int, int]:
-    """The instance of a cell, its reads and its sweeps."""
-    instance, _, rest = name.partition(", ")
-    reads, sweeps = (int(part) for part in (rest or "64 x 100").split(" x "))
-    return instance, reads, sweeps
-
-
-def caller(engine: str, problem: qs.Ising, betas: list[float], reads: int, warm: bool) -> Callable[[], Any]:
+def caller(
+    engine: str, problem: qs.Ising, betas: list[float], reads: int, warm: bool, seed: int = 1
+) -> Callable[[], Any]:
     """A function that makes one call. `warm`: chains are continued, at constant beta, as in a training step."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     start = (
         qs.Samples(spins := torch.ones(reads, problem.num_spins, dtype=torch.int8), problem.energy(spins))
         if warm
@@ -144,7 +137,7 @@ def caller(engine: str, problem: qs.Ising, betas: list[float], reads: int, warm:
     from dwave.samplers import SimulatedAnnealingSampler
 
     dwave = SimulatedAnnealingSampler()
-    settings = {"beta_schedule_type": "custom", "seed": 1, "proposal_acceptance_criteria": engine.split()[1]}
+    settings = {"beta_schedule_type": "custom", "seed": seed, "proposal_acceptance_criteria": engine.split()[1]}
     settings |= {"beta_schedule": betas, "num_reads": reads}
     if start is not None:
         settings["initial_states"] = (start.spins.numpy(), list(range(problem.num_spins)))
@@ -154,13 +147,13 @@ def caller(engine: str, problem: qs.Ising, betas: list[float], reads: int, warm:
 def cell(name: str, engine: str, repeats: int) -> dict[str, Any]:
     """Time one engine on one problem; runs in a process of its own."""
     torch.set_num_threads(1)
-    instance, reads, sweeps = sizes(name)
+    instance, reads, sweeps = readme_table.sizes(name)
     problem, kind = make(instance), instance.partition("-")[0]
     first, last = BETAS.get(kind, (1.0, 1.0))
     betas = np.linspace(first, last, sweeps).tolist()
     call = caller(engine, problem, betas, reads, kind == "rbm")
     wall, cpu = [], []
-    for _ in range(repeats + 1):
+    while len(wall) <= repeats and (len(wall) < 2 or sum(wall) < LONGEST):
         w, c = time.perf_counter(), time.process_time()
         call()
         wall.append(time.perf_counter() - w)
@@ -193,9 +186,6 @@ def about() -> dict[str, Any]:
 
 def main(o: Options) -> None:
     """Time all cells, print the ratios, draw them."""
-    if o.readme:
-        write_table()
-        return
     if o.cell is not None:
         print(json.dumps(cell(*o.cell, o.repeats)))
         return
@@ -219,8 +209,9 @@ def main(o: Options) -> None:
                 f"{name:24} {engine:27} {row['updates_per_ns']:8.4f} updates/ns {1e3 * row['seconds']:9.2f} ms "
                 f"{row['reads_per_second']:9.0f} reads/s {row['times dwave Metropolis'] or 0:7.1f} x dwave Metropolis"
             )
-    for (name, engine), reason in reasons.items():
-        print(f"left out: {engine} on {name} ({reason})")
+    for engine, reason in dict.fromkeys((engine, reason) for (_, engine), reason in reasons.items()):
+        names = [name for (name, other), why in reasons.items() if (other, why) == (engine, reason)]
+        print(f"left out: {engine} on {'; '.join(names)} ({reason})")
     results = {"about": about() | {"repeats": o.repeats, "rounds": o.rounds}, "results": rows}
     results["left_out"] = [{"problem": p, "engine": e, "reason": reason} for (p, e), reason in reasons.items()]
     text = json.dumps(results, indent=1) + "\n"
@@ -229,41 +220,9 @@ def main(o: Options) -> None:
         picture(rows, o.out / "engine.png")
     print(f"{o.out / 'results.json'}\n{o.out / 'engine.png'}")
     if o.publish:
-        PUBLISHED.parent.mkdir(exist_ok=True)
-        PUBLISHED.write_text(text)
-        write_table()
-
-
-def table(results: dict[str, Any]) -> str:
-    """The README's table of a run, in Markdown."""
-    rows = {(row["problem"], row["engine"]): row for row in results["results"]}
-    machine, versions = results["about"], results["about"]["versions"]
-    head = ("problem, reads x sweeps", "updates/ns", "x dwave Metropolis", "x its Gibbs", "16-bit", "two threads")
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
-
-    def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
-        ratio = row and row[f"times {peer}"]
-        return f"{ratio:.{0 if ratio >= 10 else 1}f}" if ratio else "–"
-
-    for name in dict.fromkeys(problem for problem, _ in rows):
-        instance, reads, sweeps = sizes(name)
-        one, two = rows.get((name, "qsample")), rows.get((name, "qsample, 2 threads"))
-        if one is None:
-            continue
-        columns = [f"{instance}, {reads} x {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
-        columns += [times(one, "dwave Gibbs"), times(rows.get((name, "qsample, 16-bit"))), times(two)]
-        lines.append(f"| {' | '.join(columns)} |")
-    width = "AVX-512" if machine["avx512"] else "no AVX-512"
-    lines += ["", f"{machine['cores']} cores of {machine['processor']}, {width}; "]
-    lines[-1] += ", ".join(f"{name} {number}" for name, number in versions.items()) + "; wall time, medians."
-    return "\n".join(lines) + "\n"
-
-
-def write_table() -> None:
-    """Put the table of the published figures between its marks in the README."""
-    text, new = README.read_text(), table(json.loads(PUBLISHED.read_text()))
-    head, _, rest = text.partition(MARKS[0])
-    README.write_text(head + MARKS[0] + new + MARKS[1] + rest.partition(MARKS[1])[2])
+        (published := ROOT / "experiments/results/engine.json").write_text(text)
+        readme = ROOT / "README.md"
+        readme.write_text(readme_table.rewritten(readme.read_text(), json.loads(published.read_text())))
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
@@ -282,7 +241,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
             axis.annotate(
                 label, (row["updates_per_ns"], names.index(row["problem"])), (0, 7), textcoords="offset points"
             )
-    axis.set_yticks(range(len(names)), [f"{i}\n{r} × {s}" for i, r, s in map(sizes, names)], fontsize=8)
+    axis.set_yticks(range(len(names)), [f"{i}\n{r} × {s}" for i, r, s in map(readme_table.sizes, names)], fontsize=8)
     axis.set(xscale="log", xlabel="spin updates per ns, whole call (×: over dwave Metropolis)")
     axis.margins(y=0.12)
     axis.legend(frameon=False, ncol=4, loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=8)

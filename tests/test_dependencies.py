@@ -55,7 +55,8 @@ def test_imports_are_declared(path):
     core = names(PROJECT["dependencies"])
     extras = names(r for group in PROJECT["optional-dependencies"].values() for r in group)
     for module, at_import in imports(ast.parse(path.read_text()), True):
-        if module.split(".")[0] in {*sys.stdlib_module_names, "qsample"}:
+        beside = {p.stem for p in path.parent.glob("*.py")} if "experiments" in path.parts else set()
+        if module.split(".")[0] in {*sys.stdlib_module_names, "qsample", *beside}:
             continue
         # an experiment needs its extra; a module of the package at most inside a function
         allowed = core if at_import and "experiments" not in path.parts else core | extras | {"tensorboard"}
