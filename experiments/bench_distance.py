@@ -28,6 +28,7 @@ from qsample.annealers import SimulatedAnnealing
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FixedLocator, NullLocator
 
 COLOURS = {"qsample Gibbs": "#2166ac", "qsample Metropolis": "#67a9cf"}
 COLOURS |= {"dwave Gibbs": "#fdb863", "dwave Metropolis": "#b35806"}
@@ -50,7 +51,7 @@ class Options:
     """reads of the sixteen spins"""
     size: int = 32
     """side of the ferromagnet"""
-    chains: int = 128
+    chains: int = 512
     """independent chains of the ferromagnet"""
     relax: int = 500
     """sweeps of each chain; neighbours forget each other in tens of sweeps at beta 0.40"""
@@ -93,7 +94,8 @@ def torus_energy(beta: float, size: int) -> float:
 def draw(engine: str, problem: qs.Ising, beta: float, sweeps: int, reads: int) -> tuple[np.ndarray, float]:
     """Reads `[R, n]` after sweeps at constant beta from random spins, and the seconds of the call."""
     if engine.startswith("qsample"):
-        sampler = SimulatedAnnealing(schedule=[beta] * sweeps, rule=engine.split()[1].lower())
+        rule = "metropolis" if "Metropolis" in engine else "gibbs"
+        sampler = SimulatedAnnealing(schedule=[beta] * sweeps, rule=rule)
         start = time.perf_counter()
         spins = sampler.sample(problem, reads, generator=torch.Generator().manual_seed(1)).spins
         return spins.numpy(), time.perf_counter() - start
@@ -173,6 +175,9 @@ def picture(found: list[dict[str, Any]], floors: dict[float, float], o: Options)
             axis.plot(x, y, marker=MARKERS.get(name, "^"), color=colour, label=name, markersize=5)
         axis.set(xscale="log", yscale="log", title=f"beta {beta:g}", xlabel=f"seconds for {o.reads:,} reads")
         axis.grid(alpha=0.3, which="both")
+        axis.yaxis.set_major_locator(FixedLocator([0.02, 0.05, 0.1, 0.2, 0.5, 1.0]))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
     axes[0][0].set_ylabel("total variation to the exact law")
     axes[0][-1].legend(frameon=False, fontsize=8)
     figure.tight_layout()

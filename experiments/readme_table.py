@@ -26,11 +26,11 @@ def table(results: dict[str, Any]) -> str:
     """The README's table of a run, in Markdown."""
     rows = {(row["problem"], row["engine"]): row for row in results["results"]}
     machine, versions = results["about"], results["about"]["versions"]
-    head = ("problem, reads x sweeps", "updates/ns", "x dwave Metropolis", "x its Gibbs", "16-bit", "two threads")
+    head = ("problem, reads × sweeps", "updates/ns", "× Metropolis", "× its Gibbs", "× 16-bit", "× two threads")
     lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
 
     def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
-        ratio = row and row[f"times {peer}"]
+        ratio = None if row is None else row[f"times {peer}"]
         return f"{ratio:.{0 if ratio >= 10 else 1}f}" if ratio else "–"
 
     for name in dict.fromkeys(problem for problem, _ in rows):
@@ -38,7 +38,7 @@ def table(results: dict[str, Any]) -> str:
         one, two = rows.get((name, "qsample")), rows.get((name, "qsample, 2 threads"))
         if one is None:
             continue
-        columns = [f"{instance}, {reads} x {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
+        columns = [f"{instance}, {reads} × {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
         columns += [times(one, "dwave Gibbs"), times(rows.get((name, "qsample, 16-bit"))), times(two)]
         lines.append(f"| {' | '.join(columns)} |")
     width = "AVX-512" if machine["avx512"] else "no AVX-512"

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from qsample import Graph, Ising
+from qsample.enumerate import log_weights
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -43,10 +47,30 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "likelihood.png",
     ),
     "bench_engine": (
-        {"problems": ("3d-3",), "engines": ("qsample", "dwave Metropolis"), "reads": 4, "sweeps": 3, "repeats": 1},
+        {"problems": ("3d-3, 4 x 3",), "engines": ("qsample", "dwave Metropolis"), "repeats": 1, "rounds": 1},
         "results.json",
-        {"about", "results"},
+        {"about", "results", "left_out"},
         "engine.png",
+    ),
+    "bench_energy": (
+        {"problems": ("3d-3",), "engines": ("qsample tempering", "dwave Gibbs"), "seconds": 0.05, "seeds": 1},
+        "results.json",
+        {"about", "known", "results"},
+        "energy.png",
+    ),
+    "bench_distance": (
+        {
+            "engines": ("qsample Gibbs",),
+            "betas": (1.0,),
+            "sweeps": (1, 2),
+            "reads": 64,
+            "size": 4,
+            "chains": 8,
+            "relax": 5,
+        },
+        "results.json",
+        {"about", "reads", "floors", "results"},
+        "distance.png",
     ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
@@ -118,3 +142,28 @@ def test_compare_samplers_rows(tmp_path):
     for row in rows:
         assert 0 <= row["p_value"] <= 1 and 0 <= row["total_variation"] <= 1 and row["seconds"] > 0
         assert row["exactness"] in ("exact", "asymptotic", "heuristic")
+
+
+def test_the_exact_energy_of_the_torus(tmp_path):
+    """Against all states of a 4 x 4 one."""
+    beta, edges = 0.4, script("bench_engine").lattice((4, 4))
+    problem = Ising(Graph.sparse(16, edges), torch.zeros(16), -torch.ones(32))
+    energy = -log_weights(problem.to(dtype=torch.float64))
+    exact = float((-beta * energy).softmax(-1) @ energy)
+    assert script("bench_distance").torus_energy(beta, 4) == pytest.approx(exact, rel=1e-6)
+
+
+def test_every_kind_of_instance_and_call():
+    """The cells that the tiny runs leave out: warm chains, a batch, a cell that cannot be."""
+    bench = script("bench_engine")
+    for name, spins in [
+        ("rbm-6x4, 3 x 1", 10),
+        ("shared-3x200, 1 x 2", 200),
+        ("sk-12, 2 x 2", 12),
+        ("2d-4, 2 x 3", 16),
+    ]:
+        for engine in ("qsample", "dwave Gibbs"):
+            row = bench.cell(name, engine, 1)
+            assert row["spins"] == spins and row["seconds"] > 0 and row["updates_per_ns"] > 0
+    reason = bench.isolated(bench.__file__, "--cell", "no-such", "qsample")
+    assert isinstance(reason, str) and "no_graph" in reason

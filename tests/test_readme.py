@@ -1,9 +1,11 @@
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import readme_table
 
 from qsample.annealers.catalogue import CATALOGUE
 
@@ -44,6 +46,17 @@ def test_commands_and_scripts_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     scripts = set(re.findall(r"`(experiments/\w+\.py)`", README))
     assert scripts == {f"experiments/{path.name}" for path in (ROOT / "experiments").glob("*.py")}
+
+
+def test_speed_is_that_of_the_committed_figures():
+    """`python experiments/readme_table.py` writes the table."""
+    results = json.loads((ROOT / "experiments/results/engine.json").read_text())
+    assert readme_table.rewritten(README, results) == README
+    assert readme_table.table(results).count("\n| ") > 5
+    mean = {row["engine"]: row["seconds"] for row in results["results"] if row["problem"] == "pegasus-16"}
+    ratio = mean["dwave Metropolis"] / mean["qsample"]  # by hand, for one row
+    (row,) = re.findall(r"^\| pegasus-16, 64 × 100 \| (.*) \|$", README, re.MULTILINE)
+    assert row.split(" | ")[1] == f"{ratio:.0f}"
 
 
 def test_table_states_the_tags_the_samplers_give():
