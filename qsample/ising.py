@@ -54,13 +54,12 @@ class Ising:
             raise ValueError(f"expected h of shape [*, {n}]; got {list(h.shape)}")
         if J.shape[max(J.dim() - len(shape), 0) :] != shape:
             raise ValueError(f"expected J of shape [*, {str([*shape])[1:]} ({graph.kind} graph); got {list(J.shape)}")
+        self.__dict__.update(graph=graph, h=h, J=J, offset=offset)  # frozen hereafter
         try:
-            torch.broadcast_shapes(h.shape[:-1], J.shape[: J.dim() - len(shape)], offset.shape)
+            _ = self.batch_shape
         except RuntimeError:
             shapes = f"h {[*h.shape]}, J {[*J.shape]}, offset {[*offset.shape]}"
             raise ValueError(f"batch dimensions of {shapes} do not broadcast") from None
-        for name, value in (("graph", graph), ("h", h), ("J", J), ("offset", offset)):
-            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
@@ -128,11 +127,9 @@ class Ising:
     @property
     def batch_shape(self) -> torch.Size:
         """`*B`, the batch dimensions of h, J and offset broadcast together."""
-        own = len(self.graph.coupling_shape)
-        parts = {self.h.shape[:-1], self.J.shape[: self.J.dim() - own], self.offset.shape} - {torch.Size()}
-        if len(parts) <= 1:  # of one shape: found at once, without torch's slow general rule
-            return parts.pop() if parts else torch.Size()
-        return torch.broadcast_shapes(*parts)
+        own = self.J.dim() - len(self.graph.coupling_shape)
+        parts = {self.h.shape[:-1], self.J.shape[:own], self.offset.shape} - {torch.Size()}  # torch's rule is slow
+        return torch.broadcast_shapes(*parts) if len(parts) > 1 else next(iter(parts), torch.Size())
 
     @property
     def dtype(self) -> torch.dtype:
