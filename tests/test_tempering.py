@@ -148,7 +148,7 @@ def test_reads_of_one_ladder():
 )
 def test_the_torch_kernels_serve_too(sampler, monkeypatch):
     """As on other devices: every graph, betas one a replica."""
-    monkeypatch.setattr("qsample.annealers.replicas.native_for", lambda problem: None)
+    monkeypatch.setattr("qsample.annealers.replicas.native_for", lambda *_: None)
     check_sampler(sampler, reads=5000)
 
 
