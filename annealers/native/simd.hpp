@@ -84,34 +84,39 @@ inline U gather_words(const std::uint32_t *word, const std::int32_t *at) {
     return out;
 }
 
-#if defined(__AVX512F__)
-inline F between(F x, F least, F most) {
-    return (F)_mm512_min_ps(_mm512_max_ps((__m512)x, (__m512)least), (__m512)most);
-}
-#elif defined(__AVX2__)
+#if defined(__AVX2__) && !defined(__AVX512F__)
 inline F between(F x, F least, F most) {
     return (F)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)least), (__m256)most);
 }
-#else
+#elif !defined(__AVX512F__)
 inline F between(F x, F least, F most) {
     x = x < least ? least : x;
     return x > most ? most : x;
 }
 #endif
 
-// 2^x, |x| cut at 126, relative error 2e-7: 2^n by the exponent's bits, 2^r for |r| <= 1/2 by a polynomial.
-inline F power(F x) {
-    x = between(x, splat(-126.0f), splat(126.0f));
-    const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are x rounded
-    const F r = x - (shifted - 12582912.0f);
+// 2^r for |r| <= 1/2, relative error 2e-7.
+inline F fraction(F r) {
     F p = splat(1.3264715e-3f);
     p = fma(p, r, splat(9.6715083e-3f));
     p = fma(p, r, splat(5.5507336e-2f));
     p = fma(p, r, splat(2.4022242e-1f));
     p = fma(p, r, splat(6.9314700e-1f));
-    p = fma(p, r, splat(1.0f));
-    return (F)((U)p + ((U)shifted << 23));
+    return fma(p, r, splat(1.0f));
 }
+// 2^x; beyond |x| = 126 just something as good as 0 or infinity.
+#if defined(__AVX512F__)
+inline F power(F x) {
+    const F whole = (F)_mm512_roundscale_ps((__m512)x, 0);
+    return (F)_mm512_scalef_ps((__m512)fraction(x - whole), (__m512)whole);
+}
+#else
+inline F power(F x) {
+    x = between(x, splat(-126.0f), splat(126.0f));
+    const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are x rounded
+    return (F)((U)fraction(x - (shifted - 12582912.0f)) + ((U)shifted << 23));
+}
+#endif
 inline F exponential(F x) { return power(x * log2_e); }
 
 // The top 23 bits k of a word as 2 k + 1: uniform, in units of 2^-24, strictly inside (0, 1).
