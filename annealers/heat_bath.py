@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from qsample.annealers import compiled, compiled_dense
+from qsample.annealers import compiled, compiled_bipartite, compiled_dense
 from qsample.annealers.bipartite import Bipartite
 from qsample.annealers.chromatic import Chromatic
 from qsample.annealers.dense import Dense
@@ -83,10 +84,10 @@ def run(
 
 
 def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., compiled.Swept] | None:
-    """The native kernel for this problem, or None: bipartite ones are matrix products, other devices are torch's.
+    """The native kernel for this problem, or None: other devices are torch's, and so are RBMs in double precision.
 
     Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
-    the fields and add a row of J at a flip.
+    the fields and add a row of J at a flip. In a bipartite problem couplings are added up four by four.
     """
     graph = problem.graph
     dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
@@ -95,8 +96,10 @@ def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., c
             what = f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, on {problem.device}"
             raise ValueError(f"precision 'fixed16' is for sparse problems on the CPU; got {what}: use 'full'")
         return partial(compiled.sweep, precision="fixed16")
-    if precision != "full" or problem.device.type != "cpu" or graph.kind == "bipartite":
+    if precision != "full" or problem.device.type != "cpu":
         return None
+    if graph.kind == "bipartite":
+        return compiled_bipartite.sweep_bipartite if problem.dtype == torch.float32 else None
     return compiled_dense.sweep_dense if dense else compiled.sweep
 
 

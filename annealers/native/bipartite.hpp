@@ -1,0 +1,216 @@
+// Sweeps over a bipartite problem: the right side given the left, then the left given the right. Replicas are lanes, a
+// side is kept as four spins a word. A field is a sum of couplings to spins that are +1: of every four the sum is
+// looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970), which are made once for
+// all lanes. Sums go from the first coupling to the last whatever the lanes, so that draws depend on nothing but
+// (seed, replica, sweep, spin). Compiled once for each instruction set.
+#include "bipartite_job.hpp"
+#include "lookup.hpp"
+
+#include <cstdlib>
+
+namespace bipartite {
+namespace {
+
+enum class Do { heat_bath, metropolis, measure };
+
+struct Block {
+    const Job &job;
+    const std::int64_t first;
+    const int count, L;               // lanes, and those with the idle ones that fill a vector
+    const bool own;                   // lanes of several problems
+    const std::int64_t n[2];          // spins of each side
+    std::uint32_t *four[2];           // [ceil(n / 4), L]: bit k of a word is spin 4 i + k
+    float *base;                      // (h - the sum of J) / 2: [n + m], or [n + m, L] by lane
+    float *field;                     // [4, L]: f / 2
+    std::uint32_t low[lanes], high[lanes];
+    float beta[lanes];
+    const int last;                   // the side that a sweep visits last
+    double total[lanes];              // the sum over that side of s f, as of the last pass over it
+
+    std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
+    std::int64_t problem(int l) const { return lane(l) / job.replicas; }
+    const float *h(int l) const { return job.h + problem(l) * (n[0] + n[1]); }
+
+    template <class T>
+    static T *room(std::int64_t size) {
+        return static_cast<T *>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64));
+    }
+    Block(const Job &j, std::int64_t f, int c)
+        : job(j), first(f), count(c), L((c + W - 1) / W * W), own(j.replicas != j.lanes() && problem(0) != problem(c - 1)),
+          n{j.n, j.m}, last(j.palindromic) {
+        for (int side = 0; side < 2; ++side) four[side] = room<std::uint32_t>((n[side] + 3) / 4 * L);
+        base = room<float>((n[0] + n[1]) * (own ? L : 1));
+        field = room<float>(4 * L);
+        if (!ready()) return;
+        for (int l = 0; l < L; ++l) {
+            const auto replica = static_cast<std::uint32_t>(lane(l) % job.replicas);
+            const std::uint64_t key = counter::lane_key(job.seed[problem(l)], replica);
+            low[l] = static_cast<std::uint32_t>(key), high[l] = static_cast<std::uint32_t>(key >> 32);
+        }
+        const float *sum = job.sum + problem(0) * job.sum_stride;
+        for (std::int64_t i = 0; i < n[0] + n[1]; ++i)
+            for (int l = 0; l < (own ? L : 1); ++l) base[i * (own ? L : 1) + l] = (h(l)[i] - sum[i]) / 2;
+    }
+    ~Block() { std::free(four[0]), std::free(four[1]), std::free(base), std::free(field); }
+    bool ready() const { return four[0] && four[1] && base && field; }
+
+    // f / 2 = (h_i - sum_j J_ij) / 2 + the J_ij whose s_j is +1, of up to four spins i of a side, into `field`.
+    template <int V>
+    void sum(int side, std::int64_t i, int at) {
+        const std::int64_t inputs = n[1 - side], stride = side ? n[1] : 1, whole = inputs / 4;
+        const float *J = job.J + problem(0) * job.J_stride, *row[4];
+        F f[4][V];
+        for (int k = 0; k < 4; ++k) {  // past the end of a side its last spin is repeated
+            const std::int64_t spin = i + k < n[side] ? i + k : n[side] - 1, place = side * n[0] + spin;
+            row[k] = J + spin * (side ? 1 : n[1]);
+            for (int v = 0; v < V; ++v) f[k][v] = own ? load<F>(base + place * L + at + W * v) : splat(base[place]);
+        }
+        const std::uint32_t *bits = four[1 - side] + at;
+        for (std::int64_t g = 0; g < whole; ++g, bits += L) {
+            U which[V];
+            for (int v = 0; v < V; ++v) which[v] = load<U>(bits + W * v);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) {
+                const Sums sums(row[k] + 4 * g * stride, stride);
+                for (int v = 0; v < V; ++v) f[k][v] += sums.at(which[v]);
+            }
+        }
+        if (inputs % 4)
+            for (int k = 0; k < 4; ++k) {
+                float last[4] = {};
+                for (std::int64_t j = 4 * whole; j < inputs; ++j) last[j % 4] = row[k][j * stride];
+                const Sums sums(last, 1);
+                for (int v = 0; v < V; ++v) f[k][v] += sums.at(load<U>(bits + W * v));
+            }
+        for (int k = 0; k < 4; ++k)
+            for (int v = 0; v < V; ++v) std::memcpy(field + k * L + at + W * v, &f[k][v], sizeof(F));
+    }
+    void sum(int side, std::int64_t i) {
+        int at = 0;
+        for (; at + W * widest <= L; at += W * widest) sum<widest>(side, i, at);
+        if (widest == 4 && L - at == 3 * W) return sum<3>(side, i, at);
+        if (widest == 4 && L - at == 2 * W) return sum<2>(side, i, at);
+        if (at < L) sum<1>(side, i, at);
+    }
+
+    // Spins i .. i + 3 of a side, in the fields that `sum` left.
+    template <Do what>
+    void decide(int side, std::int64_t i, std::uint32_t pass) {
+        std::uint32_t *word = four[side] + i / 4 * L;
+        const int some = n[side] - i < 4 ? static_cast<int>(n[side] - i) : 4;
+        for (int k = 0; k < some; ++k) {
+            const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(side * n[0] + i + k));
+            const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+            for (int l = 0; l < L; l += W) {
+                const F half = load<F>(field + k * L + l), f = half + half;
+                U spins = load<U>(word + l);
+                std::uint32_t bit = nonzero(spins & (1u << k));
+                if constexpr (what != Do::measure) {
+                    constexpr Rule rule = what == Do::heat_bath ? Rule::heat_bath : Rule::metropolis;
+                    bit = redraw<rule>(f, load<F>(beta + l), counter::bits(load<U>(low + l), load<U>(high + l), v0, v1), bit);
+                    spins = (spins & ~(1u << k)) | (spread_bits(bit) & (1u << k));
+                    std::memcpy(word + l, &spins, sizeof spins);
+                }
+                if (side == last) {
+                    const F sf = add_if(-f, bit, f + f);
+                    for (int x = 0; x < W; ++x) total[l + x] += static_cast<double>(sf[x]);
+                }
+            }
+        }
+    }
+    template <Do what>
+    void pass(int side, std::uint32_t number) {
+        if (side == last)
+            for (int l = 0; l < L; ++l) total[l] = 0;
+        for (std::int64_t i = 0; i < n[side]; i += 4) sum(side, i), decide<what>(side, i, number);
+    }
+    template <Do what>
+    void sweep(std::uint32_t number) {
+        pass<what>(1, 2 * number);
+        pass<what>(0, 2 * number);
+        if (job.palindromic) pass<what>(1, 2 * number + 1);
+    }
+
+    // Uniform spins: the first bit of a visit in a pass that no sweep reaches.
+    void scatter() {
+        for (int side = 0; side < 2; ++side)
+            for (std::int64_t i = 0; i < n[side]; ++i) {
+                const std::uint64_t key = counter::visit_key(0xFFFFFFFFu, static_cast<std::uint32_t>(side * n[0] + i));
+                const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+                for (int l = 0; l < L; l += W) {
+                    const U up = (U)(uniform(counter::bits(load<U>(low + l), load<U>(high + l), v0, v1)) < splat(0.5f));
+                    const U spins = (i % 4 ? load<U>(four[side] + i / 4 * L + l) : U{}) | (up & (1u << i % 4));
+                    std::memcpy(four[side] + i / 4 * L + l, &spins, sizeof spins);
+                }
+            }
+    }
+    void pack() {
+        for (int side = 0; side < 2; ++side)
+            for (std::int64_t i = 0; i < n[side]; i += 4)
+                for (int l = 0; l < L; ++l) {
+                    const std::int8_t *spin = job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i;
+                    std::uint32_t bytes = 0xFFFFFFFFu;  // -1, -1, -1, -1
+                    std::memcpy(&bytes, spin, n[side] - i < 4 ? n[side] - i : 4);
+                    bytes = ~bytes >> 7 & 0x01010101u;  // the sign bits: 1 for +1
+                    four[side][i / 4 * L + l] = bytes * 0x01020408u >> 24;
+                }
+    }
+    void unpack() const {
+        for (int side = 0; side < 2; ++side)
+            for (std::int64_t i = 0; i < n[side]; i += 4)
+                for (int l = 0; l < count; ++l) {
+                    const std::uint32_t bits = four[side][i / 4 * L + l];
+                    const std::uint32_t bytes = (bits * 0x00204081u & 0x01010101u) * 0xFEu ^ 0xFFFFFFFFu;  // 1 or -1
+                    std::memcpy(job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i, &bytes,
+                                n[side] - i < 4 ? n[side] - i : 4);
+                }
+    }
+    // E = sum over the last side of s f + sum over the other of h s.
+    void energies() {
+        const int side = 1 - last;
+        for (std::int64_t i = 0; i < n[side]; ++i)
+            for (int l = 0; l < L; ++l) {
+                const double x = static_cast<double>(h(own ? l : 0)[side * n[0] + i]);
+                total[l] += four[side][i / 4 * L + l] >> i % 4 & 1 ? x : -x;
+            }
+        for (int l = 0; l < count; ++l) job.energy[first + l] = total[l];
+    }
+
+    int run() {
+        job.random_start ? scatter() : pack();
+        int done = 0;
+        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
+            for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
+            const auto number = static_cast<std::uint32_t>(done);
+            job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
+        }
+        if (done == 0) pass<Do::measure>(last, 0);
+        energies();
+        unpack();
+        for (int l = 0; l < count; ++l) job.done[first + l] = done;
+        return done;
+    }
+};
+
+int run(const Job &job, std::int64_t first, int count) {
+    Block block(job, first, count);
+    return block.ready() ? block.run() : -1;
+}
+
+void sums(const float *J, std::int64_t n, std::int64_t m, double *column, float *sum) {
+    for (std::int64_t j = 0; j < m; ++j) column[j] = 0;
+    for (std::int64_t i = 0; i < n; ++i, J += m) {
+        double part[16] = {}, row = 0;  // the same order for any instruction set
+        std::int64_t j = 0;
+        for (; j + 16 <= m; j += 16)
+            for (int k = 0; k < 16; ++k) part[k] += static_cast<double>(J[j + k]), column[j + k] += static_cast<double>(J[j + k]);
+        for (; j < m; ++j) row += static_cast<double>(J[j]), column[j] += static_cast<double>(J[j]);
+        for (const double one : part) row += one;
+        sum[i] = static_cast<float>(row);
+    }
+    for (std::int64_t j = 0; j < m; ++j) sum[n + j] = static_cast<float>(column[j]);
+}
+
+}  // namespace
+}  // namespace bipartite

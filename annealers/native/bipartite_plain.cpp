@@ -1,0 +1,5 @@
+#include "bipartite.hpp"
+
+namespace bipartite {
+const Kernel plain{"plain", sums, run};
+}
