@@ -1,15 +1,19 @@
 // Sweeps over a bipartite problem: the right side given the left, then the left given the right. Replicas are lanes, a
-// side is kept as four spins a word. A field is a sum of couplings to spins that are +1: of every four the sum is
+// side is kept as 32 spins a word. A field is a sum of couplings to spins that are +1: of every four the sum is
 // looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970), which are made once for
 // all lanes. Sums go from the first coupling to the last whatever the lanes, so that draws depend on nothing but
 // (seed, replica, sweep, spin). Compiled once for each instruction set.
 #include "bipartite_job.hpp"
+#include "bits.hpp"
 #include "lookup.hpp"
 
 #include <cstdlib>
 
 namespace bipartite {
 namespace {
+
+typedef float Half __attribute__((vector_size(2 * W)));
+typedef double D __attribute__((vector_size(4 * W)));
 
 enum class Do { heat_bath, metropolis, measure };
 
@@ -19,13 +23,14 @@ struct Block {
     const int count, L;               // lanes, and those with the idle ones that fill a vector
     const bool own;                   // lanes of several problems
     const std::int64_t n[2];          // spins of each side
-    std::uint32_t *four[2];           // [ceil(n / 4), L]: bit k of a word is spin 4 i + k
+    std::uint32_t *word[2];           // [ceil(n / 32), L]: bit k of word i is spin 32 i + k
     float *base;                      // (h - the sum of J) / 2: [n + m], or [n + m, L] by lane
     float *field;                     // [4, L]: f / 2
     std::uint32_t low[lanes], high[lanes];
     float beta[lanes];
     const int last;                   // the side that a sweep visits last
-    double total[lanes];              // the sum over that side of s f, as of the last pass over it
+    bool tally = false;               // whether passes over that side add up s f
+    double total[lanes];              // the sum, of the last pass
 
     std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
     std::int64_t problem(int l) const { return lane(l) / job.replicas; }
@@ -38,7 +43,7 @@ struct Block {
     Block(const Job &j, std::int64_t f, int c)
         : job(j), first(f), count(c), L((c + W - 1) / W * W), own(j.replicas != j.lanes() && problem(0) != problem(c - 1)),
           n{j.n, j.m}, last(j.palindromic) {
-        for (int side = 0; side < 2; ++side) four[side] = room<std::uint32_t>((n[side] + 3) / 4 * L);
+        for (int side = 0; side < 2; ++side) word[side] = room<std::uint32_t>((n[side] + 31) / 32 * L);
         base = room<float>((n[0] + n[1]) * (own ? L : 1));
         field = room<float>(4 * L);
         if (!ready()) return;
@@ -51,13 +56,13 @@ struct Block {
         for (std::int64_t i = 0; i < n[0] + n[1]; ++i)
             for (int l = 0; l < (own ? L : 1); ++l) base[i * (own ? L : 1) + l] = (h(l)[i] - sum[i]) / 2;
     }
-    ~Block() { std::free(four[0]), std::free(four[1]), std::free(base), std::free(field); }
-    bool ready() const { return four[0] && four[1] && base && field; }
+    ~Block() { std::free(word[0]), std::free(word[1]), std::free(base), std::free(field); }
+    bool ready() const { return word[0] && word[1] && base && field; }
 
     // f / 2 = (h_i - sum_j J_ij) / 2 + the J_ij whose s_j is +1, of up to four spins i of a side, into `field`.
     template <int V>
     void sum(int side, std::int64_t i, int at) {
-        const std::int64_t inputs = n[1 - side], stride = side ? n[1] : 1, whole = inputs / 4;
+        const std::int64_t inputs = n[1 - side], stride = side ? n[1] : 1;
         const float *J = job.J + problem(0) * job.J_stride, *row[4];
         F f[4][V];
         for (int k = 0; k < 4; ++k) {  // past the end of a side its last spin is repeated
@@ -65,23 +70,24 @@ struct Block {
             row[k] = J + spin * (side ? 1 : n[1]);
             for (int v = 0; v < V; ++v) f[k][v] = own ? load<F>(base + place * L + at + W * v) : splat(base[place]);
         }
-        const std::uint32_t *bits = four[1 - side] + at;
-        for (std::int64_t g = 0; g < whole; ++g, bits += L) {
-            U which[V];
-            for (int v = 0; v < V; ++v) which[v] = load<U>(bits + W * v);
+        const std::uint32_t *words = word[1 - side] + at;
+        for (std::int64_t j = 0; j < inputs; j += 32, words += L) {
+            U bits[V];
+            for (int v = 0; v < V; ++v) bits[v] = load<U>(words + W * v);
+            const std::int64_t end = inputs - j < 32 ? inputs : j + 32;
+            for (std::int64_t at4 = j; at4 < end; at4 += 4) {
+                float last[4] = {};
+                const bool ragged = inputs - at4 < 4;
 #pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) {
-                const Sums sums(row[k] + 4 * g * stride, stride);
-                for (int v = 0; v < V; ++v) f[k][v] += sums.at(which[v]);
+                for (int k = 0; k < 4; ++k) {
+                    if (ragged)
+                        for (std::int64_t x = at4; x < inputs; ++x) last[x - at4] = row[k][x * stride];
+                    const Sums sums(ragged ? last : row[k] + at4 * stride, ragged ? 1 : stride);
+                    for (int v = 0; v < V; ++v) f[k][v] = sums.add(f[k][v], bits[v]);
+                }
+                for (int v = 0; v < V; ++v) bits[v] >>= 4;
             }
         }
-        if (inputs % 4)
-            for (int k = 0; k < 4; ++k) {
-                float last[4] = {};
-                for (std::int64_t j = 4 * whole; j < inputs; ++j) last[j % 4] = row[k][j * stride];
-                const Sums sums(last, 1);
-                for (int v = 0; v < V; ++v) f[k][v] += sums.at(load<U>(bits + W * v));
-            }
         for (int k = 0; k < 4; ++k)
             for (int v = 0; v < V; ++v) std::memcpy(field + k * L + at + W * v, &f[k][v], sizeof(F));
     }
@@ -96,31 +102,37 @@ struct Block {
     // Spins i .. i + 3 of a side, in the fields that `sum` left.
     template <Do what>
     void decide(int side, std::int64_t i, std::uint32_t pass) {
-        std::uint32_t *word = four[side] + i / 4 * L;
+        std::uint32_t *now = word[side] + i / 32 * L;
         const int some = n[side] - i < 4 ? static_cast<int>(n[side] - i) : 4;
         for (int k = 0; k < some; ++k) {
+            const std::uint32_t one = 1u << (i + k) % 32;
             const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(side * n[0] + i + k));
             const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
             for (int l = 0; l < L; l += W) {
                 const F half = load<F>(field + k * L + l), f = half + half;
-                U spins = load<U>(word + l);
-                std::uint32_t bit = nonzero(spins & (1u << k));
+                U spins = load<U>(now + l);
+                std::uint32_t bit = nonzero(spins & one);
                 if constexpr (what != Do::measure) {
                     constexpr Rule rule = what == Do::heat_bath ? Rule::heat_bath : Rule::metropolis;
                     bit = redraw<rule>(f, load<F>(beta + l), counter::bits(load<U>(low + l), load<U>(high + l), v0, v1), bit);
-                    spins = (spins & ~(1u << k)) | (spread_bits(bit) & (1u << k));
-                    std::memcpy(word + l, &spins, sizeof spins);
+                    spins = (spins & ~one) | (spread_bits(bit) & one);
+                    std::memcpy(now + l, &spins, sizeof spins);
                 }
-                if (side == last) {
-                    const F sf = add_if(-f, bit, f + f);
-                    for (int x = 0; x < W; ++x) total[l + x] += static_cast<double>(sf[x]);
-                }
+                if (tally && side == last) accumulate(l, add_if(-f, bit, f + f));
             }
+        }
+    }
+    void accumulate(int l, F x) {
+        float part[2][W / 2];
+        std::memcpy(part, &x, sizeof x);
+        for (int k = 0; k < 2; ++k, l += W / 2) {
+            const D sum = load<D>(total + l) + __builtin_convertvector(load<Half>(part[k]), D);
+            std::memcpy(total + l, &sum, sizeof sum);
         }
     }
     template <Do what>
     void pass(int side, std::uint32_t number) {
-        if (side == last)
+        if (tally && side == last)
             for (int l = 0; l < L; ++l) total[l] = 0;
         for (std::int64_t i = 0; i < n[side]; i += 4) sum(side, i), decide<what>(side, i, number);
     }
@@ -139,39 +151,39 @@ struct Block {
                 const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
                 for (int l = 0; l < L; l += W) {
                     const U up = (U)(uniform(counter::bits(load<U>(low + l), load<U>(high + l), v0, v1)) < splat(0.5f));
-                    const U spins = (i % 4 ? load<U>(four[side] + i / 4 * L + l) : U{}) | (up & (1u << i % 4));
-                    std::memcpy(four[side] + i / 4 * L + l, &spins, sizeof spins);
+                    std::uint32_t *now = word[side] + i / 32 * L + l;
+                    const U spins = (i % 32 ? load<U>(now) : U{}) | (up & (1u << i % 32));
+                    std::memcpy(now, &spins, sizeof spins);
                 }
             }
     }
     void pack() {
         for (int side = 0; side < 2; ++side)
-            for (std::int64_t i = 0; i < n[side]; i += 4)
+            for (std::int64_t i = 0; i < n[side]; i += 32)
                 for (int l = 0; l < L; ++l) {
                     const std::int8_t *spin = job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i;
-                    std::uint32_t bytes = 0xFFFFFFFFu;  // -1, -1, -1, -1
-                    std::memcpy(&bytes, spin, n[side] - i < 4 ? n[side] - i : 4);
-                    bytes = ~bytes >> 7 & 0x01010101u;  // the sign bits: 1 for +1
-                    four[side][i / 4 * L + l] = bytes * 0x01020408u >> 24;
+                    word[side][i / 32 * L + l] = static_cast<std::uint32_t>(gather(spin, width(side, i)));
                 }
     }
     void unpack() const {
         for (int side = 0; side < 2; ++side)
-            for (std::int64_t i = 0; i < n[side]; i += 4)
+            for (std::int64_t i = 0; i < n[side]; i += 32)
                 for (int l = 0; l < count; ++l) {
-                    const std::uint32_t bits = four[side][i / 4 * L + l];
-                    const std::uint32_t bytes = (bits * 0x00204081u & 0x01010101u) * 0xFEu ^ 0xFFFFFFFFu;  // 1 or -1
-                    std::memcpy(job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i, &bytes,
-                                n[side] - i < 4 ? n[side] - i : 4);
+                    std::int8_t *spin = job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i;
+                    spread(word[side][i / 32 * L + l], spin, width(side, i));
                 }
     }
+    int width(int side, std::int64_t i) const { return n[side] - i < 32 ? static_cast<int>(n[side] - i) : 32; }
     // E = sum over the last side of s f + sum over the other of h s.
     void energies() {
         const int side = 1 - last;
         for (std::int64_t i = 0; i < n[side]; ++i)
-            for (int l = 0; l < L; ++l) {
-                const double x = static_cast<double>(h(own ? l : 0)[side * n[0] + i]);
-                total[l] += four[side][i / 4 * L + l] >> i % 4 & 1 ? x : -x;
+            for (int l = 0; l < L; l += W) {
+                F x = splat(h(0)[side * n[0] + i]);
+                if (own)
+                    for (int k = 0; k < W; ++k) x[k] = h(l + k)[side * n[0] + i];
+                const std::uint32_t bit = nonzero(load<U>(word[side] + i / 32 * L + l) & (1u << i % 32));
+                accumulate(l, add_if(-x, bit, x + x));
             }
         for (int l = 0; l < count; ++l) job.energy[first + l] = total[l];
     }
@@ -183,9 +195,10 @@ struct Block {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
             const auto number = static_cast<std::uint32_t>(done);
+            tally = done + 1 == job.sweeps;
             job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
         }
-        if (done == 0) pass<Do::measure>(last, 0);
+        if (!tally) tally = true, pass<Do::measure>(last, 0);
         energies();
         unpack();
         for (int l = 0; l < count; ++l) job.done[first + l] = done;
