@@ -113,5 +113,4 @@ def test_interrupt_returns_what_is_done():
 def test_who_serves_whom():
     assert native_for(ring()) is sweep
     assert native_for(complete()) is native_for(dense_edges()) is sweep_dense
-    assert native_for(Ising(Graph.bipartite(2, 3), torch.zeros(5), torch.zeros(2, 3))) is None
     assert Gibbs(3).sample(complete(), 4).spins.shape == (4, 7)

@@ -5,9 +5,11 @@
 #include <random>
 #include <vector>
 
+#include "bipartite_run.hpp"
 #include "dense_job.hpp"
 #include "dispatch.hpp"
 #include "fixed_table.hpp"
+#include "logits_job.hpp"
 #include "philox.hpp"
 
 namespace {
@@ -162,6 +164,54 @@ void dense_trial(int trial) {
         }
 }
 
+void bipartite_trial(int trial) {
+    const int n = below(trial % 9 ? 70 : 2), m = below(trial % 7 ? 70 : 2), problems = trial % 3 ? 1 : 1 + below(6);
+    const int replicas = 1 + below(trial % 2 ? 9 : 150), sweeps = below(4);
+    const std::int64_t lanes = std::int64_t{problems} * replicas;
+    const bool own_J = problems > 1 && below(2), own_beta = below(2);
+    const std::vector<float> h = reals(std::size_t(problems) * (n + m)), J = reals((own_J ? problems : 1) * n * m);
+    const std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1));
+    const std::vector<std::uint64_t> seed(problems, trial);
+    bipartite::Job job{};
+    job.n = n, job.m = m, job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
+    job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? n * m : 0;
+    job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0, job.seed = seed.data();
+    job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
+    for (const bipartite::Kernel *kernel : bipartite::kernels()) {
+        Result whole(lanes, n + m), again(lanes, n + m);
+        whole.into(job);
+        demand(bipartite::run(job, *kernel, 1, [] { return true; }) == sweeps, "bipartite sweeps", trial);
+        again.into(job);
+        bipartite::run(job, *kernel, 2 + below(9), [] { return true; });  // in narrower blocks
+        demand(whole == again, "the same reads in other blocks are others", trial);
+    }
+}
+
+template <class T>
+void logits_trial(int trial) {
+    const int n = below(70), problems = 1 + below(3), replicas = 1 + below(20), rows = problems * replicas;
+    const bool own_bias = below(2), own_beta = below(2);
+    std::vector<T> product(std::size_t(rows) * n), bits(product.size());
+    for (T &one : product) one = static_cast<T>(0x3F80 + below(64));  // as bfloat16, 1 to 1.5
+    const std::vector<float> bias = reals((own_bias ? problems : 1) * n), beta = reals(own_beta ? rows : 1);
+    const std::vector<std::uint64_t> seed(problems, trial);
+    const std::vector<std::uint32_t> low(n + 16, 5), high(n + 16, 7);
+    std::vector<logits::Run> runs{logits::plain};
+#if defined(__x86_64__)
+    if (cpu::has_avx2()) runs.push_back(logits::avx2);
+    if (cpu::has_avx512()) runs.push_back(logits::avx512);
+#endif
+    const logits::Job job{n, replicas, sizeof(T) == 2, below(2) == 1, own_beta, product.data(), bits.data(), bias.data(),
+                          own_bias ? n : 0, beta.data(), seed.data(), low.data(), high.data()};
+    for (const logits::Run run : runs) {
+        run(job, 0, rows);
+        const std::vector<T> whole = bits;
+        if (job.metropolis) continue;  // which goes on from the bits
+        for (int r = 0; r < rows; ++r) run(job, r, r + 1);
+        demand(whole == bits, "rows asked for one by one are others", trial);
+    }
+}
+
 void philox_trial() {
     std::vector<float> out(below(700));
     philox::fill(out.data(), out.size(), rng(), (std::uint64_t{1} << 34) - below(800));
@@ -172,6 +222,8 @@ void philox_trial() {
 int main() {
     for (int trial = 0; trial < 400; ++trial) sparse_trial(trial);
     for (const int replicas : {1, 7, 40, 200}) stopped_trial(-1, replicas);
+    for (int trial = 0; trial < 400; ++trial) bipartite_trial(trial);
     for (int trial = 0; trial < 100; ++trial) dense_trial(trial), philox_trial();
+    for (int trial = 0; trial < 100; ++trial) logits_trial<float>(trial), logits_trial<logits::Half>(trial);
     std::puts("clean");
 }

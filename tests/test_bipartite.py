@@ -1,0 +1,180 @@
+"""The native bipartite kernel: its law, its energies, and bits that no split of the work can change."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from qsample import Graph, Ising, Samples
+from qsample.annealers import Gibbs, _engine
+from qsample.annealers.compiled_bipartite import sweep_bipartite
+from qsample.annealers.heat_bath import native_for, run_torch
+from qsample.testing import FALSE_ALARM, g_test
+
+ISAS = _engine.instruction_sets()
+RULES = ["gibbs", "metropolis"]
+EACH_ISA = pytest.mark.parametrize("isa", ISAS)
+SIZES = [(1, 1), (3, 0), (0, 2), (5, 4), (33, 9), (67, 130)]
+
+
+def normal(
+    n: int, m: int, h: tuple[int, ...] = (), J: tuple[int, ...] = (), scale: float = 0.5, seed: int = 0
+) -> Ising:
+    g = torch.Generator().manual_seed(seed)
+    fields, couplings = scale * torch.randn(*h, n + m, generator=g), scale * torch.randn(*J, n, m, generator=g)
+    return Ising(Graph.bipartite(n, m), fields, couplings, torch.randn(h, generator=g))
+
+
+def part(problem: Ising, k: Any) -> Ising:
+    J = problem.J[k] if problem.J.dim() > 2 else problem.J
+    return Ising(problem.graph, problem.h[k], J, problem.offset[k])
+
+
+# ---- the law --------------------------------------------------------------------------------------------------------
+
+LAWS = {
+    "sixteen spins": normal(9, 7, scale=0.25),
+    "a batch sharing J": normal(4, 3, h=(3,)),
+    "a batch with a J each": normal(4, 3, h=(3,), J=(3,)),
+}
+FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}}
+SHARE = FALSE_ALARM / (len(RULES) * (len(ISAS) * len(LAWS) * len(FORMS) + 2))
+
+
+@EACH_ISA
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("form", FORMS)
+def test_reads_follow_the_law(isa, rule, name, form):
+    problem, reads = LAWS[name], 20_000
+    P = problem.batch_shape.numel()
+    betas, scales = torch.ones(60), [1.0]
+    if form == "a beta each":  # two temperatures by turns
+        scales = [1.0, 0.5]
+        betas = betas[:, None, None] * torch.tensor(scales).repeat(reads // 2).expand(P, -1)
+    swept = sweep_bipartite(problem, reads, betas, list(range(P)), rule=rule, isa=isa, **FORMS[form])
+    for k, scale in enumerate(scales):
+        spins = swept.spins.reshape(*problem.batch_shape, reads, -1)[..., k :: len(scales), :]
+        verdicts = g_test(problem.scale(scale), Samples(spins, problem.energy(spins)))
+        assert min(p for p, _, _ in verdicts) > SHARE / len(scales) / P
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scan", ["forward", "palindromic"])
+def test_the_torch_kernel_follows_the_law(rule, scan):
+    """What other devices and double precision run."""
+    problem = LAWS["sixteen spins"]
+    spins, energy = run_torch(problem, 20_000, [1.0] * 60, initial=None, seeds=[1], rule=rule, scan=scan)
+    assert g_test(problem, Samples(spins, energy))[0][0] > SHARE / 2
+
+
+# ---- energies -------------------------------------------------------------------------------------------------------
+
+
+@EACH_ISA
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
+@pytest.mark.parametrize("back", [False, True])
+def test_energies_are_those_of_the_spins(isa, sizes, shape, back):
+    problem = normal(*sizes, *shape)
+    grid = Ising(problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset)
+    seeds = list(range(problem.batch_shape.numel()))
+    for num in (1, 17, 70):
+        for sweeps in (0, 1, 3):
+            swept = sweep_bipartite(grid, num, [0.5] * sweeps, seeds, palindromic=back, isa=isa)
+            spins = swept.spins.reshape(*problem.batch_shape, num, -1)
+            exact = grid.to(dtype=torch.float64).energy(spins)
+            assert torch.equal(swept.energy.reshape(exact.shape), exact)  # sums on a grid have no error
+
+
+def test_energy_is_right_to_single_precision():
+    problem = normal(300, 200, scale=0.1)
+    swept = sweep_bipartite(problem, 64, [1.0] * 3, [1])
+    exact = problem.to(dtype=torch.float64).energy(swept.spins[0])
+    # a sum of at most n + 1 terms errs by less than n eps times the sum of their sizes; there is one for each spin
+    size = float(problem.h.abs().sum() + problem.J.abs().sum())
+    assert float((swept.energy[0] - exact).abs().max()) < 300 * 2**-24 * size
+    assert float(exact.std()) > 1
+
+
+# ---- bit for bit ----------------------------------------------------------------------------------------------------
+
+BETAS = torch.linspace(0.2, 1.5, 5)
+DRAWS = [{"rule": rule, "palindromic": back} for rule in RULES for back in (False, True)]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_instruction_sets_agree(draw, sizes):
+    problem = normal(*sizes)
+    found = [sweep_bipartite(problem, 70, BETAS, [3], isa=isa, **draw) for isa in ISAS]
+    for one in found[1:]:  # e^x differs in its last place: one draw in millions could
+        assert torch.equal(one.spins, found[0].spins)
+
+
+@EACH_ISA
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("J", [(), (9,)], ids=["J shared", "J each"])
+@pytest.mark.parametrize("num", [1, 7, 40, 100])
+def test_batch_threads_and_position_change_nothing(isa, draw, J, num):
+    problem, seeds = normal(23, 14, (9,), J), list(range(100, 109))
+    beta = torch.rand(4, 9, num, generator=torch.Generator().manual_seed(0))
+    start = 2 * torch.randint(2, (9, num, 37), dtype=torch.int8, generator=torch.Generator().manual_seed(1)) - 1
+    together = sweep_bipartite(problem, num, beta, seeds, spins=start, isa=isa, **draw)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        again = sweep_bipartite(problem, num, beta, seeds, spins=start, isa=isa, **draw)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together.spins, again.spins) and torch.equal(together.energy, again.energy)
+    for k in (slice(0, 1), slice(4, 5), slice(2, 8)):
+        alone = sweep_bipartite(part(problem, k), num, beta[:, k], seeds[k], spins=start[k], isa=isa, **draw)
+        assert torch.equal(alone.spins, together.spins[k]) and torch.equal(alone.energy, together.energy[k])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_calls_are_shared_out_over_threads_alike(threads):
+    problem, before = normal(200, 130, scale=0.1), torch.get_num_threads()
+    expected = sweep_bipartite(problem, 300, [1.0] * 20, [5]).spins[:, :150]
+    try:
+        torch.set_num_threads(threads)
+        assert torch.equal(sweep_bipartite(problem, 150, [1.0] * 20, [5]).spins, expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_start_is_continued_and_kept():
+    problem = normal(6, 5)
+    start = torch.ones(1, 3, 11, dtype=torch.int8)
+    swept = sweep_bipartite(problem, 3, [], [1], spins=start)
+    assert torch.equal(swept.spins, start)
+    moved = sweep_bipartite(problem, 3, [0.0], [1], spins=start)
+    assert not torch.equal(moved.spins, start) and bool((start == 1).all())
+
+
+def test_interrupt_returns_what_is_done():
+    problem = normal(200, 150, scale=0.1)
+    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=lambda: False)
+    assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
+    exact = problem.to(dtype=torch.float64).energy(swept.spins)
+    torch.testing.assert_close(swept.energy, exact, rtol=1e-6, atol=1e-3)
+
+
+def test_who_serves_whom():
+    problem = normal(2, 3)
+    assert native_for(problem) is sweep_bipartite
+    assert native_for(problem.to(dtype=torch.float64)) is None
+    with pytest.raises(ValueError, match="instruction set 'mmx'"):
+        sweep_bipartite(problem, 2, [1.0], [1], isa="mmx")
+
+
+@pytest.mark.parametrize("name", ["h", "J"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused_by_name(name, value):
+    problem = normal(6, 5)
+    where = (4,) if name == "h" else (4, 2)
+    getattr(problem, name)[where] = value
+    place = str(list(where)).replace("[", r"\[").replace("]", r"\]")
+    with pytest.raises(ValueError, match=f"{name}{place} is {value}: expected finite numbers only"):
+        Gibbs(1).sample(problem, 4)
