@@ -39,6 +39,7 @@ class EnergyModel(nn.Module, ABC):
         visible[hidden] = False
         self.register_buffer("visible_index", visible.nonzero()[:, 0], persistent=False)
         self.register_buffer("hidden_index", hidden, persistent=False)
+        self._ranges = tuple(map(_range, (self.visible_index, self.hidden_index)))
 
     # ---- what a model defines --------------------------------------------------------------------------------
 
@@ -106,7 +107,9 @@ class EnergyModel(nn.Module, ABC):
         """Joint spins as `(x, hidden)` in the model's coding."""
         if spins.shape[-1:] != (self.graph.num_spins,):
             raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
-        return self.decode(spins[..., self.visible_index]), self.decode(spins[..., self.hidden_index])
+        indices = zip(self._ranges, (self.visible_index, self.hidden_index), strict=True)
+        x, hidden = (self.decode(spins[..., index if units is None else units]) for units, index in indices)
+        return x, hidden
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
         """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
@@ -133,8 +136,9 @@ class EnergyModel(nn.Module, ABC):
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
         number = x if x.is_floating_point() else x.float()  # integers wrap: 127 * 127 is 1 in int8, -1 is 255 in uint8
-        good = (number == 0) | (number == 1) if self.coding == "bits" else number.abs() == 1
-        if not good.all():
+        wrong = number.square().sub_(number if self.coding == "bits" else 1)  # 0 for those values alone, nan for inf
+        if wrong.any():
+            good = wrong == 0
             values = "0 and 1" if self.coding == "bits" else "-1 and +1"
             raise ValueError(f"expected {name} of {values} only; got {float(x[~good][0]):g}")
         return x
@@ -173,6 +177,12 @@ class EnergyModel(nn.Module, ABC):
         for key, value in ours.items():
             if theirs.get(key) != value:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
+
+
+def _range(index: Tensor) -> slice | None:
+    """Neighbouring numbers as a slice, which is read without gathering; None for others."""
+    first, count = int(index[0]) if len(index) else 0, len(index)
+    return slice(first, first + count) if torch.equal(index, first + torch.arange(count)) else None
 
 
 class _Centre(torch.autograd.Function):

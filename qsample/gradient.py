@@ -46,20 +46,24 @@ def cd_loss(
     _check_batch(model, data, data_weight)
     if samples.spins.dim() != 2:
         raise ValueError(f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}")
+    free = None
     if positive is not None:
         if positive.spins.shape != (len(data), positive.num, model.num_hidden):
             wanted = f"[{len(data)}, R, {model.num_hidden}], one problem a row of data"
             raise ValueError(f"expected positive spins of shape {wanted}; got {list(positive.spins.shape)}")
         energy = model.ising(visible=data).energy(positive.spins)
         bound = (positive.weight.to(energy) * energy).sum(-1)
-    elif model.tractable:
-        bound = model.free_energy(data)
+    elif model.tractable:  # data and samples at once: the same products, but large ones
+        negatives = model.split(samples.spins)[0]
+        bound, free = model.free_energy(torch.cat([data.to(negatives), negatives])).split([len(data), samples.num])
     else:
         raise ValueError(
             "hidden units are coupled, so the positive phase must be sampled: pass positive=sampler.sample("
             "model.ising(visible=data), num), or use ContrastiveDivergence(model, sampler), which does it"
         )
-    free = model.free_energy(model.split(samples.spins)[0]) if model.tractable else model.ising().energy(samples.spins)
+    if free is None:
+        tractable = model.tractable
+        free = model.free_energy(model.split(samples.spins)[0]) if tractable else model.ising().energy(samples.spins)
     if data_weight is not None:
         data_mean = _normalised(data_weight, bound) @ bound
     else:

@@ -60,12 +60,13 @@ struct Block {
     bool ready() const { return word[0] && word[1] && base && field; }
 
     // f / 2 = (h_i - sum_j J_ij) / 2 + the J_ij whose s_j is +1, of up to four spins i of a side, into `field`.
-    template <int V>
-    void sum(int side, std::int64_t i, int at) {
+    template <int C, int V>
+    void sum(int side, std::int64_t i, int at, int to = 0) {
         const std::int64_t inputs = n[1 - side], stride = side ? n[1] : 1;
-        const float *J = job.J + problem(0) * job.J_stride, *row[4];
-        F f[4][V];
-        for (int k = 0; k < 4; ++k) {  // past the end of a side its last spin is repeated
+        const float *J = job.J + problem(0) * job.J_stride, *row[C];
+        F f[C][V];
+        i += to;
+        for (int k = 0; k < C; ++k) {  // past the end of a side its last spin is repeated
             const std::int64_t spin = i + k < n[side] ? i + k : n[side] - 1, place = side * n[0] + spin;
             row[k] = J + spin * (side ? 1 : n[1]);
             for (int v = 0; v < V; ++v) f[k][v] = own ? load<F>(base + place * L + at + W * v) : splat(base[place]);
@@ -79,7 +80,7 @@ struct Block {
                 float last[4] = {};
                 const bool ragged = inputs - at4 < 4;
 #pragma GCC unroll 4
-                for (int k = 0; k < 4; ++k) {
+                for (int k = 0; k < C; ++k) {
                     if (ragged)
                         for (std::int64_t x = at4; x < inputs; ++x) last[x - at4] = row[k][x * stride];
                     const Sums sums(ragged ? last : row[k] + at4 * stride, ragged ? 1 : stride);
@@ -88,15 +89,16 @@ struct Block {
                 for (int v = 0; v < V; ++v) bits[v] >>= 4;
             }
         }
-        for (int k = 0; k < 4; ++k)
-            for (int v = 0; v < V; ++v) std::memcpy(field + k * L + at + W * v, &f[k][v], sizeof(F));
+        for (int k = 0; k < C; ++k)
+            for (int v = 0; v < V; ++v) std::memcpy(field + (to + k) * L + at + W * v, &f[k][v], sizeof(F));
     }
     void sum(int side, std::int64_t i) {
         int at = 0;
-        for (; at + W * widest <= L; at += W * widest) sum<widest>(side, i, at);
-        if (widest == 4 && L - at == 3 * W) return sum<3>(side, i, at);
-        if (widest == 4 && L - at == 2 * W) return sum<2>(side, i, at);
-        if (at < L) sum<1>(side, i, at);
+        for (; W == 16 && at + 8 * W <= L; at += 8 * W) sum<2, 8>(side, i, at), sum<2, 8>(side, i, at, 2);
+        for (; at + widest * W <= L; at += widest * W) sum<4, widest>(side, i, at);
+        if (widest == 4 && L - at == 3 * W) return sum<4, 3>(side, i, at);
+        if (widest == 4 && L - at == 2 * W) return sum<4, 2>(side, i, at);
+        if (at < L) sum<4, 1>(side, i, at);
     }
 
     // Spins i .. i + 3 of a side, in the fields that `sum` left.

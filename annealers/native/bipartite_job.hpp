@@ -27,7 +27,7 @@ struct Job {
     std::int64_t lanes() const { return problems * replicas; }
 };
 
-constexpr int lanes = 64;  // of a block, at most
+constexpr int lanes = 128;  // of a block, at most
 
 struct Kernel {
     const char *name;
