@@ -25,14 +25,14 @@ class Gibbs:
     """Chromatic heat bath (block Gibbs) at constant temperature, for any batch of problems.
 
     Starts from `initial` or from uniform random spins; every spin is redrawn from P(s_i = +1 | rest) =
-    sigmoid(-2 f_i) once a sweep (Geman and Geman 1984). On a bipartite graph the right side (hidden units) comes
-    first and a sweep is two matrix products.
+    sigmoid(-2 f_i) once a sweep (Geman and Geman 1984). On a bipartite graph the right side (hidden units)
+    comes first.
 
     Args:
         sweeps: sweeps a call.
         scan: "forward", or "palindromic": the groups forward and back, which makes the kernel reversible.
-        precision: "bfloat16" rounds the weights of a bipartite problem to 8 bits for the matrix products (faster
-            where the processor has bfloat16 instructions). "fixed16" keeps the fields of sparse problems in 16 bits
+        precision: "bfloat16" rounds the weights of a bipartite problem to 8 bits for the matrix products (for
+            GPUs: on a CPU full precision is as fast). "fixed16" keeps the fields of sparse problems in 16 bits
             (about twice as fast with AVX-512 and 32 reads or more; `compiled.sweep` says what is rounded, and it is
             refused where that would be too coarse). Unless it is "full" the reads are HEURISTIC.
         betas: optional, one inverse temperature a sweep instead of `sweeps` sweeps at 1; unless all are 1 the reads

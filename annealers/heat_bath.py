@@ -114,7 +114,7 @@ def run_torch(
     scan: Scan = "forward",
     precision: Precision = "full",
 ) -> tuple[Tensor, Tensor]:
-    """`run` on the torch kernels: for matrix products, for other devices, and to test the native kernels against."""
+    """`run` on the torch kernels: for other devices and precisions, and to test the native kernels against."""
     batch, n = problem.batch_shape, problem.num_spins
     streams = Streams(seeds, problem.device)
     start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)

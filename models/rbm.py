@@ -52,7 +52,8 @@ class BernoulliRBM(EnergyModel):
     def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
         r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$."""
         x = self.check(x).to(self.W)
-        return -(x @ self.b) - torch.nn.functional.softplus(torch.addmm(self.c, x, self.W)).sum(-1)
+        visible, given = (x @ self.b).to(self.W), torch.addmm(self.c, x, self.W).to(self.W)  # rounded by autocast
+        return -visible - torch.nn.functional.softplus(given).sum(-1)
 
     def centred(self, offsets: Tensor) -> dict[str, Tensor]:
         """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""

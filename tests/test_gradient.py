@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qsample import ContrastiveDivergence, Samples, cd_loss
-from qsample.annealers import Exact
+from qsample.annealers import Exact, Gibbs
 from qsample.models import BernoulliRBM
 from tests.oracle import Z_MAX
 from tests.zoo import MODELS, Law, gradients, law_samples, log_likelihood, machine, rbm, some_data, units
@@ -189,3 +189,28 @@ def test_a_batch_of_samples_is_refused():
     batch = law_samples(model.ising(visible=some_data(model)))
     with pytest.raises(ValueError, match=r"samples of one problem, \[R, n\]; got \[7, 4, 2\]"):
         cd_loss(model, some_data(model), batch)
+
+
+def test_autocast_rounds_the_loss_and_nothing_else():
+    """The error of the gradient of W from the roundings to 8 bits, 2^-9 each, doubled for what is of second order."""
+    generator = torch.Generator().manual_seed(0)
+    model = BernoulliRBM(60, 40, scale=3.0, generator=generator)
+    data = (torch.rand(200, 60, generator=generator) < 0.3).float()
+    cd = ContrastiveDivergence(model, Gibbs(2), start="fresh", num=300, generator=generator.manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cd(data)
+    assert loss.dtype == torch.float32 and cd.samples is not None
+    drawn = cd.samples.spins
+    rounded = gradients(model, loss)["W"]
+    exact = gradients(model, cd_loss(model, data, cd.samples))["W"]
+    generator.manual_seed(1)
+    assert torch.equal(cd._negatives(data, None, None).spins, drawn)  # pyright: ignore[reportPrivateUsage]
+    with torch.no_grad():
+        x = torch.cat([data, model.split(drawn)[0]])
+        share = torch.cat([torch.full((200,), 1 / 200), torch.full((300,), 1 / 300)])[:, None]
+        logit = model.c + x @ model.W
+        size = model.c.abs() + x @ model.W.abs() + logit.abs()
+        bound = 2**-8 * (x.T @ (share * (logit.sigmoid() + size / 4)) + exact.abs())
+    assert bool(((rounded - exact).abs() <= bound).all())
+    assert not torch.equal(rounded, exact)
+    assert float((rounded - exact).norm() / exact.norm()) < 2**-7
