@@ -30,8 +30,8 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
         (own != 1 && own != problems) || (columns != 1 && columns != lanes) || threads < 1 ||
         static_cast<std::int64_t>(energy.shape(0)) != lanes || done_by.shape(0) != energy.shape(0) ||
         static_cast<std::int64_t>(seed.shape(0)) != problems)
-        throw nb::value_error("expected spins [P R, n + m], energy and done [P R], h [P, n + m], J [1 or P, n, m], beta "
-                              "[S, 1 or P R], seed [P] and threads >= 1");
+        throw nb::value_error("expected spins [P R, n + m], energy and done [P R], h [P, n + m], J [1 or P, n, m], "
+                              "beta [S, 1 or P R], seed [P] and threads >= 1");
     bipartite::Job job{};
     job.n = n, job.m = m, job.problems = problems, job.replicas = lanes / problems;
     job.sweeps = static_cast<int>(beta.shape(0));

@@ -12,7 +12,7 @@
 namespace bipartite {
 namespace {
 
-typedef float Half __attribute__((vector_size(2 * W)));
+typedef float E __attribute__((vector_size(2 * W)));
 typedef double D __attribute__((vector_size(4 * W)));
 
 enum class Do { heat_bath, metropolis, measure };
@@ -27,7 +27,7 @@ struct Block {
     float *base;                      // (h - the sum of J) / 2: [n + m], or [n + m, L] by lane
     float *field;                     // [4, L]: f / 2
     std::uint32_t low[lanes], high[lanes];
-    float beta[lanes];
+    float rate[lanes];                // 2 beta / log 2
     const int last;                   // the side that a sweep visits last
     bool tally = false;               // whether passes over that side add up s f
     double total[lanes];              // the sum, of the last pass
@@ -41,7 +41,7 @@ struct Block {
         return static_cast<T *>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64));
     }
     Block(const Job &j, std::int64_t f, int c)
-        : job(j), first(f), count(c), L((c + W - 1) / W * W), own(j.replicas != j.lanes() && problem(0) != problem(c - 1)),
+        : job(j), first(f), count(c), L((c + W - 1) / W * W), own(problem(0) != problem(c - 1)),
           n{j.n, j.m}, last(j.palindromic) {
         for (int side = 0; side < 2; ++side) word[side] = room<std::uint32_t>((n[side] + 31) / 32 * L);
         base = room<float>((n[0] + n[1]) * (own ? L : 1));
@@ -116,7 +116,8 @@ struct Block {
                 std::uint32_t bit = nonzero(spins & one);
                 if constexpr (what != Do::measure) {
                     constexpr Rule rule = what == Do::heat_bath ? Rule::heat_bath : Rule::metropolis;
-                    bit = redraw<rule>(f, load<F>(beta + l), counter::bits(load<U>(low + l), load<U>(high + l), v0, v1), bit);
+                    const U random = counter::bits(load<U>(low + l), load<U>(high + l), v0, v1);
+                    bit = redraw<rule>(f, load<F>(rate + l), random, bit);
                     spins = (spins & ~one) | (spread_bits(bit) & one);
                     std::memcpy(now + l, &spins, sizeof spins);
                 }
@@ -128,7 +129,7 @@ struct Block {
         float part[2][W / 2];
         std::memcpy(part, &x, sizeof x);
         for (int k = 0; k < 2; ++k, l += W / 2) {
-            const D sum = load<D>(total + l) + __builtin_convertvector(load<Half>(part[k]), D);
+            const D sum = load<D>(total + l) + __builtin_convertvector(load<E>(part[k]), D);
             std::memcpy(total + l, &sum, sizeof sum);
         }
     }
@@ -150,7 +151,8 @@ struct Block {
         for (int side = 0; side < 2; ++side)
             for (std::int64_t i = 0; i < n[side]; ++i) {
                 const std::uint64_t key = counter::visit_key(0xFFFFFFFFu, static_cast<std::uint32_t>(side * n[0] + i));
-                const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+                const U v0 = usplat(static_cast<std::uint32_t>(key));
+                const U v1 = usplat(static_cast<std::uint32_t>(key >> 32));
                 for (int l = 0; l < L; l += W) {
                     const U up = (U)(uniform(counter::bits(load<U>(low + l), load<U>(high + l), v0, v1)) < splat(0.5f));
                     std::uint32_t *now = word[side] + i / 32 * L + l;
@@ -195,7 +197,7 @@ struct Block {
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
-            for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
+            for (int l = 0; l < L; ++l) rate[l] = 2 * log2_e * now[job.beta_stride ? lane(l) : 0];
             const auto number = static_cast<std::uint32_t>(done);
             tally = done + 1 == job.sweeps;
             job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
@@ -219,7 +221,10 @@ void sums(const float *J, std::int64_t n, std::int64_t m, double *column, float 
         double part[16] = {}, row = 0;  // the same order for any instruction set
         std::int64_t j = 0;
         for (; j + 16 <= m; j += 16)
-            for (int k = 0; k < 16; ++k) part[k] += static_cast<double>(J[j + k]), column[j + k] += static_cast<double>(J[j + k]);
+            for (int k = 0; k < 16; ++k) {
+                const auto one = static_cast<double>(J[j + k]);
+                part[k] += one, column[j + k] += one;
+            }
         for (; j < m; ++j) row += static_cast<double>(J[j]), column[j] += static_cast<double>(J[j]);
         for (const double one : part) row += one;
         sum[i] = static_cast<float>(row);

@@ -32,7 +32,8 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
     for (std::int64_t p = 0; p < own; ++p)
         kernel.sums(job.J + p * job.J_stride, job.n, job.m, column.data(), sum.data() + p * N);
     job.sum = sum.data(), job.sum_stride = own > 1 ? N : 0;
-    const std::int64_t blocks = (rows + lanes - 1) / lanes, parts = own > 1 ? 1 : (blocks + threads - 1) / threads * threads;
+    const std::int64_t blocks = (rows + lanes - 1) / lanes;
+    const std::int64_t parts = own > 1 ? 1 : (blocks + threads - 1) / threads * threads;
     const std::int64_t share = own > 1 ? (rows + blocks - 1) / blocks : (rows + parts - 1) / parts;
     const std::int64_t width = (share + 15) / 16 * 16, pieces = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {

@@ -201,8 +201,8 @@ void logits_trial(int trial) {
     if (cpu::has_avx2()) runs.push_back(logits::avx2);
     if (cpu::has_avx512()) runs.push_back(logits::avx512);
 #endif
-    const logits::Job job{n, replicas, sizeof(T) == 2, below(2) == 1, own_beta, product.data(), bits.data(), bias.data(),
-                          own_bias ? n : 0, beta.data(), seed.data(), low.data(), high.data()};
+    const logits::Job job{n, replicas, sizeof(T) == 2, below(2) == 1, own_beta, product.data(), bits.data(),
+                          bias.data(), own_bias ? n : 0, beta.data(), seed.data(), low.data(), high.data()};
     for (const logits::Run run : runs) {
         run(job, 0, rows);
         const std::vector<T> whole = bits;
