@@ -146,6 +146,7 @@ def sweep_bipartite(
     J: np.ndarray,
     beta: np.ndarray,
     seed: np.ndarray,
+    first_sweep: int,
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
@@ -163,6 +164,7 @@ def sweep_bipartite(
         J: float32 [1 or P, n, m].
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
+        first_sweep: the number of the first sweep, for randomness.
         metropolis: that rule instead of heat bath.
         palindromic: the right side, the left, the right again.
         random_start: from uniform random spins.

@@ -153,6 +153,15 @@ def test_start_is_continued_and_kept():
     assert not torch.equal(moved.spins, start) and bool((start == 1).all())
 
 
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_run_goes_on_where_it_stopped(draw):
+    problem = normal(23, 14)
+    whole = sweep_bipartite(problem, 9, BETAS, [4], **draw)
+    first = sweep_bipartite(problem, 9, BETAS[:2], [4], **draw)
+    rest = sweep_bipartite(problem, 9, BETAS[2:], [4], spins=first.spins, first_sweep=2, **draw)
+    assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
+
+
 def test_interrupt_returns_what_is_done():
     problem = normal(200, 150, scale=0.1)
     swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=lambda: False)

@@ -20,8 +20,8 @@ using Array = nb::ndarray<T, nb::ndim<d>, nb::c_contig, nb::device::cpu>;
 
 // See annealers/_engine.pyi for the arguments.
 int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done_by, Array<const float, 2> h,
-          Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed, bool metropolis,
-          bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
+          Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed, std::int64_t first_sweep,
+          bool metropolis, bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
     const auto problems = static_cast<std::int64_t>(h.shape(0)), N = static_cast<std::int64_t>(h.shape(1));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0)), own = static_cast<std::int64_t>(J.shape(0));
     const auto n = static_cast<std::int64_t>(J.shape(1)), m = static_cast<std::int64_t>(J.shape(2));
@@ -32,7 +32,11 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
         static_cast<std::int64_t>(seed.shape(0)) != problems)
         throw nb::value_error("expected spins [P R, n + m], energy and done [P R], h [P, n + m], J [1 or P, n, m], "
                               "beta [S, 1 or P R], seed [P] and threads >= 1");
+    // Pass 2 s + 1 of the last sweep stays below the pass of the random start.
+    if (first_sweep < 0 || first_sweep + static_cast<std::int64_t>(beta.shape(0)) >= std::int64_t{1} << 31)
+        throw nb::value_error("expected 0 <= first_sweep, first_sweep + S < 2**31");
     bipartite::Job job{};
+    job.first_sweep = static_cast<std::uint32_t>(first_sweep);
     job.n = n, job.m = m, job.problems = problems, job.replicas = lanes / problems;
     job.sweeps = static_cast<int>(beta.shape(0));
     job.h = h.data(), job.J = J.data(), job.J_stride = own > 1 ? n * m : 0;
@@ -58,7 +62,7 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
 
 void bind_bipartite(nb::module_ &m) {
     m.def("sweep_bipartite", &sweep, nb::arg("spins"), nb::arg("energy"), nb::arg("done"), nb::arg("h"), nb::arg("J"),
-          nb::arg("beta"), nb::arg("seed"), nb::arg("metropolis"), nb::arg("palindromic"), nb::arg("random_start"),
-          nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
+          nb::arg("beta"), nb::arg("seed"), nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"),
+          nb::arg("random_start"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
           "Sweeps of a batch of bipartite problems, in place; the fewest sweeps of any replica.");
 }

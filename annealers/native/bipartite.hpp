@@ -198,7 +198,7 @@ struct Block {
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int l = 0; l < L; ++l) rate[l] = 2 * log2_e * now[job.beta_stride ? lane(l) : 0];
-            const auto number = static_cast<std::uint32_t>(done);
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             tally = done + 1 == job.sweeps;
             job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
         }
