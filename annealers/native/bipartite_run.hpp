@@ -41,7 +41,7 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
         return kernel.run(job, static_cast<std::int64_t>(k) / pieces * rows + first,
                           static_cast<int>(std::min(width, rows - first)));
     };
-    const double updates = static_cast<double>(job.lanes()) * (N + job.n * job.m / 50.0) * job.sweeps;
+    const double updates = static_cast<double>(job.lanes()) * (N + job.n * job.m / 128.0) * job.sweeps;
     return team::share(own * pieces, threads, updates, job.sweeps, stop, alive, piece);
 }
 
