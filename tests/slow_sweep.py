@@ -69,13 +69,14 @@ class Fixed16:
     def __init__(self, problem: Ising, rule: str) -> None:
         self.rule, graph = rule, problem.graph
         h, J = problem.h.numpy(), problem.J.numpy()
-        field = np.abs(h.astype(np.float64))
+        push = np.zeros(graph.num_spins)
         for e, (i, j) in enumerate(graph.pairs.T.tolist()):
-            field[i] += abs(float(J[e]))
-            field[j] += abs(float(J[e]))
-        largest = np.float32(field.max())
-        self.unit = largest / np.float32(self.UP_TO - int(graph.degree.max()) / 4) if largest > 0 else np.float32(1)
-        self.twice_J = np.rint(np.float32(2) * J / self.unit).astype(np.float32)
+            push[i] += abs(float(J[e]))
+            push[j] += abs(float(J[e]))
+        span = max((push + np.abs(h)).max(), 1.5 * push.max())
+        self.unit = np.float32(span / (self.UP_TO - int(graph.degree.max()) / 4) if span > 0 else 1e-30)
+        self.inverse = np.float32(1) / self.unit
+        self.twice_J = np.rint(np.float32(2) * J * self.inverse).astype(np.float32)
         self.table = np.array([self.quadratic(k) for k in range(63)] + [(0, 0, 0)]).T
 
     def probability(self, x: np.ndarray) -> np.ndarray:
@@ -138,7 +139,7 @@ def slow_sweep(
         for number, i in visits:
             if fixed is not None:
                 rounded = sum((fixed.twice_J[e] for _, e in sorted(near[i])), start=np.float32(0))
-                q = np.full(num, np.rint((h[i] - fixed.unit * rounded / two) / fixed.unit))
+                q = np.full(num, np.rint((h[i] - fixed.unit * rounded / two) * fixed.inverse))
                 for j, e in sorted(near[i]):
                     q += np.where(up[:, j], fixed.twice_J[e], 0)
                 word = random_bits(seed, replicas >> 1, number, i)

@@ -95,7 +95,7 @@ void sparse_trial(int trial) {
     const sparse::Table table = sparse::make_table(job.rule);
     if (below(2)) {  // 16 bits
         for (float &one : beta) one = 100 * std::fabs(one);
-        for (int p = 0; p < problems; ++p) unit.push_back(sparse::unit_of(job, sparse::largest_field(job, p)));
+        for (int p = 0; p < problems; ++p) unit.push_back(sparse::scale_of(job, p, sparse::reaches(job, job.J + p * job.J_stride)).unit);
         job.table = &table, job.unit = unit.data();
     }
     for (const sparse::Kernel *kernel : sparse::kernels()) {

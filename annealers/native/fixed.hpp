@@ -1,6 +1,6 @@
 // Draws with fields in 16 bits: twice the lanes a vector, and the sigmoid from a table.
 //
-// Fields are whole multiples of a problem's unit u, F / u < 2^15 for its largest possible field F: couplings are rounded
+// Fields are whole multiples of a problem's unit u, F / u < 2^15 for its largest possible field F (`scale_of`): couplings are rounded
 // to multiples of u/2, then h_i - sum_j J_ij to one of u. So it is exactly an Ising problem, whose fields differ from the
 // given ones by at most (1/2 + d/4) u at d neighbours, 0.3 sqrt(1 + d/4) u in the mean square, that is drawn from.
 #pragma once
@@ -13,17 +13,17 @@
 namespace sparse {
 namespace {
 
-inline float rounded(float x, float unit) { return std::nearbyint(x / unit); }
+// To the nearest whole number, |x| < 2^22: as std::nearbyint, in vectors too.
+inline float rounded(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 template <class Block>
 struct Fixed {
     using Word = typename Block::Bits;
-    static constexpr int L = Block::L, G = L / W16;
-    static constexpr bool own = Block::by_problem;  // units differ by problem, and so do the rounded couplings
+    static constexpr int L = Block::L, G = L / W16, H = Block::H;
 
     const Block &block;
     Array<std::uint16_t> base, J;                   // in units: [n] or [n, L]; 2 J [2 k] or [2 k, L]
-    bool good, paired = true;
+    bool good, shared = true, paired = true;        // whether lanes share J and the unit; see `low`
     std::uint16_t most[L], twice[L], whole[L], part[L];
     // Two replicas share a word of random bits, the even one has the lower half: keys of the words of even and odd lanes,
     // and how far their halves are from where they belong.
@@ -31,22 +31,32 @@ struct Fixed {
 
     explicit Fixed(const Block &b) : block(b) {
         const Job &job = b.job;
-        const std::int64_t n = job.n, H = own ? L : 1;
-        good = base.resize(n * H) && J.resize(job.start[n] * H);
+        const std::int64_t n = job.n;
+        const float *couplings[L], *fields[L];
+        float unit[L], inverse[L];
+        for (int l = 0; l < L; ++l) {
+            const std::int64_t problem = b.lane(l) / job.replicas;
+            couplings[l] = job.J + problem * job.J_stride, fields[l] = job.h + problem * n;
+            unit[l] = job.unit[problem], inverse[l] = 1 / unit[l];
+            shared = shared && unit[l] == unit[0] && couplings[l] == couplings[0];
+        }
+        const int K = shared ? 1 : L;
+        good = base.resize(n * H) && J.resize(job.start[n] * K);
         if (!good) return;
-        for (std::int64_t i = 0; i < n; ++i)
-            for (int l = 0; l < H; ++l) {
-                const std::int64_t problem = b.lane(l) / job.replicas;
-                const float unit = job.unit[problem], *from = job.J + problem * job.J_stride;
-                float sum = 0;
-                for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-                    const float twice_J = rounded(2 * from[job.edge[e]], unit);
-                    sum += twice_J;
-                    J[e * H + l] = static_cast<std::uint16_t>(static_cast<int>(twice_J));
+        for (std::int64_t i = 0; i < n; ++i) {
+            float sum[L] = {}, h[L];
+            for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
+                for (int l = 0; l < K; ++l) {
+                    const float twice_J = rounded(2 * couplings[l][job.edge[e]] * inverse[l]);
+                    sum[l] += twice_J;
+                    J[e * K + l] = static_cast<std::uint16_t>(static_cast<int>(twice_J));
                 }
-                const float all = rounded(job.h[problem * n + job.order[i]] - unit * sum / 2, unit);
-                base[i * H + l] = static_cast<std::uint16_t>(static_cast<int>(all));
-            }
+            for (int l = K; l < L; ++l) sum[l] = sum[0];
+            for (int l = 0; l < H; ++l) h[l] = fields[l][job.order[i]];
+            for (int l = 0; l < H; ++l)
+                base[i * H + l] =
+                    static_cast<std::uint16_t>(static_cast<int>(rounded((h[l] - unit[l] * sum[l] / 2) * inverse[l])));
+        }
         for (int l = 0; l < L; ++l) {
             const std::int64_t lane = b.lane(l);
             const auto replica = job.first_replica + static_cast<std::uint32_t>(lane % job.replicas);
@@ -77,11 +87,15 @@ struct Fixed {
     inline Word spin(int i, std::uint64_t key) const {
         const Job &job = block.job;
         V f[G];
-        for (int g = 0; g < G; ++g) f[g] = own ? load<V>(&base[std::int64_t{i} * L + W16 * g]) : vsplat(base[i]);
-        for (int e = job.start[i]; e < job.start[i + 1]; ++e)
-            for (int g = 0; g < G; ++g)
-                f[g] = add_at(f[g], block.word + job.near[e], g,
-                              own ? load<V>(&J[std::int64_t{e} * L + W16 * g]) : vsplat(J[e]));
+        for (int g = 0; g < G; ++g) f[g] = H > 1 ? load<V>(&base[std::int64_t{i} * L + W16 * g]) : vsplat(base[i]);
+        if (H == 1 || shared) {
+            for (int e = job.start[i]; e < job.start[i + 1]; ++e)
+                for (int g = 0; g < G; ++g) f[g] = add_at(f[g], block.word + job.near[e], g, vsplat(J[e]));
+        } else {
+            for (int e = job.start[i]; e < job.start[i + 1]; ++e)
+                for (int g = 0; g < G; ++g)
+                    f[g] = add_at(f[g], block.word + job.near[e], g, load<V>(&J[std::int64_t{e} * L + W16 * g]));
+        }
         const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
         Word out = 0;
         for (int g = 0; g < G; ++g) {

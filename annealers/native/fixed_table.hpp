@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "job.hpp"
 
@@ -14,7 +15,8 @@ constexpr double reach = 11.8;
 constexpr double coarsest = 1.0 / 64;  // steps of the logit, from one multiple of a field's unit to the next, allowed
 
 // p = 1 / (1 + e^|x|), the probability of the unlikely sign, or e^-|x|, that of a flip uphill. Quadratics through the
-// Chebyshev nodes of their segments. The rounding of y included, p is off by at most 6e-5 (heat bath) or 1.5e-4.
+// Chebyshev nodes of their segments. p is off by at most 6.5e-5 (heat bath): 3.7e-5 by the table, 2.3e-5 by half a step
+// of y at slope 1/4, 0.4e-5 by the factor's 16 bits; likewise 2.2e-4 (Metropolis).
 inline Table make_table(Rule rule) {
     Table table{};
     for (int k = 0; k < 63; ++k) {  // the last segment is 0: p < 2^-16 there, and stronger fields are cut to it
@@ -34,23 +36,29 @@ inline Table make_table(Rule rule) {
     return table;
 }
 
-// The largest field F that any state of problem p has; the unit of its fields in 16 bits.
-inline float largest_field(const Job &job, std::int64_t p) {
-    double largest = 0;
-    for (std::int64_t i = 0; i < job.n; ++i) {
-        double field = std::fabs(job.h[p * job.n + job.order[i]]);
-        for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
-            field += std::fabs(job.J[p * job.J_stride + job.edge[e]]);
-        largest = std::fmax(largest, field);
-    }
-    return static_cast<float>(largest);
-}
-inline float unit_of(const Job &job, float largest) {
-    std::int32_t degree = 0;
+// How far couplings can push each spin, [n]: the sum of |J_ij|.
+inline std::vector<double> reaches(const Job &job, const float *J) {
+    std::vector<double> push(static_cast<std::size_t>(job.n));
     for (std::int64_t i = 0; i < job.n; ++i)
+        for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) push[i] += std::fabs(J[job.edge[e]]);
+    return push;
+}
+// The largest field that any state of problem p has, and the unit of its fields in 16 bits: that field or, if larger, 1.5
+// times the largest that couplings alone make takes all steps, so that problems that share J mostly share the unit.
+struct Scale {
+    float largest, unit;
+};
+inline Scale scale_of(const Job &job, std::int64_t p, const std::vector<double> &push) {
+    double largest = 0, pushed = 0;
+    std::int32_t degree = 0;
+    for (std::int64_t i = 0; i < job.n; ++i) {
+        largest = std::fmax(largest, push[i] + std::fabs(job.h[p * job.n + job.order[i]]));
+        pushed = std::fmax(pushed, push[i]);
         degree = job.start[i + 1] - job.start[i] > degree ? job.start[i + 1] - job.start[i] : degree;
-    const float steps = 32766.0f - static_cast<float>(degree) / 4;  // rounding may add up to half of one, and d/4
-    return largest > 0 ? largest / steps : 1e-30f;  // no field at all: any unit does
+    }
+    const double steps = 32766 - degree / 4.0;  // rounding may add up to half of one, and d/4
+    const double range = std::fmax(largest, 1.5 * pushed);  // 0: no field at all, any unit does
+    return {static_cast<float>(largest), range > 0 ? static_cast<float>(range / steps) : 1e-30f};
 }
 
 }  // namespace sparse

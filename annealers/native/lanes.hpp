@@ -13,7 +13,7 @@ template <class Word, bool own_h, bool own_J>
 struct Block {
     using Bits = Word;
     static constexpr int L = 8 * sizeof(Word), G = L / W;
-    static constexpr bool by_problem = own_h;
+    static constexpr int H = own_h ? L : 1, K = own_J ? L : 1;
 
     const Job &job;
     const std::int64_t first;
@@ -25,33 +25,31 @@ struct Block {
     std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
 
     Block(const Job &j, std::int64_t f, int c) : job(j), first(f), count(c) {
-        const std::int64_t n = job.n, ends = job.start[n], H = own_h ? L : 1, K = own_J ? L : 1;
+        const std::int64_t n = job.n, ends = job.start[n];
         word = static_cast<Word *>(std::malloc(sizeof(Word) * (n + 1)));
         h = static_cast<float *>(std::malloc(sizeof(float) * (n + 1) * H));
         base = static_cast<float *>(std::malloc(sizeof(float) * (n + 1) * H));
         J2 = static_cast<float *>(std::malloc(sizeof(float) * (ends + 1) * K));
         if (!ready()) return;
+        const float *fields[L], *couplings[L];
         for (int l = 0; l < L; ++l) {
             const std::int64_t problem = lane(l) / job.replicas;
             const auto replica = static_cast<std::uint32_t>(lane(l) % job.replicas);
             const std::uint64_t key = counter::lane_key(job.seed[problem], job.first_replica + replica);
             low[l] = static_cast<std::uint32_t>(key), high[l] = static_cast<std::uint32_t>(key >> 32);
+            fields[l] = job.h + problem * n, couplings[l] = job.J + problem * job.J_stride;
         }
         for (std::int64_t i = 0; i < n; ++i) {
-            float sum = 0;
-            for (int l = 0; l < H; ++l) {
-                const std::int64_t problem = lane(l) / job.replicas;
-                if (l == 0 || own_J) {
-                    const float *J = job.J + problem * job.J_stride;
-                    sum = 0;
-                    for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-                        const float now = J[job.edge[e]];
-                        sum += now;
-                        J2[e * K + l] = 2 * now;
-                    }
+            float sum[K] = {};
+            for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
+                for (int l = 0; l < K; ++l) {
+                    const float now = couplings[l][job.edge[e]];
+                    sum[l] += now;
+                    J2[e * K + l] = 2 * now;
                 }
-                h[i * H + l] = job.h[problem * n + job.order[i]];
-                base[i * H + l] = h[i * H + l] - sum;
+            for (int l = 0; l < H; ++l) {
+                h[i * H + l] = fields[l][job.order[i]];
+                base[i * H + l] = h[i * H + l] - sum[own_J ? l : 0];
             }
         }
     }

@@ -37,9 +37,11 @@ std::vector<float> units(const sparse::Job &job) {
         coldest = std::max(coldest, job.beta[k]);
     }
     std::vector<float> unit(static_cast<std::size_t>(job.problems));
+    std::vector<double> push;
     for (std::int64_t p = 0; p < job.problems; ++p) {
-        const float largest = sparse::largest_field(job, p);
-        unit[p] = sparse::unit_of(job, largest);
+        if (p == 0 || job.J_stride) push = sparse::reaches(job, job.J + p * job.J_stride);
+        const auto [largest, one] = sparse::scale_of(job, p, push);
+        unit[p] = one;
         if (2 * coldest * unit[p] > sparse::coarsest) {
             char text[200];
             std::snprintf(text, sizeof text, "16-bit fields hold 2 beta |f| up to %g; got beta %g with a field of up to %g: "
