@@ -83,7 +83,7 @@ def sweep(
         rule: "gibbs" or "metropolis".
         palindromic: each sweep visits the spins forward and back (reversible).
         precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice the lanes: with F
-            the largest field that any state has, or 1.5 times the largest that J alone makes, and u = F/32766, couplings
+            the largest field that any state has, or 1.5 times the largest that J alone makes, u = F/32766: couplings
             are rounded to multiples of u/2, fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5,
             those below 1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside it.
         alive: asked some times a second; False ends the call after the present sweep.
