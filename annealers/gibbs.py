@@ -37,12 +37,16 @@ class Gibbs:
             refused where that would be too coarse). Unless it is "full" the reads are HEURISTIC.
         betas: optional, one inverse temperature a sweep instead of `sweeps` sweeps at 1; unless all are 1 the reads
             are HEURISTIC.
+        time_limit: seconds after which a call (but one of milliseconds) ends with the present sweeps and returns what
+            is done; reads are swept in blocks, so some may have all their sweeps and some none: `info["done"]`
+            `[*B, num]` says it.
     """
 
     sweeps: int = 100
     scan: Scan = "forward"
     precision: Precision = "full"
     betas: Sequence[float] | None = None
+    time_limit: float | None = None
 
     warm_start = True
 
@@ -52,6 +56,7 @@ class Gibbs:
         _choice("precision", self.precision, Precision)
         if self.betas is not None:
             _finite_betas(self.betas)
+        _time_limit(self.time_limit)
 
     @property
     def reversible(self) -> bool:
@@ -69,10 +74,13 @@ class Gibbs:
         problem = check_request(self, problem, num, initial)
         betas = [1.0] * self.sweeps if self.betas is None else [float(beta) for beta in self.betas]
         seeds = draw_seeds(generator, problem.batch_shape)
-        spins, energy = run(problem, num, betas, initial=initial, seeds=seeds, scan=self.scan, precision=self.precision)
+        how = {"scan": self.scan, "precision": self.precision, "time_limit": self.time_limit}
+        spins, energy, done = run(problem, num, betas, initial=initial, seeds=seeds, **how)
         weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
         tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
-        return Samples(spins, energy, None if weight is None else weight.clone(), tag, {"sweeps": len(betas)})
+        return Samples(
+            spins, energy, None if weight is None else weight.clone(), tag, {"sweeps": len(betas), "done": done}
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,7 @@ class SimulatedAnnealing:
             are then unused).
         rule: "gibbs" (heat bath) or "metropolis" (mixes faster when cold; near-deterministic when hot).
         precision: see `Gibbs`.
+        time_limit: see `Gibbs`; for "adaptive", see its `betas` and give them as a schedule.
     """
 
     sweeps: int = 1000
@@ -97,6 +106,7 @@ class SimulatedAnnealing:
     schedule: Schedule | Tensor | Sequence[float] = "geometric"
     rule: Rule = "gibbs"
     precision: Precision = "full"
+    time_limit: float | None = None
 
     warm_start = False
     reversible = False
@@ -105,6 +115,9 @@ class SimulatedAnnealing:
         _positive("sweeps", self.sweeps)
         _choice("rule", self.rule, Rule)
         _choice("precision", self.precision, Precision)
+        _time_limit(self.time_limit)
+        if self._adaptive and self.time_limit is not None:
+            raise ValueError("an adaptive schedule has no time_limit: give the betas it found as the schedule")
         _finite_betas(self.beta_range if self._adaptive else self.betas)
 
     @property
@@ -125,8 +138,9 @@ class SimulatedAnnealing:
         if self._adaptive:
             return self._adapted(problem, num, seeds)
         betas = self.betas
-        spins, energy = run(problem, num, betas, initial=None, seeds=seeds, rule=self.rule, precision=self.precision)
-        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1])}
+        how = {"rule": self.rule, "precision": self.precision, "time_limit": self.time_limit}
+        spins, energy, done = run(problem, num, betas, initial=None, seeds=seeds, **how)
+        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1]), "done": done}
         return Samples(spins, energy, exactness=Exactness.HEURISTIC, info=info)
 
     def _adapted(self, problem: Ising, num: int, seeds: Sequence[int]) -> Samples:
@@ -157,6 +171,11 @@ def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range:
 def _positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"expected {name} >= 1; got {value!r}")
+
+
+def _time_limit(seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"expected time_limit > 0 seconds, or None for none; got {seconds!r}")
 
 
 def _choice(name: str, value: object, options: object) -> None:

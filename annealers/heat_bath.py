@@ -5,6 +5,7 @@ Which kernel serves which graph is decided in `kernel_for`, here and nowhere els
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, runtime_checkable
@@ -69,18 +70,32 @@ def run(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     precision: Precision = "full",
-) -> tuple[Tensor, Tensor]:
-    """One sweep at each of `betas` from `initial` or from uniform random spins: `(spins, energy)` of `[*B, num]` reads.
+    time_limit: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One sweep at each of `betas` from `initial` or from uniform random spins, of `[*B, num]` reads.
 
-    A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible.
+    A palindromic sweep visits the groups forward and back, which makes any number of sweeps reversible. After
+    `time_limit` seconds the present sweeps are the last.
+
+    Returns:
+        spins, energies, and the sweeps that each read did, int32.
     """
+    alive = None if time_limit is None else _clock(time_limit)
     batch, n = problem.batch_shape, problem.num_spins
     native = native_for(problem, precision)
     if native is not None:
         at = None if initial is None else initial.spins
-        swept = native(problem, num, betas, seeds, spins=at, rule=rule, palindromic=scan == "palindromic")
-        return swept.spins.reshape(*batch, num, n), swept.energy.to(problem.dtype).reshape(*batch, num)
-    return run_torch(problem, num, betas, initial=initial, seeds=seeds, rule=rule, scan=scan, precision=precision)
+        back = scan == "palindromic"
+        swept = native(problem, num, betas, seeds, spins=at, rule=rule, palindromic=back, alive=alive)
+        spins, energy = swept.spins.reshape(*batch, num, n), swept.energy.to(problem.dtype).reshape(*batch, num)
+        return spins, energy, swept.done.reshape(*batch, num)
+    how = {"rule": rule, "scan": scan, "precision": precision, "alive": alive}
+    return run_torch(problem, num, betas, initial=initial, seeds=seeds, **how)
+
+
+def _clock(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() < end
 
 
 def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., compiled.Swept] | None:
@@ -113,7 +128,8 @@ def run_torch(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     precision: Precision = "full",
-) -> tuple[Tensor, Tensor]:
+    alive: Callable[[], bool] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """`run` on the torch kernels: for other devices and precisions, and to test the native kernels against."""
     batch, n = problem.batch_shape, problem.num_spins
     streams = Streams(seeds, problem.device)
@@ -124,8 +140,12 @@ def run_torch(
     order = list(range(kernel.groups))
     if scan == "palindromic":
         order += order[-2::-1]
+    done = 0
     for beta in betas:
+        if alive is not None and not alive():
+            break
         for group in order:
             kernel.update(group, beta)
+        done += 1
     spins = kernel.spins().reshape(*batch, num, n)
-    return spins, problem.energy(spins)
+    return spins, problem.energy(spins), torch.full((*batch, num), done, dtype=torch.int32)

@@ -64,7 +64,7 @@ def test_reads_follow_the_law(isa, rule, name, form):
 def test_the_torch_kernel_follows_the_law(rule, scan):
     """What other devices and double precision run."""
     problem = LAWS["sixteen spins"]
-    spins, energy = run_torch(problem, 20_000, [1.0] * 60, initial=None, seeds=[1], rule=rule, scan=scan)
+    spins, energy, _ = run_torch(problem, 20_000, [1.0] * 60, initial=None, seeds=[1], rule=rule, scan=scan)
     assert g_test(problem, Samples(spins, energy))[0][0] > SHARE / 2
 
 
