@@ -1,0 +1,147 @@
+"""Quadratic surrogates of any energy: an Ising problem that an annealer can answer in the energy's stead.
+
+Each takes an energy `[*B, M, n] -> [*B, M]` and anchors `[*B, n]` of spins, one a problem, and gives one batched
+problem. Kernels call them on blocks of sites and correct what they get wrong (`BlockMetropolis`). As measured on a
+small tanh network, `secant` is best for short steps and `regression` for long ones; `taylor` is an option only, since
+a saturated network's curvature says nothing about flips.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from qsample.diffusion.counted import Counted, Energy
+from qsample.diffusion.draws import Draws
+from qsample.graph import Graph
+from qsample.ising import Ising
+from qsample.sampler import Generators, draw_seeds
+
+
+class Surrogate(Protocol):
+    """What `BlockMetropolis` asks of a surrogate; `functools.partial(regression, flips=0.5)` sets its options."""
+
+    def __call__(self, energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
+        """A problem for each anchor."""
+        ...
+
+
+def linear(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
+    r"""First order: $h = \nabla E(a)$, no couplings; one gradient. (`generator` is not used.)"""
+    a = _anchors(anchor)
+    E, g = Counted.of(energy).gradient(a[..., None, :])
+    return _problem(Graph.sparse(a.shape[-1], []), a, E[..., 0], -2 * a * g[..., 0, :], a.new_zeros(0))
+
+
+def secant(energy: Energy, anchor: Tensor, *, graph: Graph | None = None, generator: Generators | None = None) -> Ising:
+    r"""Exact at the anchor and wherever one site, or the two ends of an edge of `graph`, are flipped.
+
+    With $d_i = E(a^{(i)}) - E(a)$ and $D_{ij} = E(a^{(ij)}) - E(a) - d_i - d_j$ (a with those sites flipped)
+
+    $$J_{ij} = D_{ij} a_i a_j / 4, \qquad h_i = -a_i \Big(d_i/2 + \sum_j D_{ij}/4\Big)$$
+
+    1 + n + edges evaluations and no gradient. `graph` is complete by default. (`generator` is not used.)
+    """
+    a = _anchors(anchor)
+    graph = _graph(graph, a)
+    n, (i, j) = a.shape[-1], graph.edges.to(a.device)
+    flips = a.new_ones(1 + n + len(i), n)
+    flips[1 + torch.arange(n), torch.arange(n)] = -1
+    pairs = 1 + n + torch.arange(len(i), device=a.device)
+    flips[pairs, i] = flips[pairs, j] = -1
+    E = Counted.of(energy)(a[..., None, :] * flips)
+    base, d, both = E[..., :1], E[..., 1 : n + 1] - E[..., :1], E[..., n + 1 :] - E[..., :1]
+    return _problem(graph, a, base[..., 0], d, both - d[..., i] - d[..., j])
+
+
+def taylor(energy: Energy, anchor: Tensor, *, graph: Graph | None = None, generator: Generators | None = None) -> Ising:
+    r"""Second order: $J_{ij} = H_{ij}$ on the edges of `graph`, $h = g - H a$ with $g = \nabla E(a)$, $H = \nabla^2 E(a)$.
+
+    One gradient and n Hessian-vector products. The diagonal of H reaches the constant alone, for $s_i^2 = 1$. Loses
+    to `linear` where the network saturates. (`generator` is not used.)
+    """
+    a, energy = _anchors(anchor), Counted.of(energy)
+    graph = _graph(graph, a)
+    n, (i, j) = a.shape[-1], graph.edges.to(a.device)
+    E, g = energy.gradient(a[..., None, :])
+    units = torch.eye(n, dtype=a.dtype, device=a.device).expand(*a.shape, n)
+    H = energy.hessian_vector(a[..., None, :].expand(*a.shape, n), units)
+    d = -2 * a * g[..., 0, :] + 2 * H.diagonal(dim1=-2, dim2=-1)
+    return _problem(graph, a, E[..., 0], d, 4 * a[..., i] * a[..., j] * H[..., i, j])
+
+
+def regression(
+    energy: Energy,
+    anchor: Tensor,
+    *,
+    graph: Graph | None = None,
+    flips: float = 0.25,
+    states: int | None = None,
+    ridge: float = 1e-6,
+    generator: Generators | None = None,
+) -> Ising:
+    r"""Least squares on states near the anchor: each of its sites flipped with probability `flips`.
+
+    $$\min_{c,h,J} \frac1M \sum_m \Big(E(s_m) - c - h\cdot s_m - \sum_{ij} J_{ij} s_{m,i} s_{m,j}\Big)^2
+      + \mathrm{ridge}\,(|h|^2 + |J|^2)$$
+
+    At `flips` = 1/2 the states are uniform and the anchor does not matter. `graph`: the couplings fitted, all by
+    default. `states`: M, by default twice the number of coefficients (and the evaluations it costs).
+    """
+    a = _anchors(anchor)
+    graph = _graph(graph, a)
+    if not 0 < flips <= 0.5:
+        raise ValueError(f"expected 0 < flips <= 0.5; got {flips}")
+    n, (i, j) = a.shape[-1], graph.edges.to(a.device)
+    count = 2 * (1 + n + len(i)) if states is None else states
+    if count < 1:
+        raise ValueError(f"expected states >= 1; got {states}")
+    draws = Draws(draw_seeds(generator, a.shape[:-1]), a.device)
+    flipped = (draws.uniform(count, n) < flips).reshape(*a.shape[:-1], count, n)
+    s = torch.where(flipped, -a[..., None, :], a[..., None, :])
+    E = Counted.of(energy)(s).double()
+    s = s.double()
+    features = torch.cat([s, s[..., i] * s[..., j]], -1)
+    centre, middle = features.mean(-2, keepdim=True), E.mean(-1, keepdim=True)
+    X, y = features - centre, (E - middle)[..., None]
+    gram = X.mT @ X / count + ridge * torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    found = torch.linalg.solve(gram, X.mT @ y / count)
+    constant = (middle - (centre @ found)[..., 0])[..., 0]
+    h, J = found[..., 0].to(a).split([n, len(i)], -1)
+    return Ising(graph, h, graph.couplings(J), constant.to(a))
+
+
+def _problem(graph: Graph, a: Tensor, E: Tensor, d: Tensor, D: Tensor) -> Ising:
+    """The problem of energy E at a, changed by d_i when site i is flipped, and by d_i + d_j + D_ij with both."""
+    i, j = graph.edges.to(a.device)
+    quarter = (D / 4).expand(*a.shape[:-1], -1)
+    total = torch.zeros_like(a).index_add(-1, i, quarter.to(a)).index_add(-1, j, quarter.to(a))
+    h, J = -a * (d / 2 + total), quarter * a[..., i] * a[..., j]
+    return Ising(graph, h, graph.couplings(J.to(h)), E.to(h) - (h * a).sum(-1) - quarter.to(h).sum(-1))
+
+
+def _anchors(anchor: Tensor) -> Tensor:
+    if anchor.dim() < 1 or anchor.shape[-1] == 0 or not (anchor.abs() == 1).all():
+        odd = anchor[anchor.abs() != 1] if anchor.dim() else anchor
+        found = f"{float(odd.flatten()[0]):g}" if odd.numel() else f"shape {list(anchor.shape)}"
+        raise ValueError(f"expected an anchor [*, n] of -1 and +1; got {found}: take its sign")
+    return anchor if anchor.is_floating_point() else anchor.to(torch.get_default_dtype())
+
+
+def _graph(graph: Graph | None, a: Tensor) -> Graph:
+    n = a.shape[-1]
+    if graph is not None and graph.num_spins != n:
+        raise ValueError(f"the graph has {graph.num_spins} spins, the anchor {n} sites: expected as many")
+    return _complete(n) if graph is None else graph
+
+
+def _complete(n: int) -> Graph:
+    """Kept, with what is cached on it."""
+    if n not in _COMPLETE:
+        _COMPLETE[n] = Graph.complete(n)
+    return _COMPLETE[n]
+
+
+_COMPLETE: dict[int, Graph] = {}
