@@ -40,7 +40,7 @@ class Counted:
         return child
 
     def scale(self, beta: float) -> Counted:
-        """beta E, with the same counts."""
+        """The energy times beta, with the same counts."""
         return self._derived(lambda s: beta * self.energy(s), self._width)
 
     def within(self, s: Tensor, sites: Tensor) -> Counted:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import logsigmoid, one_hot, pad
 
 from qsample.diffusion.draws import Draws
 from qsample.ising import Ising
 from qsample.sampler import Generators, draw_seeds
 
+Step = int | Tensor  # number of a step, for all items or one for each `[*B]`
 SMALLEST = 1e-9  # rate * dt below which a coupling no longer grows: a flip in two billion, a field of 10.7
 
 
@@ -23,8 +24,8 @@ def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
 
     $$Q(x'|x) \propto e^{\Gamma\,[x' = x]}, \quad \Gamma = \ln\frac{1 + (M-1)a}{1 - a}, \quad a = e^{-\lambda\Delta t}$$
 
-    For spins, $\Gamma = 2w$ with $w = -\tfrac12 \ln\tanh(\lambda\Delta t/2)$ and $Q(x'|x) \propto e^{w x x'}$. It is 0 at
-    $\lambda\Delta t = \infty$ and finite at 0, where $\lambda\Delta t$ is taken for `SMALLEST`.
+    For spins, $\Gamma = 2w$ with $w = -\tfrac12 \ln\tanh(\lambda\Delta t/2)$ and $Q(x'|x) \propto e^{w x x'}$. It is
+    0 at $\lambda\Delta t = \infty$ and finite at 0, where $\lambda\Delta t$ is taken for `SMALLEST`.
     """
     u = torch.as_tensor(rate_dt, dtype=torch.float64).clamp_min(SMALLEST)
     return ((states - 1) * (-u).exp()).log1p() - (-(-u).expm1()).log()
@@ -82,25 +83,29 @@ class Uniform:
         """T."""
         return len(self.times) - 1
 
-    def rate_dt(self, k: int, start: int | None = None) -> Tensor:
-        """Rate times t_k - t_start; `start` is k - 1 by default. A number, or one a site `[n]`."""
-        start = k - 1 if start is None else start
-        if not 0 <= start <= k <= self.steps:
-            raise ValueError(f"expected steps 0 <= start <= k <= {self.steps}; got start = {start}, k = {k}")
-        if start == k:
-            return torch.zeros_like(torch.as_tensor(self.rate))
-        return self.rate * (self.times[k] - self.times[start])
+    def rate_dt(self, k: Step, start: Step | None = None) -> Tensor:
+        """Rate times t_k - t_start; `start` is k - 1 by default.
 
-    def coupling(self, k: int, start: int | None = None) -> Tensor:
+        A number, or one a site `[n]`; for steps `[*B]`, one an item: `[*B, 1]` or `[*B, n]`.
+        """
+        k = torch.as_tensor(k).cpu()
+        start = k - 1 if start is None else torch.as_tensor(start).cpu()
+        if not ((start >= 0) & (start <= k) & (k <= self.steps)).all():
+            at = f"start = {start.tolist()}, k = {k.tolist()}"
+            raise ValueError(f"expected steps 0 <= start <= k <= {self.steps}; got {at}")
+        dt = torch.where(start == k, 0.0, self.times[k] - self.times[start])
+        return self.rate * (dt[..., None] if dt.dim() else dt)
+
+    def coupling(self, k: Step, start: Step | None = None) -> Tensor:
         """Gamma of the step from `start` (k - 1 by default) to k: see `coupling`. A number, or one a site `[n]`."""
         return coupling(self.rate_dt(k, start), self.states)
 
-    def kernel(self, k: int, start: int | None = None) -> Tensor:
+    def kernel(self, k: Step, start: Step | None = None) -> Tensor:
         """The transition matrix Q[x, x'] of one site, `[M, M]`, or `[n, M, M]` where rates differ."""
         a = (-self.rate_dt(k, start)).exp()[..., None, None]
         return a * torch.eye(self.states, dtype=a.dtype) + (1 - a) / self.states
 
-    def noise(self, x: Tensor, k: int, start: int = 0, generator: Generators | None = None) -> Tensor:
+    def noise(self, x: Tensor, k: Step, start: Step = 0, generator: Generators | None = None) -> Tensor:
         """x_k given x_start = `x` `[*B, n]`: each site keeps its state or draws a new one. Same shape and dtype.
 
         `generator`: one for the batch, or a list with one for each of the `*B` items.
@@ -112,22 +117,27 @@ class Uniform:
         return torch.where(resampled.reshape(x.shape), self._fresh(fresh).to(x.dtype).reshape(x.shape), x)
 
     def prior(self, shape: tuple[int, ...], generator: Generators | None = None) -> Tensor:
-        """x at infinite time: uniform, `[*B, n]`; int64, or int8 spins."""
+        """States at infinite time: uniform, `[*B, n]`; int64, or int8 spins."""
         draws = Draws(draw_seeds(generator, shape[:-1]), torch.device("cpu"))
         return self._fresh(draws.uniform(shape[-1])).reshape(shape)
 
-    def posterior(self, x: Int[Tensor, "*batch n"], probs: Tensor, k: int) -> Tensor:
+    def posterior(self, x: Tensor, probs: Tensor, k: Step) -> Tensor:
         r"""P(x_{k-1} | x_k) of each site, `[*B, n, M]`, where `probs` `[*B, n, M]` is a denoiser's P(x_0 | x_k).
 
         $$\sum_{x_0} P(x_0|x_k)\, \frac{Q(x_k|x_{k-1})\, Q(x_{k-1}|x_0)}{Q(x_k|x_0)}$$
         """
         self._check(x)
-        site = torch.arange(x.shape[-1], device=x.device)
-        last, before, whole = (
-            self.kernel(*at).to(probs).expand(len(site), -1, -1) for at in ((k,), (k - 1, 0), (k, 0))
-        )
-        from_0 = probs / whole[site, :, x.long()]  # [*B, n, M], over x_0
-        return last[site, :, x.long()] * (from_0[..., None, :] @ before)[..., 0, :]
+        own = one_hot(self._index(x), self.states).to(probs)
+        last, before, whole = (self.kernel(*at).to(probs) for at in ((k,), (k - 1, 0), (k, 0)))  # all symmetric
+
+        def times(Q: Tensor, v: Tensor) -> Tensor:
+            return (Q @ v[..., None])[..., 0]
+
+        return times(last, own) * times(before, probs / times(whole, own))
+
+    def _index(self, x: Tensor) -> Tensor:
+        """A site's state as a number in 0..M-1."""
+        return x.long()
 
     def _fresh(self, u: Tensor) -> Tensor:
         return (u * self.states).long()
@@ -152,13 +162,13 @@ class UniformBits(Uniform):
     def __init__(self, times: Tensor, rate: Tensor | float = 1.0) -> None:
         super().__init__(times, rate)
 
-    def fields(self, x: Tensor, k: int, sites: int | None = None) -> Tensor:
+    def fields(self, x: Tensor, k: Step, sites: int | None = None) -> Tensor:
         """What x_k = `x` `[*B, n]` adds to the fields of x_{k-1}: -w_k x, `[*B, n]`; zeros up to `sites` follow."""
         self._check(x)
         h = -self.coupling(k).to(x.device) / 2 * x
         return h if sites is None else pad(h, (0, sites - x.shape[-1]))
 
-    def condition(self, problem: Ising, x: Tensor, k: int) -> Ising:
+    def condition(self, problem: Ising, x: Tensor, k: Step) -> Ising:
         """`problem`, a law of x_{k-1} (its first n spins; latent ones may follow), given x_k = `x` `[*B, n]`.
 
         One problem a row of x, on the same graph with the same J.
@@ -170,12 +180,12 @@ class UniformBits(Uniform):
         h = problem.h + self.fields(x, k, problem.num_spins).to(problem.h)
         return Ising(problem.graph, h, problem.J, problem.offset)
 
-    def conditioned(self, energy: Callable[[Tensor], Tensor], x: Tensor, k: int) -> Callable[[Tensor], Tensor]:
+    def conditioned(self, energy: Callable[[Tensor], Tensor], x: Tensor, k: Step) -> Callable[[Tensor], Tensor]:
         """An energy of x_{k-1} given x_k = `x` `[*B, n]`: E(y) - w_k x.y, for states y `[*B, M, n]`."""
         h = self.fields(x, k)[..., None, :]
         return lambda y: energy(y) + (h.to(y) * y).sum(-1)
 
-    def posterior_fields(self, x: Tensor, mean: Tensor, k: int) -> Float[Tensor, "*batch n"]:
+    def posterior_fields(self, x: Tensor, mean: Tensor, k: Step) -> Float[Tensor, "*batch n"]:
         r"""Fields h of the factorised step: $P(x_{k-1} = +1 | x_k) = \sigma(-2h)$, `[*B, n]`.
 
         `mean` `[*B, n]` in [-1, 1] is a denoiser's E[x_0 | x_k], or x_0 itself, where
@@ -192,6 +202,9 @@ class UniformBits(Uniform):
             return torch.logaddexp(*parts)
 
         return (log_probability(-1) - log_probability(1)) / 2
+
+    def _index(self, x: Tensor) -> Tensor:
+        return (x > 0).long()
 
     def _fresh(self, u: Tensor) -> Tensor:
         return (u < 0.5).to(torch.int8) * 2 - 1

@@ -67,7 +67,7 @@ class GibbsWithGradients:
         check_positive("steps", self.steps)
 
     def log_proposal(self, s: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        """log q(s -> y), where y is s with one site flipped and g the gradient at s."""
+        """Log of q(s -> y), where y is s with one site flipped and g the gradient at s."""
         return ((s * g).log_softmax(-1) * (s != y)).sum(-1)
 
     def propose(self, s: Tensor, g: Tensor, chains: Chains) -> Tensor:
@@ -109,7 +109,7 @@ class DiscreteLangevin:
         return (s * g).double() - 2 / self.step_size
 
     def log_proposal(self, s: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        """log q(s -> y), where g is the gradient at s."""
+        """Log of q(s -> y), where g is the gradient at s."""
         logit = self._logit(s, g)
         return logsigmoid(torch.where(s != y, logit, -logit)).sum(-1)
 

@@ -154,26 +154,35 @@ class TemperedTransitions:
     ) -> Samples:
         """See `Kernel.sample`; the anchor is handed to the kernel."""
         chains = Chains(energy, x, generator)
-        generators = chains.draws.generators()
-        E, up, tag = chains.energy(chains.s), torch.zeros(()), Exactness.ASYMPTOTIC
+        generators, E, tag = chains.draws.generators(), chains.energy(chains.s), Exactness.ASYMPTOTIC
+        up = torch.zeros_like(E)
         for _ in range(self.moves):
-            y, E_y, log_ratio, up = chains.s, E, torch.zeros((), dtype=torch.float64), torch.zeros(())
-            levels = [*self.betas[1:], *self.betas[:0:-1]]
-            steps = [a - b for a, b in pairwise(self.betas)]  # b_l - b_{l+1}
-            for number, beta in enumerate(levels):
-                rising = number < len(steps)
-                if rising:
-                    log_ratio = log_ratio + steps[number] * E_y.double()
-                    up = log_ratio
-                found = self.kernel.sample(chains.energy.scale(beta), y, anchor=anchor, generator=generators)
-                tag = found.exactness if found.exactness is Exactness.HEURISTIC else tag
-                y = found.spins.to(chains.s)
-                E_y = chains.energy(y)
-                if not rising:
-                    log_ratio = log_ratio - steps[2 * len(steps) - 1 - number] * E_y.double()
-            yes = chains.accept(log_ratio)
+            y, E_y, up, down, tag_y = self.propose(chains.energy, chains.s, E, anchor, generators)
+            yes = chains.accept(up - down)
+            tag = tag_y if tag_y is Exactness.HEURISTIC else tag
             chains.s, E = torch.where(yes[..., None], y, chains.s), torch.where(yes, E_y, E)
         return chains.result(E, tag, log_weight=up)
+
+    def propose(
+        self, energy: Counted, x: Tensor, E: Tensor, anchor: Tensor | None, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Exactness]:
+        """From x of energy E: the end y, its energy, the sums over l on the way up and down, the tag."""
+        up, tag, steps = torch.zeros_like(E, dtype=torch.float64), Exactness.ASYMPTOTIC, list(pairwise(self.betas))
+
+        def move(x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+            nonlocal tag
+            found = self.kernel.sample(energy.scale(beta), x, anchor=anchor, generator=generators)
+            tag = Exactness.HEURISTIC if found.exactness is Exactness.HEURISTIC else tag
+            return found.spins.to(x), energy(found.spins.to(x))
+
+        for hot, cold in ((b, a) for a, b in steps):
+            up = up + (cold - hot) * E.double()
+            x, E = move(x, hot)
+        down = torch.zeros_like(up)
+        for cold, hot in reversed(steps):
+            x, E = move(x, hot)
+            down = down + (cold - hot) * E.double()
+        return x, E, up, down, tag
 
 
 @dataclass(frozen=True)

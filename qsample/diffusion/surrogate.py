@@ -1,9 +1,9 @@
 """Quadratic surrogates of any energy: an Ising problem that an annealer can answer in the energy's stead.
 
 Each takes an energy `[*B, M, n] -> [*B, M]` and anchors `[*B, n]` of spins, one a problem, and gives one batched
-problem. Kernels call them on blocks of sites and correct what they get wrong (`BlockMetropolis`). As measured on a
-small tanh network, `secant` is best for short steps and `regression` for long ones; `taylor` is an option only, since
-a saturated network's curvature says nothing about flips.
+problem. Kernels call them on blocks of sites and correct what they get wrong (`BlockMetropolis`). On a small tanh
+network `secant` is best for short steps and `regression` for long ones, with a sampler most of all; `taylor` is an
+option only, since the curvature of a saturated network says nothing about flips.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qsample.diffusion.counted import Counted, Energy
 from qsample.diffusion.draws import Draws
 from qsample.graph import Graph
 from qsample.ising import Ising
-from qsample.sampler import Generators, draw_seeds
+from qsample.sampler import Generators, Sampler, draw_seeds
 
 
 class Surrogate(Protocol):
@@ -29,7 +29,7 @@ class Surrogate(Protocol):
 
 
 def linear(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
-    r"""First order: $h = \nabla E(a)$, no couplings; one gradient. (`generator` is not used.)"""
+    r"""First order: $h = \nabla E(a)$, no couplings; one gradient, and `generator` unused."""
     a = _anchors(anchor)
     E, g = Counted.of(energy).gradient(a[..., None, :])
     return _problem(Graph.sparse(a.shape[-1], []), a, E[..., 0], -2 * a * g[..., 0, :], a.new_zeros(0))
@@ -42,7 +42,7 @@ def secant(energy: Energy, anchor: Tensor, *, graph: Graph | None = None, genera
 
     $$J_{ij} = D_{ij} a_i a_j / 4, \qquad h_i = -a_i \Big(d_i/2 + \sum_j D_{ij}/4\Big)$$
 
-    1 + n + edges evaluations and no gradient. `graph` is complete by default. (`generator` is not used.)
+    1 + n + edges evaluations and no gradient. `graph` is complete by default. `generator` is not used.
     """
     a = _anchors(anchor)
     graph = _graph(graph, a)
@@ -57,10 +57,10 @@ def secant(energy: Energy, anchor: Tensor, *, graph: Graph | None = None, genera
 
 
 def taylor(energy: Energy, anchor: Tensor, *, graph: Graph | None = None, generator: Generators | None = None) -> Ising:
-    r"""Second order: $J_{ij} = H_{ij}$ on the edges of `graph`, $h = g - H a$ with $g = \nabla E(a)$, $H = \nabla^2 E(a)$.
+    r"""Second order: $J_{ij} = H_{ij}$ on the edges of `graph`, $h = g - H a$, of gradient g and Hessian H at a.
 
     One gradient and n Hessian-vector products. The diagonal of H reaches the constant alone, for $s_i^2 = 1$. Loses
-    to `linear` where the network saturates. (`generator` is not used.)
+    to `linear` where the network saturates. `generator` is not used.
     """
     a, energy = _anchors(anchor), Counted.of(energy)
     graph = _graph(graph, a)
@@ -79,7 +79,9 @@ def regression(
     graph: Graph | None = None,
     flips: float = 0.25,
     states: int | None = None,
-    ridge: float = 1e-6,
+    ridge: float = 1e-2,
+    sampler: Sampler | None = None,
+    rounds: int = 4,
     generator: Generators | None = None,
 ) -> Ising:
     r"""Least squares on states near the anchor: each of its sites flipped with probability `flips`.
@@ -87,30 +89,54 @@ def regression(
     $$\min_{c,h,J} \frac1M \sum_m \Big(E(s_m) - c - h\cdot s_m - \sum_{ij} J_{ij} s_{m,i} s_{m,j}\Big)^2
       + \mathrm{ridge}\,(|h|^2 + |J|^2)$$
 
-    At `flips` = 1/2 the states are uniform and the anchor does not matter. `graph`: the couplings fitted, all by
-    default. `states`: M, by default twice the number of coefficients (and the evaluations it costs).
+    At `flips` = 1/2 the states are uniform and the anchor does not matter. With a `sampler` the fit goes where the mass
+    is: a first share of the states lies near the anchor, and each further round's are the sampler's reads of the fit
+    so far at beta 1/2. Any sampler will do: a poor one makes a poor fit, never a wrong chain.
+
+    Args:
+        energy: `[*B, M, n]` to `[*B, M]`.
+        anchor: `[*B, n]` of -1 and +1.
+        graph: the couplings fitted, all by default. The cost is M evaluations, and p^2 (M + p) operations for p
+            coefficients.
+        flips: of each site, in (0, 1/2].
+        states: M in all, by default twice the number of coefficients.
+        ridge: keeps a fit on few states from running wild.
+        sampler: draws the states of the rounds after the first.
+        rounds: of states and fits, with a sampler.
+        generator: of the states, one for all anchors or a list.
     """
-    a = _anchors(anchor)
+    a, energy = _anchors(anchor), Counted.of(energy)
     graph = _graph(graph, a)
     if not 0 < flips <= 0.5:
         raise ValueError(f"expected 0 < flips <= 0.5; got {flips}")
-    n, (i, j) = a.shape[-1], graph.edges.to(a.device)
-    count = 2 * (1 + n + len(i)) if states is None else states
-    if count < 1:
-        raise ValueError(f"expected states >= 1; got {states}")
+    n, rounds = a.shape[-1], 1 if sampler is None else rounds
+    count = 2 * (1 + n + graph.num_edges) if states is None else states
+    if not 1 <= rounds <= count:
+        raise ValueError(f"expected states >= rounds >= 1; got {count} states in {rounds} rounds")
     draws = Draws(draw_seeds(generator, a.shape[:-1]), a.device)
-    flipped = (draws.uniform(count, n) < flips).reshape(*a.shape[:-1], count, n)
+    shares = [count // rounds + (k < count % rounds) for k in range(rounds)]
+    flipped = (draws.uniform(shares[0], n) < flips).reshape(*a.shape[:-1], shares[0], n)
     s = torch.where(flipped, -a[..., None, :], a[..., None, :])
-    E = Counted.of(energy)(s).double()
-    s = s.double()
-    features = torch.cat([s, s[..., i] * s[..., j]], -1)
-    centre, middle = features.mean(-2, keepdim=True), E.mean(-1, keepdim=True)
-    X, y = features - centre, (E - middle)[..., None]
-    gram = X.mT @ X / count + ridge * torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
-    found = torch.linalg.solve(gram, X.mT @ y / count)
-    constant = (middle - (centre @ found)[..., 0])[..., 0]
-    h, J = found[..., 0].to(a).split([n, len(i)], -1)
-    return Ising(graph, h, graph.couplings(J), constant.to(a))
+    E = energy(s)
+    for share in shares[1:]:
+        assert sampler is not None
+        found = sampler.sample(_fit(graph, s, E, ridge).scale(0.5), share, generator=generator)
+        more = found.spins.to(s)
+        s, E = torch.cat([s, more], -2), torch.cat([E, energy(more)], -1)
+    return _fit(graph, s, E, ridge)
+
+
+def _fit(graph: Graph, s: Tensor, E: Tensor, ridge: float) -> Ising:
+    """Least squares by the normal equations, in double precision, about the means (the constant is not shrunk)."""
+    x, y = s.double(), E.double()
+    (i, j), n = graph.edges.to(s.device), s.shape[-1]
+    features = torch.cat([x, x[..., i] * x[..., j]], -1)
+    centre, middle = features.mean(-2, keepdim=True), y.mean(-1, keepdim=True)
+    X, y = features - centre, (y - middle)[..., None]
+    gram = X.mT @ X / s.shape[-2] + ridge * torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    found = torch.linalg.solve(gram, X.mT @ y / s.shape[-2])
+    h, J = found[..., 0].to(s).split([n, len(i)], -1)
+    return Ising(graph, h, graph.couplings(J), (middle - (centre @ found)[..., 0])[..., 0].to(s))
 
 
 def _problem(graph: Graph, a: Tensor, E: Tensor, d: Tensor, D: Tensor) -> Ising:
