@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -124,6 +124,7 @@ class DiscreteLangevin:
         return _first_order(self, self.steps, Chains(energy, x, generator))
 
 
+@runtime_checkable
 class _Proposal(Protocol):
     def log_proposal(self, s: Tensor, g: Tensor, y: Tensor) -> Tensor: ...
 

@@ -8,7 +8,7 @@ option only, since the curvature of a saturated network says nothing about flips
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, draw_seeds
 
 
+@runtime_checkable
 class Surrogate(Protocol):
     """What `BlockMetropolis` asks of a surrogate; `functools.partial(regression, flips=0.5)` sets its options."""
 
