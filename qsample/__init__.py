@@ -41,7 +41,7 @@ _HOME = {
     "log_partition": "likelihood",
     "pseudo_log_likelihood": "likelihood",
 }
-_MODULES = ("annealers", "models", "testing")
+_MODULES = ("annealers", "diffusion", "models", "testing")
 __all__ = sorted([*_HOME, *_MODULES])
 
 

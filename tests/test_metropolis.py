@@ -115,6 +115,7 @@ class Told:
     """A sampler that proposes what it is told, for every chain, and keeps the problem it was handed."""
 
     warm_start = reversible = True
+    y: torch.Tensor
 
     def sample(self, problem, num, *, initial=None, generator=None):
         self.problem = problem.to(dtype=torch.float64)
@@ -256,15 +257,15 @@ KERNELS: dict[str, Kernel] = {
     "site": SiteGibbs(20),
     "gwg": GibbsWithGradients(20),
     "dmala": DiscreteLangevin(1.0, 20),
-    "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=5),
-    "blocks, regression": BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 5),
+    "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=3),
+    "blocks, regression": BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3),
     "blocks, exact": BlockMetropolis(Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5),
     "tempered": TemperedTransitions(SiteGibbs(4), (1.0, 0.7, 0.4), 3),
     "cycle": Cycle([GibbsWithGradients(3), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)], 2),
 }
 WRONG: dict[str, Kernel] = {
-    "an ordered sweep": BlockMetropolis(Claims(Gibbs(1)), block=torch.arange(SITES)[None], moves=10),
-    "a wrong beta": BlockMetropolis(Claims(Exact(), 0.7), block=6, moves=10),
+    "an ordered sweep": BlockMetropolis(Claims(Gibbs(1)), block=torch.arange(SITES)[None], moves=3),
+    "a wrong beta": BlockMetropolis(Claims(Exact(), 0.7), block=6, moves=3),
 }
 NET = network(SITES, scale=1.5)
 LAW = (-NET(states(SITES).double())).softmax(-1)
@@ -299,7 +300,7 @@ def test_kernels_keep_the_law(name):
 
 def test_a_cycle_finds_the_law():
     """From all spins up: blocks against random anchors, and local moves."""
-    kernel = Cycle([BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4), GibbsWithGradients(10)], 15)
+    kernel = Cycle([BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4), GibbsWithGradients(10)], 8)
     found = kernel.sample(NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2))
     assert p_value(found.spins) > SHARE
 
@@ -312,7 +313,7 @@ def test_wrong_kernels_are_rejected(name):
 
 def test_an_anchor_that_follows_the_state_is_rejected():
     kernel, x = BlockMetropolis(PALINDROMIC, block=6), exact_reads(CHAINS)
-    for step in range(5):
+    for step in range(3):
         x = kernel.sample(NET, x[:, None], anchor=x, generator=generator(step)).spins[:, 0].double()
     assert p_value(x) < SHARE
 

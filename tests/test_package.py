@@ -93,6 +93,7 @@ assert find_spec("models") is None and find_spec("annealers") is None
         "from qsample import Graph, Ising, Samples",
         "from qsample.models import BernoulliRBM",
         "from qsample.annealers import Gibbs",
+        "from qsample.diffusion import BlockMetropolis, UniformBits",
     ],
 )
 def test_import_is_light(statement, tmp_path):

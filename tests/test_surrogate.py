@@ -1,5 +1,6 @@
 """Surrogates against enumeration: where each is exact, what it costs, that batches are one by one."""
 
+from collections.abc import Hashable
 from functools import partial
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_the_problems_bqm_and_qubo_have_its_energies():
     worst = 0.0
     for s, E in zip(S.tolist(), problem.energy(S).tolist(), strict=True):
         by_label = dict(enumerate(int(v) for v in s))
-        b = {i: (v + 1) // 2 for i, v in by_label.items()}
+        b: dict[Hashable, int] = {i: (v + 1) // 2 for i, v in by_label.items()}
         assert slow_energy(problem, s) == pytest.approx(E, abs=1e-10)
         assert float(bqm.energy(by_label)) == pytest.approx(E, abs=1e-10)
         assert offset + sum(q * b[i] * b[j] for (i, j), q in Q.items()) == pytest.approx(E, abs=1e-10)

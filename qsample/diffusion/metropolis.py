@@ -30,7 +30,11 @@ class BlockMetropolis:
     x inside the block. So the surrogate's anchor is `anchor` inside the block and x outside, and never x itself: an
     anchor that follows the chain's present state would need the normaliser of U.
 
-    All blocks of all chains are one batch of problems, dense on their own sites: one call of the sampler a move.
+    All blocks of all chains are one batch of problems, dense on their own sites: one call of the sampler a move. Each
+    chain has a block and a J of its own, for its surrogate depends on its sites outside the block anyway.
+
+        kernel = BlockMetropolis(Gibbs(10, scan="palindromic"), block=16, moves=8)
+        found = kernel.sample(energy, x[:, None], anchor=x_t, generator=generators)  # x [B, n], one chain an image
 
     Args:
         sampler: `Gibbs(sweeps, scan="palindromic")`, or any that declares itself reversible. One that cannot continue
