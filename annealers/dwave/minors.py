@@ -1,0 +1,154 @@
+"""Finding chains for a graph in one region of a chip: a subgraph, a template or the heuristic, whichever is shortest."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qsample.annealers.dwave.chip import Chip
+from qsample.graph import Graph
+
+SUBGRAPH_SPINS = 400  # most spins for which a chain-free place is searched: the solver's memory grows as their square
+HEURISTIC_EDGES = 1000  # most couplings for which the heuristic competes with a template
+ATTEMPT = 2.0  # seconds of one search in a region that is not the last hope
+
+Chain = tuple[int, ...]
+
+
+def chains_in(
+    graph: Graph, region: Chip, seed: int, deadline: float, *, last: bool = False
+) -> tuple[Chain, ...] | None:
+    """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
+
+    Complete and bipartite graphs get the templates of minorminer's busclique; the heuristic of minorminer competes
+    where they are small. In the `last` region the heuristic has all the time that is left.
+    """
+    if fewest_qubits(graph, region)[1] > len(region.nodelist):
+        return None
+    linked = np.flatnonzero(graph.degree.numpy())
+    target, found = region.graph(), []
+    if len(linked) <= SUBGRAPH_SPINS and int(graph.degree.max()) <= region.max_degree:
+        found.append(_subgraph(graph, target, seed, deadline))
+    if not found or found[0] is None:
+        template = _template(graph, target, seed)
+        found.append(template)
+        small = graph.num_edges <= HEURISTIC_EDGES
+        if graph.kind == "sparse" or region.lattice is None or template and small or last and not template:
+            found.append(_heuristic(graph, target, seed, deadline, math.inf if last and not template else ATTEMPT))
+    complete = [_with_isolated(graph, region, one) for one in found if one]
+    valid = [chains for chains in complete if chains is not None]
+    return min(valid, key=lambda chains: (max(map(len, chains)), sum(map(len, chains))), default=None)
+
+
+def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
+    """Lower bounds on the length of each variable's chain, [n], and on the qubits of all.
+
+    A chain of L qubits spends 2 (L - 1) ends of its at most L D couplers on itself, which leaves L (D - 2) + 2 for
+    its k neighbours, where D is the chip's largest degree: L >= (k - 2) / (D - 2).
+    """
+    degree = graph.degree.numpy()
+    longest = np.ceil((degree - 2) / max(chip.max_degree - 2, 1)).astype(np.int64)
+    length = np.where(degree <= chip.max_degree, 1, longest)
+    return length, int(length.sum())
+
+
+def check_fits(graph: Graph, chip: Chip, seed: int) -> None:
+    """ValueError, with the numbers, for a graph that cannot fit on the chip by counting or by the templates."""
+    length, qubits = fewest_qubits(graph, chip)
+    couplers = graph.num_edges + qubits - graph.num_spins
+    full = qubits > len(chip.nodelist) or couplers > len(chip.edgelist)
+    side = largest(graph.kind, chip, seed)
+    small = graph.kind == "complete" and graph.num_spins > max(side or math.inf, 1)
+    small |= graph.kind == "bipartite" and min(graph.sizes) > (side or math.inf)
+    if not full and not small:
+        return
+    need = ""
+    if full:
+        ends = sorted({int(length[0]), int(length[-1])}) if graph.kind != "sparse" else [int(length.max())]
+        chain = " and ".join(map(str, ends))
+        need = f" needs chains of at least {chain} qubits, {qubits} qubits and {couplers} couplers in all;"
+    raise ValueError(f"{described(graph)}{need or ' does not fit;'} {capacity(graph, chip, seed)}: use a smaller model")
+
+
+def described(graph: Graph) -> str:
+    """The graph in an error's words."""
+    if graph.kind == "bipartite":
+        return f"an RBM of {graph.sizes[0]} x {graph.sizes[1]}"
+    if graph.kind == "complete":
+        return f"a complete graph of {graph.num_spins} spins"
+    return f"a graph of {graph.num_spins} spins and {graph.num_edges} couplings"
+
+
+def capacity(graph: Graph, chip: Chip, seed: int) -> str:
+    """What the chip holds, in an error's words."""
+    has = f"{chip.name} has {len(chip.nodelist)} qubits and {len(chip.edgelist)} couplers"
+    side = largest(graph.kind, chip, seed)
+    if side is None:
+        return has
+    if graph.kind == "complete":
+        return f"{has}, and the largest complete graph on it is about {side}"
+    return f"{has}, and the largest complete bipartite graph on it is about {side} x {side}"
+
+
+def largest(kind: str, chip: Chip, seed: int) -> int | None:
+    """Spins (of one side) of the largest complete (balanced bipartite) graph with a template; None without one."""
+    if kind == "sparse" or chip.lattice is None:
+        return None
+    cache = _busgraph(chip.graph(), seed)
+    return len(cache.largest_clique()) if kind == "complete" else len(cache.largest_balanced_biclique()) // 2
+
+
+# ---- the three ways ----------------------------------------------------------------------------------------------
+
+
+def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Mapping[int, Sequence[int]] | None:
+    """A place where each linked variable is one qubit (the Glasgow subgraph solver)."""
+    from minorminer.subgraph import find_subgraph
+
+    if deadline - time.monotonic() < 1:
+        return None
+    edges = graph.edges.T.tolist()
+    if not edges:
+        return {}
+    found = find_subgraph(edges, target, timeout=int(min(ATTEMPT, deadline - time.monotonic())), seed=seed)
+    return {i: (q,) for i, q in found.items()} or None
+
+
+def _template(graph: Graph, target: Any, seed: int) -> Mapping[int, Sequence[int]] | None:
+    """The chains of a complete or complete bipartite graph along the lines of the lattice."""
+    if graph.kind == "sparse" or "family" not in target.graph:
+        return None
+    cache = _busgraph(target, seed)
+    if graph.kind == "complete":
+        return cache.find_clique_embedding(graph.num_spins) or None
+    return cache.find_biclique_embedding(*graph.sizes) or None
+
+
+def _busgraph(target: Any, seed: int) -> Any:
+    from minorminer.busclique import busgraph_cache
+
+    return busgraph_cache(target, seed=seed)
+
+
+def _heuristic(
+    graph: Graph, target: Any, seed: int, deadline: float, most: float
+) -> Mapping[int, Sequence[int]] | None:
+    """The heuristic of Cai, Macready and Roy (arXiv:1406.2741), minorminer."""
+    from minorminer import find_embedding
+
+    left = min(deadline - time.monotonic(), most)
+    if left <= 0:
+        return None
+    return find_embedding(graph.edges.T.tolist(), target, random_seed=seed, timeout=left) or None
+
+
+def _with_isolated(graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]) -> tuple[Chain, ...] | None:
+    """The chains in order, spins without neighbours on the first free qubits; None if the region is too small."""
+    used = {int(q) for chain in found.values() for q in chain}
+    free = iter([q for q in region.nodelist if q not in used])
+    chains = [tuple(sorted(map(int, found[i]))) if i in found else (next(free, -1),) for i in range(graph.num_spins)]
+    return None if (-1,) in chains else tuple(chains)
