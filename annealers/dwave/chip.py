@@ -112,6 +112,9 @@ class Chip:
     nodelist: tuple[int, ...]
     edgelist: tuple[tuple[int, int], ...]
 
+    def __repr__(self) -> str:
+        return f"Chip({self.name}, {len(self.nodelist)} qubits, {len(self.edgelist)} couplers)"
+
     @staticmethod
     def from_properties(properties: Mapping[str, Any]) -> Chip:
         """The chip in the properties of a solver (`DWaveSampler().properties`, or `["properties"]` of a definition)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -15,7 +14,7 @@ import numpy as np
 
 from qsample.annealers.dwave import minors
 from qsample.annealers.dwave.chip import Chip
-from qsample.annealers.dwave.placement import Chains, Placement, lengths
+from qsample.annealers.dwave.placement import Chains, Placement
 from qsample.graph import Graph
 
 FORMAT = 1  # of the files
@@ -28,7 +27,7 @@ def place(
     copies: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
-    timeout: float = 60,
+    timeout: float | int = 60,
 ) -> Placement:
     """A place for `graph` on `chip`; computed once for a graph object, and once for all where there is a `cache`.
 
@@ -52,13 +51,17 @@ def place(
     """
     if copies is not None and copies < 1:
         raise ValueError(f"expected copies >= 1 or None; got {copies}")
+    if not timeout > 0:
+        raise ValueError(f"expected timeout > 0 seconds; got {timeout:g}")
     if not graph.num_spins:
         raise ValueError("a graph without spins has no place on a chip")
     key = ("placement", chip.hash, copies, seed, cache)
     return graph.cached(key, lambda: _place(graph, chip, copies, seed, cache, timeout))
 
 
-def _place(graph: Graph, chip: Chip, copies: int | None, seed: int, cache: Path | None, timeout: float) -> Placement:
+def _place(
+    graph: Graph, chip: Chip, copies: int | None, seed: int, cache: Path | None, timeout: float | int
+) -> Placement:
     native = own_qubits(graph, chip)
     if native is not None:
         return Placement.of(graph, chip, _enough(graph, chip, tiled(graph, chip, native, chip, copies), copies))
@@ -83,32 +86,36 @@ def own_qubits(graph: Graph, chip: Chip) -> tuple[tuple[int, ...], ...] | None:
     return tuple((int(q),) for q in labels)
 
 
-def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float) -> Chains:
+def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float | int) -> Chains:
     """Chains by copy and variable, searched for; ValueError where there are none."""
-    minors.check_fits(graph, chip, seed)
-    deadline = time.monotonic() + timeout
-    best: Chains = ()
-    halfway = time.monotonic() + timeout / 2
+    minors.check_counts(graph, chip, seed)
+    start, wanted, best, most = time.monotonic(), copies or 1, (), ()
     for region in _tiles(graph, chip):
-        if time.monotonic() > halfway:
+        if time.monotonic() - start > timeout / 2:
             break
-        one = minors.chains_in(graph, region, seed, halfway)
+        one = minors.chains_in(graph, region, seed, start + timeout / 2)
         found = tiled(graph, region, one, chip, copies) if one else ()
-        if len(found) < (copies or 1):
+        most = max(most, found, key=len)
+        if len(found) < wanted:
             continue
-        if best and lengths(found[0])[0] >= lengths(best[0])[0]:
-            break  # a larger tile has no shorter chains
-        best = found
-        if lengths(best[0])[0] == 1:
-            break
+        if not best or longest(found) < longest(best):
+            best = found
+        if found is not best or longest(best) == 1:
+            break  # as good as it gets: larger tiles have no shorter chains, and fewer copies
     if best:
         return best
-    one = minors.chains_in(graph, chip, seed, deadline, last=True)
+    minors.check_template(graph, chip, seed)
+    one = minors.chains_in(graph, chip, seed, start + timeout, last=True)
     if one is None:
         held = minors.capacity(graph, chip, seed)
         hint = "raise timeout, change seed or use a smaller model"
         raise ValueError(f"found no place for {minors.described(graph)} in {timeout:g} s; {held}: {hint}")
-    return _enough(graph, chip, tiled(graph, chip, one, chip, copies), copies)
+    return _enough(graph, chip, max(tiled(graph, chip, one, chip, copies), most, key=len), copies)
+
+
+def longest(chains: Chains) -> int:
+    """Qubits of the longest chain; all copies are alike."""
+    return max(map(len, chains[0]))
 
 
 def _tiles(graph: Graph, chip: Chip) -> Iterator[Chip]:
@@ -163,13 +170,15 @@ def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
     try:
         stored = json.loads(path.read_text())
         chains = tuple(tuple(tuple(map(int, chain)) for chain in copy) for copy in stored["chains"])
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format {stored['format']} instead of {FORMAT}")
         other = [name for name, value in head.items() if stored[name] != value]
         if not other:
             return Placement.of(graph, chip, chains)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
-        warnings.warn(f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=4)
+        warnings.warn(f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=6)
         return None
     raise ValueError(f"{path} holds an embedding of another {other[0]} ({stored[other[0]]}): delete it")
 

@@ -1,4 +1,4 @@
-"""Finding chains for a graph in one region of a chip: a subgraph, a template or the heuristic, whichever is shortest."""
+"""Chains for a graph in one region of a chip: by a subgraph, a template or the heuristic, whichever is shortest."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def chains_in(
 ) -> tuple[Chain, ...] | None:
     """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
 
-    Complete and bipartite graphs get the templates of minorminer's busclique; the heuristic of minorminer competes
-    where they are small. In the `last` region the heuristic has all the time that is left.
+    Complete and bipartite graphs get the templates of minorminer's busclique, and the heuristic of minorminer
+    competes where they are small; dense sparse graphs get the heuristic and the complete graph's template. In the
+    `last` region the heuristic has all the time that is left.
     """
     if fewest_qubits(graph, region)[1] > len(region.nodelist):
         return None
@@ -34,12 +35,14 @@ def chains_in(
     if len(linked) <= SUBGRAPH_SPINS and int(graph.degree.max()) <= region.max_degree:
         found.append(_subgraph(graph, target, seed, deadline))
     if not found or found[0] is None:
-        template = _template(graph, target, seed)
+        dense = graph.kind != "sparse" or last or 4 * graph.num_edges > graph.num_spins * (graph.num_spins - 1)
+        template = _template(graph, target, seed) if dense else None
         found.append(template)
-        small = graph.num_edges <= HEURISTIC_EDGES
-        if graph.kind == "sparse" or region.lattice is None or template and small or last and not template:
-            found.append(_heuristic(graph, target, seed, deadline, math.inf if last and not template else ATTEMPT))
-    complete = [_with_isolated(graph, region, one) for one in found if one]
+        hopeful = graph.kind == "sparse" or region.lattice is None  # has no template of its own
+        if hopeful or (graph.num_edges <= HEURISTIC_EDGES if template else last):
+            most = math.inf if last and (hopeful or not template) else ATTEMPT
+            found.append(_heuristic(graph, target, seed, deadline, most))
+    complete = [_with_isolated(graph, region, one) for one in found if one is not None]
     valid = [chains for chains in complete if chains is not None]
     return min(valid, key=lambda chains: (max(map(len, chains)), sum(map(len, chains))), default=None)
 
@@ -56,22 +59,24 @@ def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
     return length, int(length.sum())
 
 
-def check_fits(graph: Graph, chip: Chip, seed: int) -> None:
-    """ValueError, with the numbers, for a graph that cannot fit on the chip by counting or by the templates."""
+def check_counts(graph: Graph, chip: Chip, seed: int) -> None:
+    """ValueError, with the numbers, for a graph that needs more qubits or couplers than the chip has."""
     length, qubits = fewest_qubits(graph, chip)
     couplers = graph.num_edges + qubits - graph.num_spins
-    full = qubits > len(chip.nodelist) or couplers > len(chip.edgelist)
-    side = largest(graph.kind, chip, seed)
-    small = graph.kind == "complete" and graph.num_spins > max(side or math.inf, 1)
-    small |= graph.kind == "bipartite" and min(graph.sizes) > (side or math.inf)
-    if not full and not small:
+    if qubits <= len(chip.nodelist) and couplers <= len(chip.edgelist):
         return
-    need = ""
-    if full:
-        ends = sorted({int(length[0]), int(length[-1])}) if graph.kind != "sparse" else [int(length.max())]
-        chain = " and ".join(map(str, ends))
-        need = f" needs chains of at least {chain} qubits, {qubits} qubits and {couplers} couplers in all;"
-    raise ValueError(f"{described(graph)}{need or ' does not fit;'} {capacity(graph, chip, seed)}: use a smaller model")
+    sides = np.unique(length) if graph.kind == "bipartite" else [length.max()]
+    need = f"needs chains of at least {' and '.join(map(str, sides))} qubits, {qubits} qubits and {couplers} couplers"
+    raise ValueError(f"{described(graph)} {need}; {capacity(graph, chip, seed)}: use a smaller model")
+
+
+def check_template(graph: Graph, chip: Chip, seed: int) -> None:
+    """ValueError for a complete or bipartite graph larger than any template, unless the heuristic may do better."""
+    if graph.num_edges <= HEURISTIC_EDGES:
+        return
+    side = largest(graph.kind, chip, seed)
+    if side is not None and min(graph.sizes) > max(side, 1):
+        raise ValueError(f"{described(graph)} does not fit; {capacity(graph, chip, seed)}: use a smaller model")
 
 
 def described(graph: Graph) -> str:
@@ -119,13 +124,13 @@ def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Mapping[
 
 
 def _template(graph: Graph, target: Any, seed: int) -> Mapping[int, Sequence[int]] | None:
-    """The chains of a complete or complete bipartite graph along the lines of the lattice."""
-    if graph.kind == "sparse" or "family" not in target.graph:
+    """The chains of a complete or complete bipartite graph along the lines of the lattice; complete for sparse."""
+    if "family" not in target.graph:
         return None
     cache = _busgraph(target, seed)
-    if graph.kind == "complete":
-        return cache.find_clique_embedding(graph.num_spins) or None
-    return cache.find_biclique_embedding(*graph.sizes) or None
+    if graph.kind == "bipartite":
+        return cache.find_biclique_embedding(*graph.sizes) or None
+    return cache.find_clique_embedding(graph.num_spins) or None
 
 
 def _busgraph(target: Any, seed: int) -> Any:
@@ -143,7 +148,7 @@ def _heuristic(
     left = min(deadline - time.monotonic(), most)
     if left <= 0:
         return None
-    return find_embedding(graph.edges.T.tolist(), target, random_seed=seed, timeout=left) or None
+    return find_embedding(graph.edges.T.tolist(), target, random_seed=seed, timeout=max(1, round(left))) or None
 
 
 def _with_isolated(graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]) -> tuple[Chain, ...] | None:

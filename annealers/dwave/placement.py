@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +108,7 @@ class Placement:
         return max(len(chain) for chain in self.chains[0])
 
     def physical(
-        self, problem: Ising, chain_strength: Tensor | float | None = None
+        self, problem: Ising, chain_strength: Tensor | float | int | None = None
     ) -> tuple[Float[Tensor, "*batch qubits"], Float[Tensor, "*batch edges"]]:
         """Fields `[*B, Q]` and couplings `[*B, E]` on the chip, every copy the same problem.
 
@@ -128,7 +127,7 @@ class Placement:
         return h.expand(*batch, -1), J.expand(*batch, -1)
 
     def physical_tiled(
-        self, problem: Ising, chain_strength: Tensor | float | None = None
+        self, problem: Ising, chain_strength: Tensor | float | int | None = None
     ) -> tuple[Float[Tensor, " qubits"], Float[Tensor, " edges"]]:
         """A batch `[B]` of problems side by side, `[Q]` and `[E]`: copy k holds problem k modulo B.
 
@@ -173,7 +172,7 @@ class Placement:
         majority = torch.where(votes == 0, first, votes.sign().to(torch.int8))
         return majority.unflatten(-1, grid), (votes.abs() != length).unflatten(-1, grid)
 
-    def _checked(self, problem: Ising, chain_strength: Tensor | float | None) -> tuple[Tensor, Tensor]:
+    def _checked(self, problem: Ising, chain_strength: Tensor | float | int | None) -> tuple[Tensor, Tensor]:
         """One coupling an edge, and a strength that broadcasts with the batch."""
         if problem.graph is not self.graph and problem.graph.hash != self.graph.hash:
             found = f"{problem.graph.kind} graph of {problem.num_spins} spins and {problem.graph.num_edges} couplings"
@@ -229,8 +228,3 @@ def _couplers(graph: Graph, chain: np.ndarray, ends: np.ndarray) -> tuple[np.nda
     ends, edge, copy = ends[serves], found[serves], copy[serves, 0]
     by = np.lexsort([ends[:, 1], ends[:, 0], edge, copy])
     return ends[by], edge[by], copy[by]
-
-
-def lengths(chains: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """(longest chain, qubits) of one copy: what a better embedding has less of."""
-    return max(map(len, chains)), sum(map(len, chains))

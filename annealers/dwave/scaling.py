@@ -95,7 +95,7 @@ def zephyr_groups(qubits: np.ndarray, edges: np.ndarray, shape: Sequence[int]) -
     return 2 * near + np.where(crossing, p[near] + 1 - w[far], p[far] < p[near])
 
 
-def _range(bounds: Sequence[float]) -> tuple[float, float]:
+def _range(bounds: Sequence[float | int]) -> tuple[float, float]:
     low, high = map(float, bounds)
     if not low <= 0 <= high:
         raise ValueError(f"expected a range around zero; got [{low:g}, {high:g}]")
