@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qsample.annealers.corrected import Corrected as Corrected
+    from qsample.annealers.dwave import DWave as DWave
     from qsample.annealers.exact import Exact as Exact
     from qsample.annealers.gibbs import Gibbs as Gibbs
     from qsample.annealers.gibbs import SimulatedAnnealing as SimulatedAnnealing
@@ -21,6 +22,7 @@ _HOME = {
     "AnnealedImportance": "importance",
     "AsDimod": "ocean",
     "Corrected": "corrected",
+    "DWave": "dwave",
     "DimodAnnealer": "ocean",
     "Exact": "exact",
     "Gibbs": "gibbs",

@@ -35,14 +35,22 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
     R = samples.num
     if block < 1 or R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
-    a = (-2 * samples.spins * problem.field(samples.spins)).double()
-    weight = samples.weight.double()
+    a = -2 * samples.spins * problem.field(samples.spins)
+    beta, stderr, note = beta_of_alignment(a.double(), samples.weight.double(), block)
+    ess = samples.ess()
+    if beta.dim() == 0:
+        return Estimate(float(beta), float(stderr), float(ess), note)
+    return Estimate(beta.to(problem.dtype), stderr.to(problem.dtype), ess, note)
+
+
+def beta_of_alignment(a: Tensor, weight: Tensor, block: int = 1) -> tuple[Tensor, Tensor, str]:
+    """Value, standard error and note of `effective_beta` from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`."""
     a = a.where(weight[..., None] > 0, 0)
     cold, hot = (a >= 0).flatten(-2).all(-1), (a <= 0).flatten(-2).all(-1)
     flat, finite = cold & hot, ~(cold | hot)
     beta = _newton(a, weight, finite)
     p = (-beta[..., None, None] * a).sigmoid()
-    score = (weight * (a * p).sum(-1)).unflatten(-1, (R // block, block)).sum(-1)
+    score = (weight * (a * p).sum(-1)).unflatten(-1, (-1, block)).sum(-1)
     curvature = (weight * (a * a * p * (1 - p)).sum(-1)).sum(-1)
     stderr = score.square().sum(-1).sqrt() / curvature
     inf = torch.full_like(beta, torch.inf)
@@ -57,10 +65,7 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
             else "all spins are "
             + ("aligned with their fields (local minima only)" if cold.any() else "against their fields")
         )
-    ess = samples.ess()
-    if beta.dim() == 0:
-        return Estimate(float(beta), float(stderr), float(ess), note)
-    return Estimate(beta.to(problem.dtype), stderr.to(problem.dtype), ess, note)
+    return beta, stderr, note
 
 
 def _newton(a: Tensor, weight: Tensor, finite: Tensor) -> Tensor:

@@ -1,1 +1,6 @@
-"""D-Wave processors: problems laid on a chip, scaled into its ranges, sent, and read back."""
+"""D-Wave's quantum processors as a sampler: placing, temperature, gauges, cost and failures handled."""
+
+from qsample.annealers.dwave.errors import BudgetExceeded as BudgetExceeded
+from qsample.annealers.dwave.errors import DeviceError as DeviceError
+from qsample.annealers.dwave.errors import OffTarget as OffTarget
+from qsample.annealers.dwave.sampler import DWave as DWave

@@ -1,0 +1,62 @@
+"""The temperature of a device as a state that is measured at every call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qsample.samples import Estimate
+from qsample.temperature import beta_of_alignment
+
+TYPICAL = 6.35  # a chip's beta in its own units of h and J, where nothing is known yet: D-Wave's range from 4.5 to 8.9
+
+
+@dataclass
+class Track:
+    r"""The chip's inverse temperature, a local-level model of its logarithm (a moving average that knows its errors).
+
+    $$\log\beta_{t+1} = \log\beta_t + d\,\epsilon, \qquad K = \frac{P + d^2}{P + d^2 + \sigma^2}$$
+
+    with d the drift from call to call, sigma the relative error of a measurement and P the variance of the present
+    value, so that K is the weight of the new one (Kalman, J. Basic Eng. 82, 1960).
+    """
+
+    value: float = TYPICAL
+    variance: float = math.inf
+    calls: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether it was ever measured."""
+        return math.isfinite(self.variance)
+
+    def update(self, found: Estimate, drift: float) -> bool:
+        """Take in a measurement; False, and no change, where it says nothing of the temperature."""
+        if not math.isfinite(found.value) or not found.value > 2 * found.stderr:
+            return False
+        noise = max(found.stderr / found.value, 1e-6) ** 2
+        before = self.variance + drift**2
+        gain = 1.0 if not self.known else before / (before + noise)
+        self.value *= (found.value / self.value) ** gain
+        self.variance = noise if not self.known else (1 - gain) * before
+        self.calls += 1
+        return True
+
+
+def pooled_beta(alignment: np.ndarray) -> Estimate:
+    r"""One beta of all reads, of one problem or of many, by maximum pseudo-likelihood from a = -2 s f, `[R, n]`.
+
+    See `qsample.effective_beta`. Its sandwich error vanishes for a single read, so the error is here at least
+    $1/\sqrt{H}$, which it would be if the spins of a read were independent.
+    """
+    a = torch.from_numpy(alignment)
+    R = len(a)
+    beta, stderr, note = beta_of_alignment(a, torch.full((R,), 1 / R, dtype=a.dtype))
+    if not beta.isfinite():
+        return Estimate(float(beta), math.inf, float(R), note)
+    p = (-beta * a).sigmoid()
+    least = float((a * a * p * (1 - p)).sum()) ** -0.5
+    return Estimate(float(beta), max(float(stderr) * (R / max(R - 1, 1)) ** 0.5, least), float(R), note)

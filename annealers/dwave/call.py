@@ -1,0 +1,101 @@
+"""One call under way: its jobs are submitted, its result is to come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from qsample.annealers.dwave.errors import DeviceError
+from qsample.annealers.dwave.job import Answer, Job
+
+T = TypeVar("T")
+
+
+class Pending(Generic[T]):
+    """A call's future: `result()` waits for the reads, `cancel()` gives them up."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Any],
+        finish: Callable[[list[Answer]], T],
+        timeout: float,
+        everything: Callable[[], None],
+        instead: Callable[[DeviceError], T],
+    ) -> None:
+        self._jobs, self._finish, self._everything, self._instead = list(jobs), finish, everything, instead
+        self._until = time.monotonic() + timeout
+        self._found: T | None = None
+        self._cancelled = False
+
+    @staticmethod
+    def ready(found: Any) -> Pending[Any]:
+        """One whose result is there."""
+        pending = Pending([], lambda _: found, 0.0, lambda: None, lambda _: found)
+        pending._found = found
+        return pending
+
+    def done(self) -> bool:
+        """Whether `result` returns at once."""
+        return self._found is not None or all(job.done() for job in self._jobs)
+
+    def cancel(self) -> None:
+        """Ask the service to run none of what has not run; a cancelled job is taken back from the ledger."""
+        if self._found is None and not self._cancelled:
+            self._cancelled = True
+            give_up(self._jobs)
+
+    def result(self) -> T:
+        """The reads.
+
+        Raises:
+            DeviceError: the device failed and no `fallback` is named; what was outstanding of this call is cancelled.
+        """
+        if self._found is None:
+            if self._cancelled:
+                raise DeviceError("this call was cancelled")
+            answers: list[Answer] = []
+            try:
+                for job in self._jobs:
+                    answers.append(job.answer(self._until))
+                self._found = self._finish(answers)
+            except DeviceError as error:
+                give_up(self._jobs[len(answers) :])
+                self._cancelled = True
+                self._found = self._instead(error)
+            except BaseException:
+                self._cancelled = True
+                give_up(self._jobs[len(answers) :])
+                self._everything()
+                raise
+        return self._found
+
+
+def give_up(jobs: list[Job], patience: float = 2.0) -> None:
+    """Cancel jobs, and wait a little for the confirmation that frees their charge."""
+    for job in jobs:
+        job.cancel()
+    until = time.monotonic() + patience
+    for job in jobs:
+        job.abandon(until)
+
+
+class Played:
+    """A job whose answer comes from a recording."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def done(self) -> bool:
+        """At once."""
+        return True
+
+    def answer(self, until: float) -> Answer:
+        """The answer recorded."""
+        return self._answer
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+    def abandon(self, until: float) -> None:
+        """Nothing is outstanding."""

@@ -1,0 +1,23 @@
+"""What can go wrong with a device, in one line each."""
+
+from __future__ import annotations
+
+
+class DeviceError(RuntimeError):
+    """The device cannot serve; the message says what to do."""
+
+
+class Unavailable(DeviceError):
+    """The device or the way to it failed: a `fallback` sampler, if one is named, serves instead."""
+
+
+class BudgetExceeded(DeviceError):
+    """A submission would cost more than is left; nothing of it was submitted."""
+
+
+class OffTarget(UserWarning):
+    """The reads are at another temperature than the problem's, and nothing corrects them."""
+
+
+class Fallback(UserWarning):
+    """Another sampler served in place of the device."""

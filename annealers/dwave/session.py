@@ -1,0 +1,160 @@
+"""The line to the service: D-Wave's own client, opened at first use, closed with everything it began."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from qsample.annealers.dwave.errors import DeviceError, Unavailable
+from qsample.annealers.dwave.secret import Secret, guard, quiet
+
+T = TypeVar("T")
+REFUSED = (429, 503)  # the service did not take the request
+DOUBTFUL = (500, 502, 504)  # it may have
+
+
+class Session:
+    """A connected solver.
+
+    Attributes:
+        properties: what the solver says of itself.
+        name: of the solver.
+    """
+
+    def __init__(
+        self,
+        solver: str | Mapping[str, Any] | None,
+        token: Secret,
+        settings: Mapping[str, Any],
+        *,
+        timeout: float,
+        pause: Callable[[int], float],
+        retries: int,
+    ) -> None:
+        try:
+            import dwave.cloud
+            import dwave.cloud.config
+        except ImportError as error:
+            raise DeviceError(f"{error}: DWave needs pip install qsample[dwave]") from None
+        make = dwave.cloud.Client  # loads its modules, and so their loggers
+        asked = {name: value for name, value in {**settings, "token": token.reveal()}.items() if value is not None}
+        try:
+            with quiet():
+                config = dwave.cloud.config.load_config(**asked)
+        except Exception as error:
+            raise DeviceError(token.hide(f"D-Wave's configuration cannot be read: {_line(error)}")) from None
+        self.token = Secret(config.get("token") or None)
+        if self.token.reveal() is None:
+            raise DeviceError(
+                "no D-Wave token: set DWAVE_API_TOKEN, pass token= or run `dwave config create`; "
+                "`qsample sapi` serves a loopback processor that needs no account"
+            )
+        guard(self.token.reveal())
+        config.pop("client", None)
+        config["polling_timeout"] = timeout
+        config["request_timeout"] = min(float(config.get("request_timeout") or 60), timeout)
+        try:
+            self.client = make(**config)
+        except Exception as error:
+            raise DeviceError(self.token.hide(f"D-Wave's client does not start: {_line(error)}")) from None
+        try:
+            self.solver = self._find(solver, timeout, pause, retries)
+        except BaseException:
+            self.close()
+            raise
+        self.solver.return_matrix = True
+        self.properties: Mapping[str, Any] = self.solver.properties
+        self.name: str = self.solver.name
+        guard(None)  # loggers made meanwhile
+
+    def _find(self, solver: Any, timeout: float, pause: Callable[[int], float], retries: int) -> Any:
+        from dwave.cloud.exceptions import SolverAuthenticationError, SolverNotFoundError
+
+        filters = {"name": solver} if isinstance(solver, str) else dict(solver or {})
+        if not filters and not self.client.config.solver:
+            filters = {"qpu": True, "order_by": "-num_active_qubits"}
+        until = time.monotonic() + timeout
+        for attempt in range(retries + 1):
+            try:
+                found = self.client.get_solver(**filters)
+                break
+            except SolverAuthenticationError:
+                raise DeviceError(f"{self.where} refused the token: check DWAVE_API_TOKEN or token=") from None
+            except SolverNotFoundError:
+                raise DeviceError(f"no solver {_spoken(solver)} at {self.where}; {self._others()}") from None
+            except Exception as error:
+                wait = pause(attempt)
+                if not passing(error) or attempt == retries or time.monotonic() + wait > until:
+                    raise Unavailable(self.token.hide(f"{self.where} does not answer: {_line(error)}")) from None
+                time.sleep(wait)
+        if not found.online:
+            raise Unavailable(f"solver {found.name} is offline; {self._others()}")
+        return found
+
+    @property
+    def where(self) -> str:
+        """The endpoint."""
+        return str(self.client.config.endpoint)
+
+    def _others(self) -> str:
+        try:
+            names = sorted(one.name for one in self.client.get_solvers(online=True))
+        except Exception:
+            return "name another with solver="
+        return f"online are {', '.join(names)}" if names else "none is online"
+
+    def cost(self, qubits: int, params: Mapping[str, Any]) -> float:
+        """Microseconds of access time by the client's own estimate."""
+        wanted = {name: value for name, value in params.items() if name not in ("answer_mode", "auto_scale")}
+        try:
+            return float(self.solver.estimate_qpu_access_time(qubits, **wanted))
+        except (KeyError, ValueError, TypeError) as error:
+            raise DeviceError(f"solver {self.name} cannot estimate the cost: {_line(error)}") from None
+
+    def post(self, linear: dict, quadratic: dict, params: Mapping[str, Any], label: str) -> Any:
+        """Submit; the client's future, at once."""
+        try:
+            problem = (linear, quadratic, 0.0)
+            return self.solver.sample_problem(problem, undirected_biases=True, label=label, **params)
+        except KeyError as error:
+            raise DeviceError(f"solver {self.name}: {error.args[0]}") from None
+        except ValueError as error:
+            raise DeviceError(f"solver {self.name} cannot take the problem: {_line(error)}") from None
+
+    def fetch(self, name: str) -> Any:
+        """The answer of a job that ran, as a future, once more."""
+        future = self.client.retrieve_answer(name)
+        future.solver, future.return_matrix = self.solver, True
+        return future
+
+    def close(self) -> None:
+        """End the client's threads; what is outstanding is left alone."""
+        self.client.close(wait=False)
+        for kind in ("submission", "cancel", "poll", "load"):
+            for worker in getattr(self.client, f"_{kind}_workers", []):
+                worker.join(10.0)
+
+
+def code(error: BaseException) -> int | None:
+    """The HTTP status behind an error of the client's, if one is."""
+    found = getattr(error, "error_code", None)
+    return int(found) if isinstance(found, int) or str(found).isdecimal() else None
+
+
+def passing(error: BaseException) -> bool:
+    """Whether another try may go better: an overloaded or failing service, a connection that broke."""
+    import requests
+    from dwave.cloud.exceptions import InvalidAPIResponseError, Timeout
+
+    if code(error) is not None:
+        return code(error) in (*REFUSED, *DOUBTFUL)
+    return isinstance(error, requests.RequestException | Timeout | InvalidAPIResponseError | OSError)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _spoken(solver: Any) -> str:
+    return repr(solver) if isinstance(solver, str) else f"with {dict(solver)}" if solver else "of the qpu kind"

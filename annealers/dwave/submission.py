@@ -1,0 +1,216 @@
+"""From a problem to jobs, and from their answers to samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from qsample.annealers.dwave.calibration import pooled_beta
+from qsample.annealers.dwave.call import Pending, Played, give_up
+from qsample.annealers.dwave.errors import DeviceError, Fallback, OffTarget, Unavailable
+from qsample.annealers.dwave.job import Answer, Job
+from qsample.annealers.dwave.ledger import Allowance
+from qsample.annealers.dwave.physics import energies, local_fields, repaired
+from qsample.annealers.dwave.plan import Plan
+from qsample.annealers.dwave.programming import Programming
+from qsample.annealers.dwave.recording import request_key
+from qsample.annealers.dwave.session import Session
+from qsample.annealers.update import flatten
+from qsample.ising import Ising
+from qsample.sampler import Generators, draw_seeds, mix
+from qsample.samples import Exactness, Samples
+
+if TYPE_CHECKING:
+    from qsample.annealers.dwave.sampler import DWave
+
+PILOT = (50, 25, 25)  # reads of the programmings by which a temperature is first found; the next only if one fails
+
+
+def submit(
+    settings: DWave, problem: Ising, num: int, initial: Samples | None, generator: Generators | None
+) -> Pending[Samples]:
+    """See `DWave.submit`."""
+    seeds = draw_seeds(generator, problem.batch_shape)
+
+    def instead(error: DeviceError) -> Samples:
+        if settings.fallback is None or not isinstance(error, Unavailable):
+            raise error
+        name = type(settings.fallback).__name__
+        warnings.warn(f"{error}; {name} serves instead", Fallback, stacklevel=4)
+        found = settings.fallback.sample(problem, num, generator=generator)
+        return Samples(found.spins, found.energy, found.log_weight, found.exactness, {**found.info, "fallback": name})
+
+    try:
+        call = Call(settings, problem, num, initial, seeds)
+        return Pending(call.send(), call.finish, settings.timeout, call.everything, instead)
+    except DeviceError as error:
+        return Pending.ready(instead(error))
+
+
+class Call:
+    """One call: its plan, the factor it is programmed with, and what its answers make."""
+
+    def __init__(
+        self, settings: DWave, problem: Ising, num: int, initial: Samples | None, seeds: Sequence[int]
+    ) -> None:
+        self.settings, self.problem, self.num, self.seeds = settings, problem, num, seeds
+        self.device = settings.state.device(settings)
+        self.params = self._params(reverse=initial is not None)
+        site = settings.state.site(settings, problem.graph, self.device)
+        h, J = flatten(problem)
+        offset = problem.offset.expand(problem.batch_shape).reshape(-1)
+        self.flat = Ising(problem.graph, h, J, offset).to("cpu")
+        jobs = -(-num // self._most_reads(len(site.wiring.qubits)))
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        shape = (max(settings.gauges, jobs), problem.num_spins)
+        signs = [
+            rng.integers(0, 2, shape, np.int8) * 2 - 1 if settings.gauges else np.ones(shape, np.int8) for rng in rngs
+        ]
+        self.gauge = np.stack(signs)
+        states = None if initial is None else initial.spins.reshape(len(seeds), num, -1).cpu().numpy()
+        self.plan = Plan(self.flat, self.gauge, num, site, settings.chain_strength, states)
+        limit = settings.budget_per_call
+        self.allowance = Allowance(None if limit is None else limit * 1e6)
+        self.track = settings.state.track(self.device, problem.graph, self.params)
+        self.access, self.ids = 0.0, list[str]()
+
+    def _params(self, reverse: bool) -> dict[str, Any]:
+        """What every job asks for; a `DeviceError` for a parameter that the solver does not have."""
+        settings, there = self.settings, self.device.properties["parameters"]
+        params = {"answer_mode": "raw", "auto_scale": False, **settings.parameters}
+        if reverse:
+            params |= {"anneal_schedule": [list(map(float, point)) for point in settings.reverse or ()]}
+        elif settings.annealing_time is not None:
+            params["annealing_time"] = settings.annealing_time
+        if unknown := [name for name in params if name not in there and not name.startswith("x_")]:
+            raise DeviceError(f"solver {self.device.name} takes no {unknown[0]!r}; it takes {', '.join(sorted(there))}")
+        return params
+
+    def _most_reads(self, qubits: int) -> int:
+        """Reads that one job may ask for: by the solver's range, its longest run, and the caller's num_reads."""
+        properties, asked = self.device.properties, self.settings.num_reads
+        most = int(properties["num_reads_range"][1])
+        if isinstance(self.device, Session):
+            one, two = (self.device.cost(qubits, self.params | {"num_reads": k}) for k in (1, 2))
+            room = properties["problem_run_duration_range"][1] - properties["default_programming_thermalization"]
+            most = min(most, int(room / (two - one)))
+        if most < 1:
+            raise DeviceError(f"not one read fits the longest run of solver {self.device.name}: anneal for less time")
+        return most if asked is None else min(asked, most)
+
+    # ---- out -------------------------------------------------------------------------------------------------------
+
+    def send(self) -> list[Any]:
+        """Measure the temperature if it is not known, choose the factor, and submit every job."""
+        settings, most = self.settings, self.plan.largest_scale
+        if not most > 0:
+            raise DeviceError(f"h and J cannot be scaled into the ranges of solver {self.device.name}: remove a bias")
+        if settings.prefactor is None and not self.track.known:
+            self._pilot(most)
+        wanted = 1 / self.track.value if settings.prefactor is None else settings.prefactor
+        self.limited = wanted > most
+        # six digits: a replay asks for the same bits though a sum was rounded otherwise
+        self.scale = float(f"{min(wanted, most * (1 - 1e-6)):.6g}") if self.limited else float(f"{wanted:.6g}")
+        return self._jobs(self.plan.programmings(self.scale), self.plan.params)
+
+    def _pilot(self, most: float) -> None:
+        cost = self._costs([PILOT[0]])[0] + sum(self._costs([one["num_reads"] for one in self.plan.params]))
+        if isinstance(self.device, Session):
+            line = self._line
+            line.ledger.afford(cost, line.budget, self.allowance)
+        for reads in PILOT:
+            scale = float(f"{min(1 / self.track.value, most * (1 - 1e-6)):.6g}")
+            params = self.plan.params[0] | {"num_reads": reads}
+            jobs = self._jobs(self.plan.programmings(scale)[:1], [params])
+            answers = Pending(jobs, lambda found: found, self.settings.timeout, self.everything, _raise).result()
+            spins, which = self.plan.first(answers[0].spins)
+            J = self.flat.J[which] if len(self.flat.J) > 1 else self.flat.J
+            part = Ising(self.flat.graph, self.flat.h[which], J)
+            found = pooled_beta((-2 * scale * local_fields(part, spins) * spins).flatten(0, 1).numpy())
+            self._account(answers)
+            if self.track.update(found, self.settings.drift) or np.isnan(found.value):
+                return
+            self.track.value *= 4.0 if found.value == np.inf else 0.25  # too cold to tell, or too hot
+
+    def _costs(self, reads: Sequence[int]) -> list[float]:
+        if not isinstance(self.device, Session):
+            return [0.0] * len(reads)
+        qubits = len(self.plan.site.wiring.qubits)
+        once = {count: self.device.cost(qubits, self.params | {"num_reads": count}) for count in set(reads)}
+        return [once[count] for count in reads]
+
+    def _jobs(self, programmings: Sequence[Programming], more: Sequence[Mapping[str, Any]]) -> list[Any]:
+        params = [self.params | dict(one) for one in more]
+        if not isinstance(self.device, Session):
+            keys = [request_key(self.device.name, *pair) for pair in zip(programmings, params, strict=True)]
+            return [Played(self.device.take(key)) for key in keys]
+        costs = self._costs([one["num_reads"] for one in params])
+        jobs = [Job(self._line, *each, self.allowance) for each in zip(programmings, params, costs, strict=True)]
+        Job.send(self._line, jobs)
+        return jobs
+
+    @property
+    def _line(self) -> Any:
+        return self.settings.state.opened.line
+
+    def everything(self) -> None:
+        """Cancel all that is outstanding, of other calls too."""
+        if self._line is not None:
+            give_up(list(self._line.outstanding))
+
+    # ---- back ------------------------------------------------------------------------------------------------------
+
+    def _account(self, answers: Sequence[Answer]) -> None:
+        self.access += sum(answer.timing.get("qpu_access_time", 0.0) for answer in answers)
+        self.ids += [answer.id for answer in answers]
+
+    def finish(self, answers: Sequence[Answer]) -> Samples:
+        """The samples, with what was learned of the device."""
+        settings, problem, scale = self.settings, self.problem, self.scale
+        self._account(answers)
+        spins, broken = self.plan.gather([answer.spins for answer in answers])
+        info: dict[str, Any] = {"chain_break_fraction": float(broken.double().mean())}
+        field = local_fields(self.flat, spins)
+        found = pooled_beta((-2 * scale * field * spins).flatten(0, 1).numpy())
+        if not self.track.update(found, settings.drift) and not self.track.known and found.value == np.inf:
+            self.track.value *= 4.0
+        if settings.repair == "gibbs" and info["chain_break_fraction"]:
+            seed = torch.Generator().manual_seed(mix(self.seeds[0], 1))
+            spins = repaired(self.flat, spins, broken, seed)
+            field = local_fields(self.flat, spins)
+        energy = energies(self.flat, spins, field)
+        beta, stderr = found.value * scale, found.stderr * scale
+        shape = (*problem.batch_shape, self.num)
+        weight = None
+        if settings.reweight:
+            if not np.isfinite(beta):
+                raise DeviceError(f"cannot reweight: {found.note}")
+            weight = ((beta - 1) * energy).reshape(shape)
+        info |= {"beta": beta, "beta_stderr": stderr, "chip_beta": self.track.value, "scale": scale}
+        info |= {"range_limited": self.limited, "qpu_access_time": self.access, "job_ids": self.ids}
+        info["gauge"] = torch.from_numpy(self.gauge).reshape(*problem.batch_shape, *self.gauge.shape[1:])
+        if found.note:
+            info["note"] = found.note
+        if self.limited and not settings.reweight:
+            warnings.warn(
+                f"the ranges of solver {self.device.name} allow the factor {scale:g} at most: the reads are at beta "
+                f"{beta:.3g} instead of 1; use Corrected(DWave(...), Gibbs(...)), reweight=True or smaller weights",
+                OffTarget,
+                stacklevel=4,
+            )
+        where = {"device": problem.device}
+        spins = spins.reshape(*shape, -1).to(**where)
+        energy = energy.reshape(shape).to(problem.dtype).to(**where)
+        weight = None if weight is None else weight.to(problem.dtype).to(**where)
+        samples = Samples(spins, energy, weight, Exactness.HEURISTIC, info)
+        if weight is not None:
+            info["ess"] = samples.ess()
+        return samples
+
+
+def _raise(error: DeviceError) -> Any:
+    raise error
