@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qsample.annealers.dwave.calibration import Track
 from qsample.annealers.dwave.call import give_up
@@ -19,10 +19,8 @@ from qsample.annealers.dwave.plan import Site
 from qsample.annealers.dwave.recording import Recorder, Replay
 from qsample.annealers.dwave.secret import Secret
 from qsample.annealers.dwave.session import Session
+from qsample.annealers.dwave.settings import Settings
 from qsample.graph import Graph
-
-if TYPE_CHECKING:
-    from qsample.annealers.dwave.sampler import DWave
 
 
 @dataclass(eq=False)
@@ -73,7 +71,7 @@ class State:
         if ledger is not None and ledger.path is None:
             self.kept = list(ledger.lines)
 
-    def ledger(self, settings: DWave) -> Ledger:
+    def ledger(self, settings: Settings) -> Ledger:
         """The ledger, opened."""
         if self.opened.ledger is None:
             ledger = Ledger(None if settings.ledger is None or settings.replay else Path(settings.ledger))
@@ -82,7 +80,7 @@ class State:
             self.opened.ledger = ledger
         return self.opened.ledger
 
-    def device(self, settings: DWave) -> Session | Replay:
+    def device(self, settings: Settings) -> Session | Replay:
         """What answers: the solver, or a recording of it."""
         opened = self.opened
         if settings.replay is not None:
@@ -107,10 +105,11 @@ class State:
                 session.close()
                 raise
             budget = None if settings.budget is None else settings.budget * 1e6
-            opened.line = Line(session, ledger, budget, settings.retries, pause, settings.label)
+            record = None if opened.recorder is None else opened.recorder.add
+            opened.line = Line(session, ledger, budget, settings.retries, pause, settings.label, record)
         return opened.line.session
 
-    def site(self, settings: DWave, graph: Graph, device: Session | Replay) -> Site:
+    def site(self, settings: Settings, graph: Graph, device: Session | Replay) -> Site:
         """Where a graph lies on the chip, found once."""
         key = device.name, graph.hash
         if key not in self.sites:

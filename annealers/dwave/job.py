@@ -38,6 +38,7 @@ class Line:
     retries: int
     pause: Callable[[int], float]
     label: str
+    record: Callable[[str, Programming, Mapping[str, Any], Answer], None] | None = None
     delivered: set[str] = field(default_factory=set)
     outstanding: set[Job] = field(default_factory=set)
     rested: float = 0.0  # when the last pause after a failure was over: failures from before it wait no more
@@ -95,6 +96,8 @@ class Job:
                 continue
             line.ledger.note(self.entry, "done", us=found.timing.get("qpu_access_time", self.cost), job=found.id)
             line.delivered.add(found.id)
+            if line.record is not None:
+                line.record(line.session.name, self.programming, self.params, found)
             line.outstanding.discard(self)
             return found
 

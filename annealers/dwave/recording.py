@@ -50,8 +50,9 @@ class Recorder:
                 raise DeviceError(f"cannot record to {path}: {error.strerror}") from None
             self._write({"format": FORMAT, "solver": solver, "properties": properties})
 
-    def add(self, key: str, answer: Answer) -> None:
+    def add(self, solver: str, programming: Programming, params: Mapping[str, Any], answer: Answer) -> None:
         """One more answer."""
+        key = request_key(solver, programming, params)
         bits = base64.b64encode(np.packbits(answer.spins > 0, axis=1).tobytes()).decode()
         shape = list(answer.spins.shape)
         self._write({"key": key, "id": answer.id, "timing": dict(answer.timing), "shape": shape, "spins": bits})

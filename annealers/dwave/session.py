@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -75,10 +76,9 @@ class Session:
         if not filters and not self.client.config.solver:
             filters = {"qpu": True, "order_by": "-num_active_qubits"}
         until = time.monotonic() + timeout
-        for attempt in range(retries + 1):
+        for attempt in itertools.count():
             try:
                 found = self.client.get_solver(**filters)
-                break
             except SolverAuthenticationError:
                 raise DeviceError(f"{self.where} refused the token: check DWAVE_API_TOKEN or token=") from None
             except SolverNotFoundError:
@@ -88,9 +88,10 @@ class Session:
                 if not passing(error) or attempt == retries or time.monotonic() + wait > until:
                     raise Unavailable(self.token.hide(f"{self.where} does not answer: {_line(error)}")) from None
                 time.sleep(wait)
-        if not found.online:
-            raise Unavailable(f"solver {found.name} is offline; {self._others()}")
-        return found
+            else:
+                if not found.online:
+                    raise Unavailable(f"solver {found.name} is offline; {self._others()}")
+                return found
 
     @property
     def where(self) -> str:
@@ -138,8 +139,8 @@ class Session:
 
 def code(error: BaseException) -> int | None:
     """The HTTP status behind an error of the client's, if one is."""
-    found = getattr(error, "error_code", None)
-    return int(found) if isinstance(found, int) or str(found).isdecimal() else None
+    found = str(getattr(error, "error_code", None))
+    return int(found) if found.isdecimal() else None
 
 
 def passing(error: BaseException) -> bool:

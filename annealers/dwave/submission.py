@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from qsample.annealers.dwave.calibration import pooled_beta
 from qsample.annealers.dwave.call import Pending, Played, give_up
+from qsample.annealers.dwave.device import State
 from qsample.annealers.dwave.errors import DeviceError, Fallback, OffTarget, Unavailable
 from qsample.annealers.dwave.job import Answer, Job
 from qsample.annealers.dwave.ledger import Allowance
@@ -19,19 +20,17 @@ from qsample.annealers.dwave.plan import Plan
 from qsample.annealers.dwave.programming import Programming
 from qsample.annealers.dwave.recording import request_key
 from qsample.annealers.dwave.session import Session
+from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
 from qsample.sampler import Generators, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
-if TYPE_CHECKING:
-    from qsample.annealers.dwave.sampler import DWave
-
 PILOT = (50, 25, 25)  # reads of the programmings by which a temperature is first found; the next only if one fails
 
 
 def submit(
-    settings: DWave, problem: Ising, num: int, initial: Samples | None, generator: Generators | None
+    settings: Settings, state: State, problem: Ising, num: int, initial: Samples | None, generator: Generators | None
 ) -> Pending[Samples]:
     """See `DWave.submit`."""
     seeds = draw_seeds(generator, problem.batch_shape)
@@ -45,7 +44,7 @@ def submit(
         return Samples(found.spins, found.energy, found.log_weight, found.exactness, {**found.info, "fallback": name})
 
     try:
-        call = Call(settings, problem, num, initial, seeds)
+        call = Call(settings, state, problem, num, initial, seeds)
         return Pending(call.send(), call.finish, settings.timeout, call.everything, instead)
     except DeviceError as error:
         return Pending.ready(instead(error))
@@ -55,12 +54,12 @@ class Call:
     """One call: its plan, the factor it is programmed with, and what its answers make."""
 
     def __init__(
-        self, settings: DWave, problem: Ising, num: int, initial: Samples | None, seeds: Sequence[int]
+        self, settings: Settings, state: State, problem: Ising, num: int, initial: Samples | None, seeds: Sequence[int]
     ) -> None:
-        self.settings, self.problem, self.num, self.seeds = settings, problem, num, seeds
-        self.device = settings.state.device(settings)
+        self.settings, self.state, self.problem, self.num, self.seeds = settings, state, problem, num, seeds
+        self.device = state.device(settings)
         self.params = self._params(reverse=initial is not None)
-        site = settings.state.site(settings, problem.graph, self.device)
+        site = state.site(settings, problem.graph, self.device)
         h, J = flatten(problem)
         offset = problem.offset.expand(problem.batch_shape).reshape(-1)
         self.flat = Ising(problem.graph, h, J, offset).to("cpu")
@@ -75,7 +74,7 @@ class Call:
         self.plan = Plan(self.flat, self.gauge, num, site, settings.chain_strength, states)
         limit = settings.budget_per_call
         self.allowance = Allowance(None if limit is None else limit * 1e6)
-        self.track = settings.state.track(self.device, problem.graph, self.params)
+        self.track = state.track(self.device, problem.graph, self.params)
         self.access, self.ids = 0.0, list[str]()
 
     def _params(self, reverse: bool) -> dict[str, Any]:
@@ -155,7 +154,7 @@ class Call:
 
     @property
     def _line(self) -> Any:
-        return self.settings.state.opened.line
+        return self.state.opened.line
 
     def everything(self) -> None:
         """Cancel all that is outstanding, of other calls too."""
@@ -202,10 +201,9 @@ class Call:
                 OffTarget,
                 stacklevel=4,
             )
-        where = {"device": problem.device}
-        spins = spins.reshape(*shape, -1).to(**where)
-        energy = energy.reshape(shape).to(problem.dtype).to(**where)
-        weight = None if weight is None else weight.to(problem.dtype).to(**where)
+        spins = spins.reshape(*shape, -1).to(problem.device)
+        energy = energy.reshape(shape).to(problem.h)
+        weight = None if weight is None else weight.to(problem.h)
         samples = Samples(spins, energy, weight, Exactness.HEURISTIC, info)
         if weight is not None:
             info["ess"] = samples.ess()
