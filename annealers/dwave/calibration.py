@@ -11,6 +11,7 @@ import torch
 from qsample.samples import Estimate
 from qsample.temperature import beta_of_alignment
 
+FEW = 64  # reads from which a beta is found roughly
 TYPICAL = 6.35  # a chip's beta in its own units of h and J, where nothing is known yet: D-Wave's range from 4.5 to 8.9
 
 
@@ -54,9 +55,18 @@ def pooled_beta(alignment: np.ndarray) -> Estimate:
     """
     a = torch.from_numpy(alignment)
     R = len(a)
-    beta, stderr, note = beta_of_alignment(a, torch.full((R,), 1 / R, dtype=a.dtype))
+    part = a[:: -(-R // FEW)]
+    beta, _, note = beta_of_alignment(part, torch.full((len(part),), 1 / len(part), dtype=a.dtype))
+    if not beta.isfinite() and len(part) < R:
+        beta, _, note = beta_of_alignment(a, torch.full((R,), 1 / R, dtype=a.dtype))
     if not beta.isfinite():
         return Estimate(float(beta), math.inf, float(R), note)
-    p = (-beta * a).sigmoid()
-    least = float((a * a * p * (1 - p)).sum()) ** -0.5
-    return Estimate(float(beta), max(float(stderr) * (R / max(R - 1, 1)) ** 0.5, least), float(R), note)
+    for _ in range(20):  # from a part of the reads Newton's steps are few, each of three passes over the whole
+        pull = torch.mul(a, -beta).sigmoid_().mul_(a)
+        curvature = (pull.flatten() @ a.flatten()) - pull.square().sum()
+        step = pull.sum() / curvature
+        beta = beta + step
+        if step.abs() <= 1e-9 * beta.abs():
+            break
+    score = pull.sum(-1).square().sum().sqrt() / curvature  # pyright: ignore[reportPossiblyUnbound]
+    return Estimate(float(beta), max(float(score) * (R / max(R - 1, 1)) ** 0.5, float(curvature) ** -0.5), float(R))
