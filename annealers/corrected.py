@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
-from qsample.sampler import Generators, Sampler, check_is_sampler, check_request
+from qsample.sampler import Generators, OffTarget, Sampler, check_is_sampler, check_request
 from qsample.samples import Exactness, Samples
 
 
@@ -50,9 +53,20 @@ class Corrected:
         check_request(self, problem, num, initial)
         before = {}
         if initial is None:
-            first = self.sampler.sample(problem, num, generator=generator)
+            with warnings.catch_warnings():  # the kernel corrects the temperature
+                warnings.simplefilter("ignore", OffTarget)
+                first = self.sampler.sample(problem, num, generator=generator)
             before = {"before": dict(first.info)}
             initial = replace(first, carry=None)  # the sampler's own, which the kernel cannot read
         last = self.kernel.sample(problem, num, initial=initial, generator=generator)
         tag = Exactness.HEURISTIC if last.exactness is Exactness.HEURISTIC else Exactness.ASYMPTOTIC
         return replace(last, exactness=tag, info={**last.info, **before})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of a sampler that has one, a `DWave`, for checkpoints."""
+        return {"sampler": self.sampler.state_dict() if hasattr(self.sampler, "state_dict") else None}  # pyright: ignore
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        if state["sampler"] is not None:
+            self.sampler.load_state_dict(state["sampler"])  # pyright: ignore

@@ -17,6 +17,10 @@ from qsample.samples import Samples
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
+class OffTarget(UserWarning):
+    """Reads at another temperature than the problem's, and nothing that corrects them."""
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Draws reads of an Ising problem. Structural: any class with these members is a sampler.

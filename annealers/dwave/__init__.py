@@ -2,5 +2,6 @@
 
 from qsample.annealers.dwave.errors import BudgetExceeded as BudgetExceeded
 from qsample.annealers.dwave.errors import DeviceError as DeviceError
-from qsample.annealers.dwave.errors import OffTarget as OffTarget
+from qsample.annealers.dwave.errors import Fallback as Fallback
 from qsample.annealers.dwave.sampler import DWave as DWave
+from qsample.sampler import OffTarget as OffTarget

@@ -15,9 +15,5 @@ class BudgetExceeded(DeviceError):
     """A submission would cost more than is left; nothing of it was submitted."""
 
 
-class OffTarget(UserWarning):
-    """The reads are at another temperature than the problem's, and nothing corrects them."""
-
-
 class Fallback(UserWarning):
     """Another sampler served in place of the device."""

@@ -74,8 +74,9 @@ class Plan:
             tiled = site.placement.copies > 1 and states is None
             lay = site.placement.physical_tiled if tiled else site.placement.physical
             h, j = lay(gauged, strength)
-            fields.append(h.reshape(-1, h.shape[-1]))
-            couplings.append(j.reshape(-1, j.shape[-1]))
+            laid = 1 if tiled else len(row)
+            fields.append(h.reshape(laid, -1))
+            couplings.append(j.reshape(laid, j.shape[-1]))
         self.h, self.J = torch.cat(fields), torch.cat(couplings)
 
     @property

@@ -108,6 +108,8 @@ class Session:
     def cost(self, qubits: int, params: Mapping[str, Any]) -> float:
         """Microseconds of access time by the client's own estimate."""
         wanted = {name: value for name, value in params.items() if name not in ("answer_mode", "auto_scale")}
+        if "anneal_schedule" in wanted:
+            wanted.setdefault("initial_state", {0: 1})  # the estimate asks only whether there is one
         try:
             return float(self.solver.estimate_qpu_access_time(qubits, **wanted))
         except (KeyError, ValueError, TypeError) as error:

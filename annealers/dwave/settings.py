@@ -20,23 +20,23 @@ class Settings:
 
     solver: str | Mapping[str, Any] | None = None
     num_reads: int | None = None
-    annealing_time: float | None = None
-    chain_strength: float | None = None
+    annealing_time: float | int | None = None
+    chain_strength: float | int | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    prefactor: float | None = None
+    prefactor: float | int | None = None
     gauges: int = 1
     repair: Literal["majority", "gibbs"] = "majority"
     reweight: bool = False
-    reverse: Sequence[tuple[float, float]] | None = None
-    budget: float | None = None
-    budget_per_call: float | None = None
+    reverse: Sequence[tuple[float | int, float | int]] | None = None
+    budget: float | int | None = None
+    budget_per_call: float | int | None = None
     ledger: Path | str | None = None
     copies: int | None = None
     cache: Path | str | None = None
-    drift: float = 0.02
-    timeout: float = 300.0
+    drift: float | int = 0.02
+    timeout: float | int = 300.0
     retries: int = 8
-    backoff: float = 0.5
+    backoff: float | int = 0.5
     fallback: Sampler | None = None
     record: Path | str | None = None
     replay: Path | str | None = None

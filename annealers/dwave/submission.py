@@ -12,7 +12,7 @@ import torch
 from qsample.annealers.dwave.calibration import pooled_beta
 from qsample.annealers.dwave.call import Pending, Played, give_up
 from qsample.annealers.dwave.device import State
-from qsample.annealers.dwave.errors import DeviceError, Fallback, OffTarget, Unavailable
+from qsample.annealers.dwave.errors import DeviceError, Fallback, Unavailable
 from qsample.annealers.dwave.job import Answer, Job
 from qsample.annealers.dwave.ledger import Allowance
 from qsample.annealers.dwave.physics import energies, local_fields, repaired
@@ -23,10 +23,10 @@ from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
-from qsample.sampler import Generators, draw_seeds, mix
+from qsample.sampler import Generators, OffTarget, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
-PILOT = (50, 25, 25)  # reads of the programmings by which a temperature is first found; the next only if one fails
+PILOT = (40, 20, 20, 10, 10)  # reads of the programmings by which a temperature is first found; the next only if one fails
 
 
 def submit(
