@@ -18,6 +18,7 @@ class Entry(NamedTuple):
     exactness: Exactness
     needs: str
     about: str
+    device: bool = False  # it asks a machine elsewhere, for money
 
     @property
     def installed(self) -> bool:
@@ -67,6 +68,12 @@ def _neal(sweeps: int) -> Sampler:
     return Neal(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
 
 
+def _dwave(sweeps: int) -> Sampler:
+    from qsample.annealers.dwave import DWave
+
+    return DWave()
+
+
 def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
     def make(sweeps: int) -> Sampler:
         from qsample.annealers.corrected import Corrected
@@ -95,6 +102,12 @@ CATALOGUE = {
     ),
     "corrected-neal": Entry(
         _corrected(_neal), Exactness.ASYMPTOTIC, "dwave.samplers", "neal, then as many Gibbs sweeps"
+    ),
+    "dwave": Entry(
+        _dwave, Exactness.HEURISTIC, "dwave.system", "a D-Wave processor at the problem's temperature", device=True
+    ),
+    "corrected-dwave": Entry(
+        _corrected(_dwave), Exactness.ASYMPTOTIC, "dwave.system", "a D-Wave processor, then Gibbs sweeps", device=True
     ),
 }
 

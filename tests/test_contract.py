@@ -61,7 +61,7 @@ def test_right_samplers_pass(name):
     assert all(v.total_variation < 4 * v.floor for v in verdicts)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if not entry.device])
 def test_every_sampler_of_the_catalogue_passes(name):
     assert CATALOGUE[name].installed
     sampler = named(name, 400)

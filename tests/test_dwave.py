@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import qsample as qs
-from qsample.annealers import AsDimod, Corrected, DWave, Exact, Gibbs
+from qsample.annealers import AsDimod, Corrected, Exact, Gibbs
 from qsample.testing import FALSE_ALARM, g_test
 from tests.loopback import cell, connect, generator, isolated, whole
 

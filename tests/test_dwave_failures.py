@@ -1,4 +1,4 @@
-"""What goes wrong between `DWave` and the cloud: no read is lost, mislabelled or counted twice, no cost is forgotten."""
+"""What goes wrong between `DWave` and the cloud: no read is lost, mislabelled or counted twice, no cost forgotten."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ import torch
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from tests.loopback import cell, connect, generator, isolated, whole
+from tests.loopback import cell, connect, generator, isolated
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -98,11 +98,12 @@ def server_cost(server, path):
 def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
     """Each call's reads are those of its own jobs and its own problem; 1,000 such calls were run once by hand."""
     caplog.set_level(1)
+    threads = set(threading.enumerate())
     path, record = tmp_path / "ledger", tmp_path / "record"
     with calm(connect(server, ledger=path, record=record, num_reads=3)) as sampler:
-        server.faults.mix(dict.fromkeys(EVERY, 0.01), seed=5)
+        server.faults.mix(dict.fromkeys(EVERY, 0.012), seed=5)
         used, failed, begun = set(), 0, time.monotonic()
-        for k in range(60):
+        for k in range(25):
             problem = cell((2,), seed=k)
             try:
                 found = sampler.sample(problem, 4, generator=generator(k))
@@ -120,11 +121,12 @@ def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
                 assert torch.equal(torch.from_numpy(jobs[name].spins) * gauge, found.spins[b].reshape(2, 2, 8)[g])
                 h = torch.from_numpy(jobs[name].problem.h) * gauge / found.info["scale"]
                 assert torch.allclose(h, problem.h[b])
-        assert failed < 10 and len(server.faults.seen) > 20 and time.monotonic() - begun < 60 * 20
+        assert failed < 10 and len(server.faults.seen) > 10 and time.monotonic() - begun < 60 * 20
         assert sampler.spent >= server_cost(server, path) - 1e-9
     for place in (path.read_text(), record.read_text(), caplog.text, repr(sampler), str(sampler.state_dict())):
         assert server.token not in place
-    assert "dwave.cloud" in caplog.text and not [one for one in threading.enumerate() if "sapi" not in one.name][1:]
+    assert "dwave.cloud" in caplog.text
+    assert not [one for one in threading.enumerate() if one not in threads and "request" not in one.name]
 
 
 # ---- given up -------------------------------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ for k in range(10_000):
             run.kill()
             run.wait()
             run.stdout.close()
-        server._processor.wait(server.jobs[-1:], 10)
+        server._processor.wait(server.jobs[-1:], 10.0)
         with path.open("a") as file:
             file.write('{"entry": "cut sh')  # as a power cut would leave it
         with connect(server, ledger=path) as sampler:

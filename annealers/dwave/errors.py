@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-class DeviceError(RuntimeError):
-    """The device cannot serve; the message says what to do."""
+class DeviceError(OSError):
+    """The device cannot serve (as a `ConnectionError` is one of the system's); the message says what to do."""
 
 
 class Unavailable(DeviceError):

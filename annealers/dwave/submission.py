@@ -26,7 +26,13 @@ from qsample.ising import Ising
 from qsample.sampler import Generators, OffTarget, draw_seeds, mix
 from qsample.samples import Exactness, Samples
 
-PILOT = (40, 20, 20, 10, 10)  # reads of the programmings by which a temperature is first found; the next only if one fails
+PILOT = (
+    40,
+    20,
+    20,
+    10,
+    10,
+)  # reads of the programmings by which a temperature is first found; the next only if one fails
 
 
 def submit(
