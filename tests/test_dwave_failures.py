@@ -19,6 +19,7 @@ from tests.loopback import cell, connect, generator, isolated
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
 from qsample.annealers.dwave import BudgetExceeded, DeviceError, Fallback  # noqa: E402
+from qsample.annealers.dwave.session import Session  # noqa: E402
 from qsample.testing.sapi import EVERY, Chip, SolverServer  # noqa: E402
 
 _ = isolated
@@ -244,10 +245,10 @@ def test_a_lost_answer_is_resubmitted_only_within_the_budget(server, tmp_path):
 def test_an_entry_is_on_the_disk_before_its_post(server, tmp_path, monkeypatch):
     path, order = tmp_path / "ledger", []
     with calm(connect(server, ledger=path)) as sampler:
-        session, sync = type(sampler.state.device(sampler)), os.fsync
+        sync = os.fsync
         monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), sync(fd)))
-        post = session.post
-        monkeypatch.setattr(session, "post", lambda *a: (order.append("post"), post(*a))[1])
+        post = Session.post
+        monkeypatch.setattr(Session, "post", lambda *a: (order.append("post"), post(*a))[1])
         sampler.sample(cell((3,)), 5, generator=generator())
         assert order == ["fsync", "post", "post", "post"]
 

@@ -72,6 +72,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"about", "reads", "floors", "results"},
         "distance.png",
     ),
+    "bench_dwave": (
+        {"topology": "zephyr-2", "rounds": 1, "problems": 3},
+        "results.json",
+        {"about", "results"},
+        "calls.png",
+    ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         "results.json",

@@ -76,4 +76,4 @@ def test_table_states_the_tags_the_samplers_give(sapi):
     for name, tag in rows:
         if name != "DimodAnnealer":
             assert made[name].sample(problem, 2).exactness.value == tag
-    made["DWave"].close()
+    made["DWave"].close()  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,7 +11,6 @@ import torch
 from qsample.samples import Estimate
 from qsample.temperature import beta_of_alignment
 
-FEW = 64  # reads from which a beta is found roughly
 TYPICAL = 6.35  # a chip's beta in its own units of h and J, where nothing is known yet: D-Wave's range from 4.5 to 8.9
 
 
@@ -47,26 +46,23 @@ class Track:
         return True
 
 
-def pooled_beta(alignment: np.ndarray) -> Estimate:
+def pooled_beta(alignment: np.ndarray, start: float) -> Estimate:
     r"""One beta of all reads, of one problem or of many, by maximum pseudo-likelihood from a = -2 s f, `[R, n]`.
 
-    See `qsample.effective_beta`. Its sandwich error vanishes for a single read, so the error is here at least
+    See `qsample.effective_beta`; here Newton's steps go from a `start` near the root, each three passes over the reads,
+    and only where they fail in brackets. Its sandwich error vanishes for a single read, so the error is here at least
     $1/\sqrt{H}$, which it would be if the spins of a read were independent.
     """
-    a = torch.from_numpy(alignment)
-    R = len(a)
-    part = a[:: -(-R // FEW)]
-    beta, _, note = beta_of_alignment(part, torch.full((len(part),), 1 / len(part), dtype=a.dtype))
-    if not beta.isfinite() and len(part) < R:
-        beta, _, note = beta_of_alignment(a, torch.full((R,), 1 / R, dtype=a.dtype))
-    if not beta.isfinite():
-        return Estimate(float(beta), math.inf, float(R), note)
-    for _ in range(20):  # from a part of the reads Newton's steps are few, each of three passes over the whole
-        pull = torch.mul(a, -beta).sigmoid_().mul_(a)
-        curvature = (pull.flatten() @ a.flatten()) - pull.square().sum()
-        step = pull.sum() / curvature
-        beta = beta + step
-        if step.abs() <= 1e-9 * beta.abs():
-            break
-    score = pull.sum(-1).square().sum().sqrt() / curvature  # pyright: ignore[reportPossiblyUnbound]
-    return Estimate(float(beta), max(float(score) * (R / max(R - 1, 1)) ** 0.5, float(curvature) ** -0.5), float(R))
+    a, beta, R = torch.from_numpy(alignment), torch.tensor(start, dtype=torch.float64), len(alignment)
+    least, most = a.aminmax()
+    if least < 0 < most:
+        for _ in range(12):
+            pull = torch.mul(a, -beta).sigmoid_().mul_(a)
+            curvature = (pull.flatten() @ a.flatten()) - pull.square().sum()
+            step = pull.sum() / curvature
+            beta = beta + step
+            if step.abs() <= 1e-9 * beta.abs():
+                score = pull.sum(-1).square().sum().sqrt() / curvature * (R / max(R - 1, 1)) ** 0.5
+                return Estimate(float(beta), max(float(score), float(curvature) ** -0.5), float(R))
+    beta, stderr, note = beta_of_alignment(a, torch.full((R,), 1 / R, dtype=a.dtype))
+    return Estimate(float(beta), float(stderr), float(R), note)

@@ -27,6 +27,16 @@ class Site:
     limits: Limits
     variable: np.ndarray  # [Q] the spin that each qubit holds
 
+    native: bool  # every spin is a single qubit
+
+    def logical(self, spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each spin `[copies, R, n]` of reads `[R, Q]`, by the majority of its chain; whether that was broken."""
+        if self.native:
+            found = spins.reshape(len(spins), self.placement.copies, -1).swapaxes(0, 1)
+            return found, np.zeros(found.shape, dtype=bool)
+        majority, broken = self.placement.logical(torch.from_numpy(spins))
+        return majority.numpy().swapaxes(0, 1), broken.numpy().swapaxes(0, 1)
+
     @staticmethod
     def of(placement: Placement, properties: Any) -> Site:
         """Of a placement on a solver of these properties."""
@@ -34,7 +44,9 @@ class Site:
         chains = [chain for copy in placement.chains for chain in copy]
         number = np.arange(len(chains)) % placement.graph.num_spins
         variable = number.repeat([len(chain) for chain in chains])
-        return Site(placement, wiring, Limits.of(placement.edges, properties, placement.qubits), variable)
+        return Site(
+            placement, wiring, Limits.of(placement.edges, properties, placement.qubits), variable, placement.native
+        )
 
 
 class Plan:
@@ -113,16 +125,12 @@ class Plan:
     def first(self, spins: np.ndarray) -> tuple[Tensor, Tensor]:
         """The reads `[copies, R, n]` in the first programming's `[R, Q]`, and the problem `[copies]` on each copy."""
         of = self.layout.tiles[0] if self.states is None else self.rows[0].repeat(self.layout.copies)
-        majority, _ = self.site.placement.logical(torch.from_numpy(spins))
-        found = majority.transpose(0, 1) * torch.from_numpy(self.gauge[of])[:, None]
-        return found, torch.from_numpy(of // self.layout.gauges)
+        found = self.site.logical(spins)[0] * self.gauge[of][:, None]
+        return torch.from_numpy(found), torch.from_numpy(of // self.layout.gauges)
 
     def gather(self, answers: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Reads `[P, num, n]` from each programming's `[R, Q]`, and which of their chains were broken."""
-        parts = []
-        for spins in answers:
-            majority, broken = self.site.placement.logical(torch.from_numpy(spins))
-            parts.append((majority.numpy().swapaxes(0, 1), broken.numpy().swapaxes(0, 1)))
+        parts = [self.site.logical(spins) for spins in answers]
         if self.states is None:
             spins, broken = (self.layout.gather([part[k] for part in parts]) for k in (0, 1))
             each = -(-self.num // self.layout.gauges)

@@ -147,12 +147,11 @@ def code(error: BaseException) -> int | None:
 
 def passing(error: BaseException) -> bool:
     """Whether another try may go better: an overloaded or failing service, a connection that broke."""
-    import requests
     from dwave.cloud.exceptions import InvalidAPIResponseError, Timeout
 
     if code(error) is not None:
         return code(error) in (*REFUSED, *DOUBTFUL)
-    return isinstance(error, requests.RequestException | Timeout | InvalidAPIResponseError | OSError)
+    return isinstance(error, Timeout | InvalidAPIResponseError | OSError)  # those of requests are OSErrors
 
 
 def _line(error: BaseException) -> str:

@@ -135,7 +135,9 @@ class Call:
             spins, which = self.plan.first(answers[0].spins)
             J = self.flat.J[which] if len(self.flat.J) > 1 else self.flat.J
             part = Ising(self.flat.graph, self.flat.h[which], J)
-            found = pooled_beta((-2 * scale * local_fields(part, spins) * spins).flatten(0, 1).numpy())
+            found = pooled_beta(
+                (-2 * scale * local_fields(part, spins) * spins).flatten(0, 1).numpy(), self.track.value
+            )
             self._account(answers)
             if self.track.update(found, self.settings.drift) or np.isnan(found.value):
                 return
@@ -180,7 +182,7 @@ class Call:
         spins, broken = self.plan.gather([answer.spins for answer in answers])
         info: dict[str, Any] = {"chain_break_fraction": float(broken.double().mean())}
         field = local_fields(self.flat, spins)
-        found = pooled_beta((-2 * scale * field * spins).flatten(0, 1).numpy())
+        found = pooled_beta((-2 * scale * field * spins).flatten(0, 1).numpy(), self.track.value)
         if not self.track.update(found, settings.drift) and not self.track.known and found.value == np.inf:
             self.track.value *= 4.0
         if settings.repair == "gibbs" and info["chain_break_fraction"]:
