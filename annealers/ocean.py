@@ -124,6 +124,9 @@ class AsDimod(dimod.Sampler):
         check_is_sampler(sampler)
         self.sampler = sampler
 
+    def __repr__(self) -> str:
+        return f"AsDimod({self.sampler!r})"
+
     @property
     def parameters(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The keyword arguments of `sample`."""
