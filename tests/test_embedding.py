@@ -1,6 +1,8 @@
 """Where graphs go on a chip: on their own qubits, on copies, on templates, from a file, or nowhere."""
 
 import json
+import math
+import random
 
 import networkx as nx
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 from qsample import Graph
 from qsample.annealers.dwave.chip import Chip, Lattice
 from qsample.annealers.dwave.embedding import place
+from qsample.annealers.dwave.minors import largest
+from qsample.annealers.dwave.placement import Placement
+from qsample.annealers.dwave.wires import Wires
 from qsample.testing.sapi import definition
 from tests.oracle import a_problem
-from tests.test_placement import own_data as own_data
 
 graphs = pytest.importorskip("dwave.graphs")
 ZEPHYR = Chip.perfect("zephyr", 3)
@@ -121,6 +125,38 @@ def test_templates_serve_where_the_heuristic_is_longer():
     assert place(dense, ZEPHYR, timeout=5).longest_chain <= 4
 
 
+@pytest.mark.parametrize("shape", [("chimera", 4, 4, 4), ("chimera", 3, 5, 2), ("pegasus", 4), ("zephyr", 3)], ids=str)
+def test_crossing_wires(shape):
+    """The largest is the known one, all sizes are valid, and chains grow with the window."""
+    chip = Chip.perfect(*shape)
+    side, wires = largest("bipartite", chip), Wires.of(chip)
+    assert side is not None
+    longest = []
+    for n, m in [(2, 2), (side // 2, side // 4), (side // 4, side // 2), (side, side)]:
+        chains = wires.bipartite(n, m, math.inf)
+        assert chains is not None
+        longest.append(Placement.of(Graph.bipartite(n, m), chip, (chains,)).longest_chain)
+    assert (
+        longest == sorted(longest)
+        and longest[1] == longest[2]
+        and wires.bipartite(side + 9, side + 9, math.inf) is None
+    )
+    assert wires.bipartite(2, 2, 0.0) is None  # out of time
+
+
+@pytest.mark.parametrize("shape", [("chimera", 6, 6, 4), ("pegasus", 5), ("zephyr", 4)], ids=lambda c: c[0])
+@pytest.mark.parametrize("seed", range(3))
+def test_crossing_wires_avoid_defects(shape, seed):
+    """A twentieth of the qubits and a hundredth of the couplers gone: half of the largest side still fits."""
+    perfect, draw = Chip.perfect(*shape), random.Random(seed)
+    gone = set(draw.sample(perfect.nodelist, len(perfect.nodelist) // 20))
+    edges = tuple(e for e in perfect.edgelist if not gone & set(e) and draw.random() < 0.99)
+    chip = Chip("worn", shape[0], shape[1:], tuple(q for q in perfect.nodelist if q not in gone), edges)
+    side = (largest("bipartite", chip) or 0) // 2
+    chains = Wires.of(chip).bipartite(side, side - 2, math.inf)
+    assert chains is not None and Placement.of(Graph.bipartite(side, side - 2), chip, (chains,)).copies == 1
+
+
 def test_a_chip_of_no_known_lattice():
     placement = place(named(nx.cycle_graph(5)), RING)
     assert placement.copies == 1 and len(placement.qubits) >= 5 and placement.longest_chain >= 2
@@ -143,7 +179,7 @@ def test_refusals_come_with_the_numbers():
     assert str(error.value) == (
         "an RBM of 784 x 500 needs chains of at least 28 and 44 qubits, 43952 qubits and 434668 couplers; "
         "zephyr-12 has 4800 qubits and 45864 couplers, and the largest complete bipartite graph on it is about "
-        "184 x 184: use a smaller model"
+        "184 x 184, less what its defects take: use a smaller model"
     )
     for graph, message in [
         (Graph.complete(46), "a complete graph of 46 spins does not fit; .* complete graph on it is about 40"),

@@ -23,14 +23,6 @@ SMALL = Chip.perfect("chimera", 3, 3, 4)
 RING = Chip("ring", "ring", (), tuple(range(6)), tuple((i, (i + 1) % 6) for i in range(6)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_data(tmp_path_factory):
-    """minorminer keeps templates in the user's data folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
-        yield
-
-
 def physical_energy(placement, h, J, spins):
     return sum(h[q] * spins[q] for q in range(len(spins))) + sum(
         float(J[k]) * spins[i] * spins[j] for k, (i, j) in enumerate(placement.edges.tolist())

@@ -88,7 +88,7 @@ def own_qubits(graph: Graph, chip: Chip) -> tuple[tuple[int, ...], ...] | None:
 
 def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float | int) -> Chains:
     """Chains by copy and variable, searched for; ValueError where there are none."""
-    minors.check_counts(graph, chip, seed)
+    minors.check_counts(graph, chip)
     start, wanted, best, most = time.monotonic(), copies or 1, (), ()
     for region in _tiles(graph, chip):
         if time.monotonic() - start > timeout / 2:
@@ -104,10 +104,10 @@ def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float
             break  # as good as it gets: larger tiles have no shorter chains, and fewer copies
     if best:
         return best
-    minors.check_template(graph, chip, seed)
+    minors.check_template(graph, chip)
     one = minors.chains_in(graph, chip, seed, start + timeout, last=True)
     if one is None:
-        held = minors.capacity(graph, chip, seed)
+        held = minors.capacity(graph, chip)
         hint = "raise timeout, change seed or use a smaller model"
         raise ValueError(f"found no place for {minors.described(graph)} in {timeout:g} s; {held}: {hint}")
     return _enough(graph, chip, max(tiled(graph, chip, one, chip, copies), most, key=len), copies)

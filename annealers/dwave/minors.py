@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qsample.annealers.dwave.chip import Chip
+from qsample.annealers.dwave.wires import Wires
 from qsample.graph import Graph
 
 SUBGRAPH_SPINS = 400  # most spins for which a chain-free place is searched: the solver's memory grows as their square
@@ -17,6 +18,7 @@ HEURISTIC_EDGES = 1000  # most couplings for which the heuristic competes with a
 ATTEMPT = 2.0  # seconds of one search in a region that is not the last hope
 
 Chain = tuple[int, ...]
+Found = Mapping[int, Sequence[int]] | None
 
 
 def chains_in(
@@ -24,9 +26,9 @@ def chains_in(
 ) -> tuple[Chain, ...] | None:
     """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
 
-    Complete and bipartite graphs get the templates of minorminer's busclique, and the heuristic of minorminer
-    competes where they are small; dense sparse graphs get the heuristic and the complete graph's template. In the
-    `last` region the heuristic has all the time that is left.
+    Complete graphs get the template of minorminer's busclique, bipartite ones wires that cross, and minorminer's
+    heuristic competes where they are small. Dense sparse graphs get the heuristic and the complete graph's template.
+    In the `last` region the heuristic has all the time that is left.
     """
     if fewest_qubits(graph, region)[1] > len(region.nodelist):
         return None
@@ -36,7 +38,7 @@ def chains_in(
         found.append(_subgraph(graph, target, seed, deadline))
     if not found or found[0] is None:
         dense = graph.kind != "sparse" or last or 4 * graph.num_edges > graph.num_spins * (graph.num_spins - 1)
-        template = _template(graph, target, seed) if dense else None
+        template = _template(graph, region, target, seed, deadline) if dense else None
         found.append(template)
         hopeful = graph.kind == "sparse" or region.lattice is None  # has no template of its own
         if hopeful or (graph.num_edges <= HEURISTIC_EDGES if template else last):
@@ -59,7 +61,7 @@ def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
     return length, int(length.sum())
 
 
-def check_counts(graph: Graph, chip: Chip, seed: int) -> None:
+def check_counts(graph: Graph, chip: Chip) -> None:
     """ValueError, with the numbers, for a graph that needs more qubits or couplers than the chip has."""
     length, qubits = fewest_qubits(graph, chip)
     couplers = graph.num_edges + qubits - graph.num_spins
@@ -67,16 +69,14 @@ def check_counts(graph: Graph, chip: Chip, seed: int) -> None:
         return
     sides = np.unique(length) if graph.kind == "bipartite" else [length.max()]
     need = f"needs chains of at least {' and '.join(map(str, sides))} qubits, {qubits} qubits and {couplers} couplers"
-    raise ValueError(f"{described(graph)} {need}; {capacity(graph, chip, seed)}: use a smaller model")
+    raise ValueError(f"{described(graph)} {need}; {capacity(graph, chip)}: use a smaller model")
 
 
-def check_template(graph: Graph, chip: Chip, seed: int) -> None:
+def check_template(graph: Graph, chip: Chip) -> None:
     """ValueError for a complete or bipartite graph larger than any template, unless the heuristic may do better."""
-    if graph.num_edges <= HEURISTIC_EDGES:
-        return
-    side = largest(graph.kind, chip, seed)
-    if side is not None and min(graph.sizes) > max(side, 1):
-        raise ValueError(f"{described(graph)} does not fit; {capacity(graph, chip, seed)}: use a smaller model")
+    side = largest(graph.kind, chip)
+    if side is not None and graph.num_edges > HEURISTIC_EDGES and min(graph.sizes) > side:
+        raise ValueError(f"{described(graph)} does not fit; {capacity(graph, chip)}: use a smaller model")
 
 
 def described(graph: Graph) -> str:
@@ -88,29 +88,34 @@ def described(graph: Graph) -> str:
     return f"a graph of {graph.num_spins} spins and {graph.num_edges} couplings"
 
 
-def capacity(graph: Graph, chip: Chip, seed: int) -> str:
+def capacity(graph: Graph, chip: Chip) -> str:
     """What the chip holds, in an error's words."""
     has = f"{chip.name} has {len(chip.nodelist)} qubits and {len(chip.edgelist)} couplers"
-    side = largest(graph.kind, chip, seed)
+    side = largest(graph.kind, chip)
     if side is None:
         return has
-    if graph.kind == "complete":
-        return f"{has}, and the largest complete graph on it is about {side}"
-    return f"{has}, and the largest complete bipartite graph on it is about {side} x {side}"
+    size = (
+        f"bipartite graph on it is about {side} x {side}"
+        if graph.kind == "bipartite"
+        else f"graph on it is about {side}"
+    )
+    return f"{has}, and the largest complete {size}, less what its defects take"
 
 
-def largest(kind: str, chip: Chip, seed: int) -> int | None:
-    """Spins (of one side) of the largest complete (balanced bipartite) graph with a template; None without one."""
+def largest(kind: str, chip: Chip) -> int | None:
+    """Spins (of one side) of the largest complete (balanced bipartite) template without defects; None without one."""
     if kind == "sparse" or chip.lattice is None:
         return None
-    cache = _busgraph(chip.graph(), seed)
-    return len(cache.largest_clique()) if kind == "complete" else len(cache.largest_balanced_biclique()) // 2
+    size, thick = chip.lattice.rows, chip.lattice.shape[-1]
+    if chip.topology == "pegasus":
+        return 12 * (size - 1) - (8 if kind == "bipartite" else 0)
+    return thick * (4 * size - 2) if chip.topology == "zephyr" else thick * size
 
 
 # ---- the three ways ----------------------------------------------------------------------------------------------
 
 
-def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Mapping[int, Sequence[int]] | None:
+def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Found:
     """A place where each linked variable is one qubit (the Glasgow subgraph solver)."""
     from minorminer.subgraph import find_subgraph
 
@@ -123,25 +128,22 @@ def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Mapping[
     return {i: (q,) for i, q in found.items()} or None
 
 
-def _template(graph: Graph, target: Any, seed: int) -> Mapping[int, Sequence[int]] | None:
+def _template(graph: Graph, region: Chip, target: Any, seed: int, deadline: float) -> Found:
     """The chains of a complete or complete bipartite graph along the lines of the lattice; complete for sparse."""
-    if "family" not in target.graph:
+    if region.lattice is None:
         return None
-    cache = _busgraph(target, seed)
     if graph.kind == "bipartite":
-        return cache.find_biclique_embedding(*graph.sizes) or None
-    return cache.find_clique_embedding(graph.num_spins) or None
+        n, m = graph.sizes
+        chains = Wires.of(region).bipartite(n, m, deadline)
+        return dict(enumerate(chains)) if chains else None
+    if region.topology != "pegasus" and graph.num_spins <= 2 * region.lattice.shape[-1]:
+        return None  # minorminer 0.2.22 without its own cache fills the memory here, and the heuristic serves
+    from minorminer.busclique import find_clique_embedding
+
+    return find_clique_embedding(graph.num_spins, target, seed=seed, use_cache=False) or None
 
 
-def _busgraph(target: Any, seed: int) -> Any:
-    from minorminer.busclique import busgraph_cache
-
-    return busgraph_cache(target, seed=seed)
-
-
-def _heuristic(
-    graph: Graph, target: Any, seed: int, deadline: float, most: float
-) -> Mapping[int, Sequence[int]] | None:
+def _heuristic(graph: Graph, target: Any, seed: int, deadline: float, most: float) -> Found:
     """The heuristic of Cai, Macready and Roy (arXiv:1406.2741), minorminer."""
     from minorminer import find_embedding
 
