@@ -59,6 +59,8 @@ def pooled_beta(alignment: np.ndarray, start: float) -> Estimate:
         for _ in range(12):
             pull = torch.mul(a, -beta).sigmoid_().mul_(a)
             curvature = (pull.flatten() @ a.flatten()) - pull.square().sum()
+            if not curvature > 0:
+                break  # Newton has run away: far from the root nothing is left of the curvature in double precision
             step = pull.sum() / curvature
             beta = beta + step
             if step.abs() <= 1e-9 * beta.abs():
