@@ -150,6 +150,7 @@ def sweep_bipartite(
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
+    fixed16: bool,
     threads: int,
     isa: str,
     alive: Callable[[], bool] | None,
@@ -168,6 +169,7 @@ def sweep_bipartite(
         metropolis: that rule instead of heat bath.
         palindromic: the right side, the left, the right again.
         random_start: from uniform random spins.
+        fixed16: fields in 16 bits.
         threads: at most so many.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.

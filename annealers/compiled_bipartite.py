@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.compiled import Swept
-from qsample.annealers.update import Rule, flatten
+from qsample.annealers.update import Precision, Rule, flatten
 from qsample.ising import Ising
 
 
@@ -23,6 +23,7 @@ def sweep_bipartite(
     first_sweep: int = 0,
     rule: Rule = "gibbs",
     palindromic: bool = False,
+    precision: Precision = "full",
     alive: Callable[[], bool] | None = None,
     isa: str = "",
 ) -> Swept:
@@ -52,6 +53,7 @@ def sweep_bipartite(
         rule == "metropolis",
         palindromic,
         spins is None,
+        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,

@@ -3,12 +3,11 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <string>
 
 #include "bipartite_run.hpp"
+#include "fixed_refusal.hpp"
 #include "listen.hpp"
 
 namespace nb = nanobind;
@@ -21,7 +20,8 @@ using Array = nb::ndarray<T, nb::ndim<d>, nb::c_contig, nb::device::cpu>;
 // See annealers/_engine.pyi for the arguments.
 int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done_by, Array<const float, 2> h,
           Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed, std::int64_t first_sweep,
-          bool metropolis, bool palindromic, bool random_start, int threads, const std::string &isa, nb::object alive) {
+          bool metropolis, bool palindromic, bool random_start, bool fixed16, int threads, const std::string &isa,
+          nb::object alive) {
     const auto problems = static_cast<std::int64_t>(h.shape(0)), N = static_cast<std::int64_t>(h.shape(1));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0)), own = static_cast<std::int64_t>(J.shape(0));
     const auto n = static_cast<std::int64_t>(J.shape(1)), m = static_cast<std::int64_t>(J.shape(2));
@@ -48,6 +48,14 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     for (const bipartite::Kernel *one : bipartite::kernels())
         if (!kernel && (isa.empty() || isa == one->name)) kernel = one;
     if (!kernel) throw nb::value_error(("this machine has no instruction set '" + isa + "'").c_str());
+    bipartite::Scale scale;
+    if (fixed16) {
+        const float coldest = sparse::coldest(job);
+        scale = bipartite::scale(job, *kernel);
+        for (std::int64_t p = 0; p < problems; ++p) sparse::refuse_coarse(coldest, scale.unit[p], scale.largest[p]);
+        job.unit = scale.unit.data();
+        job.table = &sparse::table(metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
+    }
     Listener listen(std::move(alive));
     int done = 0;
     {
@@ -63,6 +71,6 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
 void bind_bipartite(nb::module_ &m) {
     m.def("sweep_bipartite", &sweep, nb::arg("spins"), nb::arg("energy"), nb::arg("done"), nb::arg("h"), nb::arg("J"),
           nb::arg("beta"), nb::arg("seed"), nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"),
-          nb::arg("random_start"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
+          nb::arg("random_start"), nb::arg("fixed16"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
           "Sweeps of a batch of bipartite problems, in place; the fewest sweeps of any replica.");
 }

@@ -3,10 +3,11 @@
 // looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970), which are made once for
 // all lanes. Sums go from the first coupling to the last whatever the lanes, so that draws depend on nothing but
 // (seed, replica, sweep, spin). Compiled once for each instruction set.
-#include "bipartite_job.hpp"
+#include "bipartite_fixed.hpp"
 #include "bits.hpp"
 #include "lookup.hpp"
 
+#include <cmath>
 #include <cstdlib>
 
 namespace bipartite {
@@ -41,7 +42,7 @@ struct Block {
         return static_cast<T *>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64));
     }
     Block(const Job &j, std::int64_t f, int c)
-        : job(j), first(f), count(c), L((c + W - 1) / W * W), own(problem(0) != problem(c - 1)),
+        : job(j), first(f), count(c), L(j.table ? (c + W16 - 1) / W16 * W16 : (c + W - 1) / W * W), own(problem(0) != problem(c - 1)),
           n{j.n, j.m}, last(j.palindromic) {
         for (int side = 0; side < 2; ++side) word[side] = room<std::uint32_t>((n[side] + 31) / 32 * L);
         base = room<float>((n[0] + n[1]) * (own ? L : 1));
@@ -192,8 +193,7 @@ struct Block {
         for (int l = 0; l < count; ++l) job.energy[first + l] = total[l];
     }
 
-    int run() {
-        job.random_start ? scatter() : pack();
+    int sweeps() {
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
@@ -202,6 +202,12 @@ struct Block {
             tally = done + 1 == job.sweeps;
             job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
         }
+        return done;
+    }
+    int run() {
+        job.random_start ? scatter() : pack();
+        const int done = job.table ? Fixed<Block>(*this).run() : sweeps();
+        if (done < 0) return done;
         if (!tally) tally = true, pass<Do::measure>(last, 0);
         energies();
         unpack();
@@ -215,21 +221,23 @@ int run(const Job &job, std::int64_t first, int count) {
     return block.ready() ? block.run() : -1;
 }
 
-void sums(const float *J, std::int64_t n, std::int64_t m, double *column, float *sum) {
+template <bool sizes, class To>
+void add_up(const float *J, std::int64_t n, std::int64_t m, double *column, To *sum) {
+    const auto at = [&](std::int64_t j) { return static_cast<double>(sizes ? std::fabs(J[j]) : J[j]); };
     for (std::int64_t j = 0; j < m; ++j) column[j] = 0;
     for (std::int64_t i = 0; i < n; ++i, J += m) {
         double part[16] = {}, row = 0;  // the same order for any instruction set
         std::int64_t j = 0;
         for (; j + 16 <= m; j += 16)
             for (int k = 0; k < 16; ++k) {
-                const auto one = static_cast<double>(J[j + k]);
+                const double one = at(j + k);
                 part[k] += one, column[j + k] += one;
             }
-        for (; j < m; ++j) row += static_cast<double>(J[j]), column[j] += static_cast<double>(J[j]);
+        for (; j < m; ++j) row += at(j), column[j] += at(j);
         for (const double one : part) row += one;
-        sum[i] = static_cast<float>(row);
+        sum[i] = static_cast<To>(row);
     }
-    for (std::int64_t j = 0; j < m; ++j) sum[n + j] = static_cast<float>(column[j]);
+    for (std::int64_t j = 0; j < m; ++j) sum[n + j] = static_cast<To>(column[j]);
 }
 
 }  // namespace

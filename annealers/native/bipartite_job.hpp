@@ -1,8 +1,7 @@
 // What one call of the bipartite kernel works on. Plain data.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
+#include "job.hpp"
 
 namespace bipartite {
 
@@ -18,6 +17,9 @@ struct Job {
     const float *beta;                         // [sweeps], or [sweeps, P R]
     std::int64_t beta_stride;                  // 0, or P R
     bool metropolis, palindromic, random_start;
+    const sparse::Table *table;                // 16-bit fields and these probabilities; null for single precision
+    const float *unit;                         // [P], of 16-bit fields
+    const std::uint16_t *fives[2], *base16;    // of one problem in 16 bits: see `prepare`
     const std::uint64_t *seed;                 // [P]
     std::uint32_t first_sweep;                 // randomness goes on from here
     std::int8_t *spins;                        // [P R, n + m]: in where not random_start; out
@@ -28,12 +30,17 @@ struct Job {
     std::int64_t lanes() const { return problems * replicas; }
 };
 
-constexpr int lanes = 128;  // of a block, at most
+constexpr int lanes = 256;      // of a block, at most
+constexpr int five_sums = 12;   // numbers kept of five couplings
 
 struct Kernel {
     const char *name;
-    // The sums of one J [n, m]; `column` is room for m numbers.
+    // The sums of the rows and columns of J [n, m], and those of its sizes; `column` is room for m numbers.
     void (*sums)(const float *J, std::int64_t n, std::int64_t m, double *column, float *sum);
+    void (*sizes)(const float *J, std::int64_t n, std::int64_t m, double *column, double *sum);
+    // What 16 bits need of one problem: fives of couplings to the left side and to the right, [n or m, ceil(other / 5),
+    // 12], and fields [n + m]. False without memory.
+    bool (*prepare)(const Job &, std::uint16_t *const fives[2], std::uint16_t *base);
     // Run the lanes first .. first + count - 1, of one problem where J is not shared: the number of sweeps done, or -1
     // without memory.
     int (*run)(const Job &, std::int64_t first, int count);

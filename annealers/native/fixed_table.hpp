@@ -43,11 +43,17 @@ inline std::vector<double> reaches(const Job &job, const float *J) {
         for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) push[i] += std::fabs(J[job.edge[e]]);
     return push;
 }
-// The largest field that any state of problem p has, and the unit of its fields in 16 bits: that field or, if larger, 1.5
+// The largest field that any state of a problem has, and the unit of its fields in 16 bits: that field or, if larger, 1.5
 // times the largest that couplings alone make takes all steps, so that problems that share J mostly share the unit.
 struct Scale {
     float largest, unit;
 };
+inline Scale scale_of(double largest, double pushed, std::int64_t degree) {
+    const double steps = 32766 - static_cast<double>(degree) / 4;  // rounding may add up to half of one, and d/4
+    const double range = std::fmax(largest, 1.5 * pushed);         // 0: no field at all, any unit does
+    if (steps < 1) return {static_cast<float>(largest), 1e30f};    // which is refused
+    return {static_cast<float>(largest), range > 0 ? static_cast<float>(range / steps) : 1e-30f};
+}
 inline Scale scale_of(const Job &job, std::int64_t p, const std::vector<double> &push) {
     double largest = 0, pushed = 0;
     std::int32_t degree = 0;
@@ -56,9 +62,7 @@ inline Scale scale_of(const Job &job, std::int64_t p, const std::vector<double> 
         pushed = std::fmax(pushed, push[i]);
         degree = job.start[i + 1] - job.start[i] > degree ? job.start[i + 1] - job.start[i] : degree;
     }
-    const double steps = 32766 - degree / 4.0;  // rounding may add up to half of one, and d/4
-    const double range = std::fmax(largest, 1.5 * pushed);  // 0: no field at all, any unit does
-    return {static_cast<float>(largest), range > 0 ? static_cast<float>(range / steps) : 1e-30f};
+    return scale_of(largest, pushed, degree);
 }
 
 }  // namespace sparse

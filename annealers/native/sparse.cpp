@@ -3,15 +3,12 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "dispatch.hpp"
-#include "fixed_table.hpp"
+#include "fixed_refusal.hpp"
 #include "listen.hpp"
 #include "random.hpp"
 
@@ -30,31 +27,14 @@ void expect(bool good, const char *what) {
 
 // The units of 16-bit fields, a problem each.
 std::vector<float> units(const sparse::Job &job) {
-    const auto betas = job.sweeps * (job.beta_stride ? job.beta_stride : 1);
-    float coldest = 0;
-    for (std::int64_t k = 0; k < betas; ++k) {
-        expect(job.beta[k] >= 0, "expected betas >= 0 beside precision='fixed16'");
-        coldest = std::max(coldest, job.beta[k]);
-    }
-    std::vector<float> unit(static_cast<std::size_t>(job.problems));
+    const float coldest = sparse::coldest(job);
+    std::vector<float> unit;
     std::vector<double> push;
     for (std::int64_t p = 0; p < job.problems; ++p) {
         if (p == 0 || job.J_stride) push = sparse::reaches(job, job.J + p * job.J_stride);
-        const auto [largest, one] = sparse::scale_of(job, p, push);
-        unit[p] = one;
-        if (2 * coldest * unit[p] > sparse::coarsest) {
-            char text[200];
-            std::snprintf(text, sizeof text, "16-bit fields hold 2 beta |f| up to %g; got beta %g with a field of up to %g: "
-                          "use precision='full'", sparse::coarsest * 32768, coldest, largest);
-            throw nb::value_error(text);
-        }
+        unit.push_back(sparse::fine_unit(sparse::scale_of(job, p, push), coldest));
     }
     return unit;
-}
-const sparse::Table &table(sparse::Rule rule) {
-    static const sparse::Table heat_bath = sparse::make_table(sparse::Rule::heat_bath);
-    static const sparse::Table metropolis = sparse::make_table(sparse::Rule::metropolis);
-    return rule == sparse::Rule::heat_bath ? heat_bath : metropolis;
 }
 
 // See annealers/_engine.pyi for the arguments.
@@ -101,7 +81,7 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     job.random_start = random_start;
     job.spins = spins.data(), job.energy = energy.data(), job.done = done.data();
     std::vector<float> unit;
-    if (fixed16) unit = units(job), job.unit = unit.data(), job.table = &table(job.rule);
+    if (fixed16) unit = units(job), job.unit = unit.data(), job.table = &sparse::table(job.rule);
     const sparse::Kernel *kernel = nullptr;
     for (const sparse::Kernel *one : sparse::kernels())
         if (!kernel && (isa.empty() || isa == one->name)) kernel = one;
