@@ -31,6 +31,10 @@ def sweep_bipartite(
 
     The right side (hidden units) is updated first, then the left; palindromic, then the right once more. The energy
     takes the fields of the side that was visited last, in single precision, and adds them up in double.
+
+    With precision "fixed16" fields are 16 bits, rounded and refused as `compiled.sweep` says; of five couplings the sum
+    is looked up at once. A problem of a batch is rounded in its own unit, so problems are then taken one by one, and
+    those of fewer than 32 replicas leave lanes idle. Energies are those of the true couplings all the same.
     """
     from qsample.annealers import _engine
 

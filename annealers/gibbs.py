@@ -32,9 +32,10 @@ class Gibbs:
         sweeps: sweeps a call.
         scan: "forward", or "palindromic": the groups forward and back, which makes the kernel reversible.
         precision: "bfloat16" rounds the weights of a bipartite problem to 8 bits for the matrix products (for
-            GPUs: on a CPU full precision is as fast). "fixed16" keeps the fields of sparse problems in 16 bits
-            (about twice as fast with AVX-512 and 32 reads or more; `compiled.sweep` says what is rounded, and it is
-            refused where that would be too coarse). Unless it is "full" the reads are HEURISTIC.
+            GPUs: on a CPU full precision is as fast). "fixed16" keeps the fields of sparse and bipartite problems in
+            16 bits, on the CPU (two to three times as fast with AVX-512 and 32 reads or more; `compiled.sweep` says
+            what is rounded, and it is refused where that would be too coarse). Unless it is "full" the reads are
+            HEURISTIC.
         betas: optional, one inverse temperature a sweep instead of `sweeps` sweeps at 1; unless all are 1 the reads
             are HEURISTIC.
         time_limit: seconds after which a call (but one of milliseconds) ends with the present sweeps and returns what

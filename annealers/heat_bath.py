@@ -102,14 +102,19 @@ def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., c
     """The native kernel for this problem, or None: other devices are torch's, and so are RBMs in double precision.
 
     Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
-    the fields and add a row of J at a flip. In a bipartite problem couplings are added up four by four.
+    the fields and add a row of J at a flip. In a bipartite problem couplings are added up four by four, or five by five.
     """
     graph = problem.graph
     dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
     if precision == "fixed16":
+        if problem.device.type == "cpu" and graph.kind == "bipartite" and problem.dtype == torch.float32:
+            return partial(compiled_bipartite.sweep_bipartite, precision="fixed16")
         if problem.device.type != "cpu" or graph.kind != "sparse" or dense:
-            what = f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, on {problem.device}"
-            raise ValueError(f"precision 'fixed16' is for sparse problems on the CPU; got {what}: use 'full'")
+            what = (
+                f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
+            )
+            wanted = "sparse problems and float32 bipartite ones on the CPU"
+            raise ValueError(f"precision 'fixed16' is for {wanted}; got {what}: use 'full'")
         return partial(compiled.sweep, precision="fixed16")
     if precision != "full" or problem.device.type != "cpu":
         return None

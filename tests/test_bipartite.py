@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from qsample import Graph, Ising, Samples
+from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Gibbs, _engine
 from qsample.annealers.compiled_bipartite import sweep_bipartite
 from qsample.annealers.heat_bath import native_for, run_torch
 from qsample.testing import FALSE_ALARM, g_test
+from tests.slow_sweep import Fixed16, random_bits
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
@@ -37,7 +39,7 @@ LAWS = {
     "a batch sharing J": normal(4, 3, h=(3,)),
     "a batch with a J each": normal(4, 3, h=(3,), J=(3,)),
 }
-FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}}
+FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}, "16 bits": {"precision": "fixed16"}}
 SHARE = FALSE_ALARM / (len(RULES) * (len(ISAS) * len(LAWS) * len(FORMS) + 2))
 
 
@@ -74,14 +76,14 @@ def test_the_torch_kernel_follows_the_law(rule, scan):
 @EACH_ISA
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
-@pytest.mark.parametrize("back", [False, True])
-def test_energies_are_those_of_the_spins(isa, sizes, shape, back):
+@pytest.mark.parametrize("form", [{}, {"palindromic": True}, {"precision": "fixed16"}])
+def test_energies_are_those_of_the_spins(isa, sizes, shape, form):
     problem = normal(*sizes, *shape)
     grid = Ising(problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset)
     seeds = list(range(problem.batch_shape.numel()))
     for num in (1, 17, 70):
         for sweeps in (0, 1, 3):
-            swept = sweep_bipartite(grid, num, [0.5] * sweeps, seeds, palindromic=back, isa=isa)
+            swept = sweep_bipartite(grid, num, [0.5] * sweeps, seeds, isa=isa, **form)
             spins = swept.spins.reshape(*problem.batch_shape, num, -1)
             exact = grid.to(dtype=torch.float64).energy(spins)
             assert torch.equal(swept.energy.reshape(exact.shape), exact)  # sums on a grid have no error
@@ -100,7 +102,8 @@ def test_energy_is_right_to_single_precision():
 # ---- bit for bit ----------------------------------------------------------------------------------------------------
 
 BETAS = torch.linspace(0.2, 1.5, 5)
-DRAWS = [{"rule": rule, "palindromic": back} for rule in RULES for back in (False, True)]
+DRAWS: list[dict[str, Any]] = [{"rule": rule, "palindromic": back} for rule in RULES for back in (False, True)]
+DRAWS += [{"rule": rule, "precision": "fixed16"} for rule in RULES]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
@@ -115,7 +118,7 @@ def test_instruction_sets_agree(draw, sizes):
 @EACH_ISA
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("J", [(), (9,)], ids=["J shared", "J each"])
-@pytest.mark.parametrize("num", [1, 7, 40, 100])
+@pytest.mark.parametrize("num", [1, 7, 40, 270])
 def test_batch_threads_and_position_change_nothing(isa, draw, J, num):
     problem, seeds = normal(23, 14, (9,), J), list(range(100, 109))
     beta = torch.rand(4, 9, num, generator=torch.Generator().manual_seed(0))
@@ -134,14 +137,80 @@ def test_batch_threads_and_position_change_nothing(isa, draw, J, num):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_large_calls_are_shared_out_over_threads_alike(threads):
+@pytest.mark.parametrize("precision", ["full", "fixed16"])
+def test_large_calls_are_shared_out_over_threads_alike(threads, precision):
     problem, before = normal(200, 130, scale=0.1), torch.get_num_threads()
-    expected = sweep_bipartite(problem, 300, [1.0] * 20, [5]).spins[:, :150]
+    expected = sweep_bipartite(problem, 300, [1.0] * 20, [5], precision=precision).spins[:, :150]
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(sweep_bipartite(problem, 150, [1.0] * 20, [5]).spins, expected)
+        assert torch.equal(sweep_bipartite(problem, 150, [1.0] * 20, [5], precision=precision).spins, expected)
     finally:
         torch.set_num_threads(before)
+
+
+class Reference(Fixed16):
+    """The 16-bit sweep once more, spin by spin, in NumPy."""
+
+    def __init__(self, problem: Ising, rule: str) -> None:
+        n, m = problem.graph.sizes
+        edges = [(i, n + j) for i in range(n) for j in range(m)]
+        super().__init__(Ising(Graph.sparse(n + m, edges), problem.h, problem.J.flatten()), rule)
+        self.sides, self.h = (range(n), range(n, n + m)), problem.h.numpy()
+        self.coupling = np.zeros((n + m, n + m), dtype=np.float32)
+        self.coupling[:n, n:] = self.twice_J.reshape(n, m)
+        self.coupling += self.coupling.T
+
+    def sweep(self, up: np.ndarray, number: int, beta: np.ndarray, seed: int, back: bool) -> None:
+        replica, unit = np.arange(len(up)), self.unit
+        for side, visit in [(1, 2 * number), (0, 2 * number), *([(1, 2 * number + 1)] if back else [])]:
+            for i in self.sides[side]:
+                base = np.rint((self.h[i] - unit * self.coupling[i].sum() / np.float32(2)) / unit)
+                q, word = base + up @ self.coupling[i], random_bits(seed, replica >> 1, visit, i)
+                below = self.below(q, beta, np.where(replica & 1, word >> np.uint32(16), word & np.uint32(65535)))
+                up[:, i] = below ^ (q < 0) if self.rule == "gibbs" else up[:, i] ^ (up[:, i] ^ (q < 0) | below)
+
+
+@EACH_ISA
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 2), (33, 9), (67, 130)])
+def test_16_bits_spin_by_spin(isa, rule, back, sizes):
+    rng = np.random.default_rng(sum(sizes))
+    problem = normal(*sizes, h=(2,), scale=1 / max(sizes) ** 0.5)
+    for num in (1, 6, 33, 70, 290):
+        betas, first = rng.uniform(0, 2, (2, 2, num)).astype(np.float32), int(rng.integers(2**30))
+        start = 2 * torch.from_numpy(rng.integers(0, 2, (2, num, sum(sizes)), dtype=np.int8)) - 1
+        how: dict[str, Any] = {"rule": rule, "palindromic": back, "precision": "fixed16", "first_sweep": first}
+        swept = sweep_bipartite(problem, num, torch.from_numpy(betas), [7, 8], spins=start, isa=isa, **how)
+        for p in range(2):
+            reference, up = Reference(Ising(problem.graph, problem.h[p], problem.J), rule), start[p].numpy() > 0
+            for k in range(2):
+                reference.sweep(up, first + k, betas[k, p], 7 + p, back)
+            assert np.array_equal(swept.spins[p].numpy() > 0, up)
+
+
+def test_16_bits_refuse_what_they_cannot_hold():
+    problem, large = normal(5, 4), normal(5, 4)
+    large.h[3] = 1e5
+    with pytest.raises(
+        ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 10000.*use precision"
+    ):
+        sweep_bipartite(large, 4, [1.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match="got beta 1000 with a field"):
+        sweep_bipartite(problem, 4, [1.0, 1000.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match="betas >= 0 beside"):
+        sweep_bipartite(problem, 4, [-1.0], [0], precision="fixed16")
+    zero = Ising(problem.graph, torch.zeros(9), torch.zeros(5, 4))
+    assert sweep_bipartite(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
+
+
+def test_samplers_in_16_bits():
+    problem = normal(9, 7, h=(3,))
+    found = Gibbs(20, precision="fixed16").sample(problem, 64)
+    assert found.exactness is Exactness.HEURISTIC
+    assert torch.allclose(found.energy, problem.energy(found.spins), rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match="float32 bipartite ones on the CPU; got .* torch.float64.*use 'full'"):
+        Gibbs(20, precision="fixed16").sample(problem.to(dtype=torch.float64), 2)
 
 
 def test_start_is_continued_and_kept():
@@ -162,9 +231,10 @@ def test_a_run_goes_on_where_it_stopped(draw):
     assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
 
 
-def test_interrupt_returns_what_is_done():
+@pytest.mark.parametrize("precision", ["full", "fixed16"])
+def test_interrupt_returns_what_is_done(precision):
     problem = normal(200, 150, scale=0.1)
-    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=lambda: False)
+    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=lambda: False, precision=precision)
     assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
     exact = problem.to(dtype=torch.float64).energy(swept.spins)
     torch.testing.assert_close(swept.energy, exact, rtol=1e-6, atol=1e-3)

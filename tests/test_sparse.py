@@ -275,8 +275,8 @@ def test_samplers_in_16_bits(make):
     found = make(20, precision="fixed16").sample(normal(SIXTEEN), 64)
     assert found.exactness is Exactness.HEURISTIC
     assert torch.allclose(found.energy, normal(SIXTEEN).energy(found.spins), rtol=1e-5, atol=1e-4)
-    for graph in (Graph.complete(6), Graph.bipartite(3, 4), random_graph(6, 14)):
-        with pytest.raises(ValueError, match="'fixed16' is for sparse problems on the CPU.*use 'full'"):
+    for graph in (Graph.complete(6), random_graph(6, 14)):
+        with pytest.raises(ValueError, match="'fixed16' is for sparse problems .* on the CPU; got .*use 'full'"):
             make(20, precision="fixed16").sample(
                 Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape)), 2
             )

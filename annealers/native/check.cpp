@@ -8,7 +8,7 @@
 #include "bipartite_run.hpp"
 #include "dense_job.hpp"
 #include "dispatch.hpp"
-#include "fixed_table.hpp"
+#include "fixed_refusal.hpp"
 #include "logits_job.hpp"
 #include "philox.hpp"
 
@@ -166,17 +166,24 @@ void dense_trial(int trial) {
 
 void bipartite_trial(int trial) {
     const int n = below(trial % 9 ? 70 : 2), m = below(trial % 7 ? 70 : 2), problems = trial % 3 ? 1 : 1 + below(6);
-    const int replicas = 1 + below(trial % 2 ? 9 : 150), sweeps = below(4);
+    const int replicas = 1 + below(trial % 2 ? 9 : 300), sweeps = below(4);
     const std::int64_t lanes = std::int64_t{problems} * replicas;
     const bool own_J = problems > 1 && below(2), own_beta = below(2);
     const std::vector<float> h = reals(std::size_t(problems) * (n + m)), J = reals((own_J ? problems : 1) * n * m);
-    const std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1));
+    std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1));
     const std::vector<std::uint64_t> seed(problems, trial);
     bipartite::Job job{};
     job.n = n, job.m = m, job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
     job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? n * m : 0;
     job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0, job.seed = seed.data();
     job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
+    bipartite::Scale scale;
+    if (trial % 4 < 2) {  // 16 bits
+        for (float &one : beta) one = 100 * std::fabs(one);
+        scale = bipartite::scale(job, bipartite::plain);
+        job.unit = scale.unit.data();
+        job.table = &sparse::table(job.metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
+    }
     for (const bipartite::Kernel *kernel : bipartite::kernels()) {
         Result whole(lanes, n + m), again(lanes, n + m);
         whole.into(job);
