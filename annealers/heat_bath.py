@@ -102,7 +102,8 @@ def native_for(problem: Ising, precision: Precision = "full") -> Callable[..., c
     """The native kernel for this problem, or None: other devices are torch's, and so are RBMs in double precision.
 
     Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
-    the fields and add a row of J at a flip. In a bipartite problem couplings are added up four by four, or five by five.
+    the fields and add a row of J at a flip. Couplings of a bipartite problem are added up by fours,
+    in 16 bits by fives.
     """
     graph = problem.graph
     dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2

@@ -100,7 +100,11 @@ class EnergyModel(nn.Module, ABC):
                 "free_energy is intractable: hidden units are coupled to each other. Sample them instead, "
                 "positive = sampler.sample(model.ising(visible=data), num), and pass positive= to cd_loss"
             )
-        conditional = self.ising(visible=x)
+        return self.free_energy_of_units(self.check(x))
+
+    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, " batch"]:
+        """`free_energy` of rows that were checked before, or decoded: a training step looks at its data once."""
+        conditional = self._joint().clamp(self.visible_index, self.encode(x))
         return conditional.offset - log_2cosh(conditional.h).sum(-1)
 
     def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
@@ -110,6 +114,20 @@ class EnergyModel(nn.Module, ABC):
         indices = zip(self._ranges, (self.visible_index, self.hidden_index), strict=True)
         x, hidden = (self.decode(spins[..., index if units is None else units]) for units, index in indices)
         return x, hidden
+
+    def rows(self, data: Tensor, spins: Int[Tensor, "reads n"], dtype: torch.dtype) -> Tensor:
+        """Checked data, then the visible units of joint spins, in one tensor of the model's coding and a dtype."""
+        if spins.shape[1] != self.graph.num_spins:
+            raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
+        visible = spins[:, self.visible_index if self._ranges[0] is None else self._ranges[0]]
+        _two_values(visible, -1, "spins")
+        rows = torch.empty(len(data) + len(spins), self.num_visible, dtype=dtype, device=data.device)
+        rows[: len(data)] = data
+        if self.coding == "bits":
+            torch.gt(visible, 0, out=rows[len(data) :])
+        else:
+            rows[len(data) :] = visible
+        return rows
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
         """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
@@ -135,12 +153,7 @@ class EnergyModel(nn.Module, ABC):
             raise TypeError(f"expected {name} as a torch tensor; got {type(x).__name__}: use torch.as_tensor")
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
-        number = x if x.is_floating_point() else x.float()  # integers wrap: 127 * 127 is 1 in int8, -1 is 255 in uint8
-        wrong = number.square().sub_(number if self.coding == "bits" else 1)  # 0 for those values alone, nan for inf
-        if wrong.any():
-            good = wrong == 0
-            values = "0 and 1" if self.coding == "bits" else "-1 and +1"
-            raise ValueError(f"expected {name} of {values} only; got {float(x[~good][0]):g}")
+        _two_values(x, 0 if self.coding == "bits" else -1, name)
         return x
 
     def encode(self, x: Tensor) -> Tensor:
@@ -177,6 +190,17 @@ class EnergyModel(nn.Module, ABC):
         for key, value in ours.items():
             if theirs.get(key) != value:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
+
+
+def _two_values(x: Tensor, low: int, name: str) -> None:
+    """A ValueError unless all are `low` or 1."""
+    plain = x.device.type == "cpu" and x.dtype != torch.bfloat16
+    # NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at floats
+    number = x.detach().numpy() if plain else x if x.is_floating_point() else x.float()
+    good = (number == low) | (number == 1)
+    if not good.all():
+        wrong = float(x[~torch.as_tensor(good)][0])
+        raise ValueError(f"expected {name} of {'0 and 1' if low == 0 else '-1 and +1'} only; got {wrong:g}")
 
 
 def _range(index: Tensor) -> slice | None:

@@ -41,8 +41,9 @@ class BernoulliRBM(EnergyModel):
 
     def _joint(self) -> Ising:
         W, b, c = self.W, self.b, self.c
-        h = torch.cat([-b / 2 - W.sum(1) / 4, -c / 2 - W.sum(0) / 4])
-        return Ising(self.graph, h, -W / 4, -W.sum() / 4 - b.sum() / 2 - c.sum() / 2)
+        rows = W.sum(1)
+        h = torch.cat([-b / 2 - rows / 4, -c / 2 - W.sum(0) / 4])
+        return Ising(self.graph, h, W / -4, -rows.sum() / 4 - b.sum() / 2 - c.sum() / 2)
 
     def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
         """E(x, hidden); see `EnergyModel.energy`."""
@@ -51,7 +52,10 @@ class BernoulliRBM(EnergyModel):
 
     def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
         r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$."""
-        x = self.check(x).to(self.W)
+        return self.free_energy_of_units(self.check(x).to(self.W))
+
+    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, " batch"]:
+        """See `EnergyModel.free_energy_of_units`; x of the parameters' dtype, or of autocast's."""
         visible, given = (x @ self.b).to(self.W), torch.addmm(self.c, x, self.W).to(self.W)  # rounded by autocast
         return -visible - torch.nn.functional.softplus(given).sum(-1)
 

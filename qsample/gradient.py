@@ -49,6 +49,13 @@ def cd_loss(
         ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message says how to make it).
     """
     _check_batch(model, data, data_weight)
+    return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
+
+
+def _checked_loss(
+    model: EnergyModel, data: Tensor, samples: Samples, *, positive: Samples | None, data_weight: Tensor | None
+) -> Tensor:
+    """`cd_loss` of a batch that was checked before."""
     if samples.spins.dim() != 2:
         raise ValueError(f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}")
     free = None
@@ -59,8 +66,11 @@ def cd_loss(
         energy = model.ising(visible=data).energy(positive.spins)
         bound = (positive.weight.to(energy) * energy).sum(-1)
     elif model.tractable:  # data and samples at once: the same products, but large ones
-        negatives = model.split(samples.spins)[0]
-        bound, free = model.free_energy(torch.cat([data.to(negatives), negatives])).split([len(data), samples.num])
+        device = data.device.type
+        auto = torch.is_autocast_enabled(device)  # products will be taken in its dtype: units are exact in any
+        dtype = torch.get_autocast_dtype(device) if auto else next(model.parameters()).dtype
+        rows = model.rows(data, samples.spins, dtype)
+        bound, free = model.free_energy_of_units(rows).split([len(data), samples.num])
     else:
         raise ValueError(
             "hidden units are coupled, so the positive phase must be sampled: pass positive=sampler.sample("
@@ -93,14 +103,14 @@ def _normalised(weight: Tensor, like: Tensor) -> Tensor:
 
 
 class _Loss(nn.Module):
-    """`cd_loss` as a module, so that `functional_call` can put centred parameters in the model's place."""
+    """The loss as a module, so that `functional_call` can put centred parameters in the model's place."""
 
     def __init__(self, model: EnergyModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return cd_loss(self.model, *args, **kwargs)
+        return _checked_loss(self.model, *args, **kwargs)
 
 
 class ContrastiveDivergence(nn.Module):
@@ -181,7 +191,7 @@ class ContrastiveDivergence(nn.Module):
             if self.centred:
                 self._move_offsets(data, positive, data_weight)
         if not self.centred:
-            return cd_loss(model, data, samples, positive=positive, data_weight=data_weight)
+            return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
         parameters = {f"model.{name}": p for name, p in model.centred(self.offsets).items()}
         arguments = {"positive": positive, "data_weight": data_weight}
         return torch.func.functional_call(_Loss(model), parameters, (data, samples), arguments)
