@@ -5,7 +5,8 @@
 Rounds are paired: each runs every implementation once, in random order, and a ratio is the median over rounds of the
 ratio within a round, so that a noisy machine slows both sides. `plain torch` is a hand-written step with manual
 gradients and `rand < p`; every step updates the parameters by SGD. `qsample, bfloat16` is under `torch.autocast`: the
-loss rounds, the chains do not. Writes results.json and steps.png.
+loss rounds, the chains do not. `qsample, fixed16` is the same with chains whose fields have 16 bits. Writes results.json
+and steps.png.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def ours(o: Options, data: torch.Tensor, **settings: Any) -> Step:
     """The same through the library, as a user writes it."""
     model = BernoulliRBM(o.visible, o.hidden)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    half = settings.pop("bfloat16", False)
-    cd = qs.ContrastiveDivergence(model, Gibbs(o.sweeps), num=o.batch, **settings)
+    half, precision = settings.pop("bfloat16", False), settings.pop("precision", "full")
+    cd = qs.ContrastiveDivergence(model, Gibbs(o.sweeps, precision=precision), num=o.batch, **settings)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -153,6 +154,7 @@ def main(o: Options) -> None:
         "qsample": lambda: ours(o, data),
         "qsample, centred": lambda: ours(o, data, centred=True),
         "qsample, bfloat16": lambda: ours(o, data, bfloat16=True),
+        "qsample, fixed16": lambda: ours(o, data, bfloat16=True, precision="fixed16"),
         f"rbms {installed('rbms')}": lambda: rbms(o, data),
         f"scikit-learn {installed('scikit-learn')}": lambda: scikit_learn(o, data),
     }
@@ -182,9 +184,10 @@ def main(o: Options) -> None:
             f"{name:26} wall {results[name]['wall_ms']:7.1f} ms (best {results[name]['wall_best_ms']:.1f})   "
             f"cpu {results[name]['cpu_ms']:7.1f} ms   {results[name]['over_plain_torch']:.3f} x plain torch"
         )
-    half = [a / b for a, b in zip(wall["qsample"], wall["qsample, bfloat16"], strict=True)]
-    results["full over bfloat16"] = statistics.median(half)
-    print(f"qsample over itself under bfloat16 autocast: {results['full over bfloat16']:.2f}")
+    for name in ("bfloat16", "fixed16"):
+        ratios = [a / b for a, b in zip(wall["qsample"], wall[f"qsample, {name}"], strict=True)]
+        results[f"full over {name}"] = statistics.median(ratios)
+        print(f"qsample over itself, {name}: {results[f'full over {name}']:.2f}")
     about = {"threads": o.threads, "rounds": o.rounds, "torch": torch.__version__, "sweeps": o.sweeps}
     about |= {"visible": o.visible, "hidden": o.hidden, "batch": o.batch}
     (o.out / "results.json").write_text(json.dumps({"about": about, "results": results}, indent=1))
