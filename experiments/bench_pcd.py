@@ -5,8 +5,8 @@
 Rounds are paired: each runs every implementation once, in random order, and a ratio is the median over rounds of the
 ratio within a round, so that a noisy machine slows both sides. `plain torch` is a hand-written step with manual
 gradients and `rand < p`; every step updates the parameters by SGD. `qsample, bfloat16` is under `torch.autocast`: the
-loss rounds, the chains do not. `qsample, fixed16` is the same with chains whose fields have 16 bits. Writes results.json
-and steps.png.
+loss rounds, the chains do not. `qsample, fixed16` is the same with chains whose fields have 16 bits. Writes
+results.json and steps.png.
 """
 
 from __future__ import annotations
