@@ -164,7 +164,7 @@ class Reference(Fixed16):
         replica, unit = np.arange(len(up)), self.unit
         for side, visit in [(1, 2 * number), (0, 2 * number), *([(1, 2 * number + 1)] if back else [])]:
             for i in self.sides[side]:
-                base = np.rint((self.h[i] - unit * self.coupling[i].sum() / np.float32(2)) / unit)
+                base = np.rint((self.h[i] - unit * self.coupling[i].sum() / np.float32(2)) * self.inverse)
                 q, word = base + up @ self.coupling[i], random_bits(seed, replica >> 1, visit, i)
                 below = self.below(q, beta, np.where(replica & 1, word >> np.uint32(16), word & np.uint32(65535)))
                 up[:, i] = below ^ (q < 0) if self.rule == "gibbs" else up[:, i] ^ (up[:, i] ^ (q < 0) | below)

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "bipartite_run.hpp"
-#include "fixed_refusal.hpp"
 #include "listen.hpp"
 
 namespace nb = nanobind;
@@ -19,9 +18,9 @@ using Array = nb::ndarray<T, nb::ndim<d>, nb::c_contig, nb::device::cpu>;
 
 // See annealers/_engine.pyi for the arguments.
 int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done_by, Array<const float, 2> h,
-          Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed, std::int64_t first_sweep,
-          bool metropolis, bool palindromic, bool random_start, bool fixed16, int threads, const std::string &isa,
-          nb::object alive) {
+          Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed,
+          std::int64_t first_sweep, bool metropolis, bool palindromic, bool random_start, bool fixed16, int threads,
+          const std::string &isa, nb::object alive) {
     const auto problems = static_cast<std::int64_t>(h.shape(0)), N = static_cast<std::int64_t>(h.shape(1));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0)), own = static_cast<std::int64_t>(J.shape(0));
     const auto n = static_cast<std::int64_t>(J.shape(1)), m = static_cast<std::int64_t>(J.shape(2));
@@ -48,12 +47,9 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     for (const bipartite::Kernel *one : bipartite::kernels())
         if (!kernel && (isa.empty() || isa == one->name)) kernel = one;
     if (!kernel) throw nb::value_error(("this machine has no instruction set '" + isa + "'").c_str());
-    bipartite::Scale scale;
+    std::vector<float> unit;
     if (fixed16) {
-        const float coldest = sparse::coldest(job);
-        scale = bipartite::scale(job, *kernel);
-        for (std::int64_t p = 0; p < problems; ++p) sparse::refuse_coarse(coldest, scale.unit[p], scale.largest[p]);
-        job.unit = scale.unit.data();
+        unit = bipartite::units(job, *kernel), job.unit = unit.data();
         job.table = &sparse::table(metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
     }
     Listener listen(std::move(alive));

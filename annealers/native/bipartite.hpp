@@ -42,8 +42,8 @@ struct Block {
         return static_cast<T *>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64));
     }
     Block(const Job &j, std::int64_t f, int c)
-        : job(j), first(f), count(c), L(j.table ? (c + W16 - 1) / W16 * W16 : (c + W - 1) / W * W), own(problem(0) != problem(c - 1)),
-          n{j.n, j.m}, last(j.palindromic) {
+        : job(j), first(f), count(c), L(j.table ? (c + W16 - 1) / W16 * W16 : (c + W - 1) / W * W),
+          own(problem(0) != problem(c - 1)), n{j.n, j.m}, last(j.palindromic) {
         for (int side = 0; side < 2; ++side) word[side] = room<std::uint32_t>((n[side] + 31) / 32 * L);
         base = room<float>((n[0] + n[1]) * (own ? L : 1));
         field = room<float>(4 * L);

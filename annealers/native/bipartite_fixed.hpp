@@ -27,19 +27,16 @@ inline void all_sums(const std::uint16_t *a, std::int64_t stride, std::uint16_t 
     std::memcpy(to, &three, 16), std::memcpy(to + 8, &two, 8);
 }
 
-// x / unit rounded, halves to even, for |x / unit| < 2^22: as `std::nearbyint`, which compilers do not vectorise.
-inline float whole(float x, float unit) { return (x / unit + 12582912.0f) - 12582912.0f; }
-
-// Couplings 2 J in units: of every five that reach a spin all sums; and the fields where all others are -1. Whether there
-// was memory.
+// Couplings 2 J in units: of every five that reach a spin all sums; and the fields where all others are -1. Whether
+// there was memory.
 bool prepare(const Job &job, std::uint16_t *const fives[2], std::uint16_t *base) {
-    const float unit = job.unit[0];
+    const float unit = job.unit[0], inverse = 1 / unit;
     const std::int64_t n = job.n, m = job.m, wide = (m + 4) / 5 * 5, across[2] = {wide / 5, (n + 4) / 5};
     sparse::Array<std::uint16_t> five;  // rows of J [5, wide]
     sparse::Array<std::int32_t> column;
     if (!five.resize(5 * wide) || !column.resize(m)) return false;
     const auto level = [&](std::int64_t spin, std::int32_t sum) {
-        const float field = whole(job.h[spin] - unit * static_cast<float>(sum) / 2, unit);
+        const float field = rounded((job.h[spin] - unit * static_cast<float>(sum) / 2) * inverse);
         base[spin] = static_cast<std::uint16_t>(static_cast<int>(field));
     };
     for (std::int64_t i = 0; i < 5 * across[1]; ++i) {
@@ -47,12 +44,13 @@ bool prepare(const Job &job, std::uint16_t *const fives[2], std::uint16_t *base)
         if (i < n) {
             std::int32_t sum = 0;
             for (std::int64_t j = 0; j < m; ++j) {
-                const auto q = static_cast<std::int32_t>(whole(2 * job.J[i * m + j], unit));
+                const auto q = static_cast<std::int32_t>(rounded(2 * job.J[i * m + j] * inverse));
                 row[j] = static_cast<std::uint16_t>(q);
                 sum += q, column[j] += q;
             }
             level(i, sum);
-            for (std::int64_t k = 0; k < across[0]; ++k) all_sums(row + 5 * k, 1, fives[0] + (i * across[0] + k) * five_sums);
+            std::uint16_t *to = fives[0] + i * across[0] * five_sums;
+            for (std::int64_t k = 0; k < across[0]; ++k) all_sums(row + 5 * k, 1, to + k * five_sums);
         } else {
             for (std::int64_t j = 0; j < m; ++j) row[j] = 0;
         }
@@ -138,8 +136,9 @@ struct Fixed {
             const V u = (V)counter::bits(load<U>(low + l / 2), load<U>(high + l / 2), v0, v1);
             V spins = load<V>(now + l);
             const std::uint32_t old = rule == Rule::metropolis ? less(V{}, spins & one) : 0;
-            const std::uint32_t bits = redraw16<rule>(load<V>(field[spin % 4] + l), load<V>(most + l), load<V>(twice + l),
-                                                      load<V>(all + l), load<V>(part + l), u, *job.table, old);
+            const std::uint32_t bits =
+                redraw16<rule>(load<V>(field[spin % 4] + l), load<V>(most + l), load<V>(twice + l), load<V>(all + l),
+                               load<V>(part + l), u, *job.table, old);
             spins = (spins & ~one) | (spread16(bits) & one);
             std::memcpy(now + l, &spins, sizeof spins);
         }
@@ -162,7 +161,8 @@ struct Fixed {
         for (int side = 0; side < 2; ++side)
             for (std::int64_t i = 0; i < words(side); ++i) {
                 const std::int64_t bit = i * spins16, end = (block.n[side] + 31) / 32;
-                const std::uint32_t *from = block.word[side] + bit / 32 * L, *next = bit / 32 + 1 < end ? from + L : from;
+                const std::uint32_t *from = block.word[side] + bit / 32 * L;
+                const std::uint32_t *next = bit / 32 + 1 < end ? from + L : from;
                 for (int l = 0; l < L; ++l) {
                     const std::uint64_t both = std::uint64_t{next[l]} << 32 | from[l];
                     word[side][i * L + l] = static_cast<std::uint16_t>(both >> bit % 32 & 0x7FFF);

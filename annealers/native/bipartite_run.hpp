@@ -10,7 +10,7 @@
 
 #include "bipartite_job.hpp"
 #include "cpu.hpp"
-#include "fixed_table.hpp"
+#include "fixed_refusal.hpp"
 #include "team.hpp"
 
 namespace bipartite {
@@ -25,25 +25,23 @@ inline std::vector<const Kernel *> kernels() {
     return found;
 }
 
-// The largest field that any state of each problem has, and the unit of its fields in 16 bits.
-struct Scale {
-    std::vector<float> largest, unit;
-};
-inline Scale scale(const Job &job, const Kernel &kernel) {
-    const std::int64_t N = job.n + job.m;
-    std::vector<double> size(N), column(job.m);
-    Scale found;
+// The units of 16-bit fields, a problem each.
+inline std::vector<float> units(const Job &job, const Kernel &kernel) {
+    const std::int64_t N = job.n + job.m, degree = std::min(job.n, job.m) ? std::max(job.n, job.m) : 0;
+    const float coldest = sparse::coldest(job);
+    std::vector<double> push(N), column(job.m);
+    std::vector<float> unit;
     for (std::int64_t p = 0; p < job.problems; ++p) {
         if (p == 0 || job.J_stride)
-            kernel.sizes(job.J + p * job.J_stride, job.n, job.m, column.data(), size.data());
-        double largest = 0;
-        for (std::int64_t i = 0; i < N; ++i)
-            largest = std::fmax(largest, std::fabs(static_cast<double>(job.h[p * N + i])) + size[i]);
-        found.largest.push_back(static_cast<float>(largest));
-        const std::int64_t degree = N == 0 || job.n * job.m == 0 ? 0 : std::max(job.n, job.m);
-        found.unit.push_back(sparse::unit_of(found.largest.back(), degree));
+            kernel.sizes(job.J + p * job.J_stride, job.n, job.m, column.data(), push.data());
+        double largest = 0, pushed = 0;
+        for (std::int64_t i = 0; i < N; ++i) {
+            largest = std::fmax(largest, push[i] + std::fabs(job.h[p * N + i]));
+            pushed = std::fmax(pushed, push[i]);
+        }
+        unit.push_back(sparse::fine_unit(sparse::scale_of(largest, pushed, degree), coldest));
     }
-    return found;
+    return unit;
 }
 
 // The lanes of a block: at most `widest`, fewer where that would leave threads idle.

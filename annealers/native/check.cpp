@@ -95,7 +95,8 @@ void sparse_trial(int trial) {
     const sparse::Table table = sparse::make_table(job.rule);
     if (below(2)) {  // 16 bits
         for (float &one : beta) one = 100 * std::fabs(one);
-        for (int p = 0; p < problems; ++p) unit.push_back(sparse::scale_of(job, p, sparse::reaches(job, job.J + p * job.J_stride)).unit);
+        for (int p = 0; p < problems; ++p)
+            unit.push_back(sparse::scale_of(job, p, sparse::reaches(job, job.J + p * job.J_stride)).unit);
         job.table = &table, job.unit = unit.data();
     }
     for (const sparse::Kernel *kernel : sparse::kernels()) {
@@ -177,11 +178,10 @@ void bipartite_trial(int trial) {
     job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? n * m : 0;
     job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0, job.seed = seed.data();
     job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
-    bipartite::Scale scale;
+    std::vector<float> unit;
     if (trial % 4 < 2) {  // 16 bits
         for (float &one : beta) one = 100 * std::fabs(one);
-        scale = bipartite::scale(job, bipartite::plain);
-        job.unit = scale.unit.data();
+        unit = bipartite::units(job, bipartite::plain), job.unit = unit.data();
         job.table = &sparse::table(job.metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
     }
     for (const bipartite::Kernel *kernel : bipartite::kernels()) {

@@ -33,9 +33,9 @@ struct Piece {
 
 // A block is 64 lanes, or 32 where 64 would leave threads idle. Problems with many replicas are taken one by one, so
 // that their fields are shared by the block; so are large problems with a J each, whose couplings by lane would not
-// fit a cache (in 16 bits problems that share J may have units of their own), and problems of so few replicas in all that lanes would
-// idle. Other batches fill blocks across problems. Up to 8 replicas of one problem take the colours' spins as lanes,
-// unless colours are so small that those idle too; 16 bits have no such path.
+// fit a cache (in 16 bits problems that share J may have units of their own), and problems of so few replicas in all
+// that lanes would idle. Other batches fill blocks across problems. Up to 8 replicas of one problem take the colours'
+// spins as lanes, unless colours are so small that those idle too; 16 bits have no such path.
 inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel) {
     const bool wide = !job.table && job.n >= 8 * std::int64_t{job.colours};
     const bool own_J = job.J_stride || job.table, large = job.start[job.n] > (job.table ? 32768 : 16384);

@@ -1,8 +1,9 @@
 // Draws with fields in 16 bits: twice the lanes a vector, and the sigmoid from a table.
 //
-// Fields are whole multiples of a problem's unit u, F / u < 2^15 for its largest possible field F (`scale_of`): couplings are rounded
-// to multiples of u/2, then h_i - sum_j J_ij to one of u. So it is exactly an Ising problem, whose fields differ from the
-// given ones by at most (1/2 + d/4) u at d neighbours, 0.3 sqrt(1 + d/4) u in the mean square, that is drawn from.
+// Fields are whole multiples of a problem's unit u, F / u < 2^15 for its largest possible field F (`scale_of`):
+// couplings are rounded to multiples of u/2, then h_i - sum_j J_ij to one of u. So it is exactly an Ising problem, whose
+// fields differ from the given ones by at most (1/2 + d/4) u at d neighbours, 0.3 sqrt(1 + d/4) u in the mean square,
+// that is drawn from.
 #pragma once
 
 #include "array.hpp"
@@ -12,9 +13,6 @@
 
 namespace sparse {
 namespace {
-
-// To the nearest whole number, |x| < 2^22: as std::nearbyint, in vectors too.
-inline float rounded(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 template <class Block>
 struct Fixed {

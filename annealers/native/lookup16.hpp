@@ -8,7 +8,7 @@ namespace {
 
 using namespace sparse;
 
-// Of five couplings the eight sums of the first three are kept and the four sums of the others. Sums wrap at 2^16, which
+// Of five couplings the eight sums of the first three are kept and the four sums of the others. Sums wrap at 2^16, that
 // harms nothing where the last of them is a field in range.
 #if defined(__AVX512F__)
 typedef V Choice;  // of a sum: the low five bits of each lane

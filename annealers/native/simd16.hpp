@@ -12,6 +12,9 @@ typedef std::uint16_t V __attribute__((vector_size(2 * W16)));
 
 inline V vsplat(std::uint16_t x) { return x - V{}; }
 
+// To the nearest whole number, |x| < 2^22: as std::nearbyint, in vectors too.
+inline float rounded(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
 // f + (bit ? j : 0) by the bits of group g of a word; |f|; the smaller; the upper half of a product; table[at mod 64];
 // the bits of a < b and of the lanes below 0.
 #if defined(__AVX512F__)
