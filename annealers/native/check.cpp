@@ -180,7 +180,7 @@ void bipartite_trial(int trial) {
     job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
     std::vector<float> unit;
     if (trial % 4 < 2) {  // 16 bits
-        for (float &one : beta) one = 100 * std::fabs(one);
+        for (float &one : beta) one = 2 * std::fabs(one);  // colder ones are refused
         unit = bipartite::units(job, bipartite::plain), job.unit = unit.data();
         job.table = &sparse::table(job.metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
     }
