@@ -46,6 +46,11 @@ class Corrected:
         """Whether the kernel is; the sampler only makes the starting points."""
         return self.kernel.reversible
 
+    @property
+    def spent(self) -> float | None:
+        """Seconds of QPU access time, where the sampler is a `DWave`; else None."""
+        return getattr(self.sampler, "spent", None)
+
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -137,6 +137,8 @@ class Run:
             return None
         metrics = {"update": self.update, "loss": value, **self.likelihood(), "beta": beta.value}
         metrics |= {"beta_stderr": beta.stderr, "ess": self.ess(), "seconds": time.perf_counter() - self.began}
+        spent = getattr(self.cd.sampler, "spent", None)  # a quantum processor's
+        metrics |= {} if spent is None else {"qpu_seconds": spent}
         self.history.append(metrics)
         self.record("a", [metrics])
         if self.board is not None:
