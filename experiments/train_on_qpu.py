@@ -1,7 +1,7 @@
 """Training on a quantum processor: raw, calibrated and corrected reads beside exact samples, CD and PCD.
 
     python experiments/train_on_qpu.py --out runs/train_on_qpu               # against a loopback processor
-    python experiments/train_on_qpu.py --out runs/mine --hardware --budget 60 --seeds 0   # against D-Wave's
+    python experiments/train_on_qpu.py --out runs/mine --hardware --budget 150 --seeds 0  # against D-Wave's
 
 Two models of bars and stripes, 3 x 3: a Boltzmann machine on the chip's own qubits and couplers (9 visible, 8
 hidden), and an RBM of the same size whose variables are chains of qubits. The loopback processor draws at a beta that
@@ -54,8 +54,8 @@ class Options:
     """use the processor that D-Wave's configuration or DWAVE_API_TOKEN names; without, a loopback one"""
     solver: str | None = None
     """its name; the largest by default"""
-    budget: float = 3600.0
-    """seconds of QPU access time of all runs together"""
+    budget: float | None = None
+    """seconds of QPU access time that all runs together may take; needed with --hardware"""
     topology: str = "zephyr-4"
     """of the loopback processor"""
     beta: float = 6.35
@@ -86,6 +86,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Train every model from every source of samples, compare."""
+    if options.hardware and options.budget is None:
+        need = 0.045 * options.updates * 3 * len(options.seeds) * len(options.models)
+        raise SystemExit(f"--hardware needs --budget, seconds of QPU access time; these runs take about {need:.0f}")
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = load(options.data).x
@@ -105,8 +108,9 @@ def main(options: Options) -> None:
                     spent = sum(run.get("qpu_seconds", 0.0) for run in results["runs"])
                     model = makers[name](options, rows.shape[1], client, seed)
                     results["runs"].append(train(name, source, seed, model, rows, client, spent, options))
-    (options.out / "results.json").write_text(json.dumps(results, indent=1))
     summary(results, options)
+    results["options"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    (options.out / "results.json").write_text(json.dumps(results, indent=1))
     picture(results, options)
     print(f"{options.out / 'results.json'}\n{options.out / 'curves.png'}")
 
@@ -125,7 +129,8 @@ def train(
     folder = options.out / f"{name}-{source}-{seed}"
     folder.mkdir(exist_ok=True)
     qpu: dict[str, Any] = {"solver": options.solver, "client": client, "cache": options.out / "embeddings"}
-    qpu |= {"budget": options.budget - spent, "ledger": folder / "ledger.jsonl"}
+    qpu |= {"ledger": folder / "ledger.jsonl"}
+    qpu |= {"budget": None if options.budget is None else options.budget - spent}
     kernel, device = Gibbs(options.sweeps), None
     sampler, start = kernel, "fresh"
     if source == "exact":

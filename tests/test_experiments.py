@@ -11,6 +11,9 @@ import torch
 
 from qsample import Graph, Ising
 from qsample.enumerate import log_weights
+from qsample.testing.sapi import fixture
+
+sapi = fixture.sapi
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -77,6 +80,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "results.json",
         {"about", "results"},
         "calls.png",
+    ),
+    "train_on_qpu": (
+        {"updates": 4, "chains": 16, "hidden": 3, "sweeps": 1, "seeds": (0,), "topology": "zephyr-1"},
+        "results.json",
+        {"optimum", "samples", "runs", "below_exact"},
+        "curves.png",
     ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
@@ -173,3 +182,17 @@ def test_every_kind_of_instance_and_call():
             assert row["spins"] == spins and row["seconds"] > 0 and row["updates_per_ns"] > 0
     reason = bench.isolated(bench.__file__, "--cell", "no-16", "qsample")
     assert isinstance(reason, str) and "dwave_networkx" in reason  # not installed, or has no such graph
+def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
+    """The loopback processor stands for the hardware that the environment names; what is done is not paid again."""
+    options = {**TINY["train_on_qpu"][0], "hardware": True, "models": ("native",)}
+    with pytest.raises(SystemExit, match="--hardware needs --budget"):
+        run("train_on_qpu", tmp_path, **options)
+    assert not sapi.jobs
+    run("train_on_qpu", tmp_path, budget=10.0, **options)
+    first, charged = strict(tmp_path / "results.json"), sapi.charged
+    assert charged / 1e6 == pytest.approx(sum(one.get("qpu_seconds", 0.0) for one in first["runs"]))
+    run("train_on_qpu", tmp_path, budget=10.0, resume=True, **options)
+    again = strict(tmp_path / "results.json")
+    assert sapi.charged == charged and again["below_exact"] == first["below_exact"]
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or sapi.token.encode() not in path.read_bytes(), path
