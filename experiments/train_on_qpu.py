@@ -5,7 +5,7 @@
 
 Two models of bars and stripes, 3 x 3: a Boltzmann machine on the chip's own qubits and couplers (9 visible, 8
 hidden), and an RBM of the same size whose variables are chains of qubits. The loopback processor draws at a beta that
-the client is not told, with relative errors of h and J afresh at each programming. The likelihood is exact.
+the client is not told, with relative errors of h and J. The likelihood is exact.
 
 - raw: h and J are programmed as they are (prefactor 1);
 - calibrated: times the factor at which the measured temperature is the model's;
@@ -62,6 +62,8 @@ class Options:
     """its hidden inverse temperature"""
     noise: float = 0.03
     """its relative errors of h and J"""
+    fixed_noise: bool = False
+    """the errors are the chip's own, the same at every programming; otherwise drawn afresh at each"""
     models: tuple[str, ...] = ("native", "embedded")
     """native, embedded"""
     data: str = "bars-and-stripes-3x3"
@@ -98,7 +100,7 @@ def main(options: Options) -> None:
         if not options.hardware:
             from qsample.testing.sapi import Chip, SolverServer
 
-            chip = Chip(beta=options.beta, noise=options.noise)
+            chip = Chip(beta=options.beta, noise=options.noise, fixed_noise=options.fixed_noise)
             server = stack.enter_context(SolverServer(options.topology, chip=chip))
             client = {"endpoint": server.endpoint, "token": server.token}
         makers = {"native": native, "embedded": embedded}
@@ -231,27 +233,36 @@ def summary(results: dict[str, Any], options: Options) -> None:
 
 
 def picture(results: dict[str, Any], options: Options) -> None:
-    """Log-likelihood by update and by QPU time: means over seeds, bands from the worst to the best."""
-    figure, axes = plt.subplots(len(options.models), 2, figsize=(12, 4 * len(options.models)), squeeze=False)
-    for row, model in zip(axes, options.models, strict=True):
+    """How far below the best possible, by update and by QPU time: means over seeds, bands from worst to best."""
+    figure, axes = plt.subplots(len(options.models), 2, figsize=(14, 4 * len(options.models)), squeeze=False)
+    for (left, right), model in zip(axes, options.models, strict=True):
+        exact = torch.zeros(0)
         for source, colour in COLOURS.items():
-            runs = [r for r in results["runs"] if (r["model"], r["source"]) == (model, source)]
-            curves = torch.tensor([run["curve"] for run in runs], dtype=torch.float64)
-            value = curves[..., 2]
-            for axis, x in zip(row, curves[..., :2].mean(0).T, strict=True):
-                if x[-1] == 0:
-                    continue
-                axis.plot(x, value.mean(0), color=colour, label=f"{source} {value[:, -1].mean():.3f}", lw=1.6)
-                axis.fill_between(x, value.min(0).values, value.max(0).values, color=colour, alpha=0.2, lw=0)
-        for axis, what in zip(row, ("update", "QPU access time by the ledger, seconds"), strict=True):
-            axis.axhline(results["optimum"], color="gray", ls=":", lw=1)
-            axis.set(xlabel=what, ylabel="exact log-likelihood, nats a row")
-            axis.grid(alpha=0.3)
-            axis.legend(loc="lower right", fontsize=8)
-        row[0].set_title(f"{model}: all sources, {options.chains} samples an update")
-        row[1].set_title(f"{model}: reads of the processor")
-    where = "hardware" if options.hardware else f"loopback {options.topology}, beta {options.beta:g}"
-    figure.suptitle(f"{options.data} on {where}, noise {options.noise:.0%}, seeds {options.seeds}")
+            runs = [run["curve"] for run in results["runs"] if (run["model"], run["source"]) == (model, source)]
+            update, seconds, value = torch.tensor(runs, dtype=torch.float64).unbind(-1)
+            below = results["optimum"] - value
+            label = f"{source} {value[:, -1].mean():.3f}"
+            for axis, x in ((left, update), (right, seconds)):
+                if x[0, -1] > 0:
+                    axis.plot(x.mean(0), below.mean(0), color=colour, label=label, lw=1.6)
+                    axis.fill_between(
+                        x.mean(0), below.min(0).values, below.max(0).values, color=colour, alpha=0.2, lw=0
+                    )
+            if source == "exact":
+                exact = below.mean(0)
+            elif source == "corrected":
+                right.plot(seconds.mean(0), exact, color="black", ls=":", label="exact, update for update")
+        for axis, what in ((left, "update"), (right, "QPU access time by the ledger, seconds")):
+            axis.set(xlabel=what, ylabel="log-likelihood below the optimum,\nexact, nats a row", yscale="log")
+            axis.grid(alpha=0.3, which="both")
+        lines = {line.get_label(): line for axis in (left, right) for line in axis.get_lines()}
+        right.legend(
+            lines.values(), lines, title="log-likelihood at the end", loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+        left.set_title(f"{model}: all sources, {options.chains} samples an update")
+        right.set_title(f"{model}: reads of the processor")
+    where = f"loopback {options.topology}, beta {options.beta:g}, noise {options.noise:.0%}"
+    figure.suptitle(f"{options.data} on {'hardware' if options.hardware else where}; seeds {options.seeds}")
     figure.tight_layout()
     figure.savefig(options.out / "curves.png", dpi=120)
     plt.close(figure)

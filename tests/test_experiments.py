@@ -182,6 +182,8 @@ def test_every_kind_of_instance_and_call():
             assert row["spins"] == spins and row["seconds"] > 0 and row["updates_per_ns"] > 0
     reason = bench.isolated(bench.__file__, "--cell", "no-16", "qsample")
     assert isinstance(reason, str) and "dwave_networkx" in reason  # not installed, or has no such graph
+
+
 def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
     """The loopback processor stands for the hardware that the environment names; what is done is not paid again."""
     options = {**TINY["train_on_qpu"][0], "hardware": True, "models": ("native",)}
