@@ -79,9 +79,8 @@ class Gibbs:
         spins, energy, done = run(problem, num, betas, initial=initial, seeds=seeds, **how)
         weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
         tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
-        return Samples(
-            spins, energy, None if weight is None else weight.clone(), tag, {"sweeps": len(betas), "done": done}
-        )
+        info = {"sweeps": len(betas)} | ({} if self.time_limit is None else {"done": done})
+        return Samples(spins, energy, None if weight is None else weight.clone(), tag, info)
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,8 @@ class SimulatedAnnealing:
         betas = self.betas
         how = {"rule": self.rule, "precision": self.precision, "time_limit": self.time_limit}
         spins, energy, done = run(problem, num, betas, initial=None, seeds=seeds, **how)
-        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1]), "done": done}
+        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1])}
+        info |= {} if self.time_limit is None else {"done": done}
         return Samples(spins, energy, exactness=Exactness.HEURISTIC, info=info)
 
     def _adapted(self, problem: Ising, num: int, seeds: Sequence[int]) -> Samples:

@@ -61,9 +61,11 @@ struct Block {
 
     // f_i = h_i + sum_j J_ij s_j = (h_i - sum_j J_ij) + sum over the neighbours that are +1 of 2 J_ij.
     inline void field(int i, F *f) const {
+#pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f[g] = at(base, i, g);
         for (int e = job.start[i]; e < job.start[i + 1]; ++e) {
             const Word *bits = word + job.near[e];
+#pragma GCC unroll 8
             for (int g = 0; g < G; ++g)
                 f[g] = add_at(f[g], bits, g, own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : splat(J2[e]));
         }
@@ -167,6 +169,7 @@ struct Single {
         block.field(i, f);
         const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
         Word out = 0;
+#pragma GCC unroll 8  // a loop left as such would keep the fields in memory
         for (int g = 0; g < G; ++g) {
             const U bits = counter::bits(load<U>(block.low + W * g), load<U>(block.high + W * g), v0, v1);
             const std::uint32_t old = rule == Rule::metropolis ? Block::part(block.word[i], g) : 0;
