@@ -42,11 +42,12 @@ def test_blocks_run(sapi, tmp_path):
 
 def test_table_of_info_is_what_the_code_gives(sapi):
     named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
-    problem = qs.Ising.from_edges(torch.zeros(3), [(0, 1), (1, 2)], torch.ones(2))
+    # Weak couplings and many reads: ten cold ones may all be local minima, which no beta explains, and are refused.
+    problem = qs.Ising.from_edges(torch.zeros(3), [(0, 1), (1, 2)], torch.full((2,), 0.2))
     with DWave() as device:
-        given = set(device.sample(problem, 10).info) | set(device.sample(problem.scale(0.0), 10).info)
+        given = set(device.sample(problem, 200).info) | set(device.sample(problem.scale(0.0), 10).info)
     with DWave(reweight=True) as device:
-        given |= set(device.sample(problem, 10).info)
+        given |= set(device.sample(problem, 200).info)
     assert given <= named and named - given == {"fallback"}
 
 
