@@ -33,8 +33,7 @@ import matplotlib.pyplot as plt
 Run = Callable[[int, int], torch.Tensor]  # (sweeps, seed) to the spins found, [R, n]
 ENGINES = ("qsample tempering", "qsample annealing", "dwave Metropolis", "dwave Gibbs", "openjij")
 READS = 64
-# The lowest energies of a minute of annealing on two cores: estimates of the ground state from above. Runs of 5 s have
-# since found -8936.56 on pegasus-16 and -754.855 on sk-1000.
+# The lowest energies of a minute of annealing on two cores: estimates from above, which a run may beat.
 KNOWN = {"pegasus-16": -8934.7, "3d-16": -7312.0, "sk-1000": -754.80}
 # Temperatures of a ladder: dense where replicas stop to move, a few at the end where they only come to rest.
 LADDERS = {

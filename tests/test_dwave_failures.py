@@ -97,7 +97,7 @@ def server_cost(server, path):
 
 
 def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
-    """Each call's reads are those of its own jobs and its own problem; 1,000 such calls were run once by hand."""
+    """Each call's reads are those of its own jobs and problem; `experiments/qpu_faults.py` makes 1,000 calls."""
     caplog.set_level(1)
     threads = set(threading.enumerate())
     path, record = tmp_path / "ledger", tmp_path / "record"

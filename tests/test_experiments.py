@@ -55,6 +55,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"about", "results", "left_out"},
         "engine.png",
     ),
+    "qpu_faults": (
+        {"calls": 3, "chance": 0.02},
+        "results.json",
+        {"outcomes", "faults", "wrong", "spent", "charged", "budget", "worst_seconds"},
+        "faults.png",
+    ),
     "bench_energy": (
         {"problems": ("3d-3",), "engines": ("qsample tempering", "dwave Gibbs"), "seconds": 0.05, "seeds": 1},
         "results.json",

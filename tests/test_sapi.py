@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from qsample.testing import FALSE_ALARM, g_test
 from qsample.testing.sapi import Chip, SolverServer, definition, fixture
 from qsample.testing.sapi.parameters import read
 from qsample.testing.sapi.solver import Solver
+from tests.loopback import isolated
 
 cloud = pytest.importorskip("dwave.cloud")
 system = pytest.importorskip("dwave.system")
@@ -36,19 +36,8 @@ from dwave.cloud.exceptions import (  # noqa: E402
     SolverOfflineError,
 )
 
-sapi = fixture.sapi
+sapi, _ = fixture.sapi, isolated
 BETA = 2.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def isolated():
-    """No configuration of the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("DWAVE_")]:
-            patch.delenv(name)
-        patch.setenv("DWAVE_CONFIG_FILE", os.devnull)
-        patch.setenv("DWAVE_CACHE_ENABLED", "0")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -84,17 +84,6 @@ inline U gather_words(const std::uint32_t *word, const std::int32_t *at) {
     return out;
 }
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
-inline F between(F x, F least, F most) {
-    return (F)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)least), (__m256)most);
-}
-#elif !defined(__AVX512F__)
-inline F between(F x, F least, F most) {
-    x = x < least ? least : x;
-    return x > most ? most : x;
-}
-#endif
-
 // 2^r for |r| <= 1/2, relative error 2e-7.
 inline F fraction(F r) {
     F p = splat(1.3264715e-3f);
@@ -112,7 +101,12 @@ inline F power(F x) {
 }
 #else
 inline F power(F x) {
-    x = between(x, splat(-126.0f), splat(126.0f));
+#if defined(__AVX2__)
+    x = (F)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)splat(-126.0f)), (__m256)splat(126.0f));
+#else
+    x = x < -126.0f ? splat(-126.0f) : x;
+    x = x > 126.0f ? splat(126.0f) : x;
+#endif
     const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are x rounded
     return (F)((U)fraction(x - (shifted - 12582912.0f)) + ((U)shifted << 23));
 }
