@@ -33,13 +33,7 @@ def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
         x = ((x ^ (x >> _u64(16))) * _u64(0x7FEB352D)) & LOW
         x = ((x ^ (x >> _u64(15))) + ((lane ^ visit) >> _u64(32))) & LOW
         x = ((x ^ (x >> _u64(16))) * _u64(0x846CA68B)) & LOW
-        x = ((x ^ (x >> _u64(13))) * _u64(0xC2B2AE35)) & LOW
-        return (x ^ (x >> _u64(16))).astype(np.uint32)
-
-
-def odd(bits: np.ndarray) -> np.ndarray:
-    """Uniform, in units of 2**-24."""
-    return ((bits >> np.uint32(8)) | np.uint32(1)).astype(np.float32)
+        return (((x ^ (x >> _u64(13))) * _u64(0xC2B2AE35)) & LOW).astype(np.uint32)
 
 
 def multiply_add(a, b, c, fused: bool) -> np.ndarray:
@@ -129,7 +123,7 @@ def slow_sweep(
         near[j].append((i, e))
     up = np.empty((num, n), dtype=bool)
     for i in range(n):
-        first = odd(random_bits(seed, replicas, 2**32 - 1, i)) < np.float32(2**23)
+        first = random_bits(seed, replicas, 2**32 - 1, i) < 2**31
         up[:, i] = first if spins is None else spins[:, i].numpy() > 0
     two, fixed = np.float32(2), Fixed16(problem, rule) if precision == "fixed16" else None
     for k, beta in enumerate(betas):
@@ -152,11 +146,11 @@ def slow_sweep(
             f = np.full(num, h[i] - total, dtype=np.float32)
             for j, e in sorted(near[i]):
                 f += np.where(up[:, j], two * J[e], np.float32(0))
-            x, u = two * np.float32(1.44269504) * beta * f, odd(random_bits(seed, replicas, number, i))
+            x, u = two * np.float32(1.44269504) * beta * f, random_bits(seed, replicas, number, i).astype(np.float32)
             if rule == "gibbs":
-                up[:, i] = multiply_add(u, power(x, fused), u, fused) < 2**24
+                up[:, i] = multiply_add(u, power(x, fused), u, fused) <= 2**32
             else:
-                up[:, i] ^= u < power(np.where(up[:, i], x, -x), fused) * np.float32(2**24)
+                up[:, i] ^= u <= power(np.where(up[:, i], x, -x), fused) * np.float32(2**32)
     return (2 * up.astype(np.int8) - 1).astype(np.int8)
 
 

@@ -235,11 +235,12 @@ def test_nothing_to_do(isa):
 @pytest.mark.parametrize("num", [1, 50])
 @pytest.mark.parametrize("rule", RULES)
 def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
-    problem = Ising(Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38, 0.0]), torch.tensor([1e6]))
-    spins = compiled.sweep(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins
-    assert (spins[..., 1] == 1).all() and (spins[..., 0] != spins[..., 1]).all()
-    frozen = compiled.sweep(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
-    assert (frozen.abs() == 1).all()
+    for sign in (1, -1):
+        problem = Ising(Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38 * sign, 0.0]), torch.tensor([1e6]))
+        spins = compiled.sweep(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins * sign
+        assert (spins[..., 1] == 1).all() and (spins[..., 0] != spins[..., 1]).all()
+        frozen = compiled.sweep(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
+        assert (frozen.abs() == 1).all()
 
 
 # ---- 16 bits --------------------------------------------------------------------------------------------------------

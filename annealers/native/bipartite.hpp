@@ -155,7 +155,7 @@ struct Block {
                 const U v0 = usplat(static_cast<std::uint32_t>(key));
                 const U v1 = usplat(static_cast<std::uint32_t>(key >> 32));
                 for (int l = 0; l < L; l += W) {
-                    const U up = (U)(uniform(counter::bits(load<U>(low + l), load<U>(high + l), v0, v1)) < splat(0.5f));
+                    const U up = (counter::bits(load<U>(low + l), load<U>(high + l), v0, v1) >> 31) - 1;
                     std::uint32_t *now = word[side] + i / 32 * L + l;
                     const U spins = (i % 32 ? load<U>(now) : U{}) | (up & (1u << i % 32));
                     std::memcpy(now, &spins, sizeof spins);

@@ -58,7 +58,7 @@ struct Rows {
             const std::uint64_t key = counter::visit_key(0xFFFFFFFFu, static_cast<std::uint32_t>(i));
             const U bits = counter::bits(load<U>(low), load<U>(high), usplat(static_cast<std::uint32_t>(key)),
                                          usplat(static_cast<std::uint32_t>(key >> 32)));
-            const std::uint32_t one = less(uniform(bits), splat(0.5f));
+            const std::uint32_t one = heads(bits);
             for (int l = 0; l < count; ++l) spin(l)[i] = static_cast<std::int8_t>(static_cast<int>(one >> l & 1) * 2 - 1);
         }
     }

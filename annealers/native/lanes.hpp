@@ -79,7 +79,7 @@ struct Block {
             Word out = 0;
             for (int g = 0; g < G; ++g) {
                 const U bits = counter::bits(load<U>(low + W * g), load<U>(high + W * g), v0, v1);
-                out |= static_cast<Word>(less(uniform(bits), splat(0.5f))) << (W * g);
+                out |= static_cast<Word>(heads(bits)) << (W * g);
             }
             word[i] = out;
         }

@@ -23,14 +23,14 @@ template <Rule rule, class T>
 inline void part(const T *product, const float *bias, F beta, U low, U high, const std::uint32_t *v0,
                  const std::uint32_t *v1, T *bit) {
     const F x = beta * (widen(product) + load<F>(bias));
-    const F u = uniform(counter::bits(low, high, load<U>(v0), load<U>(v1)));
+    const F u = number(counter::bits(low, high, load<U>(v0), load<U>(v1)));
     const U one = (U)splat(1.0f);
     if (rule == Rule::heat_bath) {
-        put(bit, (U)(fma(u, exponential(-x), u) < splat(1.0f)) & one);
+        put(bit, (U)~(fma(u, exponential(-x), u) > splat(0x1p32f)) & one);
     } else {
         const U old = (U)(widen(bit) > splat(0.5f));
         const F towards = (F)((U)x ^ (old & 0x80000000u));  // -dE: x where the bit is 0, -x where it is 1
-        put(bit, (old ^ (U)(u < exponential(towards))) & one);
+        put(bit, (old ^ (U)~(u > exponential(towards) * 0x1p32f)) & one);
     }
 }
 

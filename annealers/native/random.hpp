@@ -27,8 +27,7 @@ static inline U bits(U lane_low, U lane_high, U visit_low, U visit_high) {
     x = (x ^ (x >> 16)) * 0x7FEB352Du;
     x = (x ^ (x >> 15)) + (lane_high ^ visit_high);
     x = (x ^ (x >> 16)) * 0x846CA68Bu;
-    x = (x ^ (x >> 13)) * 0xC2B2AE35u;
-    return x ^ (x >> 16);
+    return (x ^ (x >> 13)) * 0xC2B2AE35u;
 }
 
 }  // namespace counter

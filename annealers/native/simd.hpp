@@ -34,14 +34,18 @@ inline V load(const T *p) {
     return v;
 }
 
-// What the vector extension cannot say as well as the processor can: a b + c in one rounding, f + (bits ? j : 0), and
-// the bits of a < b.
+// What the vector extension cannot say as well as the processor can: a b + c in one rounding, f + (bits ? j : 0),
+// bits ? x : -x, and the bits of a < b and of not a > b.
 #if defined(__AVX512F__)
 inline F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 inline F add_if(F f, std::uint32_t bits, F j) {
     return (F)_mm512_mask_add_ps((__m512)f, static_cast<__mmask16>(bits), (__m512)f, (__m512)j);
 }
+inline F minus_unless(std::uint32_t bits, F x) {
+    return (F)_mm512_mask_sub_ps((__m512)x, static_cast<__mmask16>(~bits), _mm512_setzero_ps(), (__m512)x);
+}
 inline std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+inline std::uint32_t not_above(F a, F b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGT_UQ); }
 // add_if with the bits of group g of a word, straight from memory to a mask register: compilers take a detour.
 typedef std::uint16_t __attribute__((may_alias)) Half;
 inline F add_at(F f, const void *word, int g, F j) {
@@ -53,6 +57,7 @@ inline F add_at(F f, const void *word, int g, F j) {
 
 const U one_bit = {1, 2, 4, 8, 16, 32, 64, 128};
 inline F add_if(F f, std::uint32_t bits, F j) { return f + (F)((U)j & (U)((usplat(bits) & one_bit) != 0)); }
+inline F minus_unless(std::uint32_t bits, F x) { return (usplat(bits) & one_bit) != 0 ? x : -x; }
 template <class Word>
 inline F add_at(F f, const Word *word, int g, F j) {
     return add_if(f, static_cast<std::uint32_t>(*word >> (W * g)) & ((1u << W) - 1), j);
@@ -62,12 +67,17 @@ inline F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (_
 inline std::uint32_t less(F a, F b) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)));
 }
+inline std::uint32_t not_above(F a, F b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NGT_UQ)));
+}
 #else
 inline F fma(F a, F b, F c) { return a * b + c; }
-inline std::uint32_t less(F a, F b) {
-    const U m = (U)(a < b) & one_bit;
+inline std::uint32_t collect(U mask) {  // all ones or zeros a lane
+    const U m = mask & one_bit;
     return m[0] | m[1] | m[2] | m[3] | m[4] | m[5] | m[6] | m[7];
 }
+inline std::uint32_t less(F a, F b) { return collect((U)(a < b)); }
+inline std::uint32_t not_above(F a, F b) { return collect((U)~(a > b)); }
 #endif
 #endif
 
@@ -113,17 +123,19 @@ inline F power(F x) {
 #endif
 inline F exponential(F x) { return power(x * log2_e); }
 
-// The top 23 bits k of a word as 2 k + 1: uniform, in units of 2^-24, strictly inside (0, 1).
-inline F odd(U bits) { return __builtin_convertvector((I)((bits >> 8) | 1u), F); }
-inline F uniform(U bits) { return odd(bits) * 0x1p-24f; }
+// A word as a number in units of 2^-32, rounded to single precision.
+inline F number(U word) { return __builtin_convertvector(word, F); }
+// Of uniform spins: 1 where a word's top bit is 0.
+inline std::uint32_t heads(U word) { return less(number(word >> 31), splat(1.0f)); }
 
 // New bits of W lanes in fields f; `rate` is 2 beta / log 2, so that e^{2 beta f} = 2^{rate f}. Heat bath: 1 with
-// probability 1/(1 + e^{2 beta f}). Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f.
+// probability 1/(1 + e^{2 beta f}). Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f. Beyond its
+// range the power is just something small or large: what is compared with it is written for 0 and for infinity.
 template <Rule rule>
-inline std::uint32_t redraw(F f, F rate, U bits, std::uint32_t old) {
-    const F x = rate * f, u = odd(bits);
-    if (rule == Rule::heat_bath) return less(fma(u, power(x), u), splat(0x1p24f));
-    return old ^ less(u, power(add_if(-x, old, x + x)) * 0x1p24f);
+inline std::uint32_t redraw(F f, F rate, U word, std::uint32_t old) {
+    const F x = rate * f, u = number(word);
+    if (rule == Rule::heat_bath) return not_above(fma(u, power(x), u), splat(0x1p32f));
+    return old ^ not_above(u, power(minus_unless(old, x)) * 0x1p32f);
 }
 
 }  // namespace
