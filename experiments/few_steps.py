@@ -46,7 +46,7 @@ class Options:
     """images: digits (8 x 8) or mnist5k (28 x 28)"""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
     """reverse steps; a model is trained for each number"""
-    updates: int = 1500
+    updates: int = 1200
     """gradient steps of a model"""
     batch: int = 100
     """images a gradient step"""

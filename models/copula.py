@@ -72,7 +72,19 @@ class IsingCopula(nn.Module):
     # ---- the step --------------------------------------------------------------------------------------------
 
     def forward(self, x: Shaped[Tensor, "B n"], k: Step) -> Denoised:
-        """What the denoiser says of x_k = `x`; couplings `[edges]` where the batch shares them, else `[B, edges]`."""
+        """What the model says of x_k = `x`; couplings `[edges]` where one step serves all rows, else `[B, edges]`."""
+        logits, J = self._answer(x, k)
+        return Denoised(logits, self.graph.edge_values(J))
+
+    def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
+        """The law of x_{k-1} given x_k = `x`, one problem a row; differentiable in the parameters."""
+        logits, J = self._answer(x, k)
+        mean = (logits.double() / 2).tanh()  # in double precision, where a sure one is not yet 1
+        h = self.process.posterior_fields(x, mean.clamp(-SURE, SURE), k)
+        return Ising(self.graph, h.to(logits), J)
+
+    def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
+        """Logits, and couplings in the graph's layout."""
         self._check(x)
         steps = torch.as_tensor(k, device=x.device)
         if steps.shape not in ((), x.shape[:1]):
@@ -83,21 +95,14 @@ class IsingCopula(nn.Module):
         logits, u = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != x.shape:
             raise ValueError(f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}")
-        J = self.J[steps - 1]
+        table = self.graph.couplings(self.J)  # filled in before a batch repeats it
+        J = table.index_select(0, steps.reshape(-1) - 1).reshape(*steps.shape, *table.shape[1:])
         if u is None:
-            return Denoised(logits, J)
-        if u.dim() != 3 or u.shape[:2] != x.shape:
-            raise ValueError(f"expected the denoiser's features {[*x.shape]} x r; got {list(u.shape)}")
+            return logits, J
+        if u.shape[:2] != x.shape or u.dim() != 3:
+            raise ValueError(f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got {list(u.shape)}")
         i, j = self.graph.edges.to(u.device)
-        return Denoised(logits, J - (u[:, i] * u[:, j]).sum(-1) / 2)
-
-    def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
-        """The law of x_{k-1} given x_k = `x`, one problem a row; differentiable in the parameters."""
-        answer = self(x, k)
-        mean = (answer.logits.double() / 2).tanh()  # in double precision, where a sure one is not yet 1
-        h = self.process.posterior_fields(x, mean.clamp(-SURE, SURE), k)
-        assert answer.coupling is not None
-        return Ising(self.graph, h.to(answer.logits), self.graph.couplings(answer.coupling))
+        return logits, J - self.graph.couplings((u[:, i] * u[:, j]).sum(-1) / 2)
 
     @torch.no_grad()
     def sample(self, sampler: Sampler, num: int, *, generator: Generators | None = None) -> Shaped[Tensor, "num n"]:
