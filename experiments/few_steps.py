@@ -82,6 +82,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor, k: Tensor) -> Any:
+        """Logits `[B, n]`, or (logits, features `[B, n, r]`)."""
         y = self.first(x) + self.step(k)
         for layer in self.layers:
             y = y + layer(y)
@@ -154,12 +155,16 @@ def main(options: Options) -> None:
     features = ImageFeatures(half.x, half.labels, data.image_shape)
     judge = other.x, features(other.x)
 
+    def save(results: dict[str, Any]) -> None:
+        (options.out / "results.json").write_text(json.dumps(results, indent=1))
+
     def scores(x: Tensor) -> dict[str, float]:
         error = pair_correlation_error(judge[0], x.float())
         return {"pair_correlation_error": error, "frechet": frechet_distance(judge[1], features(x.float()))}
 
     floor = scores(half.x[: len(other)])
     rows: list[dict[str, Any]] = []
+    results: dict[str, Any] = {"options": asdict(options) | {"out": str(options.out)}, "floor": floor, "rows": rows}
     images: dict[tuple[str, int], Tensor] = {}
     bar = tqdm(total=len(KINDS) * len(options.steps) * len(options.seeds) * options.updates, unit="update")
     for seed in options.seeds:
@@ -176,10 +181,10 @@ def main(options: Options) -> None:
                     rows.append({**row, "train_seconds": trained, "draw_seconds": time.perf_counter() - wall})
                     if seed == options.seeds[0]:
                         images[kind, steps] = x
+                save(results)  # a run that is ended leaves what it has
     bar.close()
-    verdict = matches(rows, options)
-    results = {"options": {**asdict(options), "out": str(options.out)}, "floor": floor, "matches": verdict, "rows": rows}
-    (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    results["matches"] = verdict = matches(rows, options)
+    save(results)
     print(f"floor: {floor['pair_correlation_error']:.4f}, Frechet {floor['frechet']:.2f}")
     for steps in options.steps:
         parts = []
@@ -225,7 +230,8 @@ def picture(
     """Both figures against the steps, the copula's against its sweeps, and images of both models."""
     count = len(options.steps)
     figure = plt.figure(figsize=(13, 9.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.35))
+    panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.35))
+    top, bottom = panels
     axes = top.subplots(1, 3)
     names = {"pair_correlation_error": "error of pair correlations", "frechet": "Frechet distance of features"}
     for axis, (name, label) in zip(axes, names.items(), strict=False):

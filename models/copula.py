@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -42,15 +42,16 @@ class IsingCopula(nn.Module):
     bits, which is what fails when steps are few; an autoregressive copula restores it in Discrete Copula Diffusion
     (Liu, Broadrick, Niepert and Van den Broeck, arXiv 2410.01949), an Ising problem here.
 
-    The couplings J^(k) `[steps, edges]` are parameters, one set a step, shared by all x_k; they start at 0. A denoiser
-    that answers features u `[B, n, r]` too adds couplings that depend on x_k. Couplings shift the bits' means, so the
-    logits must be trained with them:
+    The couplings J^(k) are parameters, one set a step, shared by all x_k, and start at 0: where the law of x_{k-1} is
+    an Ising law, the exact step has its couplings and x_k enters the fields alone. A denoiser that answers features u
+    `[B, n, r]` too adds couplings that depend on x_k. Couplings shift the bits' means, so the logits are trained with
+    them:
 
         copula = IsingCopula(denoiser, graph, UniformBits(log_times(4)))
         x, after, k = copula.pairs(x_0)                                # x_{k-1} and x_k, k random
         loss = -copula.pseudo_likelihood(x, after, k).mean()           # n logits an image, no sampling; then
         loss = copula.cd_loss(x, after, k, Gibbs(sweeps=10)).mean()    # the likelihood's own gradient, nearly
-        images = copula.sample(SimulatedAnnealing(100), 64)
+        images = copula.sample(Gibbs(sweeps=100), 64)
 
     Args:
         denoiser: any network: (x_k `[B, n]` floats of -1 and +1, k `[B]` int64) to logits `[B, n]`, or to (logits,
@@ -132,9 +133,7 @@ class IsingCopula(nn.Module):
         x = self.process.noise(data, k - 1, generator=generator)
         return x, self.process.noise(x, k, k - 1, generator), k
 
-    def pseudo_likelihood(
-        self, x: Shaped[Tensor, "B n"], after: Shaped[Tensor, "B n"], k: Step
-    ) -> Float[Tensor, " B"]:
+    def pseudo_likelihood(self, x: Shaped[Tensor, "B n"], after: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, " B"]:
         r"""$\sum_i \log P(x_i | x_{\setminus i}, x_k)$ of x = x_{k-1} given `after` = x_k, a row (Besag 1975).
 
         $P(x_i | \cdot) = \sigma(-2 f_i x_i)$ with the local field f_i. With J = 0 it is the log-likelihood.
@@ -185,5 +184,22 @@ class IsingCopula(nn.Module):
             raise ValueError(f"expected spins [B, {n}], one a spin of the graph; got {list(x.shape)}")
         if x.device != self.J.device:
             raise ValueError(f"x is on {x.device}, the model on {self.J.device}: move one")
+        if not (x.abs() == 1).all():
+            odd = float(x[x.abs() != 1][0])
+            raise ValueError(f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits")
 
+    # ---- the graph travels with the weights ----------------------------------------------------------------------
 
+    def get_extra_state(self) -> Tensor:
+        """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
+        return torch.frombuffer(bytearray(self.graph.hash.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing to set: `_load_from_state_dict` has compared it."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        state = state_dict.get(prefix + "_extra_state")
+        if state is not None and not torch.equal(state.cpu(), self.get_extra_state()):  # before any tensor is copied
+            theirs, ours = bytes(state.cpu().numpy()).decode()[:12], self.graph.hash[:12]
+            raise ValueError(f"weights of another graph: its hash is {theirs}, this one's {ours}")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

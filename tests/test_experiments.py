@@ -93,6 +93,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"optimum", "samples", "runs", "below_exact"},
         "curves.png",
     ),
+    "few_steps": (
+        {"steps": (1, 2), "updates": 4, "batch": 10, "width": 8, "rank": 1, "sweeps": (2, 4), "seeds": (0,)},
+        "results.json",
+        {"options", "floor", "matches", "rows"},
+        "few_steps.png",
+    ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         "results.json",
@@ -204,3 +210,13 @@ def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
     assert sapi.charged == charged and again["below_exact"] == first["below_exact"]
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or sapi.token.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (11, 13)])
+def test_far_and_near_neighbours_of_few_steps(shape):
+    """Each pair once, no pair across the frame's edge."""
+    graph, columns = script("few_steps").graph_of("copula", shape), shape[1]
+    i, j = graph.edges
+    steps = {(int(a), int(b)) for a, b in zip((j // columns - i // columns), (j % columns - i % columns), strict=True)}
+    assert graph.num_spins == shape[0] * columns and len(steps) == 18
+    assert all(abs(a) <= 8 and abs(b) <= 8 for a, b in steps)
