@@ -191,7 +191,7 @@ def main(options: Options) -> None:
         for kind in KINDS:
             error, distance = (of(rows, kind, steps, name, options) for name in ("pair_correlation_error", "frechet"))
             parts.append(f"{kind} {error.mean():.4f} ± {spread(error):.4f}, Frechet {distance.mean():.2f}")
-        print(f"{steps} steps: {'; '.join(parts)}; the copula matches {verdict[str(steps)]} factorised steps")
+        print(f"{times(steps)}: {'; '.join(parts)}; the copula matches {verdict[str(steps)]} factorised steps")
     picture(rows, images, floor, data.image_shape, options)
     print(f"{options.out / 'results.json'}\n{options.out / 'few_steps.png'}")
 
@@ -201,6 +201,10 @@ def of(rows: list[dict[str, Any]], kind: str, steps: int, name: str, options: Op
     sweeps = options.sweeps[-1] if kind == "copula" else 1
     found = [row[name] for row in rows if (row["kind"], row["steps"], row["sweeps"]) == (kind, steps, sweeps)]
     return torch.tensor(found)
+
+
+def times(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def spread(values: Tensor) -> float:
@@ -241,7 +245,7 @@ def picture(
             axis.errorbar(options.steps, means, [spread(v) for v in values], color=colour, marker="o", capsize=3)
             axis.plot([], [], color=colour, label=kind)
         axis.axhline(floor[name], color="grey", linestyle="--", label="floor: two halves of the data")
-        axis.set(xscale="log", yscale="log", xlabel="reverse steps", ylabel=label)
+        axis.set(xscale="log", xlabel="reverse steps", ylabel=label, ylim=(0, None))
         axis.set_xticks(options.steps, map(str, options.steps))
         axis.legend()
     for steps, shade in zip(options.steps, torch.linspace(0.3, 1, count).tolist(), strict=True):
@@ -250,10 +254,11 @@ def picture(
             sum(row["pair_correlation_error"] for row in some if row["sweeps"] == sweeps) / len(options.seeds)
             for sweeps in options.sweeps
         ]
-        axes[2].plot(options.sweeps, means, marker="o", color=plt.get_cmap("Blues")(shade), label=f"{steps} steps")
+        axes[2].plot(options.sweeps, means, marker="o", color=plt.get_cmap("Blues")(shade), label=times(steps))
     axes[2].axhline(floor["pair_correlation_error"], color="grey", linestyle="--")
-    axes[2].set(xscale="log", xlabel="sweeps of a joint step", ylabel="error of pair correlations, copula")
-    axes[2].legend()
+    axes[2].set(xscale="log", xlabel="sweeps of a joint step", ylabel="error of pair correlations", ylim=(0, None))
+    axes[2].set_xticks(options.sweeps, map(str, options.sweeps))
+    axes[2].legend(title="copula")
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.minorticks_off()
@@ -266,7 +271,7 @@ def picture(
                 y, x = k // 6 * (shape[0] + 1), k % 6 * (shape[1] + 1)
                 frame[y : y + shape[0], x : x + shape[1]] = (1 - image.float()) / 2
             axis.imshow(frame.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_title(f"{kind}, {steps} step{'s' * (steps > 1)}", color=KINDS[kind])
+            axis.set_title(f"{kind}, {times(steps)}", color=KINDS[kind])
             axis.set(xticks=[], yticks=[])
     figure.savefig(options.out / "few_steps.png", dpi=110)
     plt.close(figure)

@@ -291,7 +291,7 @@ def test_a_batch_draws_what_its_items_draw_alone(kind, sampler, rank):
 def test_images_have_the_law_of_the_chain_of_steps():
     from scipy.stats import power_divergence
 
-    model, num = a_copula(Graph.complete(3), rank=1, steps=2), 20_000
+    model, num = a_copula(Graph.complete(3), rank=1, steps=2), 5000
     listed = states(3).double()
     p = torch.full((8,), 1 / 8, dtype=torch.float64)
     for k in (2, 1):
