@@ -43,6 +43,26 @@ def chain_ess(x: Tensor) -> float:
     return x.shape[1] / autocorrelation_time(x)
 
 
+def split_rhat(x: Tensor) -> Tensor:
+    r"""Split R-hat of `x` [T, R, ...], statistics of R chains at T successive times: 1 where the chains agree.
+
+    $$\hat R = \sqrt{\tfrac{n-1}{n} + \tfrac{B}{nW}}$$
+
+    over the 2R half chains of n draws, B/n the variance of their means and W their mean variance (Gelman et al.,
+    Bayesian Data Analysis, 3rd ed., 2013, 11.4). Trailing dimensions are more statistics (or problems) of these
+    chains:
+    their variances are averaged before the ratio is taken. Chains that do not move give 1 where they agree, else inf.
+    """
+    n, R = x.shape[0] // 2, x.shape[1]
+    if n < 2 or R < 2:
+        raise ValueError(f"expected at least 4 times of 2 chains; got {x.shape[0]} of {R}")
+    halves = torch.cat([x[:n], x[x.shape[0] - n :]], 1).double()
+    between, within = halves.mean(0).var(0).mean(), halves.var(0).mean()
+    if within == 0:
+        return torch.where(between == 0, 1.0, torch.inf).to(within)
+    return ((n - 1) / n + between / within).sqrt()
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What could be checked about a set of reads. `ok` is False where a check failed at |z| > 4.

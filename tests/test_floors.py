@@ -49,7 +49,7 @@ FLOORS: list[list[set[str]]] = [
         }
     ],
     [{"qsample.sampler", "qsample.samples"}],
-    [{"qsample.ising", "qsample.graph", "qsample.bqm", "qsample.clamping", "qsample.products"}],
+    [{"qsample.ising", "qsample.graph", "qsample.grid", "qsample.bqm", "qsample.clamping", "qsample.products"}],
 ]
 LONGEST = 250
 
