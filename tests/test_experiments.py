@@ -105,6 +105,31 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"about", "results"},
         "steps.png",
     ),
+    "thermodynamic_model": (
+        {
+            "depths": (1, 2),
+            "seeds": (0,),
+            "lrs": (0.05,),
+            "updates": 2,
+            "batch": 10,
+            "sweeps": 2,
+            "generation": 2,
+            "budgets": (2, 4),
+            "images": 40,
+            "evaluations": 1,
+            "held_out": 40,
+            "workers": 1,
+        },
+        "results.json",
+        {"options", "floor", "table", "runs", "verdict"},
+        "depth.png",
+    ),
+    "bench_reverse_step": (
+        {"images": 2, "rows": 8, "columns": 8, "degree": 8, "sweeps": 2, "rounds": 1, "threads": (1,)},
+        "results.json",
+        {"about", "results"},
+        "step.png",
+    ),
 }
 
 
