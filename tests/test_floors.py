@@ -42,10 +42,13 @@ FLOORS: list[list[set[str]]] = [
             "qsample.diffusion.draws",
             "qsample.diffusion.counted",
             "qsample.diffusion.chains",
+            "qsample.diffusion.expansion",
+            "qsample.diffusion.hadamard",
             "qsample.diffusion.local",
             "qsample.diffusion.forward",
             "qsample.diffusion.surrogate",
             "qsample.diffusion.metropolis",
+            "qsample.diffusion.reverse",
         }
     ],
     [{"qsample.sampler", "qsample.samples"}],

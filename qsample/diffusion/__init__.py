@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qsample.diffusion.counted import Counted as Counted
+    from qsample.diffusion.expansion import first_order as first_order
+    from qsample.diffusion.expansion import second_order as second_order
     from qsample.diffusion.forward import Uniform as Uniform
     from qsample.diffusion.forward import UniformBits as UniformBits
     from qsample.diffusion.forward import cosine_times as cosine_times
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from qsample.diffusion.metropolis import BlockMetropolis as BlockMetropolis
     from qsample.diffusion.metropolis import Cycle as Cycle
     from qsample.diffusion.metropolis import TemperedTransitions as TemperedTransitions
+    from qsample.diffusion.noise import AnnealedGuidance as AnnealedGuidance
     from qsample.diffusion.surrogate import linear as linear
     from qsample.diffusion.surrogate import regression as regression
     from qsample.diffusion.surrogate import secant as secant
     from qsample.diffusion.surrogate import taylor as taylor
 
 _HOME = {
+    "AnnealedGuidance": "noise",
     "BlockMetropolis": "metropolis",
     "Counted": "counted",
     "Cycle": "metropolis",
@@ -33,10 +37,12 @@ _HOME = {
     "Uniform": "forward",
     "UniformBits": "forward",
     "cosine_times": "forward",
+    "first_order": "expansion",
     "linear": "surrogate",
     "log_times": "forward",
     "regression": "surrogate",
     "secant": "surrogate",
+    "second_order": "expansion",
     "taylor": "surrogate",
 }
 __all__ = sorted(_HOME)

@@ -1,0 +1,64 @@
+"""Surrogates about the centre of the cube, s = 0: for energies that are smooth between their spins.
+
+The energy of guided noise is one (`AnnealedGuidance`): at s = 0 the block has no noise. Both ignore the anchor, but for
+its shape, so they never see the present state; energies of spins alone want `secant` or `regression`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from qsample.diffusion.counted import Counted, Energy
+from qsample.graph import Graph
+from qsample.ising import Ising
+from qsample.sampler import Generators
+
+
+def first_order(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
+    r"""No couplings, $h = \nabla E(0)$: one gradient, and `generator` unused."""
+    E, g = Counted.of(energy).gradient(torch.zeros_like(anchor)[..., None, :])
+    h = g[..., 0, :]
+    return Ising(_free(anchor.shape[-1]), h, h.new_zeros(0), E[..., 0])
+
+
+def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
+    r"""$h = \nabla E(0)$, $J = \mathrm{offdiag}\,\nabla^2 E(0)$: one gradient, n Hessian-vector products.
+
+    Exact for a quadratic E, offset and all. `generator` is not used.
+
+    Raises:
+        ValueError: an energy without a gradient.
+    """
+    energy, n = Counted.of(energy), anchor.shape[-1]
+    with torch.enable_grad():  # one pass forward for the whole Hessian, n passes back
+        at = torch.zeros_like(anchor).requires_grad_()
+        E = energy.energy(at[..., None, :])[..., 0]
+        if not E.requires_grad:
+            raise ValueError("the energy has no gradient: use surrogate=partial(regression, flips=0.5)")
+        g = torch.autograd.grad(E.sum(), at, create_graph=True)[0]
+        flat = torch.zeros_like(g)
+        rows = [
+            torch.autograd.grad(g[..., k].sum(), at, retain_graph=True, materialize_grads=True)[0]
+            if g.requires_grad
+            else flat
+            for k in range(n)
+        ]
+    H = torch.stack(rows, -2)
+    energy.counts["gradients"] += anchor.shape[:-1].numel()
+    energy.counts["hessian_vectors"] += anchor.shape.numel()
+    diagonal = H.diagonal(dim1=-2, dim2=-1)
+    J = (H + H.mT) / 2 - torch.diag_embed(diagonal)  # symmetric to the last bit
+    return Ising(_complete(n), g.detach(), J, E.detach() + diagonal.sum(-1) / 2)
+
+
+@cache
+def _free(n: int) -> Graph:
+    return Graph.sparse(n, [])
+
+
+@cache
+def _complete(n: int) -> Graph:
+    return Graph.complete(n)
