@@ -1,20 +1,19 @@
-"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, the law of the spins by enumeration, pipelines."""
+"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, the spins' law by enumeration, pipelines."""
 
 import copy
 import inspect
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    DDIMPipeline,
-    DDIMScheduler,
-    DDPMPipeline,
-    DDPMScheduler,
-    EulerAncestralDiscreteScheduler,
-    PNDMScheduler,
-    UNet2DModel,
-)
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from scipy.stats import power_divergence
 
 from qsample import Exactness
@@ -343,7 +342,7 @@ def test_noise_outside_the_blocks_is_the_schedulers():
     assert ((found == plain).flatten(1).sum(-1) == 12).all()
 
 
-def pipeline(kind=DDPMPipeline, scheduler=None):
+def pipeline(kind: type = DDPMPipeline, scheduler=None) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet2DModel(
@@ -361,7 +360,7 @@ def pipeline(kind=DDPMPipeline, scheduler=None):
     return pipe
 
 
-def draw(pipe, **options):
+def draw(pipe: Any, **options) -> Any:
     return pipe(2, generator=generator(5), num_inference_steps=3, output_type="np", **options).images
 
 
@@ -400,7 +399,8 @@ def test_it_passes_for_the_scheduler_it_wraps(tmp_path):
         assert inspect.signature(getattr(guided, name)) == inspect.signature(getattr(guided.scheduler, name))
     guided.num_inference_steps = 5
     assert guided.scheduler.num_inference_steps == 5
-    assert DDIMScheduler.from_config(guided.config).config.num_train_timesteps == 1000
+    other: Any = DDIMScheduler.from_config(guided.config)
+    assert other.config.num_train_timesteps == 1000
     again = copy.deepcopy(guided)
     assert type(again) is AnnealedGuidance and again.scheduler is not guided.scheduler and "DDPM" in repr(again)
     with pytest.raises(AttributeError, match="no_such"):

@@ -136,7 +136,8 @@ class AnnealedGuidance:
         return f"AnnealedGuidance({type(self.scheduler).__name__}, sampler={self.sampler!r}, scale={self.scale})"
 
     @property
-    def __class__(self) -> type:  # pipelines ask isinstance, and write down the class's name and module
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The wrapped scheduler's: pipelines ask isinstance, and write down the name of the class."""
         return type(self.__dict__["scheduler"]) if "scheduler" in self.__dict__ else AnnealedGuidance
 
     @property
@@ -184,7 +185,7 @@ class AnnealedGuidance:
         return out if return_dict else (out.prev_sample, out.pred_original_sample)
 
     def _choose(self, reverse: Reverse, usual: Tensor, generator: Generators | None) -> Tensor:
-        """x' with the noise of the blocks drawn anew, from the usual x' `[B, ...]`."""
+        """The usual x' `[B, ...]` with the noise of the blocks drawn anew."""
         B, d, n = len(usual), usual[0].numel(), self.K * self.blocks
         if n > d:
             raise ValueError(f"{self.blocks} blocks of K={self.K} need {n} coordinates; an image has {d}: lower K")
@@ -200,7 +201,7 @@ class AnnealedGuidance:
             return usual.flatten(1).scatter(1, frame.sites, chosen.to(usual)).view_as(usual)
 
         def energy(s: Tensor) -> Tensor:
-            """lambda G of spins `[B, M, n]`, `[B, M]`."""
+            """The energy of spins `[B, M, n]`, `[B, M]`: lambda G where they put x'."""
             return torch.stack([self._guidance(place(one), reverse) for one in s.unbind(-2)], -1)
 
         return place(self._spins(Counted(energy), usual.new_zeros(B, n), draws, generators))
