@@ -61,6 +61,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"outcomes", "faults", "wrong", "spent", "charged", "budget", "worst_seconds"},
         "faults.png",
     ),
+    "guided_noise": (
+        {"updates": 2, "wishes": 20, "steps": (2, 3), "scales": (1.0,), "best_of": (2,), "sweeps": 1},
+        "results.json",
+        {"options", "held_out", "claims", "results"},
+        "guided_noise.png",
+    ),
     "bench_energy": (
         {"problems": ("3d-3",), "engines": ("qsample tempering", "dwave Gibbs"), "seconds": 0.05, "seeds": 1},
         "results.json",
