@@ -91,7 +91,7 @@ def noisy(scheduler: DDPMScheduler, x: Tensor, t: Tensor) -> Tensor:
     return torch.where(t.reshape(-1, 1, 1, 1) < 0, x, added)
 
 
-def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> UNet2DModel:
+def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> Any:
     """The denoiser, by the simple loss of Ho et al. (2020); its weights' running mean."""
     unet = UNet2DModel(
         sample_size=SIDE,
@@ -165,7 +165,7 @@ class ClassifierGuidance(DDPMScheduler):
     def step(self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True):
         """DDPM's step, moved."""
         reverse = ddpm(self, {"model_output": model_output, "timestep": timestep, "sample": sample})
-        out = super().step(model_output, timestep, sample, generator)
+        out: Any = super().step(model_output, timestep, sample, generator)
         if reverse.std > 0:
             with torch.enable_grad():
                 at = reverse.mean.detach().requires_grad_()
@@ -177,8 +177,8 @@ class ClassifierGuidance(DDPMScheduler):
 
 def draw(pipe: DDPMPipeline, count: int, steps: int, generator: torch.Generator) -> Tensor:
     """Images `[count, 1, 8, 8]`, -1 to 1."""
-    images: Any = pipe(count, generator=generator, num_inference_steps=steps, output_type="np").images
-    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+    out: Any = pipe(count, generator=generator, num_inference_steps=steps, output_type="np")
+    return torch.from_numpy(out.images).permute(0, 3, 1, 2) * 2 - 1
 
 
 def plain_scheduler() -> DDPMScheduler:
@@ -224,10 +224,10 @@ def diversity(images: Tensor, wishes: Tensor) -> float:
     return sum(float(torch.pdist(group).mean()) for group in groups) / len(groups)
 
 
-def judged(
-    images: Tensor, energy: Energy, labels: Tensor, wishes: Tensor, real: Tensor, judge: Any
-) -> dict[str, float]:
+def judged(images: Tensor, energy: Energy, labels: Tensor, wishes: Tensor, real: Tensor, judge: Any) -> dict[str, Any]:
     """Energy of the final images, diversity, and the judge's accuracy and Frechet distance to real images."""
+    if not images.isfinite().all():
+        return {"diverged": True}
     E = energy(images, images, torch.tensor(-1))
     flat = images.flatten(1)
     return {
@@ -245,7 +245,8 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    start, digits = time.perf_counter(), load_digits()
+    start = time.perf_counter()
+    digits: Any = load_digits()
     order = torch.randperm(len(digits.target))
     x = (torch.from_numpy(digits.data).float().reshape(-1, 1, SIDE, SIDE) / 8 - 1)[order]
     y = torch.from_numpy(digits.target)[order]
@@ -258,7 +259,7 @@ def main(options: Options) -> None:
     pipe.set_progress_bar_config(disable=True)
 
     label = torch.arange(options.wishes) % 10
-    wish = torch.arange(options.wishes) % min(20, max(1, options.wishes // 2))
+    wish = torch.arange(options.wishes) % min(10, max(1, options.wishes // 2))
     tasks: dict[str, tuple[Energy, Tensor, Tensor]] = {
         "class": (class_energy(guide, label), label, label),
         "inpainting": (inpainting_energy(scheduler, held_x[wish]), held_y[wish], wish),
@@ -279,8 +280,9 @@ def main(options: Options) -> None:
             row = {"task": task, "family": family, "method": method, "steps": steps, "scale": scale, **cost, **notes}
             row["cpu_seconds"] = time.process_time() - begin
             row |= judged(images, energy, labels, wishes, x[:1600], judge)
-            print(f"{task:10} {method:20} {steps:3} steps  scale {scale:5g}  energy {row['energy']:8.3f}", flush=True)
             rows.append(row)
+            reached = "diverged" if "diverged" in row else f"energy {row['energy']:9.4f}"
+            print(f"{task:10} {method:21} {steps:3} steps  scale {scale:5g}  {reached}", flush=True)
             return row, images
 
         middle = options.steps[len(options.steps) // 2]
@@ -290,7 +292,7 @@ def main(options: Options) -> None:
                 continue
             scales = (0.0,) if method == "plain" else options.scales
             found = [draws(method, middle, scale) for scale in scales]
-            row, grids[task, method] = min(found, key=lambda one: one[0]["energy"])
+            row, grids[task, method] = min(found, key=lambda one: one[0].get("energy", math.inf))
             for steps in options.steps:
                 if steps != middle:
                     draws(method, steps, row["scale"])
@@ -302,7 +304,9 @@ def main(options: Options) -> None:
         "seconds": time.perf_counter() - start,
     }
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
-    picture(rows, grids, options)
+    half = torch.where(torch.arange(SIDE)[:, None] < SIDE // 2, held_x[wish[:10]], torch.zeros(()))
+    means = torch.stack([x[y == k].mean(0) for k in label[:10]])
+    picture(rows, grids, {"class": means, "inpainting": half}, options)
     for one in results["claims"]:
         print(json.dumps(one))
     print(f"{options.out / 'results.json'}\n{options.out / 'guided_noise.png'}")
@@ -319,7 +323,7 @@ METHODS = {
 
 def claim(task: str, rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
     """Annealed noise at its best scale against the best of N, N the most tried."""
-    mine = [row for row in rows if row["task"] == task and row["method"] == "annealed noise"]
+    mine = [row for row in rows if row["task"] == task and row["method"] == "annealed noise" and "energy" in row]
     best = min(mine, key=lambda row: row["energy"])
     other = next(row for row in rows if row["task"] == task and row["method"] == f"best of {max(options.best_of)}")
     told = ("method", "scale", "network", "energy", "energy_stderr", "diversity", "judge_accuracy", "frechet")
@@ -331,20 +335,28 @@ def claim(task: str, rows: list[dict[str, Any]], options: Options) -> dict[str, 
     }
 
 
-def picture(rows: list[dict[str, Any]], grids: dict[tuple[str, str], Tensor], options: Options) -> None:
+def picture(
+    rows: list[dict[str, Any]], grids: dict[tuple[str, str], Tensor], asked: dict[str, Tensor], options: Options
+) -> None:
     """For each energy: reached against evaluations, against diversity, the judge's view; and images of each method."""
     tasks, middle = list(dict.fromkeys(row["task"] for row in rows)), options.steps[len(options.steps) // 2]
-    figure = plt.figure(figsize=(17, 6.6 * len(tasks)), layout="constrained")
+    figure = plt.figure(figsize=(17, 6.4 * len(tasks)), layout="constrained")
     for part, task in zip(figure.subfigures(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
-        upper, lower = part.subfigures(2, 1, height_ratios=(1.6, 1))
+        upper, lower = part.subfigures(2, 1, height_ratios=(1.5, 1))
         upper.suptitle(f"{task} energy, {options.wishes} images a point", fontweight="bold")
         axes = upper.subplots(1, 4)
+        worst = max(row["energy"] for row in rows if row["task"] == task and row["method"] == "plain")
         for method, colour in METHODS.items():
             mine = [row for row in rows if row["task"] == task and row["family"] == method]
+            mine = [row for row in mine if row.get("energy", math.inf) <= 1.5 * worst]
             at_middle = [row for row in mine if row["steps"] == middle]
+            if not at_middle:
+                continue
+            lost = sum(row["task"] == task and row["family"] == method and row not in mine for row in rows)
             scale = min(at_middle, key=lambda row: row["energy"])["scale"]
             curve = sorted((row for row in mine if row["scale"] == scale), key=lambda row: row["network"])
-            style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "label": METHOD_NAMES.get(method, method)}
+            style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "label": NAMES.get(method, method)}
+            style["label"] += f" ({lost} of its runs diverged)" if lost else ""
             energy, error = ([row[name] for row in curve] for name in ("energy", "energy_stderr"))
             axes[0].errorbar([row["network"] for row in curve], energy, [2 * e for e in error], **style)
             spent = [row["energy_evaluations"] + row["hessian_vectors"] for row in curve]
@@ -365,17 +377,23 @@ def picture(rows: list[dict[str, Any]], grids: dict[tuple[str, str], Tensor], op
             axis.set_yscale("log")
         axes[0].legend(fontsize=8)
         for axis, method in zip(lower.subplots(1, len(METHODS)), METHODS, strict=True):
-            axis.imshow(grid(grids[task, method]), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            axis.imshow(
+                grid(torch.cat([asked[task], grids[task, method][:40]])),
+                cmap="gray",
+                vmin=-1,
+                vmax=1,
+                interpolation="nearest",
+            )
             name = f"best of {max(options.best_of)}" if method == "best of" else method
-            axis.set(title=name, xticks=[], yticks=[])
+            axis.set(title=name, xticks=[], yticks=[], xlabel="first row: what is wanted")
     figure.savefig(options.out / "guided_noise.png", dpi=100)
     plt.close(figure)
 
 
-METHOD_NAMES = {"best of": "best of N"}
+NAMES = {"best of": "best of N", "annealed noise": "annealed noise, second order"}
 
 
-def grid(images: Tensor, rows: int = 4, columns: int = 10) -> Any:
+def grid(images: Tensor, rows: int = 5, columns: int = 10) -> Any:
     """The first images side by side, a line between them."""
     count = min(len(images), rows * columns)
     frame = torch.ones(rows * (SIDE + 1) - 1, columns * (SIDE + 1) - 1)
