@@ -333,14 +333,23 @@ def test_scale_0_is_the_wrapped_scheduler(kind):
     assert torch.equal(run(KINDS["ddim"], scale=0.0, eta=0.0), run(KINDS["ddim"], energy=None, eta=0.0))
 
 
-def test_noise_outside_the_blocks_is_the_schedulers():
-    scheduler = KINDS["ddpm"]()
-    guided = AnnealedGuidance(scheduler, dots, PALINDROMIC, scale=2.0, K=4)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_noise_is_spins_in_the_blocks_and_the_schedulers_outside(name, monkeypatch):
+    """Also where a network predicts the standard deviation of each pixel."""
+    frames, scheduler = recorded(monkeypatch), SCHEDULERS[name]()
+    guided = AnnealedGuidance(scheduler, dots, PALINDROMIC, scale=0.1, K=4, blocks=2)
     guided.set_timesteps(4)
-    x, t = torch.randn(3, 1, 4, 4, generator=generator()), scheduler.timesteps[1]
-    plain = scheduler.step(x, t, x, generator=generator(1)).prev_sample
-    found = guided.step(x, t, x, generator=generator(1)).prev_sample
-    assert ((found == plain).flatten(1).sum(-1) == 12).all()
+    plain = copy.deepcopy(scheduler)
+    x, t = torch.randn(3, 2, 4, 4, generator=generator()), scheduler.timesteps[1]
+    more = {"eta": 0.7} if name.startswith("ddim") else {}
+    given = arguments(scheduler, t, x, generator(2), **more)
+    reverse = REVERSE[type(scheduler)](scheduler, given)
+    usual = plain.step(**{**given, "generator": generator(1)}).prev_sample
+    out = guided.step(**{**given, "generator": generator(1)}).prev_sample
+    assert ((out == usual).flatten(1).sum(-1) == 32 - 8).all()
+    z = ((out - reverse.mean) / reverse.std).flatten(1).gather(1, frames[0].sites)
+    s = frames[0].spins(z)
+    torch.testing.assert_close(s, s.sign(), rtol=0, atol=1e-3)
 
 
 def pipeline(kind: type = DDPMPipeline, scheduler=None) -> Any:
