@@ -6,6 +6,13 @@ The script trains a UNet on scikit-learn's 8 x 8 digits, a classifier of noisy i
 rows that never does. Two energies: a wanted class, and the upper half of a held-out digit (inpainting). Each method
 draws the same wishes through diffusers' DDPMPipeline; it differs in `pipe.scheduler` alone. Told of each: the energy
 of the final images, evaluations an image (network, energy, Hessian-vector), diversity, and what the judge says.
+
+Annealed noise beats best-of-8 by far at an eighth of its network evaluations. Against classifier guidance it spends
+three evaluations of the energy for one, reaches the same energies at the same diversity on the class, and where the
+energy is steep (inpainting) lower ones: its noise keeps its length, so it bears any scale, while the shifted mean of
+classifier guidance diverges. J costs 64 Hessian-vector products a step and buys diversity at large scales. Strong
+guidance by any of them moves the images away from real ones in the judge's features.
+
 Writes results.json and guided_noise.png.
 """
 
@@ -43,7 +50,7 @@ Energy = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """The defaults take some ten minutes on two shared cores."""
+    """The defaults take some six minutes of one core."""
 
     out: Path = Path("runs/guided_noise")
     """folder for results.json and guided_noise.png"""
@@ -375,7 +382,7 @@ def picture(
             axis.grid(alpha=0.3)
         for axis in axes[:3]:
             axis.set_yscale("log")
-        axes[0].legend(fontsize=8)
+        upper.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
         for axis, method in zip(lower.subplots(1, len(METHODS)), METHODS, strict=True):
             axis.imshow(
                 grid(torch.cat([asked[task], grids[task, method][:40]])),
