@@ -29,9 +29,8 @@ class BlockMetropolis:
 
     which is exact for any U, and any number of sweeps, if the sampler is reversible and U is made without looking at
     x inside the block. So the surrogate's anchor is `anchor` inside the block and x outside, and never x itself: an
-    anchor that follows the chain's present state would need the normaliser of U.
-
-    All blocks of all chains are one batch of problems, dense on their own sites: one call of the sampler a move.
+    anchor that follows the chain's present state would need the normaliser of U. All blocks of all chains are one
+    batch of problems: one call of the sampler a move.
 
         kernel = BlockMetropolis(Gibbs(10, scan="palindromic"), block=16, moves=8)
         found = kernel.sample(energy, x[:, None], anchor=x_t, generator=generators)  # x [B, n], one chain an image
