@@ -53,7 +53,7 @@ def _tempering(sweeps: int) -> Sampler:
 def _tempered(sweeps: int) -> Sampler:
     from qsample.annealers.tempered import TemperedGibbs
 
-    return TemperedGibbs(betas=8, rounds=max(1, sweeps // 16))
+    return TemperedGibbs(betas=8, rounds=max(1, sweeps // 32))
 
 
 def _population(sweeps: int) -> Sampler:
