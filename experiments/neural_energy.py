@@ -460,7 +460,7 @@ def picture(results: dict[str, Any], options: Options) -> None:
         least = 0.5 / spent if key != "ess" else 1.0
         bars = axis.barh(names, [max(v, least) for v in values], color=list(COLOURS.values()))
         none = f"none in {spent:.0f} chain seconds" if key != "ess" else "not resolved"
-        text = [f"{v:.3g}" if v else none for v in values]
+        text = [(f"{v:.0f}" if v > 100 else f"{v:.2g}") if v else none for v in values]
         axis.bar_label(bars, text, padding=3, fontsize=9)
         axis.set(xscale="log", title=title)
         axis.invert_yaxis()
@@ -473,7 +473,7 @@ def picture(results: dict[str, Any], options: Options) -> None:
         axis.set_xticks(options.blocks, [str(K) for K in options.blocks], minor=False)
         axis.minorticks_off()
     accepted.set(title="acceptance by surrogate (Gibbs within, started in both modes)", ylim=(0, 1))
-    speed.set(title="the same: effective samples a CPU second (none: not resolved)")
+    speed.set(title="the same: effective samples a CPU second, where resolved")
     speed.set(yscale="log", ylim=(1, 2 * max(10.0, *(c["ess"] for c in results["surrogates"]))))
     accepted.legend(fontsize=9)
     for axis in axes.flat:
