@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qsample.annealers.ocean import DimodAnnealer as DimodAnnealer
     from qsample.annealers.ocean import Neal as Neal
     from qsample.annealers.population import PopulationAnnealing as PopulationAnnealing
+    from qsample.annealers.tempered import TemperedGibbs as TemperedGibbs
     from qsample.annealers.tempering import ParallelTempering as ParallelTempering
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "ParallelTempering": "tempering",
     "PopulationAnnealing": "population",
     "SimulatedAnnealing": "gibbs",
+    "TemperedGibbs": "tempered",
 }
 __all__ = sorted(_HOME)
 

@@ -50,6 +50,12 @@ def _tempering(sweeps: int) -> Sampler:
     return ParallelTempering(sweeps=max(1, sweeps // 8), betas=8)
 
 
+def _tempered(sweeps: int) -> Sampler:
+    from qsample.annealers.tempered import TemperedGibbs
+
+    return TemperedGibbs(betas=8, rounds=max(1, sweeps // 32))
+
+
 def _population(sweeps: int) -> Sampler:
     from qsample.annealers.population import PopulationAnnealing
 
@@ -88,6 +94,12 @@ CATALOGUE = {
     "gibbs": Entry(_gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains"),
     "parallel-tempering": Entry(
         _tempering, Exactness.ASYMPTOTIC, "torch", "8 temperatures that swap, and share the sweeps; continues chains"
+    ),
+    "tempered-gibbs": Entry(
+        _tempered,
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "up and down 8 temperatures as one reversible move; continues chains",
     ),
     "population-annealing": Entry(
         _population, Exactness.ASYMPTOTIC, "torch", "replicas cooled and resampled together; weighted reads, log Z"

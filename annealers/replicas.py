@@ -12,7 +12,7 @@ from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Precision, Rule
 from qsample.ising import Ising
-from qsample.sampler import mix
+from qsample.sampler import mix, mix_each
 
 
 class Replicas:
@@ -30,12 +30,15 @@ class Replicas:
         spins: Tensor | None = None,
         rule: Rule = "gibbs",
         precision: Precision = "full",
+        palindromic: bool = False,
     ) -> None:
         self._problem, self.num, self._seeds = problem, num, seeds
         self._rule: Rule = rule
+        self._back = palindromic
         self._native = native_for(problem, precision)
         self._numbered = self._native is not None and self._native is not sweep_dense
         self._streams = Streams(seeds, problem.device)
+        self._own = [mix(seed, 3) for seed in seeds]
         self._kernel: Kernel | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
         self._energy: Tensor | None = None
@@ -83,17 +86,21 @@ class Replicas:
                 spins=self._spins,
                 first_sweep=self._sweeps,
                 rule=self._rule,
+                palindromic=self._back,
             )
             self._spins, self._energy = swept.spins, swept.energy
         elif self._native is not None:  # which numbers the sweeps of a call from 0: a seed for each call
-            seeds = [mix(mix(seed, 3), self._sweeps) for seed in self._seeds]
-            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins, rule=self._rule)
+            seeds = mix_each(self._own, self._sweeps)
+            how = {"rule": self._rule, "palindromic": self._back}
+            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins, **how)
             self._spins, self._energy = swept.spins, swept.energy
         else:
             if self._kernel is None:
                 self._kernel = kernel_for(self._problem, self._spins, self._streams, self._rule, "full")
+            order = [*range(self._kernel.groups)]
+            order += order[-2::-1] if self._back else []
             for beta in betas.to(self._spins.device, self._problem.dtype):
-                for group in range(self._kernel.groups):
+                for group in order:
                     self._kernel.update(group, beta if beta.dim() else float(beta))
             self._energy = None
         self._sweeps += len(betas)

@@ -123,7 +123,18 @@ def mix_many(seed: int, count: int) -> list[int]:
     """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster: a training step may hold 512 problems."""
     if count < 8:
         return [mix(seed, k) for k in range(count)]
-    z = np.uint64(seed & MASK) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # mod 2^64
+    # modulo 2^64
+    return _finish(np.uint64(seed & MASK) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def mix_each(seeds: Sequence[int], k: int) -> list[int]:
+    """`[mix(seed, k) for seed in seeds]`, the same."""
+    if len(seeds) < 8:
+        return [mix(seed, k) for seed in seeds]
+    return _finish(np.array(seeds, dtype=np.uint64) + np.uint64((k + 1) * 0x9E3779B97F4A7C15 & MASK))
+
+
+def _finish(z: np.ndarray) -> list[int]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).tolist()

@@ -17,6 +17,7 @@ from qsample.annealers import (
     ParallelTempering,
     PopulationAnnealing,
     SimulatedAnnealing,
+    TemperedGibbs,
 )
 from qsample.annealers.catalogue import CATALOGUE, named
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
@@ -41,6 +42,7 @@ RIGHT = {
     "ParallelTempering, annealed, metropolis": lambda: ParallelTempering(
         40, (0.3, 0.6, 1.0), swap_every=2, anneal=20, rule="metropolis"
     ),
+    "TemperedGibbs": lambda: TemperedGibbs((1.0, 0.5, 0.0), rounds=8),
     "PopulationAnnealing": lambda: PopulationAnnealing(20),
     "AnnealedImportance": lambda: AnnealedImportance(60),
     "Neal": lambda: Neal(schedule=SLOW),

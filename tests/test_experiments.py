@@ -105,6 +105,22 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"options", "floor", "matches", "rows"},
         "few_steps.png",
     ),
+    "neural_energy": (
+        {
+            "updates": 3,
+            "width": 8,
+            "chains": 4,
+            "seconds": 0.1,
+            "seeds": (0,),
+            "reference": 2,
+            "blocks": (4, 8),
+            "cell": 0.02,
+            "law": 50,
+        },
+        "results.json",
+        {"law", "reference", "surrogates", "step_size", "runs", "summary"},
+        "modes.png",
+    ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         "results.json",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.stats import power_divergence
 
-from qsample import Exactness, Samples
-from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
+from qsample import Exactness, Graph, Ising, Samples
+from qsample.annealers import Corrected, Exact, Gibbs, ParallelTempering, SimulatedAnnealing, TemperedGibbs
 from qsample.diffusion import (
     BlockMetropolis,
     Counted,
@@ -26,8 +26,9 @@ from qsample.diffusion import (
 from qsample.diffusion.chains import Chains, Kernel
 from qsample.enumerate import states
 from qsample.testing import FALSE_ALARM
-from tests.oracle import Z_MAX, all_states, untyped
+from tests.oracle import Z_MAX, a_problem, all_states, untyped
 
+K5 = Graph.complete(5)
 PALINDROMIC = Gibbs(2, scan="palindromic")
 EXACT = 1e-12
 
@@ -185,7 +186,8 @@ ANCHOR = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
 
 @pytest.mark.parametrize("inner", ["palindromic", "exact"])
 @pytest.mark.parametrize(
-    "surrogate", [linear, secant, taylor, regression, partial(regression, sampler=Exact(), rounds=2)]
+    "surrogate",
+    [linear, secant, taylor, regression, partial(regression, sampler=Exact(), rounds=2), a_problem(K5, scale=0.3)],
 )
 def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     law, P = block_chain(inner, surrogate, ANCHOR, monkeypatch)
@@ -253,6 +255,8 @@ class Claims:
 
 
 SITES, CHAINS = 10, 10_000
+NET = network(SITES, scale=1.5)
+FITTED = regression(NET, torch.ones(SITES).double(), flips=0.5, states=500, generator=torch.Generator().manual_seed(4))
 KERNELS: dict[str, Kernel] = {
     "site": SiteGibbs(20),
     "gwg": GibbsWithGradients(20),
@@ -260,6 +264,11 @@ KERNELS: dict[str, Kernel] = {
     "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=3),
     "blocks, regression": BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3),
     "blocks, exact": BlockMetropolis(Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5),
+    "blocks, fitted once": BlockMetropolis(PALINDROMIC, FITTED, 6, 3),
+    "all sites, tempered": BlockMetropolis(TemperedGibbs(4), FITTED, SITES, 3),
+    "mixture": Cycle(
+        [BlockMetropolis(TemperedGibbs(3), FITTED, SITES), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)]
+    ),
     "tempered": TemperedTransitions(SiteGibbs(4), (1.0, 0.7, 0.4), 3),
     "cycle": Cycle([GibbsWithGradients(3), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)], 2),
 }
@@ -267,7 +276,6 @@ WRONG: dict[str, Kernel] = {
     "an ordered sweep": BlockMetropolis(Claims(Gibbs(1)), block=torch.arange(SITES)[None], moves=3),
     "a wrong beta": BlockMetropolis(Claims(Exact(), 0.7), block=6, moves=3),
 }
-NET = network(SITES, scale=1.5)
 LAW = (-NET(states(SITES).double())).softmax(-1)
 SHARE = FALSE_ALARM / (len(KERNELS) + 1)
 X_T = torch.where(torch.arange(SITES) % 3 == 0, 1.0, -1.0).double()
@@ -298,9 +306,13 @@ def test_kernels_keep_the_law(name):
     assert p_value(found.spins) > SHARE
 
 
-def test_a_cycle_finds_the_law():
-    """From all spins up: blocks against random anchors, and local moves."""
-    kernel = Cycle([BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4), GibbsWithGradients(10)], 8)
+@pytest.mark.parametrize(
+    "blocks",
+    [BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4), BlockMetropolis(TemperedGibbs(6), FITTED, SITES)],
+)
+def test_a_cycle_finds_the_law(blocks):
+    """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""
+    kernel = Cycle([blocks, GibbsWithGradients(10)], 8)
     found = kernel.sample(NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2))
     assert p_value(found.spins) > SHARE
 
@@ -375,6 +387,41 @@ def test_what_a_call_costs():
     torch.testing.assert_close(info["acceptance"], mean)
 
 
+def test_a_problem_of_all_sites_is_restricted_exactly():
+    """A quadratic energy as its own surrogate: every block is accepted, at one evaluation a move."""
+    for graph in (Graph.complete(SITES), Graph.sparse(SITES, [(k, (k + 3) % SITES) for k in range(SITES)])):
+        problem = Ising(graph, torch.linspace(-1, 1, SITES), graph.couplings(torch.linspace(-1, 1, graph.num_edges)))
+        for block in (1, 4, SITES, torch.arange(SITES).flip(0)[None]):
+            E = Counted(partial(direct, problem))
+            kernel = BlockMetropolis(PALINDROMIC, problem, block, 3)
+            found = kernel.sample(E, exact_reads(50), generator=generator())
+            assert float(found.info["acceptance"]) > 0.999 and float(found.info["flips"]) > 0
+            assert found.info["evaluations"] == 50 * 4
+
+
+def test_a_surrogate_of_each_item():
+    """A batch of problems, one an item, is restricted item by item."""
+    x = exact_reads(12).reshape(2, 6, SITES)
+    both = Ising(FITTED.graph, torch.stack([FITTED.h, -FITTED.h]), torch.stack([FITTED.J, FITTED.J / 2]))
+    for block in (4, SITES):
+        each = [torch.Generator().manual_seed(k) for k in range(2)]
+        together = BlockMetropolis(PALINDROMIC, both, block, 2).sample(elementwise, x, generator=each)
+        for k in range(2):
+            alone = BlockMetropolis(PALINDROMIC, Ising(both.graph, both.h[k], both.J[k]), block, 2)
+            found = alone.sample(elementwise, x[k], generator=generator(k))
+            assert torch.equal(found.spins, together.spins[k])
+
+
+def direct(problem, s):
+    """The energy of states of any batch, all on one problem."""
+    return problem.to(dtype=torch.float64).energy(s.reshape(-1, SITES)).reshape(s.shape[:-1])
+
+
+def elementwise(s):
+    """An energy that rounds alike for any batch."""
+    return (0.3 * s * s.roll(1, -1) * s.roll(3, -1)).sum(-1)
+
+
 def test_a_perfect_surrogate_is_always_accepted():
     h = torch.linspace(-1, 1, SITES)
     found = BlockMetropolis(PALINDROMIC, block=SITES, moves=3).sample(
@@ -405,6 +452,23 @@ def test_refusals():
     x, blocks = exact_reads(3), BlockMetropolis(PALINDROMIC)
     for call, said in [
         (lambda: BlockMetropolis(Gibbs(5)), r'Gibbs\(sweeps=5.* is not reversible.*use Gibbs\(scan="palindromic"\)'),
+        (lambda: BlockMetropolis(ParallelTempering()), r"ParallelTempering\(.* is not reversible, so no correction"),
+        (
+            lambda: BlockMetropolis(PALINDROMIC, a_problem(K5), 2).sample(NET, x),
+            r"surrogate has 5 spins on cpu, x 10 sites on cpu: expected one problem of all sites",
+        ),
+        (
+            lambda: BlockMetropolis(PALINDROMIC, FITTED.to("meta"), 2).sample(NET, x),
+            r"surrogate has 10 spins on meta, x 10 sites on cpu",
+        ),
+        (
+            lambda: SiteGibbs().sample(lambda s: torch.empty(s.shape[:-1], device="meta"), x),
+            r"energy is on meta, the states on cpu: move",
+        ),
+        (lambda: GibbsWithGradients().sample(NET, 3 * x), r"spins x of -1 and \+1; got"),
+        (lambda: DiscreteLangevin().sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
+        (lambda: blocks.sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
+        (lambda: Cycle([SiteGibbs()]).sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
         (lambda: BlockMetropolis(SimulatedAnnealing()), r'not reversible.*Gibbs\(scan="palindromic"\)'),
         (lambda: BlockMetropolis(PALINDROMIC, block=0), r"block >= 1; got 0"),
         (lambda: BlockMetropolis(PALINDROMIC, moves=0), r"moves >= 1; got 0"),

@@ -15,7 +15,7 @@ from qsample.annealers import (
     PopulationAnnealing,
     SimulatedAnnealing,
 )
-from qsample.sampler import mix, mix_many
+from qsample.sampler import mix, mix_each, mix_many
 
 GRAPHS = {
     "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),  # colour by colour
@@ -227,6 +227,8 @@ def test_mix_is_splitmix64():
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, -5])
 def test_many_seeds_at_once_are_those_one_by_one(seed, count):
     assert mix_many(seed, count) == [mix(seed, k) for k in range(count)]
+    seeds = mix_many(seed, count)
+    assert mix_each(seeds, 3) == [mix(one, 3) for one in seeds]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,19 @@ def test_regression_is_least_squares(graph):
     assert float(found.offset) == pytest.approx(float(y.mean() - X.mean(0) @ beta), abs=1e-10)
 
 
+def test_regression_on_given_states():
+    """Those states and no others: the fit of uniform weights on all of them, for every anchor."""
+    E = network()
+    found = regression(E, anchors(2), states=S, ridge=1e-12)
+    assert found.batch_shape == (2,) and torch.equal(found.h[0], found.h[1])
+    residual = E(S) - found.energy(S)[0]
+    close(S.T @ residual, torch.zeros(N).double(), 1e-6)  # least squares: orthogonal to every feature
+    close(residual.sum(), torch.zeros(()).double(), 1e-6)
+    counted = Counted(E)
+    regression(counted, anchors(), states=S)
+    assert counted.counts["evaluations"] == len(S)
+
+
 def test_regressions_states_lie_near_the_anchor():
     E, a, flips = Seen(network()), anchors(), 0.2
     regression(E, a, flips=flips, states=5000, generator=generator())
@@ -243,6 +256,8 @@ def test_refusals():
             r"energy is on meta, the states on cpu",
         ),
         (lambda: regression(network(), a, flips=0.6), r"0 < flips <= 0\.5; got 0\.6"),
+        (lambda: regression(network(), a, states=a[0]), r"states \[\*B, M, 6\] of -1 and \+1; got \[6\]"),
+        (lambda: regression(network(), a, states=0 * S), r"states \[\*B, M, 6\] of -1 and \+1"),
         (lambda: regression(network(), a, states=0), r"got 0 states in 1 rounds"),
     ]:
         with pytest.raises(ValueError, match=said):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from qsample.diffusion.chains import Chains, Kernel, check_positive
 from qsample.diffusion.counted import Counted, Energy
-from qsample.diffusion.surrogate import Surrogate, secant
+from qsample.diffusion.surrogate import Surrogate, restricted, secant
+from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler
 from qsample.samples import Exactness, Samples
 
@@ -28,10 +29,8 @@ class BlockMetropolis:
 
     which is exact for any U, and any number of sweeps, if the sampler is reversible and U is made without looking at
     x inside the block. So the surrogate's anchor is `anchor` inside the block and x outside, and never x itself: an
-    anchor that follows the chain's present state would need the normaliser of U.
-
-    All blocks of all chains are one batch of problems, dense on their own sites: one call of the sampler a move. Each
-    chain has a block and a J of its own, for its surrogate depends on its sites outside the block anyway.
+    anchor that follows the chain's present state would need the normaliser of U. All blocks of all chains are one
+    batch of problems: one call of the sampler a move.
 
         kernel = BlockMetropolis(Gibbs(10, scan="palindromic"), block=16, moves=8)
         found = kernel.sample(energy, x[:, None], anchor=x_t, generator=generators)  # x [B, n], one chain an image
@@ -39,7 +38,8 @@ class BlockMetropolis:
     Args:
         sampler: `Gibbs(sweeps, scan="palindromic")`, or any that declares itself reversible. One that cannot continue
             chains must draw from e^-U itself (`Exact()`): an independence sampler.
-        surrogate: `secant`, `regression`, `linear`, `taylor`, or `functools.partial` of one with its options.
+        surrogate: `secant`, `regression`, `linear`, `taylor`, or `functools.partial` of one with its options; or one
+            problem on all sites, made without looking at these chains: a move then costs one evaluation.
         block: sites of a block, drawn anew for each chain and move; or the blocks to choose from, `[m, K]` site
             numbers (patches of an image; a surrogate's `graph` is then one of places in a patch).
         moves: blocks moved a call.
@@ -49,7 +49,7 @@ class BlockMetropolis:
     """
 
     sampler: Sampler
-    surrogate: Surrogate = secant
+    surrogate: Surrogate | Ising = secant
     block: int | Tensor = 16
     moves: int = 1
 
@@ -83,7 +83,11 @@ class BlockMetropolis:
             sites = self._sites(chains)
             within = chains.energy.within(chains.s, sites)
             at, now = chains.spins_like(anchor).gather(-1, sites), chains.s.gather(-1, sites)
-            y, U, tag_y = self.propose(within, at, now, generators)
+            if isinstance(self.surrogate, Ising):
+                fitted = restricted(self.surrogate, chains.s, sites)
+            else:
+                fitted = self.surrogate(within, at, generator=generators)
+            y, U, tag_y = self.propose(fitted, now, generators)
             E_y = within(y[..., None, :])[..., 0]
             yes = chains.accept((E.double() - E_y.double()) - U)
             tag = tag_y if tag_y is Exactness.HEURISTIC else tag
@@ -93,11 +97,11 @@ class BlockMetropolis:
         return chains.result(E, tag, flips=flips)
 
     def propose(
-        self, energy: Counted, anchor: Tensor, x: Tensor, generators: Sequence[torch.Generator]
+        self, problem: Ising, x: Tensor, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor, Exactness]:
-        """For states of blocks `[*B, R, K]`: (y, U(x) - U(y), the tag of its draw). U never sees x."""
+        """For states of blocks `[*B, R, K]` and U, made without x: (y, U(x) - U(y), the tag of its draw)."""
         # single precision: U is then what the native kernels sample, to the last bit of h and J
-        problem = self.surrogate(energy, anchor, generator=generators).detach().to(dtype=torch.float32)
+        problem = problem.detach().to(dtype=torch.float32)
         start = x[..., None, :].to(torch.int8)
         exact = problem.to(dtype=torch.float64)
         initial = Samples(start, problem.energy(start)) if self.sampler.warm_start else None
@@ -114,6 +118,8 @@ class BlockMetropolis:
             return blocks[(chains.uniform() * len(blocks)).long()]
         if self.block > chains.n:
             raise ValueError(f"block {self.block} is larger than x, {chains.n} sites: use block={chains.n} or fewer")
+        if self.block == chains.n:  # one order for all: a problem on all sites stays shared by the chains
+            return torch.arange(chains.n, device=chains.s.device).expand(chains.s.shape)
         sites = chains.draws.subsets(chains.reads, self.block, chains.n)
         return sites.reshape(*chains.batch, chains.reads, self.block)
 

@@ -17,6 +17,7 @@ from qsample.diffusion.counted import Counted, Energy
 from qsample.diffusion.draws import Draws
 from qsample.graph import Graph
 from qsample.ising import Ising
+from qsample.products import product
 from qsample.sampler import Generators, Sampler, draw_seeds
 
 
@@ -79,7 +80,7 @@ def regression(
     *,
     graph: Graph | None = None,
     flips: float = 0.25,
-    states: int | None = None,
+    states: int | Tensor | None = None,
     ridge: float = 1e-2,
     sampler: Sampler | None = None,
     rounds: int = 4,
@@ -100,7 +101,8 @@ def regression(
         graph: the couplings fitted, all by default. The cost is M evaluations, and p^2 (M + p) operations for p
             coefficients.
         flips: of each site, in (0, 1/2].
-        states: M in all, by default twice the number of coefficients.
+        states: M in all, by default twice the number of coefficients; or the states themselves, `[*B, M, n]` or
+            `[M, n]`: rows of data, reads of another run, made without looking at the chains that the fit will move.
         ridge: keeps a fit on few states from running wild.
         sampler: draws the states of the rounds after the first.
         rounds: of states and fits, with a sampler.
@@ -110,6 +112,11 @@ def regression(
     graph = _graph(graph, a)
     if not 0 < flips <= 0.5:
         raise ValueError(f"expected 0 < flips <= 0.5; got {flips}")
+    if isinstance(states, Tensor):
+        if states.dim() < 2 or states.shape[-1] != a.shape[-1] or not (states.abs() == 1).all():
+            raise ValueError(f"expected states [*B, M, {a.shape[-1]}] of -1 and +1; got {list(states.shape)}")
+        s = states.to(a).expand(*a.shape[:-1], *states.shape[-2:])
+        return _fit(graph, s, energy(s), ridge)
     n, rounds = a.shape[-1], 1 if sampler is None else rounds
     count = 2 * (1 + n + graph.num_edges) if states is None else states
     if not 1 <= rounds <= count:
@@ -125,6 +132,30 @@ def regression(
         more = found.spins.to(s)
         s, E = torch.cat([s, more], -2), torch.cat([E, energy(more)], -1)
     return _fit(graph, s, E, ridge)
+
+
+def restricted(problem: Ising, x: Tensor, sites: Tensor) -> Ising:
+    """The problem `[*B]` of n spins on `sites` `[*B, R, K]` alone, all others as in x `[*B, R, n]`: one a chain.
+
+    Its offset leaves out what does not depend on the sites. With all sites in order J stays shared by the chains.
+    """
+    graph, n, K = problem.graph, x.shape[-1], sites.shape[-1]
+    if graph.num_spins != n or problem.device != x.device:
+        ours = f"{graph.num_spins} spins on {problem.device}"
+        raise ValueError(f"the surrogate has {ours}, x {n} sites on {x.device}: expected one problem of all sites")
+    problem = problem.detach()
+    if K == n and (sites == torch.arange(n, device=sites.device)).all():
+        own = problem.J.dim() > len(graph.coupling_shape)
+        J = problem.J.unsqueeze(-1 - len(graph.coupling_shape)) if own else problem.J
+        return Ising(graph, problem.h[..., None, :].expand(x.shape), J)
+    (i, j), outside = graph.edges.to(x.device), x.to(problem.h).scatter(-1, sites, 0)  # which the block cannot enter
+    values = graph.edge_values(problem.J)
+    full = values.new_zeros(*values.shape[:-1], n, n)
+    full[..., i, j] = full[..., j, i] = values
+    field = problem.h[..., None, :] + product(outside, full)
+    rows = full[..., None, :, :].expand(*sites.shape[:-1], n, n).gather(-2, sites[..., None].expand(*sites.shape, n))
+    J = rows.gather(-1, sites[..., None, :].expand(*sites.shape[:-1], K, K))
+    return Ising(_complete(K), field.gather(-1, sites), J)
 
 
 def _fit(graph: Graph, s: Tensor, E: Tensor, ridge: float) -> Ising:
