@@ -214,14 +214,14 @@ class AnnealedGuidance:
 
     def _spins(self, energy: Counted, like: Tensor, draws: Draws, generators: list[torch.Generator]) -> Tensor:
         """Spins `[B, n]` for each item: the surrogate's draw, moved by Metropolis and Hastings."""
-        problem = self.surrogate(energy, _ones(draws, like), generator=generators).detach().to(dtype=torch.float32)
+        problem = self.surrogate(energy, _anchor(draws, like), generator=generators).detach().to(dtype=torch.float32)
         found = self.sampler.sample(problem, 1, generator=generators)
         s, tag = found.spins[:, 0].to(like), Exactness.HEURISTIC
         if self.moves:
-            kernel = BlockMetropolis(self.sampler, lambda *_, **__: problem)
+            kernel = BlockMetropolis(self.sampler, problem)
             E, accepted = energy(s[:, None])[:, 0], 0.0
             for _ in range(self.moves):
-                y, U, tag = kernel.propose(energy, s, s, generators)
+                y, U, tag = kernel.propose(problem, s, generators)
                 E_y = energy(y[:, None])[:, 0]
                 yes = draws.uniform(1)[:, 0].log() < (E.double() - E_y.double()) - U
                 s, E = torch.where(yes[:, None], y, s), torch.where(yes, E_y, E)
@@ -233,7 +233,7 @@ class AnnealedGuidance:
         return s
 
 
-def _ones(draws: Draws, like: Tensor) -> Tensor:
+def _anchor(draws: Draws, like: Tensor) -> Tensor:
     """Uniform spins for an anchor: regression at flips=0.5 and the expansions about 0 need no better one."""
     return draws.spins(like.shape[-1]).to(like)
 
