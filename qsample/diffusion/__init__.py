@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qsample.diffusion.metropolis import Cycle as Cycle
     from qsample.diffusion.metropolis import TemperedTransitions as TemperedTransitions
     from qsample.diffusion.noise import AnnealedGuidance as AnnealedGuidance
+    from qsample.diffusion.pipeline import IsingDiffusionPipeline as IsingDiffusionPipeline
+    from qsample.diffusion.scheduler import IsingScheduler as IsingScheduler
     from qsample.diffusion.surrogate import linear as linear
     from qsample.diffusion.surrogate import regression as regression
     from qsample.diffusion.surrogate import secant as secant
@@ -32,6 +34,8 @@ _HOME = {
     "Cycle": "metropolis",
     "DiscreteLangevin": "local",
     "GibbsWithGradients": "local",
+    "IsingDiffusionPipeline": "pipeline",
+    "IsingScheduler": "scheduler",
     "SiteGibbs": "local",
     "TemperedTransitions": "metropolis",
     "Uniform": "forward",

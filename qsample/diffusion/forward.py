@@ -33,15 +33,27 @@ def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
 
 def log_times(steps: int) -> Tensor:
     r"""$t_k = -\ln(1 - k/T)$: a bit is still its own at step k with probability 1 - k/T; the last time is infinite."""
-    return -torch.log1p(-_fractions(steps))
+    return log_time(_fractions(steps))
 
 
 def cosine_times(steps: int, s: float = 0.008) -> Tensor:
     r"""$e^{-t_k} = f(k)/f(0)$, $f(k) = \cos^2\frac{k/T + s}{1 + s}\frac\pi2$ (Nichol and Dhariwal, ICML 2021)."""
-    f = torch.cos((_fractions(steps) + s) / (1 + s) * math.pi / 2).square()
-    times = -(f / f[0]).log()
-    times[0], times[-1] = 0.0, math.inf
-    return times
+    return cosine_time(_fractions(steps), s)
+
+
+def log_time(fraction: Tensor) -> Tensor:
+    """The time of `log_times` at a fraction k/T in [0, 1]."""
+    return -torch.log1p(-fraction)
+
+
+def cosine_time(fraction: Tensor, s: float = 0.008) -> Tensor:
+    """The time of `cosine_times` at a fraction k/T in [0, 1]."""
+
+    def f(u: Tensor) -> Tensor:
+        return torch.cos((u + s) / (1 + s) * math.pi / 2).square()
+
+    times = -(f(fraction) / f(torch.zeros_like(fraction))).log()
+    return times.masked_fill(fraction <= 0, 0.0).masked_fill(fraction >= 1, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
