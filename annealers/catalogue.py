@@ -154,7 +154,8 @@ def configured(name: str, settings: Mapping[str, Any]) -> Sampler:
         if key not in known:
             secret = key in fields and not fields[key].repr
             why = "a secret, which no file may hold" if secret else f"not a setting of {name!r}"
-            raise ValueError(f"{key!r} is {why}; expected {', '.join(known)}")
+            wanted = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
+            raise ValueError(f"{key!r} is {why}; {wanted}")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return sampler if pair else dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
 

@@ -95,6 +95,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         for name, value, least in (("reads", reads, 1), ("pair_features", pair_features, 0)):
             if type(value) is not int or value < least:
                 raise ValueError(f"expected {name} >= {least}; got {value!r}")
+        self.register_to_config(_use_default_values=[])  # from_config would drop these, positional arguments among them
         self._graphs: dict[tuple[int, ...], Graph] = {}
         live = isinstance(sampler, str) and sampler.startswith(LIVE)
         self._sampler = None if live else configured(sampler, sampler_settings or {})
@@ -112,7 +113,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
     def sampler(self, sampler: Sampler) -> None:
         check_is_sampler(sampler)
         name, settings = described(sampler) or (LIVE + type(sampler).__name__, None)
-        self._register(sampler=name, sampler_settings=settings)
+        self.register_to_config(sampler=name, sampler_settings=settings)
         self._sampler = sampler
 
     @property
@@ -122,13 +123,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     @graph.setter
     def graph(self, graph: Graph) -> None:
-        self._register(edges=graph.edges.T.tolist(), neighbours=None)
+        self.register_to_config(edges=graph.edges.T.tolist(), neighbours=None)
         self._graphs = {(): graph}
-
-    def _register(self, **settings: Any) -> None:
-        """Into the config, no longer as defaults: from_config drops those."""
-        kept = [name for name in self.config.get("_use_default_values", []) if name not in settings]
-        self.register_to_config(**settings, _use_default_values=kept)
 
     def set_timesteps(
         self,
@@ -158,7 +154,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         """Say where in `timesteps` a run begins; pipelines do this before the first step."""
         self._begin_index = begin_index
 
-    def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
+    def index_for_timestep(self, timestep: int | float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
         """Where in `timesteps` this one stands; an integer is that number already."""
         return index_of_time(timestep, self._falling if schedule_timesteps is None else schedule_timesteps)
 
@@ -193,19 +189,19 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         x = noised(spins, given, lost, lambda: Draws(draw_seeds(generator, spins.shape[:1]), spins.device))
         return to_sample(x.to(torch.int8), original_samples)
 
-    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: int | float | Tensor | None = None) -> Tensor:
         """The sample as it is: spins need no scaling."""
         return sample
 
-    def ising(self, model_output: Any, timestep: float | Tensor, sample: Tensor) -> Ising:
-        """The reverse step, problems `[B]` whose law is that of the next spins; differentiable in the model's output."""
+    def ising(self, model_output: Any, timestep: int | float | Tensor, sample: Tensor) -> Ising:
+        """The reverse step: problems `[B]` for the next spins, differentiable in the model's output."""
         return self._ask(model_output, timestep, sample)[1]
 
     @torch.no_grad()
     def step(
         self,
         model_output: Any,
-        timestep: float | Tensor,
+        timestep: int | float | Tensor,
         sample: Tensor,
         generator: Generators | None = None,
         return_dict: bool = True,
@@ -239,7 +235,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"scheduler.graph has {graph.num_spins} spins and a sample of shape {list(shape)} {n}")
         return graph
 
-    def _ask(self, model_output: Any, timestep: float | Tensor, sample: Tensor) -> tuple[Answer, Ising, int]:
+    def _ask(self, model_output: Any, timestep: int | float | Tensor, sample: Tensor) -> tuple[Answer, Ising, int]:
         index, graph = self.index_for_timestep(timestep), self._graph_of(tuple(sample.shape[1:]))
         answer = read(model_output, sample, graph, self.config["pair_features"])
         h = self._forward.posterior_fields(to_spins(sample).to(answer.logits), answer.mean, len(self) - index)

@@ -26,7 +26,7 @@ def falling_times(steps: int | None, timesteps: Sequence[float] | Tensor | None)
     return t
 
 
-def index_of_time(timestep: float | Tensor, falling: Tensor) -> int:
+def index_of_time(timestep: int | float | Tensor, falling: Tensor) -> int:
     """Where in `falling` a timestep stands; an integer is that number already."""
     t = timestep.item() if isinstance(timestep, Tensor) else timestep
     index = t if isinstance(t, int) else int((falling - t).abs().argmin())
