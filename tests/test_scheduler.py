@@ -4,7 +4,9 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +31,12 @@ CPU_SAMPLERS = [name for name, entry in CATALOGUE.items() if not entry.device]
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def loaded(source, **settings) -> Any:
+    """From a folder or a config."""
+    make: Any = IsingScheduler.from_pretrained if isinstance(source, Path) else IsingScheduler.from_config
+    return make(source, **settings)
 
 
 def normal(*shape, seed=0):
@@ -104,20 +112,20 @@ def test_a_step_with_couplings_has_their_law(sampler):
 
 def test_of_several_reads_one_is_kept_by_its_weight():
     """Reads of all states, weighted by a law: what is kept has that law exactly."""
-    problem = exact(0.25, 0.5, COUPLING)
+    law = exact(0.25, 0.5, COUPLING)
     states = 2 * (torch.arange(1 << N)[:, None] >> torch.arange(N) & 1) - 1
 
     class Weighted:
         warm_start = reversible = False
 
-        def sample(self, asked, num, *, initial=None, generator=None):
-            spins = states.to(torch.int8).expand(*asked.batch_shape, -1, -1)
-            energy = asked.energy(spins)
+        def sample(self, problem, num, *, initial=None, generator=None):
+            spins = states.to(torch.int8).expand(*problem.batch_shape, -1, -1)
+            energy = problem.energy(spins)
             return Samples(spins, energy, -energy, Exactness.ASYMPTOTIC)
 
     scheduler = IsingScheduler(4, neighbours=GRID, reads=1 << N)
     scheduler.sampler = Weighted()
-    assert p_value(problem, drawn(scheduler, COUPLING).prev_sample) > LEVEL
+    assert p_value(law, drawn(scheduler, COUPLING).prev_sample) > LEVEL
 
 
 @pytest.mark.parametrize("wrong", ["beta", "sign", "factorised", "graph"])
@@ -136,10 +144,10 @@ def test_the_check_rejects_a_wrong_law(wrong):
 
 def test_the_step_of_diffusers_own_scheduler_has_the_same_law():
     """An implementation that shares no code with ours, on tokens; timesteps are step numbers there."""
-    theirs = DiscreteDDIMScheduler(num_inference_steps=4)
+    theirs: Any = DiscreteDDIMScheduler(num_inference_steps=4)
     logits = torch.stack([torch.zeros(N), LOGITS], -1).expand(DRAWS, N, 2)
     tokens = ((many(N) + 1) / 2).long()
-    ours = IsingScheduler.from_config(theirs.config).step(logits, 2, tokens, generator=generator())
+    ours = loaded(theirs.config).step(logits, 2, tokens, generator=generator())
     found = theirs.step(logits, 2, tokens, temperature=1.0, generator=generator())
     for sample in (found.prev_sample, ours.prev_sample):
         assert sample.dtype == torch.int64 and p_value(exact(0.25, 0.5), 2 * sample - 1) > LEVEL
@@ -225,7 +233,7 @@ def test_any_graph_and_what_its_config_keeps(graph):
     scheduler, J = IsingScheduler(4, sampler="exact"), normal(graph.num_edges)
     scheduler.graph = graph
     assert scheduler.graph is graph
-    again = IsingScheduler.from_config(json.loads(scheduler.to_json_string()))
+    again = loaded(json.loads(scheduler.to_json_string()))
     x, output = X.reshape(1, *SHAPE), answer(LOGITS[None], J)
     states = Exact().sample(Ising(graph, torch.zeros(N), graph.couplings(J)), 20, generator=generator()).spins
     torch.testing.assert_close(*(one.ising(output, 0.5, x).energy(states) for one in (scheduler, again)))
@@ -246,7 +254,7 @@ def test_the_problem_can_be_trained():
     output = (100 * normal(1, 2, *SHAPE[1:])).requires_grad_()
     problem = IsingScheduler(4, neighbours=GRID, pair_features=1).ising(output, 0.5, X.reshape(1, *SHAPE))
     problem.energy(X[None]).sum().backward()
-    assert output.grad.isfinite().all() and output.grad.abs().max() > 0
+    assert output.grad is not None and output.grad.isfinite().all() and output.grad.abs().max() > 0
 
 
 # ---- diffusers' conventions --------------------------------------------------------------------------------------
@@ -303,7 +311,7 @@ def test_an_existing_pipeline_takes_it_in_one_line():
         return tokens
 
     first = generate()
-    pipe.scheduler = IsingScheduler.from_config(pipe.scheduler.config, sampler="exact")
+    pipe.scheduler = loaded(pipe.scheduler.config, sampler="exact")
     assert pipe.scheduler.config["num_inference_steps"] == 6
     second = generate()
     assert first.shape == second.shape and second.dtype == first.dtype and set(second.flatten().tolist()) <= {0, 1}
@@ -315,7 +323,7 @@ def test_an_existing_pipeline_takes_it_in_one_line():
 def test_a_config_survives_the_disk(tmp_path):
     scheduler = IsingScheduler(3, "cosine", "gibbs", {"sweeps": 7, "scan": "palindromic"}, neighbours=GRID)
     scheduler.save_pretrained(tmp_path)
-    again = IsingScheduler.from_pretrained(tmp_path)
+    again = loaded(tmp_path)
     assert again.sampler == scheduler.sampler == Gibbs(7, scan="palindromic")
     assert torch.equal(again.timesteps, scheduler.timesteps)
     output, x = answer(normal(2, *SHAPE), COUPLING), scheduler.prior((2, *SHAPE), generator())
@@ -327,10 +335,10 @@ def test_a_sampler_that_was_set_is_in_the_config(tmp_path):
     scheduler = IsingScheduler(3)
     scheduler.sampler = SimulatedAnnealing(50, beta_range=(0.1, 1.0))
     scheduler.save_pretrained(tmp_path)
-    for again in (IsingScheduler.from_pretrained(tmp_path), IsingScheduler.from_config(scheduler.config)):
+    for again in (loaded(tmp_path), loaded(scheduler.config)):
         assert again.sampler == scheduler.sampler and len(again) == 3
     scheduler.sampler = Corrected(SimulatedAnnealing(50), Gibbs(5))  # no name says this
-    again = IsingScheduler.from_config(scheduler.config)
+    again = loaded(scheduler.config)
     x = X.reshape(1, *SHAPE)
     assert again.step(LOGITS[None], 1.0, x).exactness is Exactness.EXACT, "nothing to draw jointly"
     with pytest.raises(ValueError, match=r"saved with a live Corrected: set it again, scheduler\.sampler = "):
@@ -364,7 +372,7 @@ def test_refusals(monkeypatch):
     away = CATALOGUE["dwave"]._replace(needs="not_there")
     monkeypatch.setitem(CATALOGUE, "dwave", away)
     with pytest.raises(ImportError, match=r"sampler 'dwave' needs not_there: pip install \"qsample\[dwave\]\""):
-        IsingScheduler.from_config({"sampler": "dwave"})
+        loaded({"sampler": "dwave"})
     monkeypatch.undo()
     for call, said in [
         (lambda: IsingScheduler(sampler="gibs"), r"unknown sampler 'gibs'; did you mean gibbs"),
@@ -407,8 +415,8 @@ def test_refusals(monkeypatch):
         grid.step(logits, 0.5, x)
     with untyped():
         with pytest.raises(TypeError, match=r"expected a sampler, such as Gibbs"):
-            plain.sampler = "gibbs"
+            plain.sampler = "gibbs"  # pyright: ignore[reportAttributeAccessIssue]
         with pytest.raises(ValueError, match=r"unknown schedule 'linear'; expected one of log, cosine"):
-            IsingScheduler(schedule="linear")
+            IsingScheduler(schedule="linear")  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError, match=r"expected logits from the denoiser.*; got str"):
             plain.step("logits", 0.5, x)

@@ -111,21 +111,22 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             latents = self._noised(image, strength, generator)
         elif latents is None:
             latents = self.scheduler.prior((batch_size, *self._shape), generator, device, self.unet.dtype)
-        latents = latents.to(device, self.unet.dtype)
-        classes = self._classes(class_labels, len(latents), device)
+        x: Tensor = latents.to(device, self.unet.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+        classes = self._classes(class_labels, len(x), device)
         left = self.scheduler.timesteps[self.scheduler.begin_index or 0 :]
         self._num_timesteps = len(left)
-        for i, t in enumerate(self.progress_bar(left)):
+        progress: Any = self.progress_bar
+        for i, t in enumerate(progress(left)):
             if self.interrupt:
                 continue
-            output = self.unet(self.scheduler.scale_model_input(latents, t), t * self.config["time_scale"], **classes)
+            output = self.unet(self.scheduler.scale_model_input(x, t), t * self.config["time_scale"], **classes)
             output = getattr(output, "sample", output)
-            latents = self.scheduler.step(output, t, latents, generator=generator, return_dict=False)[0]
+            x = self.scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
             if callback_on_step_end is not None:
-                tensors = {"latents": latents}
+                tensors = {"latents": x}
                 given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                latents = callback_on_step_end(self, i, t, given).pop("latents", latents)
-        images = latents if output_type == "latent" else self.decode(latents)
+                x = callback_on_step_end(self, i, t, given).pop("latents", x)
+        images: Any = x if output_type == "latent" else self.decode(x)
         images = self.image_processor.postprocess(images, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -205,8 +205,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: Generators | None = None,
         return_dict: bool = True,
-    ) -> IsingSchedulerOutput | tuple[Tensor, Tensor]:
-        """Draw the sample at the next time, given the denoiser's answer at this one.
+    ) -> Any:
+        """Draw the sample at the next time: an `IsingSchedulerOutput`, or (prev_sample, pred_original_sample).
 
         `generator`: one for the batch, or a list with one for each item, which then draws what it would draw alone.
         """
