@@ -17,16 +17,11 @@ LARGEST = {torch.float32: 16.0, torch.float64: 35.0}
 
 
 class Answer(NamedTuple):
-    """For spins `[B, n]`: the logits of x_0 = +1 `[B, n]`, and couplings `[B, k]`, `[k]` or None."""
+    """For spins `[B, n]`: logits of x_0 = +1 and E[x_0 | x_t] = tanh(logits / 2), `[B, n]`; couplings or None."""
 
     logits: Tensor
-    coupling: Tensor | None
-
-    @property
-    def mean(self) -> Tensor:
-        """E[x_0 | x_t], tanh(logits / 2)."""
-        most = LARGEST[self.logits.dtype]
-        return (self.logits.clamp(-most, most) / 2).tanh()
+    mean: Tensor
+    coupling: Tensor | None  # [B, k] or [k]
 
 
 def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> Answer:
@@ -65,7 +60,8 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> A
                 "the denoiser gives couplings and the scheduler has no graph for them: scheduler.graph = graph, or "
                 "IsingScheduler(neighbours=[[0, 1], [1, 0]])"
             )
-    return Answer(logits.reshape(B, n), coupling)
+    logits, most = logits.reshape(B, n), LARGEST[logits.dtype]
+    return Answer(logits, (logits.clamp(-most, most) / 2).tanh(), coupling)
 
 
 def to_spins(sample: Tensor) -> Tensor:

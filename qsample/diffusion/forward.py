@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -75,6 +75,7 @@ class Uniform:
     times: Tensor
     rate: Tensor | float = 1.0
     states: int = 2
+    _couplings: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, Tensor):
@@ -110,7 +111,11 @@ class Uniform:
 
     def coupling(self, k: Step, start: Step | None = None) -> Tensor:
         """Gamma of the step from `start` (k - 1 by default) to k: see `coupling`. A number, or one a site `[n]`."""
-        return coupling(self.rate_dt(k, start), self.states)
+        if not (isinstance(k, int) and isinstance(start, int | None)):
+            return coupling(self.rate_dt(k, start), self.states)
+        if (k, start) not in self._couplings:  # a reverse step asks again and again
+            self._couplings[k, start] = coupling(self.rate_dt(k, start), self.states)
+        return self._couplings[k, start]
 
     def kernel(self, k: Step, start: Step | None = None) -> Tensor:
         """The transition matrix Q[x, x'] of one site, `[M, M]`, or `[n, M, M]` where rates differ."""
@@ -206,14 +211,13 @@ class UniformBits(Uniform):
         self._check(x)
         if not (mean.abs() <= 1).all():
             raise ValueError(f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}")
-        near, start = self.fields(x, k).to(mean), self.coupling(k - 1, 0).to(mean) / 2
-
-        def log_probability(spin: int) -> Tensor:
-            """Of x_{k-1} = spin, over both values of x_0."""
-            parts = [((1 + x_0 * mean) / 2).log() + logsigmoid(-2 * spin * (near - start * x_0)) for x_0 in (1, -1)]
-            return torch.logaddexp(*parts)
-
-        return (log_probability(-1) - log_probability(1)) / 2
+        near, start = (self.coupling(*at).to(mean) / 2 for at in ((k,), (k - 1, 0)))
+        up, down = (1 + mean).log(), (1 - mean).log()  # of P(x_0 = +1) and P(x_0 = -1), but for their ln 2
+        field = near * x.to(mean)
+        from_up, from_down = 2 * (field + start), 2 * (field - start)  # logits of x_{k-1} = +1 for either x_0
+        plus = torch.logaddexp(up + logsigmoid(from_up), down + logsigmoid(from_down))
+        minus = torch.logaddexp(up + logsigmoid(-from_up), down + logsigmoid(-from_down))
+        return (minus - plus) / 2
 
     def _index(self, x: Tensor) -> Tensor:
         return (x > 0).long()

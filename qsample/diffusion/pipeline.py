@@ -104,14 +104,14 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(f"a callback may ask for {', '.join(self._callback_tensor_inputs)}; got {unknown}")
-        device, self._interrupt = self._execution_device, False
+        device, dtype, self._interrupt = self._execution_device, self.unet.dtype, False
         steps = None if timesteps is not None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=device, timesteps=timesteps)
         if image is not None:
             latents = self._noised(image, strength, generator)
         elif latents is None:
-            latents = self.scheduler.prior((batch_size, *self._shape), generator, device, self.unet.dtype)
-        x: Tensor = latents.to(device, self.unet.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+            latents = self.scheduler.prior((batch_size, *self._shape), generator, device, dtype)
+        x: Tensor = latents.to(device, dtype)  # pyright: ignore[reportOptionalMemberAccess]
         classes = self._classes(class_labels, len(x), device)
         left = self.scheduler.timesteps[self.scheduler.begin_index or 0 :]
         self._num_timesteps = len(left)

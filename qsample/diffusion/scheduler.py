@@ -97,6 +97,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
                 raise ValueError(f"expected {name} >= {least}; got {value!r}")
         self.register_to_config(_use_default_values=[])  # from_config would drop these, positional arguments among them
         self._graphs: dict[tuple[int, ...], Graph] = {}
+        self._falling: list[float] = []
         live = isinstance(sampler, str) and sampler.startswith(LIVE)
         self._sampler = None if live else configured(sampler, sampler_settings or {})
         self.set_timesteps(num_inference_steps)
@@ -134,10 +135,11 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         """N equal steps from 1 down, or the given falling `timesteps` in (0, 1]."""
         falling = falling_times(num_inference_steps, timesteps)
-        self._falling, self.num_inference_steps = falling, len(falling)
-        self.timesteps = falling.to(device, torch.float32)
-        rising = torch.cat([torch.zeros(1, dtype=torch.float64), falling.flip(0)])
-        self._forward = UniformBits(TIMES[self.config["schedule"]](rising))
+        self.timesteps, self.num_inference_steps = falling.to(device, torch.float32), len(falling)
+        if falling.tolist() != self._falling:  # else the couplings it has worked out still serve
+            self._falling = falling.tolist()
+            rising = torch.cat([torch.zeros(1, dtype=torch.float64), falling.flip(0)])
+            self._forward = UniformBits(TIMES[self.config["schedule"]](rising))
         self._step_index = self._begin_index = None
 
     @property
@@ -156,7 +158,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     def index_for_timestep(self, timestep: int | float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
         """Where in `timesteps` this one stands; an integer is that number already."""
-        return index_of_time(timestep, self._falling if schedule_timesteps is None else schedule_timesteps)
+        return index_of_time(timestep, self._falling if schedule_timesteps is None else schedule_timesteps.tolist())
 
     def prior(
         self,

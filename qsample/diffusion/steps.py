@@ -26,12 +26,12 @@ def falling_times(steps: int | None, timesteps: Sequence[float] | Tensor | None)
     return t
 
 
-def index_of_time(timestep: int | float | Tensor, falling: Tensor) -> int:
+def index_of_time(timestep: int | float | Tensor, falling: Sequence[float]) -> int:
     """Where in `falling` a timestep stands; an integer is that number already."""
     t = timestep.item() if isinstance(timestep, Tensor) else timestep
-    index = t if isinstance(t, int) else int((falling - t).abs().argmin())
-    if not 0 <= index < len(falling) or not isinstance(t, int) and not abs(float(falling[index]) - t) < 1e-3:
-        ends = f"{float(falling[0]):g} to {float(falling[-1]):g}"
+    index = t if isinstance(t, int) else min(range(len(falling)), key=lambda i: abs(falling[i] - t))
+    if not 0 <= index < len(falling) or not isinstance(t, int) and not abs(falling[index] - t) < 1e-3:
+        ends = f"{falling[0]:g} to {falling[-1]:g}"
         raise ValueError(f"timestep {t} is none of the {len(falling)} from {ends}: pass those of scheduler.timesteps")
     return index
 
