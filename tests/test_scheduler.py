@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
+from torch import nn
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
 from qsample.annealers.catalogue import CATALOGUE, configured, described
-from qsample.diffusion import IsingScheduler
+from qsample.diffusion import IsingScheduler, UniformBits, log_times
 from qsample.diffusion.answers import grid_edges
+from qsample.models import IsingCopula
 from qsample.samples import Exactness
 from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import Z_MAX, untyped
@@ -240,6 +242,29 @@ def test_any_graph_and_what_its_config_keeps(graph):
     torch.testing.assert_close(
         *(one.step(output, 0.5, x, generator(3)).prev_sample.shape for one in (scheduler, again))
     )
+
+
+class FromSpins(nn.Module):
+    """A denoiser without weights."""
+
+    def forward(self, x, k):
+        return x * LOGITS + x.roll(1, -1)
+
+
+def test_an_ising_copula_is_a_denoiser():
+    """Its answer at step k is the scheduler's at time k/T, and the problem the same."""
+    graph = Graph.sparse(N, EDGES)
+    copula = IsingCopula(FromSpins(), graph, UniformBits(log_times(4)))
+    with torch.no_grad():
+        copula.J.copy_(normal(4, len(EDGES)))
+    scheduler, x = IsingScheduler(4), 2.0 * (normal(3, *SHAPE) > 0) - 1
+    scheduler.graph = graph
+    for k in (1, 2, 4):
+        with torch.no_grad():
+            theirs, ours = copula.step_problem(x.flatten(1), k), scheduler.ising(copula(x.flatten(1), k), k / 4, x)
+        torch.testing.assert_close(ours.h, theirs.h)
+        torch.testing.assert_close(ours.J.expand_as(theirs.J), theirs.J)
+    assert scheduler.step(copula(x.flatten(1), 2), 0.5, x, generator()).prev_sample.shape == x.shape
 
 
 def test_grid_edges():
