@@ -307,7 +307,8 @@ def picture(rows: dict[str, Tensor], result: dict[str, Any], path: Path) -> None
         ylabel="CPU time of a step / that of the step by hand",
         title="a step at J = 0, tiny UNet on 16 x 16",
     )
-    axis.legend(fontsize=8, loc="lower right")
+    axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+    axis.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
