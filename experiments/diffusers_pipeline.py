@@ -200,31 +200,19 @@ def elsewhere(made: dict[str, IsingDiffusionPipeline], options: Options) -> dict
     return same
 
 
-class ByHand:
-    """A factorised step as one would write it, with what a pipeline asks of a scheduler."""
+class ByHand(IsingScheduler):
+    """A factorised step as one would write it."""
 
-    begin_index = None
-
-    def set_timesteps(self, steps: int, device: Any = None, timesteps: Any = None) -> None:
-        """From 1 down to 1 / N."""
-        self.timesteps = torch.arange(steps, 0, -1) / steps
-
-    def prior(self, shape: Any, generator: torch.Generator, device: Any, dtype: Any) -> Tensor:
-        """Random spins."""
-        return torch.randint(0, 2, shape, generator=generator) * 2.0 - 1
-
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
-        """As it is."""
-        return sample
-
-    def step(self, logits: Tensor, t: Tensor, x: Tensor, generator: Any = None, return_dict: bool = True) -> Any:
+    def step(
+        self, model_output: Any, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True
+    ) -> Any:
         """Both values of x_0, each with its posterior: a of the step is `near`, of all steps before it `start`."""
-        s = t - 1 / len(self.timesteps)
-        near, start = (1 - t) / (1 - s), 1 - s.clamp_min(1e-7)
-        field, pull = near.atanh() * x, start.atanh()
-        p = logits.sigmoid()
+        s = timestep - 1 / len(self.timesteps)
+        near, start = (1 - timestep) / (1 - s), 1 - s.clamp_min(1e-7)
+        field, pull = near.atanh() * sample, start.atanh()
+        p = model_output.sigmoid()
         up = p * (2 * (field + pull)).sigmoid() + (1 - p) * (2 * (field - pull)).sigmoid()
-        return torch.where(torch.rand(x.shape, generator=generator) < up, 1.0, -1.0), 2 * p - 1
+        return torch.where(torch.rand(sample.shape, generator=generator) < up, 1.0, -1.0), 2 * p - 1
 
 
 def loops(batch: int, steps: int, seed: int) -> dict[str, Callable[[], Any]]:
@@ -239,7 +227,7 @@ def loops(batch: int, steps: int, seed: int) -> dict[str, Callable[[], Any]]:
     def ours() -> None:
         pipe(batch, generator, steps, "latent")
 
-    plain = quiet(IsingDiffusionPipeline(network, ByHand()))  # pyright: ignore[reportArgumentType]
+    plain = quiet(IsingDiffusionPipeline(network, ByHand()))
 
     def by_hand() -> None:
         plain(batch, generator, steps, "latent")
@@ -292,7 +280,7 @@ def picture(rows: dict[str, Tensor], result: dict[str, Any], path: Path) -> None
     for i, (name, images) in enumerate(rows.items()):
         axis = figure.add_subplot(left[i])
         tiles = torch.nn.functional.pad(images[:24].reshape(-1, 8, 8), (1, 1, 1, 1)).reshape(2, -1, 10, 10)
-        axis.imshow(tiles.permute(0, 2, 1, 3).reshape(20, -1), cmap="gray_r", vmin=-1, vmax=1)
+        axis.imshow(tiles.permute(0, 2, 1, 3).reshape(20, -1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_title(name, fontsize=10, loc="left")
     axis = figure.add_subplot(grid[1])
@@ -314,6 +302,7 @@ def picture(rows: dict[str, Tensor], result: dict[str, Any], path: Path) -> None
 
 
 def main(options: Options) -> None:
+    """Train, draw, save, load elsewhere, time."""
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     train_set, _, test = load("digits", coding="spins").split(test=397)

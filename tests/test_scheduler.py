@@ -275,7 +275,7 @@ def test_grid_edges():
 
 
 def test_the_problem_can_be_trained():
-    """Also where logits have run away: half of float32's would round to a probability of 1."""
+    """Also where logits have run away: in float32 their probabilities round to 0 and 1."""
     output = (100 * normal(1, 2, *SHAPE[1:])).requires_grad_()
     problem = IsingScheduler(4, neighbours=GRID, pair_features=1).ising(output, 0.5, X.reshape(1, *SHAPE))
     problem.energy(X[None]).sum().backward()

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from qsample.graph import Graph
 
-# Logits beyond are taken for these: tanh of their half would round to 1, whose logarithm has no gradient.
-LARGEST = {torch.float32: 16.0, torch.float64: 35.0}
-
 
 class Answer(NamedTuple):
     """For spins `[B, n]`: logits of x_0 = +1 and E[x_0 | x_t] = tanh(logits / 2), `[B, n]`; couplings or None."""
@@ -60,8 +57,8 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> A
                 "the denoiser gives couplings and the scheduler has no graph for them: scheduler.graph = graph, or "
                 "IsingScheduler(neighbours=[[0, 1], [1, 0]])"
             )
-    logits, most = logits.reshape(B, n), LARGEST[logits.dtype]
-    return Answer(logits, (logits.clamp(-most, most) / 2).tanh(), coupling)
+    logits = logits.reshape(B, n)
+    return Answer(logits, (logits / 2).tanh(), coupling)
 
 
 def to_spins(sample: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot, pad
+from torch.nn.functional import one_hot, pad
 
 from qsample.diffusion.draws import Draws
 from qsample.ising import Ising
@@ -211,13 +211,12 @@ class UniformBits(Uniform):
         self._check(x)
         if not (mean.abs() <= 1).all():
             raise ValueError(f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}")
-        near, start = (self.coupling(*at).to(mean) / 2 for at in ((k,), (k - 1, 0)))
-        up, down = (1 + mean).log(), (1 - mean).log()  # of P(x_0 = +1) and P(x_0 = -1), but for their ln 2
-        field = near * x.to(mean)
-        from_up, from_down = 2 * (field + start), 2 * (field - start)  # logits of x_{k-1} = +1 for either x_0
-        plus = torch.logaddexp(up + logsigmoid(from_up), down + logsigmoid(from_down))
-        minus = torch.logaddexp(up + logsigmoid(-from_up), down + logsigmoid(-from_down))
-        return (minus - plus) / 2
+        near, start = (self.coupling(*at).to(x.device) / 2 for at in ((k,), (k - 1, 0)))
+        # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh depends on x_k x_0 alone
+        ratio = ((near + start).cosh().log() - (near - start).cosh().log()).to(mean)
+        near, small, x = near.to(mean), (-2 * start).exp().to(mean), x.to(mean)
+        up, down = 1 + mean, (1 - mean) * (ratio * x).exp()
+        return ((up * small + down).log() - (up + down * small).log()) / 2 - near * x
 
     def _index(self, x: Tensor) -> Tensor:
         return (x > 0).long()
