@@ -340,6 +340,7 @@ def main(options: Options) -> None:
         for clock in ("cpu", "wall"):
             cells = "  ".join(f"{name} {cell['ratio']:.3f}" for name, cell in row[clock].items())
             print(f"batch {row['batch']:2}, {clock:4} time to the step by hand  {cells}")
+    print(options.out / "pipelines.png")
 
 
 if __name__ == "__main__":
