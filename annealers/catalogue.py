@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
-from collections.abc import Callable
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from qsample.sampler import Sampler
 from qsample.samples import Exactness
@@ -130,3 +132,42 @@ def named(name: str, sweeps: int = 100) -> Sampler:
         near = difflib.get_close_matches(name, CATALOGUE, 3, 0.4) or list(CATALOGUE)
         raise ValueError(f"unknown sampler {name!r}; did you mean {' or '.join(near)}? (qsample samplers lists all)")
     return CATALOGUE[name].make(sweeps)
+
+
+def configured(name: str, settings: Mapping[str, Any]) -> Sampler:
+    """The sampler of that name with `settings`, the arguments of its class, as a JSON file holds them.
+
+    A sampler made of two (`corrected-annealing`) takes `sweeps` alone.
+
+    Raises:
+        ValueError: an unknown name or setting, or one that is secret.
+        ImportError: what the sampler stands on is not installed.
+    """
+    if name in CATALOGUE and not CATALOGUE[name].installed:
+        package = "qsample[dwave]" if CATALOGUE[name].device else "dwave-samplers"
+        raise ImportError(f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "{package}", or name another')
+    sampler = named(name, settings.get("sweeps", 100))
+    fields = {field.name: field for field in dataclasses.fields(sampler) if field.init}  # pyright: ignore[reportArgumentType]
+    pair = "sampler" in fields
+    known = ["sweeps"] if pair else [key for key, field in fields.items() if field.repr]
+    for key in settings:
+        if key not in known:
+            secret = key in fields and not fields[key].repr
+            why = "a secret, which no file may hold" if secret else f"not a setting of {name!r}"
+            wanted = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
+            raise ValueError(f"{key!r} is {why}; {wanted}")
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return sampler if pair else dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
+
+
+def described(sampler: Sampler) -> tuple[str, dict[str, Any]] | None:
+    """The name and settings that `configured` makes such a sampler of; None where JSON cannot hold it."""
+    for name, entry in CATALOGUE.items():
+        if entry.device or not entry.installed or type(entry.make(1)) is not type(sampler):
+            continue
+        settings = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}  # pyright: ignore[reportArgumentType]
+        try:
+            return (name, json.loads(json.dumps(settings))) if "sampler" not in settings else None
+        except TypeError:
+            return None
+    return None

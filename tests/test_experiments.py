@@ -121,6 +121,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"law", "reference", "surrogates", "step_size", "runs", "summary"},
         "modes.png",
     ),
+    "diffusers_pipeline": (
+        {"updates": 2, "codebook_updates": 2, "batch": 20, "steps": 2, "images": 40, "sweeps": 2, "rounds": 1},
+        "results.json",
+        {"quality", "loss", "same_elsewhere", "timing", "options"},
+        "pipelines.png",
+    ),
     "bench_pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         "results.json",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qsample.diffusion.metropolis import Cycle as Cycle
     from qsample.diffusion.metropolis import TemperedTransitions as TemperedTransitions
     from qsample.diffusion.noise import AnnealedGuidance as AnnealedGuidance
+    from qsample.diffusion.pipeline import IsingDiffusionPipeline as IsingDiffusionPipeline
+    from qsample.diffusion.scheduler import IsingScheduler as IsingScheduler
     from qsample.diffusion.surrogate import linear as linear
     from qsample.diffusion.surrogate import regression as regression
     from qsample.diffusion.surrogate import secant as secant
@@ -32,6 +34,8 @@ _HOME = {
     "Cycle": "metropolis",
     "DiscreteLangevin": "local",
     "GibbsWithGradients": "local",
+    "IsingDiffusionPipeline": "pipeline",
+    "IsingScheduler": "scheduler",
     "SiteGibbs": "local",
     "TemperedTransitions": "metropolis",
     "Uniform": "forward",
@@ -51,7 +55,12 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "diffusers":
+            raise
+        raise ImportError(f'{name} needs diffusers: pip install "qsample[diffusion]"') from None
     globals()[name] = value
     return value
 

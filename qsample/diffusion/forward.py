@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot, pad
+from torch.nn.functional import one_hot, pad
 
 from qsample.diffusion.draws import Draws
 from qsample.ising import Ising
@@ -33,15 +33,27 @@ def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
 
 def log_times(steps: int) -> Tensor:
     r"""$t_k = -\ln(1 - k/T)$: a bit is still its own at step k with probability 1 - k/T; the last time is infinite."""
-    return -torch.log1p(-_fractions(steps))
+    return log_time(_fractions(steps))
 
 
 def cosine_times(steps: int, s: float = 0.008) -> Tensor:
     r"""$e^{-t_k} = f(k)/f(0)$, $f(k) = \cos^2\frac{k/T + s}{1 + s}\frac\pi2$ (Nichol and Dhariwal, ICML 2021)."""
-    f = torch.cos((_fractions(steps) + s) / (1 + s) * math.pi / 2).square()
-    times = -(f / f[0]).log()
-    times[0], times[-1] = 0.0, math.inf
-    return times
+    return cosine_time(_fractions(steps), s)
+
+
+def log_time(fraction: Tensor) -> Tensor:
+    """The time of `log_times` at a fraction k/T in [0, 1]."""
+    return -torch.log1p(-fraction)
+
+
+def cosine_time(fraction: Tensor, s: float = 0.008) -> Tensor:
+    """The time of `cosine_times` at a fraction k/T in [0, 1]."""
+
+    def f(u: Tensor) -> Tensor:
+        return torch.cos((u + s) / (1 + s) * math.pi / 2).square()
+
+    times = -(f(fraction) / f(torch.zeros_like(fraction))).log()
+    return times.masked_fill(fraction <= 0, 0.0).masked_fill(fraction >= 1, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +75,7 @@ class Uniform:
     times: Tensor
     rate: Tensor | float = 1.0
     states: int = 2
+    _couplings: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, Tensor):
@@ -98,7 +111,11 @@ class Uniform:
 
     def coupling(self, k: Step, start: Step | None = None) -> Tensor:
         """Gamma of the step from `start` (k - 1 by default) to k: see `coupling`. A number, or one a site `[n]`."""
-        return coupling(self.rate_dt(k, start), self.states)
+        if not (isinstance(k, int) and isinstance(start, int | None)):
+            return coupling(self.rate_dt(k, start), self.states)
+        if (k, start) not in self._couplings:  # a reverse step asks again and again
+            self._couplings[k, start] = coupling(self.rate_dt(k, start), self.states)
+        return self._couplings[k, start]
 
     def kernel(self, k: Step, start: Step | None = None) -> Tensor:
         """The transition matrix Q[x, x'] of one site, `[M, M]`, or `[n, M, M]` where rates differ."""
@@ -194,14 +211,12 @@ class UniformBits(Uniform):
         self._check(x)
         if not (mean.abs() <= 1).all():
             raise ValueError(f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}")
-        near, start = self.fields(x, k).to(mean), self.coupling(k - 1, 0).to(mean) / 2
-
-        def log_probability(spin: int) -> Tensor:
-            """Of x_{k-1} = spin, over both values of x_0."""
-            parts = [((1 + x_0 * mean) / 2).log() + logsigmoid(-2 * spin * (near - start * x_0)) for x_0 in (1, -1)]
-            return torch.logaddexp(*parts)
-
-        return (log_probability(-1) - log_probability(1)) / 2
+        near, start = (self.coupling(*at).to(x.device) / 2 for at in ((k,), (k - 1, 0)))
+        # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh depends on x_k x_0 alone
+        ratio = ((near + start).cosh().log() - (near - start).cosh().log()).to(mean)
+        near, small, x = near.to(mean), (-2 * start).exp().to(mean), x.to(mean)
+        up, down = 1 + mean, (1 - mean) * (ratio * x).exp()
+        return ((up * small + down).log() - (up + down * small).log()) / 2 - near * x
 
     def _index(self, x: Tensor) -> Tensor:
         return (x > 0).long()
