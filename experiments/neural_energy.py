@@ -489,7 +489,7 @@ def picture(results: dict[str, Any], options: Options) -> None:
         axis.set_xticks(options.blocks, [str(K) for K in options.blocks], minor=False)
         axis.minorticks_off()
     accepted.set(title="acceptance by surrogate (Gibbs within, started in both modes)", ylim=(0, 1))
-    speed.set(title="effective samples a CPU second, where resolved", fontsize=11)
+    speed.set(title="effective samples a CPU second, where resolved")
     speed.set(yscale="log", ylim=(1, 2 * max(10.0, *(c["ess"] for c in results["surrogates"]))))
     accepted.legend(fontsize=9)
     for axis in axes.flat:
