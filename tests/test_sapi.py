@@ -489,6 +489,9 @@ def test_the_command(tmp_path):
         with cloud.Client(endpoint=told["DWAVE_API_ENDPOINT"], token=told["DWAVE_API_TOKEN"]) as client:
             client.get_solver().sample_ising({0: 1.0}, {}).result()
         served.send_signal(signal.SIGINT)
-        out, err = served.communicate(timeout=20)
+        try:
+            out, err = served.communicate(timeout=20)
+        finally:
+            served.kill()  # else leaving the block would wait for it
     assert served.returncode == 0 and err == ""
     assert re.search(r"1 jobs, 1 programmings, 0\.01\d s of QPU access time", out)
