@@ -368,6 +368,7 @@ def test_an_error_in_alive_is_raised(num):
 def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
     threads(2)
     problem = normal(random_graph(200, 600))
+    compiled.sweep(problem, num, [1.0], [1])  # torch's own pool starts at first use, and stays
     before, sent = native_threads(), []
 
     def press() -> None:
