@@ -9,21 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qsample.files import write_whole
+
 
 def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Put the tensors at `path`, `about` in the header: readers see the old file or the whole new one."""
     from safetensors.torch import save
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(about)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(path), save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(about)))
 
 
 def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor], dict[str, str]]:

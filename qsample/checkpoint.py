@@ -7,7 +7,6 @@ checkpoint is untouched, and its tensors are deleted only afterwards. One proces
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -24,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+
+from qsample.files import sync_folder, write_whole
 
 LATEST = "checkpoint.json"
 FORMAT, VERSION = "qsample checkpoint", 1
@@ -61,49 +62,21 @@ def save(folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, ke
     data, tree = _pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder)  # what a failed save may have left visible is durable before anything older goes
+        sync_folder(folder)  # what a failed save may have left visible is durable before anything older goes
         _prune(folder, _committed(folder))
         # a name no tensors have: saving the same step again must not touch the committed file
         stems = (f"checkpoint-{step:08d}" + (f"-{k}" if k else "") for k in count())
         stem = next(stem for stem in stems if not (folder / f"{stem}.safetensors").exists())
         tensors = {"file": f"{stem}.safetensors", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         text = _render({"format": FORMAT, "version": VERSION, "step": step, "tensors": tensors, "state": tree})
-        _write(folder / f"{stem}.safetensors", data)
+        write_whole(folder / f"{stem}.safetensors", data)
         if keep > 1:
-            _write(folder / f"{stem}.json", text)
-        _write(folder / LATEST, text)
+            write_whole(folder / f"{stem}.json", text)
+        write_whole(folder / LATEST, text)
     except OSError as error:
         raise CheckpointError(f"cannot save step {step} in {folder}: {error.strerror or error}") from error
     _prune(folder, {stem, *[name for name, at in _listed(folder).items() if at < step][: keep - 1]})
     return folder / LATEST
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably: readers see the old file or the whole new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make renames in `folder` durable, where the file system can."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot fsync a folder
-            raise
-    finally:
-        os.close(file)
 
 
 def _prune(folder: Path, keep: set[str] | None) -> None:

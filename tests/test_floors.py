@@ -55,7 +55,17 @@ FLOORS: list[list[set[str]]] = [
         }
     ],
     [{"qsample.sampler", "qsample.samples"}],
-    [{"qsample.ising", "qsample.graph", "qsample.grid", "qsample.bqm", "qsample.clamping", "qsample.products"}],
+    [
+        {
+            "qsample.ising",
+            "qsample.graph",
+            "qsample.grid",
+            "qsample.bqm",
+            "qsample.clamping",
+            "qsample.products",
+            "qsample.files",
+        }
+    ],
 ]
 LONGEST = 250
 

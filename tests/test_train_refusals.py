@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_update(tmp_
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    real, calls = checkpoint._write, []
+    real, calls = checkpoint.write_whole, []
 
     def full(path, data):
         calls.append(path)
@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         real(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(checkpoint, "_write", full)
+        patch.setattr(checkpoint, "write_whole", full)
         run(rbm(), Gibbs(1), out=tmp_path)
     assert str(caught.value) == f"cannot save step 10 in {tmp_path}: No space left on device"
     assert load(tmp_path)["update"] == 5
