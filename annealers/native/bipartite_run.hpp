@@ -44,13 +44,6 @@ inline std::vector<float> units(const Job &job, const Kernel &kernel) {
     return unit;
 }
 
-// The lanes of a block: at most `widest`, fewer where that would leave threads idle.
-inline std::int64_t block_width(std::int64_t rows, std::int64_t widest, std::int64_t threads, std::int64_t multiple) {
-    if (!rows) return multiple;
-    const std::int64_t blocks = (rows + widest - 1) / widest, parts = (blocks + threads - 1) / threads * threads;
-    return ((rows + parts - 1) / parts + multiple - 1) / multiple * multiple;
-}
-
 // Problem p alone, in 16 bits: its lanes and what is prepared for it.
 struct Alone {
     Job job;
@@ -79,12 +72,12 @@ inline int run16(const Job &job, const Kernel &kernel, int threads, double updat
                  const std::function<bool()> &alive) {
     if (job.problems == 1) {
         const Alone one(job, 0, kernel);
-        const std::int64_t width = block_width(job.replicas, lanes, threads, 32);
+        const std::int64_t width = team::block_width(job.replicas, lanes, threads, 32);
         const auto block = [&](std::size_t k) { return one.run(kernel, static_cast<std::int64_t>(k) * width, width); };
         const std::int64_t blocks = (job.replicas + width - 1) / width;
         return one.ready ? team::share(blocks, threads, updates, job.sweeps, stop, alive, block) : -1;
     }
-    const std::int64_t width = block_width(job.replicas, lanes, 1, 32);
+    const std::int64_t width = team::block_width(job.replicas, lanes, 1, 32);
     return team::share(job.problems, threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
         const Alone one(job, static_cast<std::int64_t>(k), kernel);
         int fewest = one.ready ? job.sweeps : -1;
@@ -107,7 +100,7 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
     job.sum = sum.data(), job.sum_stride = own > 1 ? N : 0;
     const double updates = static_cast<double>(job.lanes()) * (N + job.n * job.m / 128.0) * job.sweeps;
     if (job.table) return run16(job, kernel, threads, updates, stop, alive);
-    const std::int64_t width = block_width(rows, 128, own > 1 ? 1 : threads, 16), pieces = (rows + width - 1) / width;
+    const std::int64_t width = team::block_width(rows, 128, own > 1 ? 1 : threads, 16), pieces = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {
         const std::int64_t first = static_cast<std::int64_t>(k) % pieces * width;
         return kernel.run(job, static_cast<std::int64_t>(k) / pieces * rows + first,

@@ -44,17 +44,18 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
                          reinterpret_cast<const std::uint64_t *>(seed.data()), spins.data(), energy.data(), done_by.data(), &stop};
     static const dense::Run run = cpu::best<Kernels>();
     Listener listen(std::move(alive));
-    // Wide blocks share each row of J among more replicas; narrow ones leave no thread idle.
-    const std::int64_t width = lanes >= std::int64_t{2} * dense::lanes * threads ? 2 * dense::lanes : dense::lanes;
+    // Blocks of lanes with the same J are the fast ones; problems with a J each share blocks where they have few replicas.
+    const std::int64_t alone = own > 1 && job.replicas >= 4 ? own : 1, rows = lanes / alone;
+    const std::int64_t width = team::block_width(rows, dense::lanes, alone > 1 ? 1 : threads, 16), blocks = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {
-        const std::int64_t first = static_cast<std::int64_t>(k) * width;
-        return run(job, first, static_cast<int>(std::min(width, lanes - first)));
+        const std::int64_t first = static_cast<std::int64_t>(k) % blocks * width;
+        return run(job, static_cast<std::int64_t>(k) / blocks * rows + first, static_cast<int>(std::min(width, rows - first)));
     };
     int done = 0;
     {
         nb::gil_scoped_release release;
         const double updates = static_cast<double>(lanes) * n * job.sweeps * 20;  // dearer than a sparse one
-        done = team::share((lanes + width - 1) / width, threads, updates, job.sweeps, stop, std::ref(listen), piece);
+        done = team::share(alone * blocks, threads, updates, job.sweeps, stop, std::ref(listen), piece);
     }
     listen.settle(done);
     return done;

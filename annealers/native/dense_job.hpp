@@ -23,7 +23,7 @@ struct Job {
     const std::atomic<bool> *stop;
 };
 
-constexpr int lanes = 8;  // replicas of a block: their fields should stay in the cache nearest the core
+constexpr int lanes = 64;  // replicas of a block, at most
 
 // Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
 using Run = int (*)(const Job &, std::int64_t first, int count);

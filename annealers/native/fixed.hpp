@@ -22,10 +22,10 @@ struct Fixed {
     const Block &block;
     Array<std::uint16_t> base, J;                   // in units: [n] or [n, L]; 2 J [2 k] or [2 k, L]
     bool good, shared = true, paired = true;        // whether lanes share J and the unit; see `low`
-    std::uint16_t most[L], twice[L], whole[L], part[L];
+    alignas(64) std::uint16_t most[L], twice[L], whole[L], part[L];
     // Two replicas share a word of random bits, the even one has the lower half: keys of the words of even and odd lanes,
     // and how far their halves are from where they belong.
-    std::uint32_t low[2][L / 2], high[2][L / 2], shift[2][L / 2];
+    alignas(64) std::uint32_t low[2][L / 2], high[2][L / 2], shift[2][L / 2];
 
     explicit Fixed(const Block &b) : block(b) {
         const Job &job = b.job;
@@ -74,36 +74,59 @@ struct Fixed {
         }
     }
 
-    inline V random(int g, U v0, U v1) const {
-        const int at = W * g;
-        const U even = counter::bits(load<U>(low[0] + at), load<U>(high[0] + at), v0, v1);
-        if (paired) return (V)even;
-        const U odd = counter::bits(load<U>(low[1] + at), load<U>(high[1] + at), v0, v1);
-        return (V)((even >> load<U>(shift[0] + at) & 0xFFFFu) | (odd << load<U>(shift[1] + at) & 0xFFFF0000u));
+    // The words of N groups from the first on.
+    template <int N>
+    __attribute__((always_inline)) inline void random(int first, U v0, U v1, V *u) const {
+        U even[N], odd[N], a[N], b[N];
+        each<N>([&](int g) { a[g] = load<U>(low[0] + W * (first + g)), b[g] = load<U>(high[0] + W * (first + g)); });
+        counter::bits<N>(a, b, v0, v1, even);
+        each<N>([&](int g) { u[g] = (V)even[g]; });
+        if (paired) return;
+        each<N>([&](int g) { a[g] = load<U>(low[1] + W * (first + g)), b[g] = load<U>(high[1] + W * (first + g)); });
+        counter::bits<N>(a, b, v0, v1, odd);
+        each<N>([&](int g) {
+            const int at = W * (first + g);
+            u[g] = (V)((even[g] >> load<U>(shift[0] + at) & 0xFFFFu) | (odd[g] << load<U>(shift[1] + at) & 0xFFFF0000u));
+        });
     }
-    template <Rule rule>
-    inline Word spin(int i, std::uint64_t key) const {
+    // The fields of spin i.
+    __attribute__((always_inline)) inline void field(int i, V *f) const {
         const Job &job = block.job;
-        V f[G];
-        for (int g = 0; g < G; ++g) f[g] = H > 1 ? load<V>(&base[std::int64_t{i} * L + W16 * g]) : vsplat(base[i]);
+        each<G>([&](int g) { f[g] = H > 1 ? load<V>(&base[std::int64_t{i} * L + W16 * g]) : vsplat(base[i]); });
         if (H == 1 || shared) {
             for (int e = job.start[i]; e < job.start[i + 1]; ++e)
-                for (int g = 0; g < G; ++g) f[g] = add_at(f[g], block.word + job.near[e], g, vsplat(J[e]));
+                each<G>([&](int g) { f[g] = add_at(f[g], block.word + job.near[e], g, vsplat(J[e])); });
         } else {
             for (int e = job.start[i]; e < job.start[i + 1]; ++e)
-                for (int g = 0; g < G; ++g)
+                each<G>([&](int g) {
                     f[g] = add_at(f[g], block.word + job.near[e], g, load<V>(&J[std::int64_t{e} * L + W16 * g]));
+                });
         }
-        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
+    }
+    template <Rule rule>
+    __attribute__((always_inline)) inline void visit(int i, const std::uint64_t &key) const {
+        constexpr int N = G < together ? G : together;
+        const U v0 = low_half(key), v1 = high_half(key);
+        const Word before = block.word[i];
         Word out = 0;
-        for (int g = 0; g < G; ++g) {
-            const auto lanes = static_cast<std::uint32_t>((std::uint64_t{1} << W16) - 1);
-            const std::uint32_t old = static_cast<std::uint32_t>(block.word[i] >> (W16 * g)) & lanes;
-            const int l = W16 * g;
-            out |= static_cast<Word>(redraw16<rule>(f[g], load<V>(most + l), load<V>(twice + l), load<V>(whole + l),
-                                                    load<V>(part + l), random(g, v0, v1), *job.table, old)) << l;
+        V f[G];
+        field(i, f);
+#pragma GCC unroll 8
+        for (int first = 0; first < G; first += N) {
+            V u[N], by[4][N];
+            std::uint32_t bits[N];
+            const auto fill = [&](V *to, const std::uint16_t *from) {
+                each<N>([&](int g) { to[g] = load<V>(from + W16 * (first + g)); });
+            };
+            fill(by[0], most), fill(by[1], twice), fill(by[2], whole), fill(by[3], part);
+            each<N>([&](int g) {
+                bits[g] = static_cast<std::uint32_t>(before >> (W16 * (first + g)) & ((std::uint64_t{1} << W16) - 1));
+            });
+            random<N>(first, v0, v1, u);
+            redraw16<rule, N>(f + first, by[0], by[1], by[2], by[3], u, *block.job.table, bits);
+            each<N>([&](int g) { out |= static_cast<Word>(bits[g]) << (W16 * (first + g)); });
         }
-        return out;
+        block.word[i] = out;
     }
 };
 

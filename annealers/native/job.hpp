@@ -10,7 +10,7 @@ enum class Rule : int { heat_bath, metropolis };
 
 // A probability by its logit in 16 bits; see fixed_table.hpp.
 struct Table {
-    std::uint16_t c0[64], c1[64], c2[64];
+    alignas(64) std::uint16_t c0[64], c1[64], c2[64];
 };
 
 // P problems on one graph with R replicas each: lane l is replica l % R of problem l / R. Spins are renumbered so that

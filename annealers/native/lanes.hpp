@@ -20,7 +20,7 @@ struct Block {
     const int count;
     Word *word;               // [n], a bit a lane
     float *h, *base, *J2;     // h and h - sum J: [n] or [n, L]; 2 J by neighbour: [2k] or [2k, L]
-    std::uint32_t low[L], high[L];
+    alignas(64) std::uint32_t low[L], high[L];
 
     std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
 
@@ -60,14 +60,14 @@ struct Block {
     static F at(const float *p, std::int64_t i, int g) { return own_h ? load<F>(p + i * L + W * g) : splat(p[i]); }
 
     // f_i = h_i + sum_j J_ij s_j = (h_i - sum_j J_ij) + sum over the neighbours that are +1 of 2 J_ij.
-    inline void field(int i, F *f) const {
+    __attribute__((always_inline)) inline void field(int i, F *f) const {
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f[g] = at(base, i, g);
         for (int e = job.start[i]; e < job.start[i + 1]; ++e) {
             const Word *bits = word + job.near[e];
 #pragma GCC unroll 8
             for (int g = 0; g < G; ++g)
-                f[g] = add_at(f[g], bits, g, own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : splat(J2[e]));
+                f[g] = add_at(f[g], bits, g, own_J ? load<F>(J2 + std::int64_t{e} * L + W * g) : broadcast(J2 + e));
         }
     }
 
@@ -120,15 +120,24 @@ struct Block {
         for (int l = 0; l < count; ++l) job.energy[first + l] = total[l] / 2;
     }
 
-    // Sweeps by `draw`, which knows the arithmetic: its `heat` takes a beta a lane, its `spin` draws a word.
+    // Sweeps by `draw`, which knows the arithmetic: its `heat` takes a beta a lane, its `visit` draws spin i anew.
     template <Rule rule, class Draw>
     void sweep(const Draw &draw, std::uint32_t number) {
-        const auto visit = [&](int i, std::uint32_t pass) {
-            word[i] = draw.template spin<rule>(i, counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i])));
+        constexpr int some = 64;  // keys made together
+        std::uint64_t key[some];
+        const auto keys = [&](int from, int end, std::uint32_t pass) {
+            for (int i = from; i < end; ++i) key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
         };
-        for (int i = 0; i < job.n; ++i) visit(i, 2 * number);
-        if (job.palindromic)
-            for (int i = job.n - 1; i >= 0; --i) visit(i, 2 * number + 1);
+        for (int from = 0; from < job.n; from += some) {
+            const int end = from + some < job.n ? from + some : job.n;
+            keys(from, end, 2 * number);
+            for (int i = from; i < end; ++i) draw.template visit<rule>(i, key[i - from]);
+        }
+        for (int end = job.palindromic ? job.n : 0; end > 0; end -= some) {
+            const int from = end > some ? end - some : 0;
+            keys(from, end, 2 * number + 1);
+            for (int i = end - 1; i >= from; --i) draw.template visit<rule>(i, key[i - from]);
+        }
     }
     template <class Draw>
     int run(Draw &&draw) {
@@ -156,7 +165,7 @@ struct Single {
     using Word = typename Block::Bits;
     static constexpr int L = Block::L, G = Block::G;
     const Block &block;
-    float rate[L] = {};  // 2 beta / log 2
+    alignas(64) float rate[L] = {};  // 2 beta / log 2
 
     explicit Single(const Block &b) : block(b) {}
     bool ready() const { return true; }
@@ -164,18 +173,25 @@ struct Single {
         for (int l = 0; l < L; ++l) rate[l] = 2 * log2_e * beta[l];
     }
     template <Rule rule>
-    inline Word spin(int i, std::uint64_t key) const {
+    __attribute__((always_inline)) inline void visit(int i, const std::uint64_t &key) const {
+        constexpr int N = G < together ? G : together;
+        const U v0 = low_half(key), v1 = high_half(key);
+        const Word before = block.word[i];
         F f[G];
         block.field(i, f);
-        const U v0 = usplat(static_cast<std::uint32_t>(key)), v1 = usplat(static_cast<std::uint32_t>(key >> 32));
-        Word out = 0;
-#pragma GCC unroll 8  // a loop left as such would keep the fields in memory
-        for (int g = 0; g < G; ++g) {
-            const U bits = counter::bits(load<U>(block.low + W * g), load<U>(block.high + W * g), v0, v1);
-            const std::uint32_t old = rule == Rule::metropolis ? Block::part(block.word[i], g) : 0;
-            out |= static_cast<Word>(redraw<rule>(f[g], load<F>(rate + W * g), bits, old)) << (W * g);
+#pragma GCC unroll 8
+        for (int first = 0; first < G; first += N) {
+            F by[N];
+            U low[N], high[N], random[N];
+            std::uint32_t bits[N];
+            each<N>([&](int g) { by[g] = load<F>(rate + W * (first + g)); });
+            each<N>([&](int g) { low[g] = load<U>(block.low + W * (first + g)); });
+            each<N>([&](int g) { high[g] = load<U>(block.high + W * (first + g)); });
+            each<N>([&](int g) { bits[g] = rule == Rule::metropolis ? Block::part(before, first + g) : 0; });
+            counter::bits<N>(low, high, v0, v1, random);
+            redraw<rule, N>(f + first, by, random, bits);
+            each<N>([&](int g) { put(block.word + i, first + g, bits[g]); });
         }
-        return out;
     }
 };
 

@@ -25,6 +25,8 @@ typedef std::int32_t I __attribute__((vector_size(4 * W)));
 
 constexpr float log2_e = 1.44269504f;
 
+using counter::each;
+
 inline F splat(float x) { return x - F{}; }
 inline U usplat(std::uint32_t x) { return x - U{}; }
 template <class V, class T>
@@ -53,11 +55,22 @@ inline F add_at(F f, const void *word, int g, F j) {
     asm("kmovw %1, %0" : "=Yk"(bits) : "m"(static_cast<const Half *>(word)[g]));
     return (F)_mm512_mask_add_ps((__m512)f, bits, (__m512)f, (__m512)j);
 }
+// ... and a mask register straight to memory.
+inline void put(void *word, int g, std::uint32_t bits) { static_cast<Half *>(word)[g] = static_cast<Half>(bits); }
+// splat(*p): compilers choose an instruction that takes twice the time.
+inline F broadcast(const void *p) {
+    __m512i out;
+    asm("vpbroadcastd %1, %0" : "=v"(out) : "m"(*static_cast<const std::int32_t *>(p)));
+    return (F)out;
+}
 #else
+inline F broadcast(const void *p) { return splat(load<float>(p)); }
 
 const U one_bit = {1, 2, 4, 8, 16, 32, 64, 128};
 inline F add_if(F f, std::uint32_t bits, F j) { return f + (F)((U)j & (U)((usplat(bits) & one_bit) != 0)); }
 inline F minus_unless(std::uint32_t bits, F x) { return (usplat(bits) & one_bit) != 0 ? x : -x; }
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte g of a word holds its group g");
+inline void put(void *word, int g, std::uint32_t bits) { static_cast<std::uint8_t *>(word)[g] = static_cast<std::uint8_t>(bits); }
 template <class Word>
 inline F add_at(F f, const Word *word, int g, F j) {
     return add_if(f, static_cast<std::uint32_t>(*word >> (W * g)) & ((1u << W) - 1), j);
@@ -81,6 +94,17 @@ inline std::uint32_t not_above(F a, F b) { return collect((U)~(a > b)); }
 #endif
 #endif
 
+// The halves of a key in memory.
+inline U low_half(const std::uint64_t &key) { return (U)broadcast(&key); }
+inline U high_half(const std::uint64_t &key) { return (U)broadcast(reinterpret_cast<const char *>(&key) + 4); }
+
+// How many vectors' draws are best taken together: as many as the registers hold.
+#if defined(__AVX512F__)
+constexpr int together = 4;
+#else
+constexpr int together = 2;
+#endif
+
 // Bits to lanes of all ones or zeros; the bits of the lanes that are not 0; words by their places.
 inline U spread_bits(std::uint32_t bits) {
     U lane;
@@ -94,48 +118,66 @@ inline U gather_words(const std::uint32_t *word, const std::int32_t *at) {
     return out;
 }
 
-// 2^r for |r| <= 1/2, relative error 2e-7.
-inline F fraction(F r) {
-    F p = splat(1.3264715e-3f);
-    p = fma(p, r, splat(9.6715083e-3f));
-    p = fma(p, r, splat(5.5507336e-2f));
-    p = fma(p, r, splat(2.4022242e-1f));
-    p = fma(p, r, splat(6.9314700e-1f));
-    return fma(p, r, splat(1.0f));
-}
-// 2^x; beyond |x| = 126 just something as good as 0 or infinity.
+// x <- 2^x, relative error 2e-7; beyond |x| = 126 just something as good as 0 or infinity.
+template <int N>
+__attribute__((always_inline)) inline void power(F *x) {
+    F whole[N], p[N];
 #if defined(__AVX512F__)
-inline F power(F x) {
-    const F whole = (F)_mm512_roundscale_ps((__m512)x, 0);
-    return (F)_mm512_scalef_ps((__m512)fraction(x - whole), (__m512)whole);
-}
+    each<N>([&](int g) { whole[g] = (F)_mm512_roundscale_ps((__m512)x[g], 0); });
+#elif defined(__AVX2__)
+    each<N>([&](int g) { x[g] = (F)_mm256_max_ps((__m256)x[g], (__m256)splat(-126.0f)); });
+    each<N>([&](int g) { x[g] = (F)_mm256_min_ps((__m256)x[g], (__m256)splat(126.0f)); });
+    each<N>([&](int g) { whole[g] = (F)_mm256_round_ps((__m256)x[g], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); });
 #else
-inline F power(F x) {
-#if defined(__AVX2__)
-    x = (F)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)splat(-126.0f)), (__m256)splat(126.0f));
+    each<N>([&](int g) { x[g] = x[g] < -126.0f ? splat(-126.0f) : x[g]; });
+    each<N>([&](int g) { x[g] = x[g] > 126.0f ? splat(126.0f) : x[g]; });
+    each<N>([&](int g) { whole[g] = (x[g] + 12582912.0f) - 12582912.0f; });  // 1.5 * 2^23: rounds
+#endif
+    each<N>([&](int g) { x[g] = x[g] - whole[g]; });
+    each<N>([&](int g) { p[g] = fma(splat(1.3264715e-3f), x[g], splat(9.6715083e-3f)); });
+    each<N>([&](int g) { p[g] = fma(p[g], x[g], splat(5.5507336e-2f)); });
+    each<N>([&](int g) { p[g] = fma(p[g], x[g], splat(2.4022242e-1f)); });
+    each<N>([&](int g) { p[g] = fma(p[g], x[g], splat(6.9314700e-1f)); });
+    each<N>([&](int g) { p[g] = fma(p[g], x[g], splat(1.0f)); });
+#if defined(__AVX512F__)
+    each<N>([&](int g) { x[g] = (F)_mm512_scalef_ps((__m512)p[g], (__m512)whole[g]); });
 #else
-    x = x < -126.0f ? splat(-126.0f) : x;
-    x = x > 126.0f ? splat(126.0f) : x;
+    each<N>([&](int g) { x[g] = (F)((U)p[g] + ((U)(whole[g] + 12582912.0f) << 23)); });  // its low bits: the exponent
 #endif
-    const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are x rounded
-    return (F)((U)fraction(x - (shifted - 12582912.0f)) + ((U)shifted << 23));
 }
-#endif
-inline F exponential(F x) { return power(x * log2_e); }
+inline F exponential(F x) {
+    F one[] = {x * log2_e};
+    power<1>(one);
+    return one[0];
+}
 
 // A word as a number in units of 2^-32, rounded to single precision.
 inline F number(U word) { return __builtin_convertvector(word, F); }
 // Of uniform spins: 1 where a word's top bit is 0.
 inline std::uint32_t heads(U word) { return less(number(word >> 31), splat(1.0f)); }
 
-// New bits of W lanes in fields f; `rate` is 2 beta / log 2, so that e^{2 beta f} = 2^{rate f}. Heat bath: 1 with
-// probability 1/(1 + e^{2 beta f}). Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f. Beyond its
-// range the power is just something small or large: what is compared with it is written for 0 and for infinity.
+// New bits of N times W lanes in fields f, which are lost; `rate` is 2 beta / log 2, so that e^{2 beta f} = 2^{rate f}.
+// Heat bath: 1 with probability 1/(1 + e^{2 beta f}). Metropolis: a flip with probability min(1, e^{-dE}), dE = -2 beta s f.
+// Beyond its range the power is just something small or large: what is compared with it is written for 0 and for infinity.
+template <Rule rule, int N>
+__attribute__((always_inline)) inline void redraw(F *f, const F *rate, const U *word, std::uint32_t *bits) {
+    F u[N];
+    each<N>([&](int g) { f[g] = rate[g] * f[g]; });
+    if (rule == Rule::metropolis) each<N>([&](int g) { f[g] = minus_unless(bits[g], f[g]); });
+    power<N>(f);
+    each<N>([&](int g) { u[g] = number(word[g]); });
+    if (rule == Rule::heat_bath) {
+        each<N>([&](int g) { f[g] = fma(u[g], f[g], u[g]); });
+        each<N>([&](int g) { bits[g] = not_above(f[g], splat(0x1p32f)); });
+    } else {
+        each<N>([&](int g) { bits[g] ^= not_above(u[g], f[g] * 0x1p32f); });
+    }
+}
+// Of W lanes.
 template <Rule rule>
 inline std::uint32_t redraw(F f, F rate, U word, std::uint32_t old) {
-    const F x = rate * f, u = number(word);
-    if (rule == Rule::heat_bath) return not_above(fma(u, power(x), u), splat(0x1p32f));
-    return old ^ not_above(u, power(minus_unless(old, x)) * 0x1p32f);
+    redraw<rule, 1>(&f, &rate, &word, &old);
+    return old;
 }
 
 }  // namespace

@@ -84,13 +84,27 @@ inline Heat heat16(float beta, float unit) {
     return {static_cast<std::uint16_t>(65535 / (twice * (1 + part / 65536.0))), twice, 65535, part};
 }
 
-// New bits of the lanes; by symmetry the table holds the side of positive fields alone.
+// New bits of N times W16 lanes; by symmetry the table holds the side of positive fields alone.
+template <Rule rule, int N>
+__attribute__((always_inline)) inline void redraw16(const V *f, const V *most, const V *twice, const V *whole, const V *part,
+                                                    const V *u, const Table &table, std::uint32_t *bits) {
+    V a[N], y[N], t[N], p[N];
+    each<N>([&](int g) { a[g] = least(size(f[g]), most[g]) * twice[g]; });
+    each<N>([&](int g) { y[g] = (a[g] & whole[g]) + upper(a[g], part[g]); });
+    each<N>([&](int g) { t[g] = y[g] << 6; });
+    each<N>([&](int g) { y[g] = y[g] >> 10; });
+    each<N>([&](int g) { p[g] = upper(t[g], look(table.c2, y[g])); });
+    each<N>([&](int g) { p[g] = upper(t[g], look(table.c1, y[g]) - p[g]); });
+    each<N>([&](int g) { p[g] = look(table.c0, y[g]) - p[g]; });
+    each<N>([&](int g) {
+        const std::uint32_t below = less(u[g], p[g]), down = negative(f[g]);
+        bits[g] = rule == Rule::heat_bath ? below ^ down : bits[g] ^ ((bits[g] ^ down) | below);
+    });
+}
 template <Rule rule>
 inline std::uint32_t redraw16(V f, V most, V twice, V whole, V part, V u, const Table &table, std::uint32_t old) {
-    const V a = least(size(f), most) * twice, y = (a & whole) + upper(a, part), t = y << 6, k = y >> 10;
-    const V p = look(table.c0, k) - upper(t, look(table.c1, k) - upper(t, look(table.c2, k)));
-    const std::uint32_t below = less(u, p), down = negative(f);
-    return rule == Rule::heat_bath ? below ^ down : old ^ ((old ^ down) | below);
+    redraw16<rule, 1>(&f, &most, &twice, &whole, &part, &u, table, &old);
+    return old;
 }
 
 }  // namespace

@@ -5,12 +5,20 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace team {
+
+// The lanes of a block: at most `widest`, fewer where that would leave threads idle.
+inline std::int64_t block_width(std::int64_t rows, std::int64_t widest, std::int64_t threads, std::int64_t multiple) {
+    if (!rows) return multiple;
+    const std::int64_t blocks = (rows + widest - 1) / widest, parts = (blocks + threads - 1) / threads * threads;
+    return ((rows + parts - 1) / parts + multiple - 1) / multiple * multiple;
+}
 
 // `work(k)` for each piece k < pieces, on at most `threads` threads; it returns the sweeps done, or -1. The calling
 // thread asks `alive` every 50 ms or so, and sets `stop` when that says false. Short calls (few `updates` of a spin) run
