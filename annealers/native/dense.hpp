@@ -14,8 +14,8 @@ namespace {
 
 using namespace sparse;
 
-constexpr int refresh = 32;  // sweeps after which fields are summed anew, so that rounding does not build up
-constexpr int few = 16;      // spins decided in a row
+constexpr int refresh = 64;  // sweeps after which fields are summed anew, so that rounding does not build up
+constexpr int few = 24;      // spins decided in a row
 
 struct Rows {
     const Job &job;
