@@ -78,7 +78,7 @@ def test_replicas_at_their_own_temperatures():
 
 @pytest.mark.parametrize("own", [True, False])
 def test_bits_do_not_depend_on_batch_or_threads(own):
-    problem, before = complete(23, (5,), own=own), torch.get_num_threads()
+    problem, before = complete(61, (5,), own=own), torch.get_num_threads()
     whole = sweep_dense(problem, 9, [0.5, 1.0] * 20, [7, 8, 9, 10, 11])
     try:
         torch.set_num_threads(2)
@@ -94,11 +94,17 @@ def test_bits_do_not_depend_on_batch_or_threads(own):
 
 
 @pytest.mark.parametrize("reads", [1, 7, 8, 9, 17, 40])
-def test_first_reads_do_not_depend_on_how_many(reads):
-    problem = complete(19)
-    many = sweep_dense(problem, 64, [1.0] * 5, [2])
-    few = sweep_dense(problem, reads, [1.0] * 5, [2])
+@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize("back", [False, True])
+def test_first_reads_do_not_depend_on_how_many(reads, rule, back):
+    """Up to 8 reads send each flip out at once, more of them those of 24 spins together: the same bits."""
+    problem = complete(61)
+    many = sweep_dense(problem, 64, [0.2] * 70, [2], rule=rule, palindromic=back)
+    few = sweep_dense(problem, reads, [0.2] * 70, [2], rule=rule, palindromic=back)
     assert torch.equal(few.spins[0], many.spins[0, :reads])
+    torch.testing.assert_close(
+        many.energy[0], problem.to(dtype=torch.float64).energy(many.spins)[0], rtol=1e-6, atol=1e-4
+    )
 
 
 def test_interrupt_returns_what_is_done():

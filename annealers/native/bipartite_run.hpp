@@ -100,7 +100,8 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
     job.sum = sum.data(), job.sum_stride = own > 1 ? N : 0;
     const double updates = static_cast<double>(job.lanes()) * (N + job.n * job.m / 128.0) * job.sweeps;
     if (job.table) return run16(job, kernel, threads, updates, stop, alive);
-    const std::int64_t width = team::block_width(rows, 128, own > 1 ? 1 : threads, 16), pieces = (rows + width - 1) / width;
+    const std::int64_t width = team::block_width(rows, 128, own > 1 ? 1 : threads, 16);
+    const std::int64_t pieces = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {
         const std::int64_t first = static_cast<std::int64_t>(k) % pieces * width;
         return kernel.run(job, static_cast<std::int64_t>(k) / pieces * rows + first,

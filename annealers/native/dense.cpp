@@ -44,12 +44,13 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
                          reinterpret_cast<const std::uint64_t *>(seed.data()), spins.data(), energy.data(), done_by.data(), &stop};
     static const dense::Run run = cpu::best<Kernels>();
     Listener listen(std::move(alive));
-    // Blocks of lanes with the same J are the fast ones; problems with a J each share blocks where they have few replicas.
+    // Blocks of lanes with the same J are the fast ones; problems of a J each share blocks where they have few lanes.
     const std::int64_t alone = own > 1 && job.replicas >= 4 ? own : 1, rows = lanes / alone;
-    const std::int64_t width = team::block_width(rows, dense::lanes, alone > 1 ? 1 : threads, 16), blocks = (rows + width - 1) / width;
+    const std::int64_t width = team::block_width(rows, dense::lanes, alone > 1 ? 1 : threads, 16);
+    const std::int64_t blocks = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {
-        const std::int64_t first = static_cast<std::int64_t>(k) % blocks * width;
-        return run(job, static_cast<std::int64_t>(k) / blocks * rows + first, static_cast<int>(std::min(width, rows - first)));
+        const std::int64_t first = static_cast<std::int64_t>(k) % blocks * width, count = std::min(width, rows - first);
+        return run(job, static_cast<std::int64_t>(k) / blocks * rows + first, static_cast<int>(count));
     };
     int done = 0;
     {

@@ -33,7 +33,7 @@ struct Rows {
 
     Rows(const Job &j, std::int64_t start, int c) : job(j), first(start), count(c), groups((c + W - 1) / W) {
         f = static_cast<float *>(std::aligned_alloc(64, sizeof(float) * static_cast<std::size_t>(j.row) * c));
-        bool shared = c > 8;
+        bool shared = c > 8;  // fewer lanes do not pay for a tile
         up = static_cast<std::uint64_t *>(std::calloc(static_cast<std::size_t>(j.n), sizeof(std::uint64_t)));
         for (int l = 0; l < lanes; ++l) {
             const std::int64_t problem = lane(l) / j.replicas;

@@ -126,7 +126,8 @@ struct Block {
         constexpr int some = 64;  // keys made together
         std::uint64_t key[some];
         const auto keys = [&](int from, int end, std::uint32_t pass) {
-            for (int i = from; i < end; ++i) key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
+            for (int i = from; i < end; ++i)
+                key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
         };
         for (int from = 0; from < job.n; from += some) {
             const int end = from + some < job.n ? from + some : job.n;

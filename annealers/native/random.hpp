@@ -30,7 +30,8 @@ __attribute__((always_inline)) static inline void each(Op op) {
 
 // The two keys become 32 random bits in three multiplications, N times; U is a word or a vector of words.
 template <int N, class U>
-__attribute__((always_inline)) static inline void bits(const U *lane_low, const U *lane_high, U visit_low, U visit_high, U *x) {
+__attribute__((always_inline)) static inline void bits(const U *lane_low, const U *lane_high, U visit_low, U visit_high,
+                                                       U *x) {
     each<N>([&](int g) { x[g] = lane_low[g] + visit_low; });
     each<N>([&](int g) { x[g] = (x[g] ^ (x[g] >> 16)) * 0x7FEB352Du; });
     each<N>([&](int g) { x[g] = (x[g] ^ (x[g] >> 15)) + (lane_high[g] ^ visit_high); });

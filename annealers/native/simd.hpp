@@ -70,7 +70,9 @@ const U one_bit = {1, 2, 4, 8, 16, 32, 64, 128};
 inline F add_if(F f, std::uint32_t bits, F j) { return f + (F)((U)j & (U)((usplat(bits) & one_bit) != 0)); }
 inline F minus_unless(std::uint32_t bits, F x) { return (usplat(bits) & one_bit) != 0 ? x : -x; }
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte g of a word holds its group g");
-inline void put(void *word, int g, std::uint32_t bits) { static_cast<std::uint8_t *>(word)[g] = static_cast<std::uint8_t>(bits); }
+inline void put(void *word, int g, std::uint32_t bits) {
+    static_cast<std::uint8_t *>(word)[g] = static_cast<std::uint8_t>(bits);
+}
 template <class Word>
 inline F add_at(F f, const Word *word, int g, F j) {
     return add_if(f, static_cast<std::uint32_t>(*word >> (W * g)) & ((1u << W) - 1), j);
