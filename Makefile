@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup test sanitize demo clean
+.PHONY: help setup test test-long sanitize demo clean
 
 help:
 	@echo "make setup   create .venv and install qsample (editable) with what tests and experiments need"
 	@echo "make test    lint, format check, type check, tests"
+	@echo "make test-long  the calibrations and attacks that take longer: false-alarm rates, power, coverage"
 	@echo "make sanitize  the native kernels over fuzzed problems, watched for bad addresses and undefined behaviour"
 	@echo "make demo    train a small model and write its report under runs/demo"
 	@echo "make clean   remove .venv, build outputs and caches"
@@ -23,7 +24,10 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
+
+test-long: setup
+	$(BIN)/python -m pytest -n auto --dist worksteal -m long
 
 sanitize: setup
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DQSAMPLE_SANITIZE=ON

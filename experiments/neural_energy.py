@@ -48,7 +48,6 @@ from tqdm import tqdm
 import qsample as qs
 from qsample.annealers import Gibbs, ParallelTempering, TemperedGibbs
 from qsample.data import load
-from qsample.diagnostics import autocorrelation_time
 from qsample.diffusion import (
     BlockMetropolis,
     Counted,
@@ -63,6 +62,7 @@ from qsample.diffusion import (
     taylor,
 )
 from qsample.enumerate import states
+from qsample.mixing import autocorrelation_time
 from qsample.testing import FALSE_ALARM
 
 matplotlib.use("Agg")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from qsample.diagnostics import split_rhat
+from qsample.mixing import split_rhat
 from qsample.models.thermodynamic import DenoisingThermodynamicModel
 from qsample.sampler import Sampler, check_is_sampler
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qsample.sampler import Sampler as Sampler
     from qsample.samples import Estimate as Estimate
     from qsample.samples import Exactness as Exactness
+    from qsample.samples import ReliabilityWarning as ReliabilityWarning
     from qsample.samples import Samples as Samples
     from qsample.temperature import effective_beta as effective_beta
     from qsample.train import Settings as Settings
@@ -29,6 +30,7 @@ _HOME = {
     "Exactness": "samples",
     "Graph": "graph",
     "Ising": "ising",
+    "ReliabilityWarning": "samples",
     "Sampler": "sampler",
     "Samples": "samples",
     "Settings": "train",

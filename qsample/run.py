@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from qsample import checkpoint
-from qsample.diagnostics import chain_ess
 from qsample.enumerate import num_enumerated
 from qsample.gradient import ContrastiveDivergence
 from qsample.likelihood import log_likelihood, pseudo_log_likelihood
+from qsample.mixing import chain_ess
 from qsample.sampler import Sampler, mix
 from qsample.settings import Settings
 from qsample.temperature import effective_beta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -22,6 +23,19 @@ class Exactness(Enum):
     EXACT = "exact"  #: independent draws from the target itself
     ASYMPTOTIC = "asymptotic"  #: a valid Markov kernel at the target, or proper weights: exact in the long run
     HEURISTIC = "heuristic"  #: everything else: annealers, foreign samplers, quantum processors
+
+
+class ReliabilityWarning(UserWarning):
+    """A result that may be wrong; the text is the `note` of that result.
+
+    One class for all of them: `warnings.simplefilter("error", qs.ReliabilityWarning)` makes each an error.
+    """
+
+
+def warn_of(note: str) -> None:
+    """Say a note, if there is one, as a warning where the caller's caller stands."""
+    if note:
+        warnings.warn(note, ReliabilityWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dwave.samplers import TabuSampler
 
 from qsample import Graph, Samples, diagnose
 from qsample.annealers import DimodAnnealer, Exact
-from qsample.diagnostics import _energy_moments, autocorrelation_time, chain_ess
+from qsample.diagnostics import _energy_moments
+from qsample.mixing import autocorrelation_time, chain_ess
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law
 
 

@@ -10,9 +10,9 @@ import torch
 from qsample import Graph
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
 from qsample.annealers.catalogue import CATALOGUE
-from qsample.diagnostics import split_rhat
 from qsample.enumerate import log_weights, states
 from qsample.grid import OFFSETS, grid, scatter
+from qsample.mixing import split_rhat
 from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, denoising_loss, reverse_rhat
 from qsample.models.visible_bits import VisibleBits
 from tests.oracle import Z_MAX, untyped
