@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from qsample.optional import install_line
 from qsample.sampler import Sampler
 from qsample.samples import Exactness
 
@@ -144,8 +145,8 @@ def configured(name: str, settings: Mapping[str, Any]) -> Sampler:
         ImportError: what the sampler stands on is not installed.
     """
     if name in CATALOGUE and not CATALOGUE[name].installed:
-        package = "qsample[dwave]" if CATALOGUE[name].device else "dwave-samplers"
-        raise ImportError(f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "{package}", or name another')
+        package = install_line("dwave") if CATALOGUE[name].device else "pip install dwave-samplers"
+        raise ImportError(f"sampler {name!r} needs {CATALOGUE[name].needs}: {package}, or name another")
     sampler = named(name, settings.get("sweeps", 100))
     fields = {field.name: field for field in dataclasses.fields(sampler) if field.init}  # pyright: ignore[reportArgumentType]
     pair = "sampler" in fields

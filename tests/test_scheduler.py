@@ -387,7 +387,8 @@ def test_the_extra_is_named_where_diffusers_is_missing():
         "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip().endswith('ImportError: IsingScheduler needs diffusers: pip install "qsample[diffusion]"')
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("ImportError: IsingScheduler: ") and '".[diffusion]"' in line
 
 
 def test_refusals(monkeypatch):
@@ -396,7 +397,7 @@ def test_refusals(monkeypatch):
     tokens = torch.tensor([[0, 1, 2]])
     away = CATALOGUE["dwave"]._replace(needs="not_there")
     monkeypatch.setitem(CATALOGUE, "dwave", away)
-    with pytest.raises(ImportError, match=r"sampler 'dwave' needs not_there: pip install \"qsample\[dwave\]\""):
+    with pytest.raises(ImportError, match=r"sampler 'dwave' needs not_there: .*\[dwave\]"):
         loaded({"sampler": "dwave"})
     monkeypatch.undo()
     for call, said in [

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qsample.optional import needs
+
 if TYPE_CHECKING:
     import networkx
 
@@ -207,10 +209,8 @@ class Chip:
 
 
 def _generator(topology: str) -> Any:
-    try:
+    with needs("dwave", "D-Wave's graphs"):
         import dwave.graphs
-    except ImportError as error:
-        raise ImportError(f"{error}: D-Wave's graphs need pip install qsample[dwave]") from None
     try:
         return getattr(dwave.graphs, f"{topology}_graph")
     except AttributeError:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from qsample.annealers.dwave.errors import DeviceError, Unavailable
 from qsample.annealers.dwave.secret import Secret, guard, quiet
+from qsample.optional import install_line
 
 T = TypeVar("T")
 REFUSED = (429, 503)  # the service did not take the request
@@ -37,7 +38,7 @@ class Session:
             import dwave.cloud
             import dwave.cloud.config
         except ImportError as error:
-            raise DeviceError(f"{error}: DWave needs pip install qsample[dwave]") from None
+            raise DeviceError(f"DWave: {error}; {install_line('dwave')} brings it") from None
         make = dwave.cloud.Client  # loads its modules, and so their loggers
         asked = {name: value for name, value in {**settings, "token": token.reveal()}.items() if value is not None}
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qsample.optional import install_line
+
 if TYPE_CHECKING:
     from qsample.diffusion.counted import Counted as Counted
     from qsample.diffusion.expansion import first_order as first_order
@@ -60,7 +62,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "diffusers":
             raise
-        raise ImportError(f'{name} needs diffusers: pip install "qsample[diffusion]"') from None
+        raise ImportError(f"{name}: {error}; {install_line('diffusion')} brings it") from None
     globals()[name] = value
     return value
 

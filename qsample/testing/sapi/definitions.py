@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from qsample.optional import needs
+
 PARAMETERS = {
     "anneal_schedule": "points [time in us, anneal fraction s] of a piecewise linear anneal",
     "annealing_time": "us of one anneal",
@@ -109,8 +111,6 @@ def _break(chip: dict[str, Any], qubits: set[int], couplers: set[tuple[int, int]
 
 
 def _mocks() -> Any:
-    try:
+    with needs("dwave", "the loopback solver API"):
         from dwave.cloud.testing import mocks
-    except ImportError as error:
-        raise ImportError(f"{error}: the loopback solver API needs pip install qsample[dwave]") from None
     return mocks

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from qsample.optional import needs
 from qsample.testing.sapi.server import SolverServer
 
-try:
+with needs("test", "the fixture"):
     import pytest
-except ImportError as error:
-    raise ImportError(f"{error}: the fixture needs pip install qsample[test]") from None
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from qsample.graph import Graph
+from qsample.optional import needs
 from qsample.testing.sapi.parameters import Refusal
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class Solver:
             rows, columns = self.ends.T.ravel(), np.concatenate([number, number])
             name = "per_qubit_coupling_range"
         elif "per_group_coupling_range" in self.properties and topology["type"] == "zephyr":
-            import dwave.graphs
-            from dwave.system.coupling_groups import coupling_groups
+            with needs("dwave", "the loopback solver API"):
+                import dwave.graphs
+                from dwave.system.coupling_groups import coupling_groups
 
             couplers = [(int(a), int(b)) for a, b in self.couplers]
             of = dict(zip((frozenset(pair) for pair in couplers), number.tolist(), strict=True))
