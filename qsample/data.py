@@ -7,6 +7,9 @@
 | `bars-and-stripes[-RxC]` | every pattern of equal rows or equal columns once (4x4) | (2^R + 2^C - 2) x RC |
 | `planted-ising[-RxC]` | exact draws of a known Gaussian spin glass on a grid (8x8) | 5,000 x RC |
 | a path | .npy, .npz or .csv of {0,1} or -1/+1 | yours |
+
+A column (or array of an .npz) named label, labels, class, target or y holds labels, not pixels; the index column that
+pandas writes is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -29,6 +32,8 @@ from qsample.optional import needs
 
 NAMES = ("digits", "mnist5k", "bars-and-stripes", "planted-ising")
 SUFFIXES = (".npy", ".npz", ".csv")
+LABELS = ("label", "labels", "class", "target", "y")  # names of what is no pixel
+INDEX = ("", "unnamed: 0", "index")  # of the row numbers that pandas writes first
 _SIZED = re.compile(r"(?P<name>bars-and-stripes|planted-ising)(-(?P<rows>\d+)x(?P<columns>\d+))?")
 
 
@@ -41,12 +46,14 @@ class Dataset:
         image_shape: (rows, columns) of one sample where it is an image.
         name: the name or path it was loaded by.
         labels: `[N]` int64 class numbers, where the source has them.
+        note: what of the source is not in `x`, in words.
     """
 
     x: Tensor
     image_shape: tuple[int, int] | None
     name: str
     labels: Tensor | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -75,17 +82,18 @@ def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
     """The data set of that name (see the module's table), or in that file.
 
     A file holds one array `[N, d]` or, for images, `[N, rows, columns]`; an .npz holds it as `x`, as `data`, or alone;
-    a .csv may start with a header line. Values are {0,1} or -1/+1 and are converted to `coding`; pickled objects are
-    never read.
+    a .csv may start with a header line. Values are {0,1} or -1/+1 (in a .csv True and False too) and are converted to
+    `coding`; labels and a pandas index are kept apart from them (see the module), which `note` says. Pickled objects
+    are never read.
 
     Raises:
         ValueError: an unknown name (the message lists the names), a missing or damaged file, an array of the wrong
-            shape, a value outside {0,1} and -1/+1.
+            shape, a value outside {0,1} and -1/+1, a column without a name that counts rows or classes.
         ImportError: the package that carries the data is not installed; the message names the extra that installs it.
     """
     if coding not in get_args(Coding):
         raise ValueError(f"unknown coding {coding!r}; expected one of {', '.join(get_args(Coding))}")
-    text = os.fspath(name)
+    text, note = os.fspath(name), ""
     sized = _SIZED.fullmatch(text)
     if text in ("digits", "mnist5k"):
         bits, shape, labels = _packaged(text)
@@ -101,14 +109,14 @@ def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
         or text
         and Path(text).exists()
     ):
-        bits, shape, labels = *_from_file(Path(text)), None
+        bits, shape, labels, note = _from_file(Path(text))
     else:
         close = difflib.get_close_matches(text, NAMES, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
         known = f"one of {', '.join(NAMES)}, or the path of a .npy, .npz or .csv file"
         raise ValueError(f"unknown data set {text!r}: {hint}expected {known}")
     x = bits.to(torch.float32)
-    return Dataset(x if coding == "bits" else 2 * x - 1, shape, text, labels)
+    return Dataset(x if coding == "bits" else 2 * x - 1, shape, text, labels, note)
 
 
 def _packaged(name: str) -> tuple[Tensor, tuple[int, int], Tensor]:
@@ -179,55 +187,131 @@ def planted_ising(
     return problem, Exact().sample(problem, num, generator=generator).spins
 
 
-def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None]:
-    """Bits `[N, d]` and the image shape of a three-dimensional array."""
+class _Table(NamedTuple):
+    """What a file holds: rows of values, what stands beside them, and what was left out."""
+
+    values: np.ndarray
+    labels: np.ndarray | None = None
+    note: str = ""
+    named: bool = False  # whether columns have names
+
+
+def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None, Tensor | None, str]:
+    """Bits `[N, d]`, the image shape of a three-dimensional array, labels `[N]`, and a note."""
     path = path.expanduser()
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"cannot read data from {path}: expected a .npy, .npz or .csv file")
     try:
-        array = _from_csv(path) if path.suffix.lower() == ".csv" else _from_numpy(path)
+        table = _from_csv(path) if path.suffix.lower() == ".csv" else _from_numpy(path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a damaged file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"cannot read {path}: {reason}") from error
+    array = table.values
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: expected numbers in {{0, 1}} or -1 and +1; got an array of {array.dtype}")
     if array.ndim not in (2, 3) or array.size == 0:
         wanted = "rows of samples [N, d] or images [N, rows, columns]"
         raise ValueError(f"{path}: expected {wanted}, not empty; got shape {list(array.shape)}")
+    if array.ndim == 2 and not table.named:
+        _refuse_counts(array, path)
     bits = np.ascontiguousarray(_as_bits(array, path)).reshape(len(array), -1)
-    return torch.from_numpy(bits), (array.shape[1], array.shape[2]) if array.ndim == 3 else None
+    shape = (array.shape[1], array.shape[2]) if array.ndim == 3 else None
+    return torch.from_numpy(bits), shape, _class_numbers(table.labels, len(array), path), table.note
 
 
-def _from_numpy(path: Path) -> np.ndarray:
+def _from_numpy(path: Path) -> _Table:
     with path.open("rb") as file:
         if file.peek(4)[:4] not in (b"\x93NUM", b"PK\x03\x04"):  # numpy would suspect, and suggest, a pickle
             raise ValueError("it is neither an .npy nor an .npz file, or is damaged")
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return found
-        name = next((n for n in ("x", "data") if n in found.files), found.files[0] if len(found.files) == 1 else None)
+            return _Table(found)
+        beside = [name for name in found.files if name.lower() in LABELS and found[name].ndim == 1]
+        others = [name for name in found.files if name not in beside]
+        name = next((n for n in ("x", "data") if n in others), others[0] if len(others) == 1 else None)
         if name is None:
             raise ValueError(f"expected one array, or one named x or data; it holds {', '.join(found.files) or 'none'}")
         with found:
-            return found[name]
+            if not beside:
+                return _Table(found[name])
+            return _Table(found[name], found[beside[0]], f"labels: array {beside[0]!r}")
 
 
-def _from_csv(path: Path) -> np.ndarray:
+def _from_csv(path: Path) -> _Table:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines:
-        return np.empty((0, 0))
+        return _Table(np.empty((0, 0)))
     delimiter = next((mark for mark in ",;\t" if mark in lines[0]), None)
-    first = [cell.strip().strip('"') for cell in lines[0].split(delimiter)]
+    first = _cells(lines[0], delimiter)
     numbered = len(first) > 2 and first == [str(k) for k in range(len(first))]  # pandas' default header
-    if numbered or not all(_is_number(cell) for cell in first):
-        lines = lines[1:]
-    return np.loadtxt(lines, delimiter=delimiter, ndmin=2, quotechar='"') if lines else np.empty((0, len(first)))
+    named = numbered or not all(_is_number(cell) for cell in first)
+    if not named:
+        return _Table(_numbers(lines, delimiter, None))
+    rows, names = lines[1:], [name.lower() for name in first]
+    if not rows:
+        return _Table(np.empty((0, len(first))))
+    label = next((k for k, name in enumerate(names) if name in LABELS), None)
+    index = 0 if len(names) > 1 and names[0] in INDEX else None
+    kept = [k for k in range(len(names)) if k not in (label, index)]
+    notes, labels = [], None
+    if index is not None:
+        notes.append(f"column {first[index]!r} left out as row numbers")
+    if label is not None:
+        notes.append(f"labels: column {first[label]!r}")
+        labels = np.array([_cells(row, delimiter)[label] for row in rows])
+    return _Table(_numbers(rows, delimiter, kept), labels, "; ".join(notes), named=True)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    return [cell.strip().strip('"') for cell in line.split(delimiter)]
+
+
+def _numbers(rows: list[str], delimiter: str | None, columns: list[int] | None) -> np.ndarray:
+    """The numbers in these columns, all by default; True and False, as pandas writes bits, are 1 and 0."""
+    if re.search(r"\b(true|false)\b", rows[0], re.IGNORECASE):
+        rows = [re.sub(r"(?i)\btrue\b", "1", re.sub(r"(?i)\bfalse\b", "0", row)) for row in rows]
+    return np.loadtxt(rows, delimiter=delimiter, ndmin=2, quotechar='"', usecols=columns)
+
+
+def _refuse_counts(array: np.ndarray, path: Path) -> None:
+    """ValueError for a column that counts rows or classes beside columns of bits: it would train as a pixel."""
+    odd = np.flatnonzero(~((array == 0) | (array == 1) | (array == -1)).all(0))
+    if len(odd) != 1 or array.shape[1] < 3:
+        return
+    k = int(odd[0])
+    column = array[:, k]
+    if not (np.isfinite(column).all() and (column == np.round(column)).all()):
+        return
+    if np.array_equal(column - column[0], np.arange(len(column))):
+        raise ValueError(f"{path}: column {k} counts the rows; leave it out (pandas: to_csv(index=False))")
+    raise ValueError(
+        f"{path}: column {k} alone holds other numbers than 0 and 1, such as {column.max():g}: labels? "
+        "Leave it out, or name it 'label' in a header line"
+    )
+
+
+def _class_numbers(labels: np.ndarray | None, rows: int, path: Path) -> Tensor | None:
+    """Labels as int64: whole numbers as they are, anything else numbered in the order of its sorted values."""
+    if labels is None:
+        return None
+    if labels.shape != (rows,):
+        raise ValueError(f"{path}: expected one label a row, [{rows}]; got {list(labels.shape)}")
+    try:
+        number = labels.astype(float)
+        whole = bool((number == np.round(number)).all())
+    except ValueError:
+        number, whole = np.zeros(rows), False
+    if not whole:
+        number = np.unique(labels, return_inverse=True)[1]
+    return torch.from_numpy(number.astype(np.int64))
 
 
 def _is_number(cell: str) -> bool:
+    if cell.lower() in ("true", "false"):
+        return True
     try:
         float(cell)
     except ValueError:

@@ -299,7 +299,6 @@ def test_bad_arrays(tmp_path, array, parts):
         ("0,1\n1,\n", ["cannot read", "could not convert string ''"]),
         ("0,1\n1,nan\n", ["got nan at [1, 1]"]),
         ("a,b\n0,3\n", ["got 3.0 at [0, 1]"]),
-        ("True,False\nTrue,True\n", ["could not convert string 'True'"]),
     ],
 )
 def test_bad_csv(tmp_path, text, parts):
@@ -346,3 +345,76 @@ def test_pickles_are_never_read(tmp_path):
     archive = tmp_path / "objects.npz"
     np.savez(archive, x=np.array([[Bomb()]], dtype=object))
     refused(archive, "cannot read")
+
+
+# ---- what stands beside the pixels --------------------------------------------------------------------------------
+
+BITS = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]])
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("name", ["label", "Label", "class", "target", "y", None])
+@pytest.mark.parametrize("at", [0, 4])
+@pytest.mark.parametrize("values", [[3, 1, 0, 9, 1], [0, 1, 1, 0, 1], ["cat", "dog", "ape", "cat", "dog"]])
+@pytest.mark.parametrize("bits", [BITS, BITS.astype(bool), 2 * BITS - 1])
+def test_labels_and_a_pandas_index_are_no_pixels(tmp_path, index, name, at, values, bits):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(bits, columns=[f"pixel{k}" for k in range(4)])
+    if name is not None:
+        frame.insert(at, name, values)
+    frame.to_csv(tmp_path / "mine.csv", index=index)
+    found = load(tmp_path / "mine.csv")
+    assert found.x.tolist() == BITS.tolist()
+    if name is None:
+        assert found.labels is None
+    else:
+        classes = sorted(set(values))
+        wanted = values if isinstance(values[0], int) else [classes.index(value) for value in values]
+        assert found.labels is not None and found.labels.tolist() == wanted
+        assert f"labels: column {name!r}" in found.note
+    assert ("left out as row numbers" in found.note) == index
+
+
+def test_default_pandas_files(tmp_path):
+    """Columns named 0, 1, 2, ... with and without the index."""
+    pandas = pytest.importorskip("pandas")
+    for index in (True, False):
+        pandas.DataFrame(BITS).to_csv(tmp_path / "mine.csv", index=index)
+        assert load(tmp_path / "mine.csv").x.tolist() == BITS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([0, 1, 2, 3, 4], r"column 0 counts the rows; leave it out \(pandas: to_csv\(index=False\)\)"),
+        ([1, 2, 3, 4, 5], "column 0 counts the rows"),
+        ([7, 1, 0, 3, 3], "column 0 alone holds other numbers than 0 and 1, such as 7: labels?"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "npy", "npz"])
+def test_a_nameless_column_that_counts_is_refused(tmp_path, column, message, suffix):
+    array = np.column_stack([column, BITS])
+    path = tmp_path / f"mine.{suffix}"
+    if suffix == "csv":
+        np.savetxt(path, array, delimiter=",", fmt="%d")
+    elif suffix == "npy":
+        np.save(path, array)
+    else:
+        np.savez(path, array)
+    with pytest.raises(ValueError, match=message):
+        load(path)
+
+
+def test_true_and_false_without_a_header(tmp_path):
+    (tmp_path / "mine.csv").write_text("True,False\nfalse,TRUE\n")
+    assert load(tmp_path / "mine.csv").x.tolist() == [[1, 0], [0, 1]]
+
+
+def test_labels_of_an_npz(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(5))
+    found = load(tmp_path / "mine.npz")
+    assert found.labels is not None and found.labels.tolist() == list(range(5)) and found.x.tolist() == BITS.tolist()
+    np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(4))
+    with pytest.raises(ValueError, match=r"expected one label a row, \[5\]; got \[4\]"):
+        load(tmp_path / "mine.npz")
+    assert found.split(2)[2].labels is not None
