@@ -228,15 +228,18 @@ def _from_numpy(path: Path) -> _Table:
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return _Table(found)
-        beside = [name for name in found.files if name.lower() in LABELS and found[name].ndim == 1]
+        beside = [n for n in found.files if n.lower() in LABELS and np.ndim(found[n]) == 1]
         others = [name for name in found.files if name not in beside]
         name = next((n for n in ("x", "data") if n in others), others[0] if len(others) == 1 else None)
         if name is None:
             raise ValueError(f"expected one array, or one named x or data; it holds {', '.join(found.files) or 'none'}")
         with found:
+            values = found[name]
+            if not isinstance(values, np.ndarray):  # a file that is no array comes as bytes
+                raise ValueError(f"{name} inside it is no array")
             if not beside:
-                return _Table(found[name])
-            return _Table(found[name], found[beside[0]], f"labels: array {beside[0]!r}")
+                return _Table(values)
+            return _Table(values, found[beside[0]], f"labels: array {beside[0]!r}")
 
 
 def _from_csv(path: Path) -> _Table:
