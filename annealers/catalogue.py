@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -127,12 +128,73 @@ CATALOGUE = {
 }
 
 
+SHORT = {"ais": "annealed-importance", "qpu": "dwave", "cd": "gibbs"}  # as people say
+
+
 def named(name: str, sweeps: int = 100) -> Sampler:
     """The sampler of that name; ValueError for an unknown one, with the nearest names."""
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, 3, 0.4) or list(CATALOGUE)
-        raise ValueError(f"unknown sampler {name!r}; did you mean {' or '.join(near)}? (qsample samplers lists all)")
+        near = nearest(name)
+        hint = f"did you mean {' or '.join(near)}? (" if near else "expected a name of the list ("
+        raise ValueError(f"unknown sampler {name!r}; {hint}qsample samplers lists all)")
     return CATALOGUE[name].make(sweeps)
+
+
+def nearest(name: str) -> list[str]:
+    """At most three names that were probably meant: by initials (pt), a part (tempering), or spelling."""
+    asked = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if asked in CATALOGUE:
+        return [asked]
+    initials = [known for known in CATALOGUE if "".join(w[0] for w in known.split("-")) == asked]
+    if asked in SHORT:
+        initials = [SHORT[asked]]
+    parts = [known for known in CATALOGUE if asked and len(asked) > 2 and asked in known]
+    spelt = difflib.get_close_matches(asked, CATALOGUE, 3, 0.6)
+    return list(dict.fromkeys([*initials, *spelt[:1], *parts, *spelt]))[:3]
+
+
+def adjusted(sampler: Sampler, settings: Mapping[str, str]) -> Sampler:
+    """`sampler` with settings as a command line spells them, `{"betas": "8", "kernel.sweeps": "20"}`.
+
+    Values are JSON (numbers, true, null, lists) or else plain words; a dotted name reaches into a sampler made of two.
+
+    Raises:
+        ValueError: an unknown setting, or a value that its class refuses; the message repeats `name=value`.
+    """
+    for key, text in settings.items():
+        head, _, rest = key.partition(".")
+        known = tunable(sampler)
+        if head not in known:
+            wanted = f"expected {', '.join(known)}" if known else "it takes none"
+            raise ValueError(f"{head!r} is no setting of {type(sampler).__name__}; {wanted}")
+        inner = getattr(sampler, head)
+        if rest or hasattr(inner, "sample"):
+            if not (rest and hasattr(inner, "sample")):
+                example = f"{head}.sweeps=20"
+                raise ValueError(f"{key}={text}: {head} is a sampler of its own, as in {example}")
+            value: Any = adjusted(inner, {rest: text})
+        else:
+            value = _value(text)
+        try:
+            sampler = dataclasses.replace(sampler, **{head: value})  # pyright: ignore[reportArgumentType]
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{key}={text}: {error}") from None
+    return sampler
+
+
+def tunable(sampler: Sampler) -> list[str]:
+    """The names of a sampler's settings; secrets are not among them."""
+    if not dataclasses.is_dataclass(sampler):
+        return []
+    return [field.name for field in dataclasses.fields(sampler) if field.init and field.repr]
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return tuple(value) if isinstance(value, list) else value
 
 
 def configured(name: str, settings: Mapping[str, Any]) -> Sampler:

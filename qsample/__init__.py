@@ -43,7 +43,7 @@ _HOME = {
     "log_partition": "likelihood",
     "pseudo_log_likelihood": "likelihood",
 }
-_MODULES = ("annealers", "diffusion", "models", "testing")
+_MODULES = ("annealers", "data", "diffusion", "metrics", "models", "testing")
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -193,7 +193,6 @@ class _Table(NamedTuple):
     values: np.ndarray
     labels: np.ndarray | None = None
     note: str = ""
-    named: bool = False  # whether columns have names
 
 
 def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None, Tensor | None, str]:
@@ -214,8 +213,6 @@ def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None, Tensor | Non
     if array.ndim not in (2, 3) or array.size == 0:
         wanted = "rows of samples [N, d] or images [N, rows, columns]"
         raise ValueError(f"{path}: expected {wanted}, not empty; got shape {list(array.shape)}")
-    if array.ndim == 2 and not table.named:
-        _refuse_counts(array, path)
     bits = np.ascontiguousarray(_as_bits(array, path)).reshape(len(array), -1)
     shape = (array.shape[1], array.shape[2]) if array.ndim == 3 else None
     return torch.from_numpy(bits), shape, _class_numbers(table.labels, len(array), path), table.note
@@ -265,7 +262,7 @@ def _from_csv(path: Path) -> _Table:
     if label is not None:
         notes.append(f"labels: column {first[label]!r}")
         labels = np.array([_cells(row, delimiter)[label] for row in rows])
-    return _Table(_numbers(rows, delimiter, kept), labels, "; ".join(notes), named=True)
+    return _Table(_numbers(rows, delimiter, kept), labels, "; ".join(notes))
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:
@@ -279,21 +276,20 @@ def _numbers(rows: list[str], delimiter: str | None, columns: list[int] | None) 
     return np.loadtxt(rows, delimiter=delimiter, ndmin=2, quotechar='"', usecols=columns)
 
 
-def _refuse_counts(array: np.ndarray, path: Path) -> None:
-    """ValueError for a column that counts rows or classes beside columns of bits: it would train as a pixel."""
+def _about_the_column(array: np.ndarray) -> str:
+    """What is probably wrong where one column alone holds other whole numbers than bits: it counts rows or classes."""
+    if array.ndim != 2 or array.shape[1] < 3:
+        return ""
     odd = np.flatnonzero(~((array == 0) | (array == 1) | (array == -1)).all(0))
-    if len(odd) != 1 or array.shape[1] < 3:
-        return
+    if len(odd) != 1:
+        return ""
     k = int(odd[0])
     column = array[:, k]
     if not (np.isfinite(column).all() and (column == np.round(column)).all()):
-        return
+        return ""
     if np.array_equal(column - column[0], np.arange(len(column))):
-        raise ValueError(f"{path}: column {k} counts the rows; leave it out (pandas: to_csv(index=False))")
-    raise ValueError(
-        f"{path}: column {k} alone holds other numbers than 0 and 1, such as {column.max():g}: labels? "
-        "Leave it out, or name it 'label' in a header line"
-    )
+        return f": column {k} counts the rows; leave it out (pandas: to_csv(index=False))"
+    return f": does column {k} hold labels? Leave it out, or name it 'label' in a header line"
 
 
 def _class_numbers(labels: np.ndarray | None, rows: int, path: Path) -> Tensor | None:
@@ -330,6 +326,7 @@ def _as_bits(array: np.ndarray, path: Path) -> np.ndarray:
         where = tuple(int(k) for k in np.argwhere(bad)[0])
         value, finite = array[where].item(), array[np.isfinite(array)]
         middle = (float(finite.min()) + float(finite.max())) / 2 if finite.size else 0.5
-        hint = f": threshold first, e.g. x >= {middle}" if np.isfinite(value) and value != 0 else ""
+        threshold = f": threshold first, e.g. x >= {middle}" if np.isfinite(value) and value != 0 else ""
+        hint = _about_the_column(array) or threshold
         raise ValueError(f"{path}: got {value} at {list(where)}; expected all values 0 or 1, or all -1 or +1{hint}")
     return one
