@@ -19,6 +19,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.train",
             "qsample.run",
             "qsample.settings",
+            "qsample.saved",
+            "qsample.divergence",
             "qsample.checkpoint",
             "qsample.data",
             "qsample.likelihood",
@@ -65,6 +67,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.clamping",
             "qsample.products",
             "qsample.files",
+            "qsample.interrupts",
+            "qsample.progress",
         }
     ],
 ]
