@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qsample.samples import Exactness as Exactness
     from qsample.samples import ReliabilityWarning as ReliabilityWarning
     from qsample.samples import Samples as Samples
+    from qsample.saved import SavedRun as SavedRun
+    from qsample.saved import load_run as load_run
     from qsample.temperature import effective_beta as effective_beta
     from qsample.train import Settings as Settings
     from qsample.train import fit as fit
@@ -33,12 +35,14 @@ _HOME = {
     "ReliabilityWarning": "samples",
     "Sampler": "sampler",
     "Samples": "samples",
+    "SavedRun": "saved",
     "Settings": "train",
     "Start": "gradient",
     "cd_loss": "gradient",
     "diagnose": "diagnostics",
     "effective_beta": "temperature",
     "fit": "train",
+    "load_run": "saved",
     "log_likelihood": "likelihood",
     "log_partition": "likelihood",
     "pseudo_log_likelihood": "likelihood",

@@ -6,7 +6,7 @@ import io
 import re
 import sys
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 import tyro
 
-from qsample import checkpoint
 from qsample.annealers.catalogue import CATALOGUE, named
+from qsample.checkpoint import NoCheckpoint
 from qsample.data import Dataset, load
 from qsample.diagnostics import diagnose
-from qsample.graph import Graph
+from qsample.interrupts import Stopped
 from qsample.likelihood import log_likelihood, pseudo_log_likelihood
-from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
+from qsample.models import EnergyModel
 from qsample.run import digest, strict_json
+from qsample.saved import build, load_run, read_state
 from qsample.temperature import effective_beta
 from qsample.testing.sapi.command import Sapi
 from qsample.train import Settings, fit
@@ -48,7 +49,7 @@ class Train:
     test: int | None = None
     """rows held out for `qsample evaluate`; a fifth of 500 rows or more by default"""
     resume: bool = False
-    """go on from the checkpoint in the folder"""
+    """go on from the checkpoint in the folder, with its flags where none are given"""
     threads: int = 1
     """torch threads; more than one pays for wide models only"""
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
@@ -66,6 +67,18 @@ class Train:
         model.set_visible_bias(rows)
         fit(model, rows, sampler, self.settings, out=self.out, resume=self.resume, config=config)
         print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+
+    def former(self) -> Train:
+        """The command that made the run in the folder; this one where there is none yet."""
+        try:
+            state = read_state(self.out)
+        except NoCheckpoint:
+            return self
+        names = ("data", "model", "hidden", "test", "sampler", "sweeps")
+        if any(name not in state["config"] for name in names):
+            raise ValueError(f"{self.out} holds no run of `qsample train`: its flags are not there")
+        flags = {name: state["config"][name] for name in names}
+        return replace(self, settings=Settings(**state["settings"]), **flags)
 
 
 @dataclass(frozen=True)
@@ -157,34 +170,10 @@ class Samplers:
             print(f"{name:22}{entry.exactness.value:12}{there:12}{entry.about}")
 
 
-def build(config: dict[str, Any]) -> EnergyModel:
-    """The untrained model that a run's configuration names."""
-    generator = torch.Generator().manual_seed(config["model_seed"])
-    visible, hidden = config["visible"], config["hidden"]
-    if config["model"] == "rbm":
-        return BernoulliRBM(visible, hidden, generator=generator)
-    if config["model"] == "boltzmann":
-        graph = Graph.complete(visible + hidden)
-        return BoltzmannMachine(graph, range(visible, visible + hidden), generator=generator)
-    rows, columns = config["image_shape"]
-    places = torch.arange(visible).reshape(rows, columns)
-    across = torch.stack([places[:, :-1].flatten(), places[:, 1:].flatten()], 1)
-    down = torch.stack([places[:-1].flatten(), places[1:].flatten()], 1)
-    return BoltzmannMachine(Graph.sparse(visible, torch.cat([across, down])), generator=generator)
-
-
 def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
     """The model of a run's last checkpoint, and its configuration with the digest of its rows."""
-    state = checkpoint.load(run)
-    if "model" not in state.get("config", {}):
-        raise ValueError(f"{run} holds no run of `qsample train`: its checkpoint does not say how to build the model")
-    try:
-        model = build(state["config"])
-        model.load_state_dict(state["model"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{run} holds weights of another model than its configuration names: {reason}") from None
-    return model, state["config"] | {"digest": state["identity"]["data"]}
+    saved = load_run(run)
+    return saved.model, saved.config | {"digest": saved.data}
 
 
 def _dataset(name: str, kind: Kind) -> Dataset:
@@ -222,7 +211,12 @@ def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers 
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+            command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+            if isinstance(command, Train) and command.resume:  # again, with the run's own defaults
+                given = sys.argv[1:] if arguments is None else arguments
+                flags = given[given.index("train") + 1 :]
+                return tyro.cli(Train, args=flags, default=command.former(), prog="qsample train")
+            return command
     except SystemExit as stop:
         if not stop.code:
             raise  # it was --help
@@ -241,6 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
         hint = "; resume with the same command and --resume" if isinstance(command, Train) else ""
         print(f"\nqsample: {str(error) or 'interrupted'}{hint}", file=sys.stderr)
         raise SystemExit(130) from None
+    except Stopped as error:
+        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr)
+        raise SystemExit(error.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"qsample: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

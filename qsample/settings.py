@@ -24,6 +24,8 @@ class Settings:
     """learning rate at the start"""
     decay: Decay = "linear"
     """the learning rate falls to zero at the last update, or stays"""
+    decay_from: int = 0
+    """update at which a linear decay begins; to go on after its end, the update reached"""
     optimizer: Optimizer = "adam"
     """torch optimiser"""
     weight_decay: float = 0.0
@@ -49,9 +51,48 @@ class Settings:
             if getattr(self, name) not in get_args(options):
                 wanted = ", ".join(get_args(options))
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}")
+        if type(self.decay_from) is not int or self.decay_from < 0:
+            raise ValueError(f"expected decay_from >= 0; got {self.decay_from!r}")
+        if self.decay == "linear" and self.decay_from >= self.updates:
+            raise ValueError(
+                f"expected decay_from < updates={self.updates}, where the rate is zero; got {self.decay_from}"
+            )
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected a weight_decay >= 0; got {self.weight_decay}")
         if type(self.seed) is not int or not -(1 << 63) <= self.seed < 1 << 63:
             raise ValueError(f"expected a seed of 64 bits; got {self.seed!r}")
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")
+
+    def rate(self, update: int) -> float | int:
+        """The learning rate of an update, counted from 0."""
+        if self.decay == "none" or update <= self.decay_from:
+            return self.lr
+        return self.lr * (1 - (update - self.decay_from) / (self.updates - self.decay_from))
+
+    def rates(self, until: int) -> tuple[float | int, ...]:
+        """What the learning rates of the first `until` updates are a function of."""
+        if self.decay == "none" or until <= self.decay_from + 1:
+            return (self.lr,)
+        return self.lr, self.decay_from, self.updates
+
+    def remedy(self, name: str, former: Settings, update: int) -> str:
+        """What to do where `name` is another than in the `former` settings of a run that reached `update`.
+
+        Empty where the run may simply go on: settings that no number depends on, more updates where the rates so far
+        stay as they were, or a decay that begins anew at `update`.
+        """
+        if name in ("evaluate_every", "checkpoint_every"):
+            return ""
+        if name not in ("updates", "decay", "decay_from"):
+            return "use the same value, or another output folder"
+        if self.updates < update:
+            return f"use the same value: {update} updates are made already"
+        anew = self.decay == "linear" and self.decay_from == update
+        if anew or self.rates(update) == former.rates(update):
+            return ""
+        return (
+            "use the same value: with decay='linear' the learning rate of every update depends on it; to go "
+            f"on from update {update} with a rate that falls to zero anew, set decay_from={update} "
+            f"(--decay-from {update})"
+        )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from tqdm import tqdm
 
+from qsample.interrupts import Cut, Stopper
+from qsample.progress import progress_bar
 from qsample.run import Run
 from qsample.sampler import Sampler
+from qsample.saved import former_settings
 from qsample.settings import Settings as Settings
 
 if TYPE_CHECKING:
@@ -37,27 +36,37 @@ def fit(
 
     With `out`, metrics go to `metrics.jsonl` (and TensorBoard, if installed) and checkpoints to the same folder.
     Each update's randomness is a function of (seed, update), so a run that resumes from a checkpoint equals one that
-    was never stopped, bit for bit. Ctrl-C finishes the update, writes a checkpoint and then interrupts.
+    was never stopped, bit for bit. One run at a time writes a folder; readers are free.
+
+    Ctrl-C, SIGTERM and SIGHUP finish the update, write a checkpoint and then end: by KeyboardInterrupt or by a
+    SystemExit of 143 or 129. After a SIGTERM or SIGHUP this takes 5 seconds at most: an update that needs longer is
+    given up, and the checkpoint is of the one before. A second signal ends at once.
 
     Args:
         model: its parameters are the starting point.
         data: rows in the model's coding.
         sampler: draws the negative phase.
-        settings: see `Settings`.
+        settings: see `Settings`. None: those of the checkpoint when a run is resumed, else the defaults.
         validation: rows for the likelihood in the metrics; the data by default.
         out: folder of the run.
-        resume: go on from the checkpoint in `out`, if there is one.
+        resume: go on from the checkpoint in `out`, if there is one. More updates extend a run whose learning rate
+            stays; one whose rate fell to zero goes on with `decay_from`. How often to evaluate and to save may change.
         progress: show a bar.
-        config: JSON values kept in the checkpoint, such as what made the model.
+        config: JSON values kept in the checkpoint, such as what made the model; None keeps a resumed run's.
 
     Raises:
-        ValueError: bad data; a checkpoint of other settings or another model; a folder that already holds a run
-            when `resume` is not set.
-        FloatingPointError: the loss or the weights are no longer finite; the last checkpoint stands.
+        ValueError: bad data; weights of 16 bits; a checkpoint of other settings or another model; a folder that
+            already holds a run when `resume` is not set, or that another run is writing (`FolderInUse`).
+        FloatingPointError: training diverged (`Diverged`): the loss or the weights are no longer finite, or the data
+            are far less likely than under coins; the last good checkpoint stands.
     """
+    folder = None if out is None else Path(out)
+    if settings is None and resume and folder is not None:
+        settings = former_settings(folder)
     settings = settings or Settings()
     data = model.check_rows(data)
-    run = Run(model, data, sampler, settings, validation, None if out is None else Path(out), dict(config or {}))
+    kept = None if config is None else dict(config)
+    run = Run(model, data, sampler, settings, validation, folder, kept)
     try:
         run.open(resume)
         _loop(run, settings, progress)
@@ -67,38 +76,22 @@ def fit(
 
 
 def _loop(run: Run, settings: Settings, progress: bool) -> None:
-    """Update, show, save; until done or interrupted."""
-    pace = 0.1 if sys.stderr.isatty() else 10.0  # a log file wants a line now and then
-    bar = tqdm(total=settings.updates, initial=run.update, disable=not progress, unit="update", mininterval=pace)
-    with bar, _deferred_interrupt() as interrupted:
-        while run.update < settings.updates:
-            metrics = run.step()
-            bar.update()
-            if metrics:
-                shown = ("loss", "log_likelihood", "pseudo_log_likelihood", "beta", "ess")
-                bar.set_postfix({k: f"{metrics[k]:.3f}" for k in shown if k in metrics}, refresh=False)
-            stop = interrupted.is_set()
-            if stop or run.update % settings.checkpoint_every == 0 or run.update == settings.updates:
-                run.save()
-            if stop:
-                raise KeyboardInterrupt(f"stopped after update {run.update}")
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that an update is never torn; a second one interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handler(number: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    """Update, show, save; until done or told to stop."""
+    bar = progress_bar(total=settings.updates, initial=run.update, disable=not progress, unit="update")
+    with bar, Stopper(None if run.out is None else run.save) as stopper:
+        run.stopper = stopper
+        with suppress(Cut):
+            if run.pending is not None:
+                run.evaluate()
+            while run.update < settings.updates and stopper.number is None:
+                metrics = run.step()
+                bar.update()
+                if metrics:
+                    shown = ("loss", "log_likelihood", "pseudo_log_likelihood", "beta", "ess")
+                    show = {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
+                    bar.set_postfix(show, refresh=False)
+                if run.update % settings.checkpoint_every == 0 or run.update == settings.updates:
+                    run.save()
+        if stopper.number is not None:
+            run.save()
+            stopper.leave(f"after update {run.update}")

@@ -19,6 +19,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.train",
             "qsample.run",
             "qsample.settings",
+            "qsample.saved",
+            "qsample.divergence",
             "qsample.checkpoint",
             "qsample.data",
             "qsample.likelihood",
@@ -66,6 +68,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.products",
             "qsample.files",
             "qsample.optional",
+            "qsample.interrupts",
+            "qsample.progress",
         }
     ],
 ]

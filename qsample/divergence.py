@@ -1,0 +1,110 @@
+"""Has training lost the data? What a run can see of it, without false alarms."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.gibbs import Gibbs
+from qsample.ising import Ising
+from qsample.sampler import check_finite, mix
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+ROWS = 256  # of the data, evenly spread, that are looked at
+PROBES = 64  # random states that are relaxed, in search of low energies
+TIMES = 3  # as many nats a row as this many times a fair coin for each unit, or as the model began with
+
+
+class Diverged(FloatingPointError):
+    """Training went out of bounds; the message says where, and the remedy."""
+
+
+class Judge:
+    r"""Bounds the mean negative log-likelihood of the training rows from below, for a model of any size.
+
+    For any state x, log Z >= -F(x), so that
+
+    $$-\log p(\mathrm{data}) \ge \langle F \rangle_{\mathrm{data}} - \min_x F(x):$$
+
+    data that lie far above the lowest free energy one can find are unlikely, whatever the sampler was worth. Where
+    hidden units are coupled, joint energies stand in for F. The other look is at each pixel given all other units,
+    $\sum_i -\log P(x_i \mid \mathrm{rest})$: where this collapses the model contradicts the data pixel by pixel.
+    Both are below `limit` for every model that is not much worse than a coin for each unit.
+
+    Args:
+        model: as it is at the start.
+        data: training rows.
+        seed: of the random states.
+    """
+
+    def __init__(self, model: EnergyModel, data: Tensor, seed: int) -> None:
+        problem = model.ising().detach()
+        check_finite(problem)
+        self.model, self.seed = model, seed
+        self.rows = data[:: max(1, len(data) // ROWS)][:ROWS]
+        units = model.num_visible if model.tractable else model.graph.num_spins
+        coins = units * math.log(2)
+        start = self.bound(None)
+        self.limit = TIMES * max(coins, start if math.isfinite(start) else 0.0) + 10.0
+        self.strongest = max(2.0**23, 4 * strength(problem))  # 2^24 is float32's one
+
+    @torch.no_grad()
+    def bound(self, states: Tensor | None) -> float:
+        """Nats a row that the training rows cost at least; `states` [R, n] are joint spins to look at too."""
+        with torch.autocast(self.rows.device.type, enabled=False):
+            problem = self.model.ising().detach()
+            joint, probes = self._data_spins(), self._probes(problem, states)
+            model, problem = copy.deepcopy(self.model).double(), problem.to(dtype=torch.float64)
+            if model.tractable:
+                energy = model.free_energy(self.rows.double())
+                lowest = model.free_energy(model.split(probes)[0].double()).min()
+            else:
+                energy, lowest = problem.energy(joint), problem.energy(probes).min()
+            field = (joint * problem.field(joint))[:, model.visible_index]
+            contradiction = torch.nn.functional.softplus(2 * field).sum(-1).mean()
+            return max(float(energy.mean() - lowest), float(contradiction))
+
+    def refuses(self, nats: float) -> bool:
+        """Whether so many nats a row are beyond the limit; what is not a number is."""
+        return not nats <= self.limit
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mix(self.seed, -(1 << 40) - purpose))
+
+    def _data_spins(self) -> Tensor:
+        """The rows with hidden units drawn, as joint spins."""
+        model, rows = self.model, self.rows
+        if model.num_hidden == 0:
+            return model.join(rows, rows[:, :0])
+        given = model.ising(visible=rows).detach()
+        hidden = Gibbs(3).sample(given, 1, generator=self._generator(0)).spins[:, 0]
+        return model.join(rows, model.decode(hidden))
+
+    def _probes(self, problem: Ising, states: Tensor | None) -> Tensor:
+        """States that should be low in energy."""
+        relaxed = Gibbs(8).sample(problem, PROBES, generator=self._generator(1)).spins
+        return relaxed if states is None else torch.cat([relaxed, states.to(relaxed)])
+
+
+def strength(problem: Ising) -> float:
+    """The largest number among fields and couplings; nan or infinite where one of them is."""
+    parts = [t.abs().max() for t in (problem.h, problem.J, problem.offset) if t.numel()]
+    return max(map(float, parts[:2]), default=0.0) + 0.0 * float(parts[-1])
+
+
+def check_precision(model: EnergyModel) -> None:
+    """A ValueError for weights of 16 bits, which no optimiser's small steps can move."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"expected weights of float32 or float64; got {name} of {kind}: 16 bits round small steps away, and "
+                "Adam's eps is 0 in float16. Pass model.float(), and call fit under torch.autocast(device, "
+                "torch.bfloat16) for the speed"
+            )

@@ -1,0 +1,220 @@
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop: the work is brought to a point from which it can go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+GRACE = 2.0  # seconds that an update has left after SIGTERM or SIGHUP, before it is given up
+STUCK = 3.0  # seconds after which a call that cannot be interrupted no longer holds up the end
+
+
+class Stopped(SystemExit):
+    """Ended by SIGTERM or SIGHUP; `code` is the shell's convention, 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Cut(BaseException):
+    """Raised inside a part whose time is over; `Stopper.cuttable` says where."""
+
+
+class Stopper:
+    """Turns the first signal into `number`, to be looked at between updates; a second one ends at once.
+
+    SIGTERM and SIGHUP give the present part `GRACE` seconds, then `Cut` is raised in it; a call that no signal can
+    interrupt (a foreign sampler) is left behind after `STUCK` seconds: a thread calls `rescue` and ends the process.
+    Ctrl-C has no such limit, but cuts an evaluation, which can be made again. Signals that were ignored stay so
+    (`nohup`), and outside the main thread, where Python takes none, nothing is touched.
+
+    Args:
+        rescue: writes what can go on from here; None: SIGTERM and SIGHUP are left alone.
+    """
+
+    def __init__(self, rescue: Callable[[], None] | None = None) -> None:
+        self.number: int | None = None
+        self._rescue = rescue
+        self._before: dict[int, Any] = {}
+        self._part: str | None = None
+        self._over = self._poked = False
+        self._guard = threading.Lock()
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        self._watcher: threading.Thread | None = None
+
+    def __enter__(self) -> Stopper:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        names = ["SIGINT"] + (["SIGTERM", "SIGHUP"] if self._rescue is not None else [])
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            before = signal.getsignal(number)
+            if before is not None and before != signal.SIG_IGN:  # None: somebody's in C
+                self._before[number] = before
+        if any(number != signal.SIGINT for number in self._before):
+            self._watch()
+        for number in self._before:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        if self._watcher is not None:
+            self._watcher.join(1.0)
+
+    @contextmanager
+    def cuttable(self, part: str) -> Iterator[None]:
+        """A part that may be given up: "update" (when its time is over) or "evaluation" (at once)."""
+        try:
+            with self._guard:
+                self._part = part
+            if self._over or part == "evaluation" and self.number is not None:
+                raise Cut
+            yield
+        finally:
+            self._part = None  # first: from here on no handler raises
+            with self._guard:  # the watcher that has it ends the process
+                pass
+
+    def leave(self, what: str) -> None:
+        """Raise what the signal asks for, after everything was saved."""
+        assert self.number is not None
+        number, before = self.number, self._before[self.number]
+        self._restore()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(f"stopped {what}")
+        if callable(before):
+            before(number, None)  # the program's own way to end
+        raise Stopped(f"stopped by {signal.Signals(number).name} {what}", 128 + number)
+
+    # ---- in the main thread ------------------------------------------------------------------------------------------
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._poked:
+            self._poked, self._over = False, True
+        elif self.number is None:
+            self.number = number
+            if self._watcher is None and number != signal.SIGINT:
+                timer = threading.Timer(GRACE, self._poke)
+                timer.daemon = True
+                timer.start()
+        else:
+            self._at_once(number, frame)
+        if self._part is not None and (self._over or self._part == "evaluation"):
+            self._part = None
+            raise Cut
+
+    def _at_once(self, number: int, frame: Any) -> None:
+        """The second signal: what it did before."""
+        before = self._before[number]
+        self._restore()
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.raise_signal(number)
+        raise Stopped("stopped at once", 128 + number)
+
+    def _restore(self) -> None:
+        """Give everything back as it was."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, before)
+        if self._sockets is not None:
+            signal.set_wakeup_fd(-1)
+            for end in self._sockets:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            for end in self._sockets:
+                end.close()
+            self._sockets = None
+
+    # ---- in a thread, for calls in which no handler runs -------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Start a thread that hears of signals as the system delivers them, whatever the main thread is in."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        other = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if other != -1:  # an event loop's: it stays
+            signal.set_wakeup_fd(other)
+            reader.close()
+            writer.close()
+            return
+        self._sockets = reader, writer
+        self._watcher = threading.Thread(target=self._listen, args=(reader,), daemon=True)
+        self._watcher.start()
+
+    def _listen(self, reader: socket.socket) -> None:
+        """Wait for SIGTERM or SIGHUP, then for the end, and make it come."""
+        first: int | None = None
+        began, heard, own = 0.0, 0, 0
+        while True:
+            left = None
+            if first is not None:
+                left = max(0.01, began + (GRACE if not own else STUCK) - time.monotonic())
+            try:
+                reader.settimeout(left)
+                data = reader.recv(64)
+            except TimeoutError:
+                assert first is not None
+                if not own:
+                    own = 1
+                    self._poke()
+                else:
+                    self._leave_behind(first)
+                    began = time.monotonic()  # not stuck: it is saving; look again later
+                continue
+            except OSError:
+                return  # closed
+            if not data:
+                return
+            for number in data:
+                if number not in self._before:
+                    continue
+                heard += 1
+                if first is None and number != signal.SIGINT:
+                    first, began = number, time.monotonic()
+            if heard - own >= 2 and first is not None:
+                time.sleep(0.5)  # the main thread does it, where it can
+                if self._sockets is not None and self._part is not None:
+                    os._exit(128 + first)
+
+    def _poke(self) -> None:
+        """Have the handler run in the main thread, to say that time is over."""
+        number = self.number
+        if number is None:  # it has not come to its handler yet: the signal itself waits there
+            return
+        self._poked = True
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)  # also ends a system call
+        else:
+            import _thread
+
+            _thread.interrupt_main(number)
+
+    def _leave_behind(self, number: int) -> None:
+        """Where the main thread is still in a part that should be over: save for it, and end the process."""
+        with self._guard:
+            if self._part is None:
+                return
+            name = signal.Signals(number).name
+            try:
+                if self._rescue is not None:
+                    self._rescue()
+                text = f"\nqsample: stopped by {name}, in the middle of a call; resume from the checkpoint"
+            except BaseException as error:
+                text = f"\nqsample: stopped by {name}; no checkpoint could be written: {error}"
+            with suppress(Exception):
+                print(text, file=sys.stderr, flush=True)
+            with suppress(Exception):
+                sys.stdout.flush()
+            os._exit(128 + number)

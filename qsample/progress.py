@@ -1,0 +1,44 @@
+"""Progress for people (a bar), notebooks (a widget) and log files (a line now and then)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def progress_bar(iterable: Any = None, *args: Any, disable: bool = False, **options: Any) -> Any:
+    """The bar of tqdm for where we are: silent where there is no standard error (a service, pythonw).
+
+    A terminal or a notebook sees it move ten times a second; a log file gets a line every ten seconds.
+
+    Args:
+        iterable: what is counted; None where the caller counts.
+        args: further positional arguments of tqdm.
+        disable: show nothing.
+        options: of tqdm.
+    """
+    from tqdm.auto import tqdm
+
+    options.setdefault("mininterval", 0.1 if _watched() else 10.0)
+    return tqdm(iterable, *args, disable=disable or not _open(), **options)
+
+
+def _open() -> bool:
+    """Whether there is a standard error to write to."""
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
+
+
+def _watched() -> bool:
+    """Whether somebody looks: a terminal, or a notebook, whose streams are no terminals."""
+    if "ipykernel" in type(sys.stderr).__module__:
+        return True
+    try:
+        shell = sys.modules["IPython"].get_ipython()
+        if "IPKernelApp" in shell.config:
+            return True
+    except (AttributeError, KeyError, TypeError):
+        pass
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError, OSError):
+        return False
