@@ -46,6 +46,10 @@ class Train:
     """negative samples: a name that `qsample samplers` lists"""
     sweeps: int = 10
     """sweeps of the sampler an update"""
+    set: tuple[str, ...] = ()
+    """more settings of the sampler, as in --set betas=16 rule=metropolis (`qsample samplers NAME` lists them)"""
+    device: str = "cpu"
+    """where the model and its chains are: cpu, cuda, mps"""
     test: int | None = None
     """rows held out for `qsample evaluate`; a fifth of 500 rows or more by default"""
     resume: bool = False
@@ -59,11 +63,13 @@ class Train:
         if self.threads < 1:
             raise ValueError(f"expected threads >= 1; got {self.threads}")
         torch.set_num_threads(self.threads)
-        sampler = named(self.sampler, self.sweeps)
+        device = _device(self.device)
+        sampler = _sampler(self.sampler, self.sweeps, self.set)
+        _check_start(self.settings.start, sampler, self.sampler)
         dataset = _dataset(self.data, self.model)
         config = _config(self, dataset)
-        rows = dataset.split(config["test"])[0].x
-        model = build(config)
+        rows = dataset.split(config["test"])[0].x.to(device)
+        model = build(config).to(device)
         model.set_visible_bias(rows)
         fit(model, rows, sampler, self.settings, out=self.out, resume=self.resume, config=config)
         print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
@@ -78,6 +84,7 @@ class Train:
         if any(name not in state["config"] for name in names):
             raise ValueError(f"{self.out} holds no run of `qsample train`: its flags are not there")
         flags = {name: state["config"][name] for name in names}
+        flags["set"] = tuple(state["config"].get("set", ()))
         return replace(self, settings=Settings(**state["settings"]), **flags)
 
 
@@ -95,16 +102,26 @@ class Evaluate:
     """whose reads are judged"""
     sweeps: int = 100
     """its sweeps"""
+    set: tuple[str, ...] = ()
+    """more settings of the sampler, as in --set betas=16"""
     reads: int = 2000
     """how many"""
+    steps: int = 1000
+    """temperatures of annealed importance sampling, where log Z is not exact"""
+    chains: int = 256
+    """its runs"""
     seed: int = 0
     """of all randomness"""
+    device: str = "cpu"
+    """where to compute: cpu, cuda, mps"""
     json: bool = False
     """print one JSON object"""
 
     def __call__(self) -> None:
         """Run it."""
         model, config = restore(self.run)
+        model.to(device := _device(self.device))
+        sampler = _sampler(self.sampler, self.sweeps, self.set)
         dataset = _dataset(self.data or config["data"], config["model"])
         train, _, test = (part.x for part in dataset.split(config["test"]))
         if digest(train) != config["digest"]:

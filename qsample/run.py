@@ -26,7 +26,7 @@ from qsample.gradient import ContrastiveDivergence
 from qsample.interrupts import Stopper
 from qsample.likelihood import log_likelihood, pseudo_log_likelihood
 from qsample.mixing import chain_ess
-from qsample.sampler import Sampler, mix
+from qsample.sampler import Sampler, check_is_sampler, mix
 from qsample.samples import ReliabilityWarning
 from qsample.saved import fault_of
 from qsample.settings import Settings
@@ -59,6 +59,9 @@ class Run:
         config: dict[str, Any] | None,
     ) -> None:
         check_precision(model)
+        check_is_sampler(sampler)
+        settings = settings.resolved(sampler)
+        assert settings.start != "auto"
         self.model, self.data, self.settings, self.out = model, data, settings, out
         self.config = {} if config is None else config
         self.keeps_config = config is None  # on resume: the checkpoint's

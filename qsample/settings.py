@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from qsample.gradient import Start
+from qsample.sampler import Sampler
 
 Decay = Literal["linear", "none"]
 Optimizer = Literal["adam", "sgd"]
@@ -30,8 +33,9 @@ class Settings:
     """torch optimiser"""
     weight_decay: float = 0.0
     """L2 penalty of the optimiser"""
-    start: Start = "persistent"
-    """where the negative chains begin: data (CD), persistent (PCD), fresh (annealed)"""
+    start: Start | Literal["auto"] = "auto"
+    """where the negative chains begin: data (CD), persistent (PCD), fresh (annealed); auto: persistent where the
+    sampler can continue chains, else fresh"""
     chains: int = 512
     """negative samples a step"""
     centred: bool = False
@@ -47,9 +51,11 @@ class Settings:
         for name in ("updates", "batch", "chains", "evaluate_every", "checkpoint_every"):
             if type(value := getattr(self, name)) is not int or value < 1:  # a checkpoint stores them as they are
                 raise ValueError(f"expected {name} >= 1; got {value!r}")
-        for name, options in (("decay", Decay), ("optimizer", Optimizer), ("start", Start)):
-            if getattr(self, name) not in get_args(options):
-                wanted = ", ".join(get_args(options))
+        choices = {"decay": get_args(Decay), "optimizer": get_args(Optimizer)}
+        choices["start"] = (*get_args(Start), "auto")
+        for name, options in choices.items():
+            if getattr(self, name) not in options:
+                wanted = ", ".join(options)
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}")
         if type(self.decay_from) is not int or self.decay_from < 0:
             raise ValueError(f"expected decay_from >= 0; got {self.decay_from!r}")
@@ -63,6 +69,23 @@ class Settings:
             raise ValueError(f"expected a seed of 64 bits; got {self.seed!r}")
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Settings:
+        """Settings from their names and values; ValueError for a name that is none, with the nearest."""
+        known = [field.name for field in fields(Settings)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1, 0.5)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"unknown setting {name!r}: {hint}expected {', '.join(known)}")
+        return Settings(**values)
+
+    def resolved(self, sampler: Sampler) -> Settings:
+        """These settings with `start` chosen for the sampler where it is "auto"."""
+        if self.start != "auto":
+            return self
+        return replace(self, start="persistent" if sampler.warm_start else "fresh")
 
     def rate(self, update: int) -> float | int:
         """The learning rate of an update, counted from 0."""

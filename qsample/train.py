@@ -24,7 +24,7 @@ def fit(
     model: EnergyModel,
     data: Tensor,
     sampler: Sampler,
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     *,
     validation: Tensor | None = None,
     out: str | Path | None = None,
@@ -46,7 +46,7 @@ def fit(
         model: its parameters are the starting point.
         data: rows in the model's coding.
         sampler: draws the negative phase.
-        settings: see `Settings`. None: those of the checkpoint when a run is resumed, else the defaults.
+        settings: see `Settings`; a mapping holds its arguments. None: those of the checkpoint when a run is resumed, else the defaults.
         validation: rows for the likelihood in the metrics; the data by default.
         out: folder of the run.
         resume: go on from the checkpoint in `out`, if there is one. More updates extend a run whose learning rate
@@ -60,7 +60,9 @@ def fit(
         FloatingPointError: training diverged (`Diverged`): the loss or the weights are no longer finite, or the data
             are far less likely than under coins; the last good checkpoint stands.
     """
-    folder = None if out is None else Path(out)
+    folder = None if out is None else Path(out).expanduser()
+    if isinstance(settings, Mapping):
+        settings = Settings.of(settings)
     if settings is None and resume and folder is not None:
         settings = former_settings(folder)
     settings = settings or Settings()
