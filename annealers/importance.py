@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from qsample import enumerate as enumeration
+from qsample.annealers.missed import flat, missed
 from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_exp, relative_error
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
-from qsample.samples import Exactness, Samples
+from qsample.samples import Exactness, Samples, warn_of
 
 Schedule = Literal["linear"]
 
@@ -31,18 +32,26 @@ class AnnealedImportance:
     Murray, ICML 2008); the last sweep, at the target itself, draws the right side anew, so that such a weight serves
     both.
 
+    Runs that all take one way may all miss a mode, and then agree with each other. So `check` compares them with runs
+    from each basin that chains started apart find (`missed` says how), for about the cost of the runs themselves.
+    Where these see more, log Z counts it, its error is as wide as the disagreement, and a `ReliabilityWarning` says
+    so; the reads keep the weights of their own runs. What no start finds is missed all the same.
+
     Args:
         sweeps: sweeps of the named schedule.
         schedule: "linear", or the values of b themselves: increasing, above 0, the last 1.
         base: fields `[n]` where the path begins; by default the problem's own, so that couplings alone are annealed.
+        check: whether to compare with runs that begin elsewhere.
 
-    `info`: "log_partition", "log_partition_stderr" and "ess" `[*B]` (the effective number of runs), "note" where
-    that is under 10.
+    `info`: "log_partition", "log_partition_stderr" and "ess" `[*B]` (the effective number of runs), "missed" `[*B]`
+    (nats that only runs from elsewhere saw), "note" where that is above 0, or the effective number under 10 and
+    under half of the runs.
     """
 
     sweeps: int = 1000
     schedule: Schedule | Tensor | Sequence[float] = "linear"
     base: Tensor | None = None
+    check: bool = True
 
     warm_start = False
     reversible = False
@@ -67,24 +76,56 @@ class AnnealedImportance:
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
         """See `Sampler.sample`; the reads are weighted."""
+        samples = self.annealed(problem, num, initial=initial, generator=generator)
+        warn_of(samples.info["note"])
+        return samples
+
+    def annealed(
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
+        starts: Tensor | None = None,
+    ) -> Samples:
+        """As `sample` without its warning; `check` begins from rows `starts` `[S, n]` of spins too."""
         problem = check_request(self, problem, num, initial)
         seeds, batch = draw_seeds(generator, problem.batch_shape), problem.batch_shape
         base = problem.h if self.base is None else self.base.to(problem.h)
         if base.shape[-1:] != problem.h.shape[-1:]:
             raise ValueError(f"expected base fields of shape [{problem.num_spins}]; got {list(base.shape)}")
         replicas, log_w = anneal(problem, num, self.betas, seeds, base)
-        spins = replicas.spins.reshape(*batch, num, problem.num_spins)
-        start = enumeration.log_2cosh(base.double()).cumsum(-1)[..., -1].cpu()
+        start = log_2cosh_sum(base).cpu().expand(batch).reshape(-1)
         ess = num * effective_fraction(log_w)
+        log_z, stderr, nats = log_mean_exp(log_w) + start, relative_error(log_w), torch.zeros_like(start)
+        notes = [""] * len(seeds)
+        if self.check and num > 1:
+            whole = log_w + start[:, None]
+            found = missed(flat(problem), replicas.spins, whole, len(self.betas), seeds, self._again, starts)
+            log_z, stderr, nats, notes = found.log_z, found.stderr, found.nats, found.notes
+        few = "" if ess.min() >= min(10, num / 2) else f"only {ess.min():.1f} effective runs: raise sweeps"
+        worst = notes[int(nats.argmax())]
+        spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         info = {
             "sweeps": len(self.betas),
-            "log_partition": log_mean_exp(log_w).reshape(batch) + start,
-            "log_partition_stderr": relative_error(log_w).reshape(batch),
+            "log_partition": log_z.reshape(batch),
+            "log_partition_stderr": stderr.reshape(batch),
             "ess": ess.reshape(batch),
-            "note": "" if ess.min() >= 10 else f"only {ess.min():.1f} effective runs: raise sweeps",
+            "missed": nats.reshape(batch),
+            "note": "; ".join(filter(None, (worst, few))),
         }
         weight = log_w.to(problem.device, problem.dtype).reshape(*batch, num)
         return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+
+    def _again(self, problem: Ising, num: int, seeds: Sequence[int], base: Tensor) -> tuple[Tensor, Tensor]:
+        replicas, log_w = anneal(problem, num, self.betas, seeds, base)
+        return replicas.spins, log_w + log_2cosh_sum(base).cpu()[:, None]
+
+
+def log_2cosh_sum(base: Tensor) -> Tensor:
+    """Log Z of independent spins in fields `base` [..., n], double."""
+    return enumeration.log_2cosh(base.double()).cumsum(-1)[..., -1]
 
 
 def anneal(

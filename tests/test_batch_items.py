@@ -29,6 +29,9 @@ from qsample.annealers.catalogue import CATALOGUE, named
 from tests.test_metropolis import KERNELS
 from tests.test_streams import SAMPLERS
 
+# of so few reads, some have few effective runs: what is asked here is which they are
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.samples.ReliabilityWarning")
+
 ITEMS, READS = 4, 6
 GRAPHS = {
     "sparse": Graph.sparse(20, [(i, (i + k) % 20) for i in range(20) for k in (1, 7)]),

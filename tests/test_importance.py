@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsample import Exactness, Ising
+from qsample import Exactness, Ising, ReliabilityWarning
 from qsample.annealers import AnnealedImportance, Corrected, Gibbs
 from qsample.enumerate import log_partition, log_weights, states
 from qsample.testing import ContractError, check_sampler
@@ -91,8 +91,10 @@ def test_a_wrong_beta_shows_in_log_z():
 
 def test_too_fast_is_told():
     cold = problems("complete", 1).scale(8.0)
-    info = AnnealedImportance(1).sample(cold, 50, generator=generator(1)).info
+    with pytest.warns(ReliabilityWarning) as warned:
+        info = AnnealedImportance(1, check=False).sample(cold, 50, generator=generator(1)).info
     assert info["note"] == f"only {float(info['ess'].min()):.1f} effective runs: raise sweeps"
+    assert [str(w.message) for w in warned] == [info["note"]]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ from qsample.annealers import (
 )
 from qsample.sampler import mix, mix_each, mix_many
 
+# of so few reads, some have few effective runs: what is asked here is which they are
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.samples.ReliabilityWarning")
+
 GRAPHS = {
     "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),  # colour by colour
     "dense": Graph.sparse(11, [(i, j) for i in range(11) for j in range(i)]),  # sparse, but served spin by spin
