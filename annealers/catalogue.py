@@ -23,6 +23,7 @@ class Entry(NamedTuple):
     needs: str
     about: str
     device: bool = False  # it asks a machine elsewhere, for money
+    kind: str = ""  # the class's name, where this is its plain form
 
     @property
     def installed(self) -> bool:
@@ -94,25 +95,46 @@ def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
 
 
 CATALOGUE = {
-    "exact": Entry(_exact, Exactness.EXACT, "torch", "independent exact draws of small or tree-like problems"),
-    "gibbs": Entry(_gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains"),
+    "exact": Entry(
+        _exact, Exactness.EXACT, "torch", "independent exact draws of small or tree-like problems", kind="Exact"
+    ),
+    "gibbs": Entry(
+        _gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains", kind="Gibbs"
+    ),
     "parallel-tempering": Entry(
-        _tempering, Exactness.ASYMPTOTIC, "torch", "8 temperatures that swap, and share the sweeps; continues chains"
+        _tempering,
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "8 temperatures that swap, and share the sweeps; continues chains",
+        kind="ParallelTempering",
     ),
     "tempered-gibbs": Entry(
         _tempered,
         Exactness.ASYMPTOTIC,
         "torch",
         "up and down 8 temperatures as one reversible move; continues chains",
+        kind="TemperedGibbs",
     ),
     "population-annealing": Entry(
-        _population, Exactness.ASYMPTOTIC, "torch", "replicas cooled and resampled together; weighted reads, log Z"
+        _population,
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "replicas cooled and resampled together; weighted reads, log Z",
+        kind="PopulationAnnealing",
     ),
     "annealed-importance": Entry(
-        _importance, Exactness.ASYMPTOTIC, "torch", "annealing with importance weights; weighted reads, log Z"
+        _importance,
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "annealing with importance weights; weighted reads, log Z",
+        kind="AnnealedImportance",
     ),
-    "simulated-annealing": Entry(_annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1"),
-    "neal": Entry(_neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings"),
+    "simulated-annealing": Entry(
+        _annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1", kind="SimulatedAnnealing"
+    ),
+    "neal": Entry(
+        _neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings", kind="Neal"
+    ),
     "corrected-annealing": Entry(
         _corrected(_annealing), Exactness.ASYMPTOTIC, "torch", "annealing, then as many Gibbs sweeps"
     ),
@@ -120,7 +142,12 @@ CATALOGUE = {
         _corrected(_neal), Exactness.ASYMPTOTIC, "dwave.samplers", "neal, then as many Gibbs sweeps"
     ),
     "dwave": Entry(
-        _dwave, Exactness.HEURISTIC, "dwave.system", "a D-Wave processor at the problem's temperature", device=True
+        _dwave,
+        Exactness.HEURISTIC,
+        "dwave.system",
+        "a D-Wave processor at the problem's temperature",
+        device=True,
+        kind="DWave",
     ),
     "corrected-dwave": Entry(
         _corrected(_dwave), Exactness.ASYMPTOTIC, "dwave.system", "a D-Wave processor, then Gibbs sweeps", device=True

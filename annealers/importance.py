@@ -13,6 +13,7 @@ from qsample import enumerate as enumeration
 from qsample.annealers.missed import flat, missed
 from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_exp, relative_error
 from qsample.ising import Ising
+from qsample.progress import tracked
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples, warn_of
 
@@ -147,7 +148,8 @@ def anneal(
     replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1)
     replicas.sweep(once)  # no couplings: an exact draw
     log_w = torch.zeros(len(seeds), num, dtype=torch.float64)
-    for b, following in zip([0.0, *betas], betas, strict=False):
+    path = list(zip([0.0, *betas], betas, strict=False))
+    for b, following in tracked(path, "annealed importance sampling", "temperature"):
         if problem.graph.kind == "bipartite":
             log_w += marginal(following) - marginal(b)
         else:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
+import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
-from qsample.annealers.catalogue import CATALOGUE, named
+from qsample.annealers.catalogue import CATALOGUE, adjusted, named, tunable
 from qsample.checkpoint import NoCheckpoint
 from qsample.data import Dataset, load
 from qsample.diagnostics import diagnose
+from qsample.files import write_whole
 from qsample.interrupts import Stopped
-from qsample.likelihood import log_likelihood, pseudo_log_likelihood
+from qsample.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
 from qsample.models import EnergyModel
+from qsample.pictures import mosaic, png
+from qsample.progress import shown
 from qsample.run import digest, strict_json
+from qsample.sampler import Sampler
+from qsample.samples import ReliabilityWarning
 from qsample.saved import build, load_run, read_state
 from qsample.temperature import effective_beta
 from qsample.testing.sapi.command import Sapi
@@ -128,69 +138,173 @@ class Evaluate:
             raise ValueError(f"{dataset.name} does not hold the rows that {self.run} was trained on")
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
         problem = model.ising().detach()
-        samples = named(self.sampler, self.sweeps).sample(problem, self.reads, generator=generator)
-        result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
-        for name, rows in (("train", train), ("test", test)):
-            if len(rows):
-                found = log_likelihood(model, rows, self.method, generator=generator)
-                result |= {f"{name}_log_likelihood": found.value, f"{name}_log_likelihood_stderr": found.stderr}
-                if model.tractable:
-                    result[f"{name}_pseudo_log_likelihood"] = pseudo_log_likelihood(model, rows[:500])
-        found = diagnose(problem, samples)
+        rows = {"train": train.to(device), "test": test.to(device)}
+        with warnings.catch_warnings(), shown():
+            warnings.simplefilter("ignore", ReliabilityWarning)  # the report says what they say
+            samples = sampler.sample(problem, self.reads, generator=generator)
+            result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
+            result |= self._likelihoods(model, rows, generator)
+            judged = diagnose(problem, samples)
         result |= {"sampler": self.sampler, "exactness": samples.exactness.value}
-        result |= {"beta": found.beta.value, "beta_stderr": found.beta.stderr, "verdict": found.text}
+        result |= {"beta": judged.beta.value, "beta_stderr": judged.beta.stderr}
+        result |= {"ok": judged.ok, "verdict": judged.text}
         if self.json:
             return print(strict_json(result))
         for name, value in result.items():
             _show(name, value, result.get(f"{name}_stderr"))
 
+    def _likelihoods(self, model: EnergyModel, rows: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
+        """Log Z, found once, and what it says of the rows."""
+        options: dict[str, Any] = {"steps": self.steps, "chains": self.chains, "generator": generator}
+        log_z = model_log_partition(model, rows["train"], self.method, **options)
+        result: dict[str, Any] = {"log_partition": log_z.value, "log_partition_stderr": log_z.stderr}
+        if log_z.ess is not None:
+            result |= {"effective_runs": log_z.ess, "note": log_z.note or None}
+        for name, part in rows.items():
+            if not len(part):
+                continue
+            found = log_likelihood(model, part, log_z=log_z)
+            result[f"{name}_log_likelihood"] = found.value
+            result[f"{name}_log_likelihood_stderr"] = found.stderr
+            if model.tractable:
+                result[f"{name}_pseudo_log_likelihood"] = pseudo_log_likelihood(model, part[:500])
+        return result
+
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw visible samples from a trained run into a .npy file: 0/1 from an rbm, -1/+1 from the other models."""
+    """Draw visible samples from a trained run into a file: 0/1 from an rbm, -1/+1 from the other models."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """folder of the run"""
     out: Path = Path("samples.npy")
-    """where the array [num, n_visible] goes"""
+    """where the array [num, n_visible] goes: .npy, .npz (as x) or .csv; .png draws it, where the data are images"""
     num: int = 64
     """how many"""
     sampler: str = "gibbs"
     """a name that `qsample samplers` lists"""
     sweeps: int = 1000
     """its sweeps"""
+    set: tuple[str, ...] = ()
+    """more settings of the sampler, as in --set betas=16"""
     seed: int = 0
     """of all randomness"""
+    device: str = "cpu"
+    """where to sample: cpu, cuda, mps"""
+    overwrite: bool = False
+    """replace a file that is there"""
 
     def __call__(self) -> None:
         """Run it."""
-        model, _ = restore(self.run)
+        out = self.out.expanduser()
+        self._check_out(out)
+        model, config = restore(self.run)
+        shape = config.get("image_shape")
+        if out.suffix == ".png" and shape is None:
+            raise ValueError(f"cannot draw {out}: the data of {self.run} are no images; use .npy, .npz or .csv")
+        model.to(_device(self.device))
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
-        if not self.out.parent.is_dir():
-            raise ValueError(f"cannot write {self.out}: there is no folder {self.out.parent}")
-        samples = named(self.sampler, self.sweeps).sample(problem, self.num, generator=generator)
-        with self.out.open("wb") as file:
-            np.save(file, model.split(samples.spins)[0].to(torch.int8).numpy())
-        beta = effective_beta(problem, samples)
-        print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}): {self.out}")
+        sampler = _sampler(self.sampler, self.sweeps, self.set)
+        with warnings.catch_warnings(), shown():
+            warnings.simplefilter("ignore", ReliabilityWarning)  # said below
+            samples = sampler.sample(problem, self.num, generator=generator)
+            beta = effective_beta(problem, samples)
+        if samples.log_weight is not None:  # a file holds rows alone
+            samples = samples.resample(generator=generator)
+        x = model.split(samples.spins)[0].to("cpu", torch.int8).numpy()
+        write_whole(out, _file_of(x, out.suffix, shape))
+        note = samples.info.get("note")
+        said = f"; {note}" if note else ""
+        print(f"{self.num} samples ({samples.exactness.value}, effective beta {beta}{said}): {out}")
+
+    def _check_out(self, out: Path) -> None:
+        """ValueError for a file that cannot or should not be written, before anything is drawn."""
+        if out.suffix not in (".npy", ".npz", ".csv", ".png"):
+            raise ValueError(f"cannot write {out}: expected a .npy, .npz, .csv or .png file")
+        if not out.parent.is_dir():
+            raise ValueError(f"cannot write {out}: there is no folder {out.parent}")
+        if out.exists() and not self.overwrite:
+            raise ValueError(f"{out} is there already: give --overwrite, or another --out")
+
+
+def _file_of(x: np.ndarray, suffix: str, shape: Sequence[int] | None) -> bytes:
+    """The bytes of a file of this kind that holds the rows."""
+    if suffix == ".csv":
+        return "".join(",".join(map(str, row)) + "\n" for row in x.tolist()).encode()
+    if suffix == ".png":
+        assert shape is not None
+        return png(mosaic((x > 0).astype(np.uint8), (shape[0], shape[1])))
+    file = io.BytesIO()
+    if suffix == ".npz":
+        np.savez_compressed(file, x=x)
+    else:
+        np.save(file, x)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
 class Samplers:
-    """List the samplers, whether they are installed, and how far each can be trusted."""
+    """List the samplers, whether they are installed, and how far each can be trusted; or one's settings."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """a sampler, whose settings are listed"""
 
     def __call__(self) -> None:
         """Run it."""
+        if self.name is not None:
+            return _list_settings(self.name, named(self.name))
         for name, entry in CATALOGUE.items():
             there = "installed" if entry.installed else f"needs {entry.needs}"
             print(f"{name:22}{entry.exactness.value:12}{there:12}{entry.about}")
+
+
+def _list_settings(name: str, sampler: Sampler, path: str = "") -> None:
+    """One line a setting, `name=value` as --set takes it; a sampler made of two by dotted names."""
+    if not path:
+        print(f"{name}: {CATALOGUE[name].about}")
+    for setting in tunable(sampler):
+        value = getattr(sampler, setting)
+        if hasattr(value, "sample"):
+            _list_settings(name, value, f"{path}{setting}.")
+        else:
+            print(f"  {path}{setting}={json.dumps(value, default=str)}")
 
 
 def restore(run: Path) -> tuple[EnergyModel, dict[str, Any]]:
     """The model of a run's last checkpoint, and its configuration with the digest of its rows."""
     saved = load_run(run)
     return saved.model, saved.config | {"digest": saved.data}
+
+
+def _sampler(name: str, sweeps: int, settings: Sequence[str]) -> Sampler:
+    """The sampler of that name, with settings `key=value`."""
+    pairs: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise ValueError(f"expected --set NAME=VALUE; got {setting!r}")
+        pairs[key] = value
+    return adjusted(named(name, sweeps), pairs)
+
+
+def _check_start(start: str, sampler: Sampler, name: str) -> None:
+    if start in ("data", "persistent") and not sampler.warm_start:
+        raise ValueError(
+            f"--start {start} continues chains, which {name} cannot: use --start fresh (the default for {name}), "
+            "or --sampler gibbs"
+        )
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, tried."""
+    try:
+        device = torch.device(name)
+        float(torch.zeros(1, device=device).sum())
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot compute on --device {name}: {reason}") from None
+    return device
 
 
 def _dataset(name: str, kind: Kind) -> Dataset:
@@ -210,11 +324,14 @@ def _config(command: Train, dataset: Dataset) -> dict[str, Any]:
     shape = None if dataset.image_shape is None else list(dataset.image_shape)
     config = {"data": command.data, "model": command.model, "visible": visible, "hidden": hidden, "test": test}
     config |= {"image_shape": shape, "model_seed": command.settings.seed}
-    return config | {"sampler": command.sampler, "sweeps": command.sweeps}
+    config |= {"sampler": command.sampler, "sweeps": command.sweeps}
+    return config | ({"set": list(command.set)} if command.set else {})
 
 
 def _show(name: str, value: Any, stderr: float | None) -> None:
     """One line of a report; the error stands beside its number."""
+    if value is None:
+        return
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     if stderr is not None:
         text += " (exact)" if stderr == 0 else f" ± {stderr:.4f}"
@@ -237,9 +354,26 @@ def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers 
     except SystemExit as stop:
         if not stop.code:
             raise  # it was --help
-    lines = [line.strip("│╭╮╰╯─ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines()]
-    lines = lines[1 : lines.index("", 1)]  # between the title and the first rule
-    raise ValueError(re.sub(r"Error parsing __\S+: ", "", " ".join(lines)) + " (qsample --help says more)")
+    raise ValueError(f"{_point(said.getvalue())} (qsample --help says more)")
+
+
+def _point(complaint: str) -> str:
+    """What stands in tyro's box, drawn in Unicode or in ASCII, between the title and the first rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint).splitlines()[1:]
+    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in plain]
+    said = [line if not re.fullmatch(r"[╰]?[─-]{3,}[╯]?", line) else "" for line in lines]
+    text = " ".join(takewhile(bool, dropwhile(lambda line: not line, said)))
+    return re.sub(r"Error parsing __\S+: ", "", text)
+
+
+def _advice(text: str) -> str:
+    """A message of the library with its advice as flags: Gibbs(sweeps=...) becomes --sampler gibbs."""
+    names = {entry.kind: name for name, entry in CATALOGUE.items() if entry.kind}
+    pair = r"Corrected\((\w+)\([^()]*\), Gibbs\([^()]*\)\)"
+    text = re.sub(pair, lambda m: f"--sampler corrected-{'neal' if m[1] == 'Neal' else 'annealing'}", text)
+    classes = "|".join(names)
+    text = re.sub(rf"\b({classes})\([^()]*\)", lambda m: f"--sampler {names[m[1]]}", text)
+    return re.sub(r"\b(start|decay)='(\w+)'", r"--\1 \2", text)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -256,7 +390,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\nqsample: {error}; go on with --resume", file=sys.stderr)
         raise SystemExit(error.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"qsample: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"qsample: error: {_advice(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

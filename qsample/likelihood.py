@@ -97,20 +97,46 @@ def _log_partition(
     return Estimate(value, stderr, ess, found["note"].replace("sweeps", "steps"))
 
 
-def log_likelihood(model: EnergyModel, data: Tensor, method: Method = "auto", **options: object) -> Estimate:
+def log_likelihood(
+    model: EnergyModel,
+    data: Tensor,
+    method: Method = "auto",
+    *,
+    log_z: Estimate | None = None,
+    **options: object,
+) -> Estimate:
     """Mean log p(x) over the rows of `data`, nats a row: -F(x) - log Z, in double precision.
 
     Coupled hidden units are summed by enumeration, up to 24 of them. `options` go to `log_partition`; the stderr is
     that of log Z (the data are taken as given). AIS starts from the units' means given the data, smoothed by one
     count of each value, and its check begins from the data too; a `base` or `starts` of your own goes before.
+
+    Args:
+        model: an energy model.
+        data: rows `[N, n_visible]` in the model's coding.
+        method: of log Z, see `log_partition`.
+        log_z: log Z where it is known, from `model_log_partition`: it is not found again, nor its note repeated.
+        options: of `log_partition`.
     """
-    found = _log_likelihood(model, data, method, options)
+    found = _log_likelihood(model, data, method, log_z, options)
+    if log_z is None:
+        warn_of(found.note)
+    return found
+
+
+def model_log_partition(model: EnergyModel, data: Tensor, method: Method = "auto", **options: object) -> Estimate:
+    """Log Z of a model as `log_likelihood` finds it, by AIS from the data's means, for several sets of rows."""
+    with torch.no_grad():
+        wide = copy.deepcopy(model).double()
+        found = _model_log_partition(wide, wide.check_rows(data).double(), method, options)
     warn_of(found.note)
     return found
 
 
 @torch.no_grad()
-def _log_likelihood(model: EnergyModel, data: Tensor, method: Method, options: dict[str, Any]) -> Estimate:
+def _log_likelihood(
+    model: EnergyModel, data: Tensor, method: Method, log_z: Estimate | None, options: dict[str, Any]
+) -> Estimate:
     model = copy.deepcopy(model).double()
     data = model.check_rows(data).double()
     if model.tractable:
@@ -120,10 +146,14 @@ def _log_likelihood(model: EnergyModel, data: Tensor, method: Method, options: d
         free = -torch.cat(
             [enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT) for rows in data.split(at_once)]
         )
-    mean, starts = _units_of_data(model, data)
-    options = {"base": -torch.atanh(mean), "starts": starts} | options
-    log_z = _log_partition(model.ising(), method, **options)
+    if log_z is None:
+        log_z = _model_log_partition(model, data, method, options)
     return Estimate(-float(free.mean()) - log_z.value, log_z.stderr, log_z.ess, log_z.note)
+
+
+def _model_log_partition(model: EnergyModel, data: Tensor, method: Method, options: dict[str, Any]) -> Estimate:
+    mean, starts = _units_of_data(model, data)
+    return _log_partition(model.ising(), method, **{"base": -torch.atanh(mean), "starts": starts, **options})
 
 
 def _units_of_data(model: EnergyModel, data: Tensor) -> tuple[Tensor, Tensor]:

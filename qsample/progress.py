@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Long loops inside the library show a bar: `tracked` does, which is silent otherwise."""
+    before = _shown.set(True)
+    try:
+        yield
+    finally:
+        _shown.reset(before)
+
+
+def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
+    """The items one by one, with a bar where `shown` asks for it."""
+    with progress_bar(items, desc=what, unit=unit, disable=not _shown.get(), leave=False) as bar:
+        yield from bar
 
 
 def progress_bar(iterable: Any = None, *args: Any, disable: bool = False, **options: Any) -> Any:

@@ -46,7 +46,8 @@ def fit(
         model: its parameters are the starting point.
         data: rows in the model's coding.
         sampler: draws the negative phase.
-        settings: see `Settings`; a mapping holds its arguments. None: those of the checkpoint when a run is resumed, else the defaults.
+        settings: see `Settings`; a mapping holds its arguments. None: those of the checkpoint when a run is resumed,
+            else the defaults.
         validation: rows for the likelihood in the metrics; the data by default.
         out: folder of the run.
         resume: go on from the checkpoint in `out`, if there is one. More updates extend a run whose learning rate

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qsample.annealers.catalogue import CATALOGUE
+from qsample import data
+from qsample.annealers.catalogue import CATALOGUE, adjusted, named
 from qsample.checkpoint import load
-from qsample.cli import build, main, restore
+from qsample.cli import _advice, build, main, restore
 from tests.test_train import assert_same
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,93 @@ def test_every_model_trains_evaluates_and_samples(tmp_path, capsys, model, sampl
     rebuilt, config = restore(run)
     assert_same(dict(rebuilt.state_dict()), load(run)["model"])
     assert build(config).graph.kind == {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
+
+
+def settings_of(run):
+    return load(run)["settings"]
+
+
+@pytest.mark.parametrize("sampler", [name for name, entry in CATALOGUE.items() if not entry.device])
+def test_every_sampler_trains_without_a_start_being_named(tmp_path, sampler):
+    train(tmp_path / "run", "--sampler", sampler, "--updates", "2")
+    chains = named(sampler).warm_start
+    assert settings_of(tmp_path / "run")["start"] == ("persistent" if chains else "fresh")
+
+
+def test_settings_of_a_sampler_are_part_of_the_run(tmp_path):
+    options = ["--sampler", "parallel-tempering", "--set", "betas=3", "swap_every=2"]
+    train(tmp_path / "run", *options)
+    state = load(tmp_path / "run")
+    assert state["config"]["set"] == ["betas=3", "swap_every=2"]
+    assert "betas=3, swap_every=2" in state["identity"]["sampler"]
+    main(["train", "--out", str(tmp_path / "run"), "--resume"])  # nothing to do, and the same run
+    with pytest.raises(SystemExit):
+        train(tmp_path / "run", *options[:-1], "--resume")
+    main(["evaluate", str(tmp_path / "run"), "--sampler", "gibbs", "--set", "scan=palindromic", "--reads", "50"])
+
+
+def test_evaluate_finds_log_z_once_and_says_how_well(trained, capsys, monkeypatch):
+    from qsample import likelihood
+
+    calls = []
+    real = likelihood._log_partition
+    monkeypatch.setattr(likelihood, "_log_partition", lambda *a, **k: calls.append(k) or real(*a, **k))
+    capsys.readouterr()
+    main(["evaluate", str(trained), "--json", "--method", "ais", "--steps", "7", "--chains", "20", "--reads", "50"])
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert len(calls) == 1 and calls[0]["steps"] == 7 and calls[0]["chains"] == 20
+    assert 0 < result["effective_runs"] <= 20 and "note" in result
+    assert result["ok"] in (True, False, None)
+    assert "annealed importance sampling" in said.err  # a bar: nobody waits in silence
+    both = result["train_log_likelihood_stderr"], result["test_log_likelihood_stderr"]
+    assert both == (result["log_partition_stderr"],) * 2
+
+
+def test_samples_in_every_format(trained, tmp_path, capsys):
+    arguments = ["sample", str(trained), "--num", "5", "--sweeps", "2", "--seed", "3", "--out"]
+    for suffix in ("npy", "npz", "csv", "png"):
+        main([*arguments, str(tmp_path / f"x.{suffix}")])
+    x = np.load(tmp_path / "x.npy")
+    assert (np.load(tmp_path / "x.npz")["x"] == x).all()
+    assert (data.load(tmp_path / "x.csv").x.numpy() == x).all()
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "x.npy").read_bytes()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*arguments, str(tmp_path / "x.npy"), "--seed", "4"])
+    line = capsys.readouterr().err
+    assert "x.npy is there already: give --overwrite, or another --out" in line
+    assert (tmp_path / "x.npy").read_bytes() == before
+    main([*arguments, str(tmp_path / "x.npy"), "--seed", "4", "--overwrite"])
+    assert (tmp_path / "x.npy").read_bytes() != before
+
+
+def test_a_tilde_is_the_home_folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "mine.npy", np.eye(4, dtype=int).repeat(3, 0))
+    main(["train", "--out", "~/run", "--data", "~/mine.npy", "--hidden", "2", *TINY])
+    main(["sample", "~/run", "--num", "2", "--sweeps", "1", "--out", "~/x.npy"])
+    main(["evaluate", "~/run", "--reads", "20"])
+    assert {"run", "mine.npy", "x.npy"} <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_settings_are_listed_as_set_takes_them(name, capsys):
+    main(["samplers", name])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"{name}: {CATALOGUE[name].about}"
+    pairs = dict(line.strip().split("=", 1) for line in lines)
+    assert "token" not in pairs
+    assert bool(pairs) == (name != "exact")
+    assert repr(adjusted(named(name), pairs)) == repr(named(name))
+
+
+def test_advice_speaks_in_flags():
+    text = "use Gibbs(sweeps=...) or Corrected(SimulatedAnnealing(), Gibbs()); start='fresh'"
+    assert _advice(text) == "use --sampler gibbs or --sampler corrected-annealing; --start fresh"
 
 
 @pytest.mark.parametrize("method", ["auto", "exact", "ais"])

@@ -1,5 +1,9 @@
 """The command line: one line and exit code 2 for every mistake."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ import torch
 from qsample import checkpoint
 from qsample.checkpoint import load
 from qsample.cli import build, main
-from tests.test_cli import TINY, train
+from tests.test_cli import ROOT, TINY, train
 
 
 def refused(capsys, *arguments) -> str:
@@ -37,7 +41,17 @@ def trained(tmp_path_factory):
         (["--data", "gone.npy"], "cannot read gone.npy: No such file or directory"),
         (["--data", "bars-and-stripes-99x2"], "99x2"),
         (["--sampler", "gibs"], "unknown sampler 'gibs'; did you mean gibbs"),
-        (["--sampler", "exact"], "start='persistent' continues chains and Exact cannot"),
+        (["--sampler", "pt"], "unknown sampler 'pt'; did you mean parallel-tempering? ("),
+        (
+            ["--sampler", "exact", "--start", "persistent"],
+            "--start persistent continues chains, which exact cannot: use --start fresh (the default for exact)",
+        ),
+        (["--set", "sweeps"], "expected --set NAME=VALUE; got 'sweeps'"),
+        (["--set", "sweeps=-1"], "sweeps=-1: expected sweeps >= 1; got -1"),
+        (["--set", "kernel.sweeps=3"], "'kernel' is no setting of Gibbs; expected sweeps, scan"),
+        (["--device", "abacus"], "cannot compute on --device abacus: "),
+        (["--device", "cuda"], "cannot compute on --device cuda: "),
+        (["--device", "meta"], "cannot compute on --device meta: "),
         (["--sweeps", "0"], "expected sweeps >= 1; got 0"),
         (["--test", "14"], "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got 14"),
         (["--test", "-1"], "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got -1"),
@@ -154,6 +168,10 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
         ("sample", ["--num", "-4"], "expected num >= 1 reads; got -4"),
         ("sample", ["--sweeps", "0"], "expected sweeps >= 1; got 0"),
         ("sample", ["--out", "/dev/null/x.npy"], "/dev/null/x.npy"),
+        ("sample", ["--out", "x.txt"], "cannot write x.txt: expected a .npy, .npz, .csv or .png file"),
+        ("sample", ["--sampler", "exact", "--set", "limit=3"], "'limit' is no setting of Exact; it takes none"),
+        ("evaluate", ["--method", "ais", "--steps", "0"], "expected steps >= 1"),
+        ("evaluate", ["--device", "abacus"], "cannot compute on --device abacus"),
         ("sample", ["--seed", str(1 << 65)], str(1 << 65)),
         ("evaluate", ["--seed", str(1 << 65)], str(1 << 65)),
         ("sample", ["--nmu", "3"], "--nmu"),
@@ -165,7 +183,17 @@ def test_evaluate_and_sample_refuse_in_one_line(trained, tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_the_line_is_the_same_in_any_locale(encoding):
+    command = [sys.executable, "-m", "qsample.cli", "samplers", "--bogus", "3"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "qsample: error: Unrecognized options: --bogus, 3 (qsample --help says more)\n"
+
+
 def test_no_command_and_an_unknown_one(capsys):
+    assert "unknown sampler 'quantum'" in refused(capsys, "samplers", "quantum")
     assert "train, evaluate, sample, samplers" in refused(capsys)
     assert "frobnicate" in refused(capsys, "frobnicate")
 
