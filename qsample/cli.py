@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from contextlib import redirect_stderr
@@ -236,7 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\nqsample: {str(error) or 'interrupted'}{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     except Stopped as error:
-        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr)
+        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr, flush=True)
+        if arguments is None:  # all is on the disk; a busy machine takes seconds to tear Python down
+            os._exit(128 + error.number)
         raise SystemExit(error.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"qsample: error: {' '.join(str(error).split())}", file=sys.stderr)
