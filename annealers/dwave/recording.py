@@ -148,7 +148,7 @@ def _answer(record: Mapping[str, Any]) -> Answer:
     bits = base64.b64decode(record["spins"], validate=True)
     if len(bits) != R * -(-Q // 8) or type(record["id"]) is not str:
         raise ValueError("spins of another shape")
-    timing = record["timing"]
+    timing = dict(record["timing"])
     if not all(type(t) in (int, float) and math.isfinite(t) and t >= 0 for t in timing.values()):
         raise ValueError("no times")
     rows = np.frombuffer(bits, np.uint8).reshape(R, -1)
