@@ -22,7 +22,7 @@ from qsample.models.tensor_file import read_file, write_file
 from qsample.models.visible_bits import VisibleBits
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 
-FORMAT = "qsample thermodynamic model 1"
+FORMAT = "qsample thermodynamic model 2"
 
 
 class DenoisingThermodynamicModel(nn.Module):
@@ -215,16 +215,22 @@ class DenoisingThermodynamicModel(nn.Module):
         """The model saved at `path`, on the graph that it was trained on.
 
         Raises:
-            ValueError: no such model, or another graph.
+            ValueError: no such model, a damaged one, or another graph.
         """
         state, about = read_file(path, FORMAT)
-        if about["graph"] != graph.hash:
-            theirs, ours = about["graph"][:16], graph.hash[:16]
-            raise ValueError(f"{path} was saved with another graph, {theirs}; this one is {ours}: load it with its own")
-        settings: dict[str, Any] = json.loads(about["settings"])
-        times = torch.tensor(settings.pop("times"), dtype=torch.float64)
-        model = cls(graph, times=times, visible=[graph.labels[i] for i in state.pop("sites").tolist()], **settings)
-        model.to(state["machines.0.J"].dtype).load_state_dict(state)
+        try:
+            if about["graph"] != graph.hash:
+                theirs, ours = about["graph"][:16], graph.hash[:16]
+                raise ValueError(f"it was saved with another graph, {theirs}; this one is {ours}: load it with its own")
+            settings = _checked_settings(json.loads(about["settings"]), state)
+            times = torch.tensor(settings.pop("times"), dtype=torch.float64)
+            visible = [graph.labels[i] for i in state.pop("sites").tolist()]
+            model = cls(graph, times=times, visible=visible, **settings)
+            model.to(state["machines.0.J"].dtype).load_state_dict(state)
+        except KeyError as error:
+            raise ValueError(f"{path} holds no whole model: {error} is missing") from None
+        except (LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            raise ValueError(f"{path}: {str(error).splitlines()[-1].strip()}") from None
         return model
 
     def _identity(self) -> dict[str, Any]:
@@ -247,3 +253,24 @@ class DenoisingThermodynamicModel(nn.Module):
         for key, ours in json.loads(json.dumps(self._identity())).items():
             if key != "scale" and theirs.get(key) != ours:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {ours}")
+
+
+def _checked_settings(settings: Any, state: dict[str, Tensor]) -> dict[str, Any]:
+    """The settings of a file, as far as its tensors tell them; a ValueError for others."""
+    if not isinstance(settings, dict):
+        raise ValueError("it holds no settings")
+    steps = sum(name.endswith(".J") for name in state)
+    for name, least in (("bits", 1), ("steps", 1), ("classes", 0), ("copies", 0)):
+        if type(value := settings[name]) is not int or not least <= value < 1 << 31:
+            raise ValueError(f"it has a damaged setting {name}={str(value)[:40]}")
+    for name in ("scale", "rate", "label_rate"):
+        if type(settings[name]) not in (int, float):
+            raise ValueError(f"it has a damaged setting {name}={str(settings[name])[:40]}")
+    if settings["steps"] != steps or settings["bits"] > len(state["sites"]):
+        raise ValueError(f"it has settings of {settings['steps']} steps, and tensors of {steps}")
+    if settings["classes"] * settings["copies"] > len(state["sites"]):
+        raise ValueError(f"it has settings of {settings['classes']} classes, too many for its spins")
+    for name, t in state.items():
+        if name != "rhat" and not t.isfinite().all():  # rhat is nan until it is measured
+            raise ValueError(f"it has a {name} that is not finite")
+    return settings

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import stat
 from contextlib import suppress
 from enum import Enum
 from itertools import count
@@ -28,7 +29,7 @@ from qsample.files import sync_folder, write_whole
 
 LATEST = "checkpoint.json"
 FORMAT, VERSION = "qsample checkpoint", 1
-_OURS = re.compile(r"(?P<stem>checkpoint-(?P<step>\d{8,})(-\d+)?)\.(safetensors|json)")
+_OURS = re.compile(r"(?P<stem>checkpoint-(?P<step>\d{8,})(-\d+)?)\.(?P<kind>safetensors|json)")
 _TEMPORARY = re.compile(r"\.checkpoint.*\.tmp")
 
 
@@ -114,6 +115,8 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
     tensors = manifest["tensors"]
     file = path.parent / tensors["file"]
     try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe or a device would never end
+            raise CheckpointError(f"{path} needs {file.name}: it is no plain file")
         data = file.read_bytes()
     except OSError as error:
         if _manifest(path)[1] != manifest:
@@ -123,7 +126,18 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
         raise CheckpointError(f"{file} is truncated or damaged: expected {tensors['bytes']} bytes; got {len(data)}")
     if hashlib.sha256(data).hexdigest() != tensors["sha256"]:
         raise CheckpointError(f"{file} is corrupt: its SHA-256 is not the one in {path.name}")
-    return _decode(manifest["state"], from_bytes(data))
+    try:
+        stored = from_bytes(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file} is corrupt: no safetensors ({reason})") from None
+    try:
+        state = _decode(manifest["state"], stored)
+    except (LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: its state cannot be read ({error})") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is damaged: its state is no dict")
+    return state
 
 
 def last_step(path: str | os.PathLike[str]) -> int:
@@ -141,17 +155,45 @@ def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
     try:
-        manifest = json.loads(raw)
+        manifest = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is corrupt: not JSON ({error})") from None
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is corrupt: not JSON ({reason})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a {FORMAT}, or is corrupt: expected format {FORMAT!r}")
     if (got := manifest.get("version")) != VERSION:
         raise CheckpointError(f"{path} has format version {got!r}: expected {VERSION}; a newer qsample may read it")
     manifest.pop("sha256", None)
-    if _render(manifest) != raw:  # not the hash alone: a change of white space is damage too
+    try:
+        same = _render(manifest) == raw  # not the hash alone: a change of white space is damage too
+    except (RecursionError, ValueError) as error:
+        raise CheckpointError(f"{path} is corrupt: not to be written again ({error})") from None
+    if not same:
         raise CheckpointError(f"{path} is corrupt or edited: its SHA-256 is not that of its contents")
+    if fault := _fault(manifest):
+        raise CheckpointError(f"{path} is damaged: {fault}")
     return path, manifest
+
+
+def _fault(manifest: dict[str, Any]) -> str:
+    """What is wrong with the structure of a manifest whose hash is right, in words."""
+    step, tensors = manifest.get("step"), manifest.get("tensors")
+    if type(step) is not int or not 0 <= step < 1 << 63:
+        return f"expected a step >= 0; got {str(step)[:40]}"
+    if not isinstance(tensors, dict) or "state" not in manifest:
+        return "it lacks its tensors or its state"
+    file, size, digest = (tensors.get(name) for name in ("file", "bytes", "sha256"))
+    match = _OURS.fullmatch(file) if isinstance(file, str) else None
+    if match is None or match["kind"] != "safetensors":  # a plain name: nothing outside the folder
+        return f"expected a file checkpoint-N.safetensors beside it; got {str(file)[:80]!r}"
+    if type(size) is not int or size < 0 or not isinstance(digest, str):
+        return f"expected the size and SHA-256 of {file}; got {str(size)[:40]}, {str(digest)[:80]!r}"
+    return ""
+
+
+def _no_constant(name: str) -> None:
+    """JSON proper has no NaN and no infinities."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _render(manifest: dict[str, Any]) -> bytes:
@@ -218,5 +260,9 @@ def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return {_decode(key, tensors): _decode(item, tensors) for key, item in value}
         if kind == "$tuple":
             return tuple(_decode(item, tensors) for item in value)
-        return tensors[value] if kind == "$tensor" else float(value)
+        if kind == "$tensor":
+            return tensors[value]
+        if kind != "$float" or value not in ("nan", "inf", "-inf"):
+            raise ValueError(f"unknown {str(tree)[:80]}")
+        return float(value)
     return {key: _decode(item, tensors) for key, item in tree.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import warnings
@@ -387,7 +388,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\nqsample: {str(error) or 'interrupted'}{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     except Stopped as error:
-        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr)
+        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr, flush=True)
+        if arguments is None:  # all is on the disk; a busy machine takes seconds to tear Python down
+            os._exit(128 + error.number)
         raise SystemExit(error.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"qsample: error: {_advice(' '.join(str(error).split()))}", file=sys.stderr)

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-GRACE = 2.0  # seconds that an update has left after SIGTERM or SIGHUP, before it is given up
-STUCK = 3.0  # seconds after which a call that cannot be interrupted no longer holds up the end
+GRACE = 1.0  # seconds that an update has left after SIGTERM or SIGHUP, before it is given up
+STUCK = 1.8  # seconds after which a call that cannot be interrupted no longer holds up the end
 
 
 class Stopped(SystemExit):
-    """Ended by SIGTERM or SIGHUP; `code` is the shell's convention, 128 + the signal's number."""
+    """Ended by SIGTERM or SIGHUP; `code` is the shell's convention, 128 + the signal's `number`."""
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.code = code
+        self.number, self.code = number, 128 + number
 
 
 class Cut(BaseException):
@@ -92,7 +92,7 @@ class Stopper:
             raise KeyboardInterrupt(f"stopped {what}")
         if callable(before):
             before(number, None)  # the program's own way to end
-        raise Stopped(f"stopped by {signal.Signals(number).name} {what}", 128 + number)
+        raise Stopped(f"stopped by {signal.Signals(number).name} {what}", number)
 
     # ---- in the main thread ------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Stopper:
             before(number, frame)
         else:
             signal.raise_signal(number)
-        raise Stopped("stopped at once", 128 + number)
+        raise Stopped("stopped at once", number)
 
     def _restore(self) -> None:
         """Give everything back as it was."""

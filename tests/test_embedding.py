@@ -253,7 +253,7 @@ def test_a_damaged_file_is_made_anew(tmp_path, how):
         "cut": whole[: len(whole) // 2],
         "bytes": b"\xff\xfe\x00" + whole,
         "list": b"[1, 2]",
-        "format": whole.replace(b'"format": 1', b'"format": 7'),
+        "format": whole.replace(b'"format": 2', b'"format": 7'),
         "chains": json.dumps(content).encode(),
         "key": b"{}",
     }[how]

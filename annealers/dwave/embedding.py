@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -17,7 +18,7 @@ from qsample.annealers.dwave.chip import Chip
 from qsample.annealers.dwave.placement import Chains, Placement
 from qsample.graph import Graph
 
-FORMAT = 1  # of the files
+FORMAT = 2  # of the files
 
 
 def place(
@@ -169,6 +170,9 @@ def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
     """The placement in a file; None where there is no file or, with a warning, none that can be read."""
     try:
         stored = json.loads(path.read_text())
+        said = stored.pop("sha256", None)
+        if said != _digest(stored):
+            raise ValueError("its SHA-256 is not that of its contents")
         chains = tuple(tuple(tuple(map(int, chain)) for chain in copy) for copy in stored["chains"])
         if stored["format"] != FORMAT:
             raise ValueError(f"format {stored['format']} instead of {FORMAT}")
@@ -177,7 +181,7 @@ def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
             return Placement.of(graph, chip, chains)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         warnings.warn(f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=6)
         return None
     raise ValueError(f"{path} holds an embedding of another {other[0]} ({stored[other[0]]}): delete it")
@@ -189,10 +193,16 @@ def _save(path: Path, content: dict) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(content, file)
+            plain = json.loads(json.dumps(content))
+            json.dump(plain | {"sha256": _digest(plain)}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _digest(content: dict) -> str:
+    """SHA-256 of what a file holds."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import os
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,10 @@ from qsample.annealers.dwave.errors import DeviceError
 from qsample.annealers.dwave.job import Answer
 from qsample.annealers.dwave.programming import Programming
 
-# The first line is {"format", "solver", "properties"}, each further one an answer by the hash of what was asked.
-FORMAT = "qsample dwave recording 1"
+# The first line is {"format", "solver", "properties"}, each further one an answer by the hash of what was asked. Each
+# ends with the SHA-256 of the rest of it.
+FORMAT = "qsample dwave recording 2"
+MOST = 1 << 31  # numbers that an answer may hold
 
 
 def request_key(solver: str, programming: Programming, params: Mapping[str, Any]) -> str:
@@ -42,6 +46,7 @@ class Recorder:
             name = _head(path)["solver"]
             if name != solver:
                 raise DeviceError(f"{path} records solver {name}, this is {solver}: record to another file")
+            _cut_torn(path)
             self._file = path.open("a")
         else:
             try:
@@ -58,7 +63,7 @@ class Recorder:
         self._write({"key": key, "id": answer.id, "timing": dict(answer.timing), "shape": shape, "spins": bits})
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(_render(record) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -75,16 +80,15 @@ class Replay:
         self.name: str = head["solver"]
         self.properties: Mapping[str, Any] = head["properties"]
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
-        lines = path.read_text().splitlines()[1:]
+        data = path.read_bytes()
+        torn = not data.endswith(b"\n")
+        lines = data.split(b"\n")[1 : None if torn else -1]
         for number, line in enumerate(lines, 2):
             try:
-                found = json.loads(line)
-                R, Q = found["shape"]
-                rows = np.frombuffer(base64.b64decode(found["spins"]), np.uint8).reshape(R, -1)
-                spins = np.unpackbits(rows, axis=1, count=Q).astype(np.int8) * 2 - 1
-                self._answers[found["key"]].append(Answer(spins, found["timing"], found["id"]))
-            except (ValueError, KeyError, TypeError):
-                if number == len(lines) + 1:
+                record = _parse(line)
+                self._answers[record["key"]].append(_answer(record))
+            except (ValueError, LookupError, TypeError, RecursionError):
+                if torn and number == len(lines) + 1 and _is_begun(line):
                     break  # the last line of a run that was killed
                 raise DeviceError(f"{path} is damaged in line {number}: record it again") from None
 
@@ -100,12 +104,69 @@ class Replay:
 
 def _head(path: Path) -> dict[str, Any]:
     try:
-        with path.open() as file:
-            head = json.loads(file.readline())
-        if head["format"] == FORMAT:
-            return head
+        with path.open("rb") as file:
+            line = file.readline()
     except OSError as error:
         raise DeviceError(f"cannot read the recording {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    try:
+        head = json.loads(line)
+        if head["format"] != FORMAT:
+            raise ValueError(head["format"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise DeviceError(f"{path} is no recording of DWave (format {FORMAT!r}): name one made with record=") from None
+    try:
+        head = _parse(line.removesuffix(b"\n"))
+        if type(head["solver"]) is str and isinstance(head["properties"], dict):
+            return head
+    except (ValueError, LookupError):
         pass
-    raise DeviceError(f"{path} is no recording of DWave: name one made with record=")
+    raise DeviceError(f"{path} is damaged in line 1: record it again")
+
+
+def _render(record: Mapping[str, Any]) -> str:
+    """A line: the record with the SHA-256 of its JSON."""
+    digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    return json.dumps({**record, "sha256": digest})
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The record in a line; a ValueError where any byte of it was changed."""
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("no record")
+    record.pop("sha256", None)
+    if _render(record).encode() != line:
+        raise ValueError("another hash")
+    return record
+
+
+def _answer(record: Mapping[str, Any]) -> Answer:
+    """The answer in a record; a ValueError, LookupError or TypeError where it is none."""
+    R, Q = record["shape"]
+    if type(R) is not int or type(Q) is not int or R < 1 or Q < 0 or R * Q > MOST:
+        raise ValueError("no shape of spins")
+    bits = base64.b64decode(record["spins"], validate=True)
+    if len(bits) != R * -(-Q // 8) or type(record["id"]) is not str:
+        raise ValueError("spins of another shape")
+    timing = dict(record["timing"])
+    if not all(type(t) in (int, float) and math.isfinite(t) and t >= 0 for t in timing.values()):
+        raise ValueError("no times")
+    rows = np.frombuffer(bits, np.uint8).reshape(R, -1)
+    spins = np.unpackbits(rows, axis=1, count=Q).astype(np.int8) * 2 - 1
+    return Answer(spins, timing, record["id"])
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line was cut short: it begins as one, and no whole JSON stands in it."""
+    try:
+        json.JSONDecoder().raw_decode(line.decode())
+    except ValueError:
+        return b'{"key": '.startswith(line[:8]) and not line.endswith(b"}")
+    return False
+
+
+def _cut_torn(path: Path) -> None:
+    """Cut off the line that a killed run left unfinished, so that the next one begins anew."""
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
