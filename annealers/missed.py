@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers import apart
-from qsample.annealers.replicas import log_mean_exp
+from qsample.annealers.replicas import log_mean_exp, relative_error
 from qsample.enumerate import log_2cosh
 from qsample.ising import Ising
 from qsample.sampler import mix
@@ -81,10 +81,8 @@ def missed(
     """
     P, R, n = spins.shape
     groups = _search(problem, spins, sweeps, seeds, starts)
-    found = log_mean_exp(log_w)
-    relative = (log_w - found[:, None]).exp()
-    own_error = relative.var(-1).div(R).sqrt()
-    log_z, stderr, nats = found.clone(), own_error.clone(), torch.zeros(P, dtype=torch.float64)
+    log_z, stderr = log_mean_exp(log_w), relative_error(log_w)
+    nats = torch.zeros_like(log_z)
     notes = [""] * P
     for count in sorted({len(means) for means in groups}):  # as many bases alike: one call
         index = [p for p in range(P) if len(groups[p]) == count]
