@@ -18,7 +18,7 @@ from qsample.sampler import mix
 BASINS = 6  # compared, at most
 CHAINS = 256  # runs of the comparison, at most
 ROWS = 48  # random rows from which basins are sought, and as many minima, at most
-Z = 4.0  # standard errors, by which a mode must be missed
+Z = 4.0  # standard errors, by which what is found in a basin must exceed what was
 
 # problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean exp estimates Z
 Anneal = Callable[[Ising, int, Sequence[int], Tensor], tuple[Tensor, Tensor]]
@@ -146,6 +146,7 @@ def _excess(base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: T
     # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have been due
     unit = float(w.square().sum() / w.sum()) / R
     more, variance = 0.0, float(w.var()) / R
+    own_error = variance**0.5
     for k in range(K):
         inside = w * (label == k)
         v = (weights[k] - top).exp() * (cell(ends[k]) == k)
@@ -155,6 +156,6 @@ def _excess(base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: T
         if careful - float(inside.mean()) > Z * error + Z**2 / 2 * unit:
             more += float(v.mean() - inside.mean())
             variance += error**2
-    if more == 0:
+    if more <= 2 * own_error:  # none, or so little that the error has it already
         return None
     return math.log1p(more / total), variance**0.5 / (total + more)

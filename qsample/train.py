@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from qsample.run import Run
 from qsample.sampler import Sampler
+from qsample.samples import warned_once
 from qsample.settings import Settings as Settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def fit(
     run = Run(model, data, sampler, settings, validation, None if out is None else Path(out), dict(config or {}))
     try:
         run.open(resume)
-        _loop(run, settings, progress)
+        with warned_once():
+            _loop(run, settings, progress)
     finally:
         run.close()
     return run.history
