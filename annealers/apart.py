@@ -211,7 +211,7 @@ def started_apart(
         problem: one problem.
         starts: groups of rows `[R, n]` of spins by name, in the user's own words; to them are added "random" and
             "minima" (of the energy, found from `spread_rows`), unless they are among them.
-        sweeps: sweeps of each chain, the first half of which is left out.
+        sweeps: sweeps of each chain; the first quarter is left out, the second chooses directions.
         generator: randomness.
         num: rows of "random", and of "minima".
     """
@@ -230,23 +230,24 @@ def started_apart(
     rows = torch.cat([group.to(problem.device, torch.int8) for group in groups.values()])
     replicas = Replicas(problem, len(rows), [mix(seeds[0], 15)], rows[None])
     stride = max(1, sweeps // 128)
-    steps = max(4, sweeps // stride // 2)
-    replicas.sweep(torch.ones(steps * stride))
+    quarter = max(2, sweeps // stride // 4)
+    replicas.sweep(torch.ones(quarter * stride))
     spins, energy = [], []
-    for _ in range(steps):
+    for _ in range(3 * quarter):
         replicas.sweep(torch.ones(stride))
         spins.append(replicas.spins[0].clone())
         energy.append(replicas.energy[0])
-    trace = torch.stack(spins).float()  # [T, R, n]
+    trace, energies = torch.stack(spins).float(), torch.stack(energy)[quarter:]  # [T, R, n]
+    # directions are chosen on one part of the chains and judged on the rest: else the choice would look like a finding
+    chosen, trace = trace[:quarter].mean(0), trace[quarter:]
     sizes = [len(group) for group in groups.values()]
-    own = trace.mean(0)  # of each chain
-    means = {name: part.mean(0) for name, part in zip(groups, own.split(sizes), strict=True)}
-    directions = {f"the direction of {name}": mean - own.mean(0) for name, mean in means.items()}
-    principal = torch.linalg.svd(own - own.mean(0), full_matrices=False).Vh[:3]
+    centres = dict(zip(groups, (part.mean(0) for part in chosen.split(sizes)), strict=True))
+    directions = {f"the direction of {name}": mean - chosen.mean(0) for name, mean in centres.items()}
+    principal = torch.linalg.svd(chosen - chosen.mean(0), full_matrices=False).Vh[:3]
     directions |= {f"principal direction {k + 1}": v for k, v in enumerate(principal)}
-    energies = torch.stack(energy)
     statistics = {"energy": energies, "mean spin": trace.mean(-1).double()}
     statistics |= {name: (trace @ v).double() for name, v in directions.items()}
+    means = {name: part.mean(0) for name, part in zip(groups, trace.mean(0).split(sizes), strict=True)}
     rhats = {name: float(split_rhat(_dithered(x))) for name, x in statistics.items()}
     worst = max(rhats, key=lambda name: rhats[name])
     levels = {name: float(part.mean()) for name, part in zip(groups, energies.split(sizes, 1), strict=True)}
@@ -254,7 +255,7 @@ def started_apart(
     if rhats[worst] > AGREE:
         between = ", ".join(f"{name} {level:.1f}" for name, level in levels.items())
         note = (
-            f"chains started apart disagree after {2 * steps * stride} sweeps: R-hat {rhats[worst]:.2f} of {worst} "
+            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat {rhats[worst]:.2f} of {worst} "
             f"(mean energy from {between})"
         )
     return Agreement(rhats[worst], worst, means, levels, note)

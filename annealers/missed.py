@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers import apart
-from qsample.annealers.replicas import log_mean_exp
+from qsample.annealers.replicas import log_mean_exp, relative_error
 from qsample.enumerate import log_2cosh
 from qsample.ising import Ising
 from qsample.sampler import mix
@@ -18,7 +18,7 @@ from qsample.sampler import mix
 BASINS = 6  # compared, at most
 CHAINS = 256  # runs of the comparison, at most
 ROWS = 48  # random rows from which basins are sought, and as many minima, at most
-Z = 4.0  # standard errors, by which a mode must be missed
+Z = 4.0  # standard errors, by which what is found in a basin must exceed what was
 
 # problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean exp estimates Z
 Anneal = Callable[[Ising, int, Sequence[int], Tensor], tuple[Tensor, Tensor]]
@@ -81,10 +81,8 @@ def missed(
     """
     P, R, n = spins.shape
     groups = _search(problem, spins, sweeps, seeds, starts)
-    found = log_mean_exp(log_w)
-    relative = (log_w - found[:, None]).exp()
-    own_error = relative.var(-1).div(R).sqrt()
-    log_z, stderr, nats = found.clone(), own_error.clone(), torch.zeros(P, dtype=torch.float64)
+    log_z, stderr = log_mean_exp(log_w), relative_error(log_w)
+    nats = torch.zeros_like(log_z)
     notes = [""] * P
     for count in sorted({len(means) for means in groups}):  # as many bases alike: one call
         index = [p for p in range(P) if len(groups[p]) == count]
@@ -148,6 +146,7 @@ def _excess(base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: T
     # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have been due
     unit = float(w.square().sum() / w.sum()) / R
     more, variance = 0.0, float(w.var()) / R
+    own_error = variance**0.5
     for k in range(K):
         inside = w * (label == k)
         v = (weights[k] - top).exp() * (cell(ends[k]) == k)
@@ -157,6 +156,6 @@ def _excess(base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: T
         if careful - float(inside.mean()) > Z * error + Z**2 / 2 * unit:
             more += float(v.mean() - inside.mean())
             variance += error**2
-    if more == 0:
+    if more <= 2 * own_error:  # none, or so little that the error has it already
         return None
     return math.log1p(more / total), variance**0.5 / (total + more)

@@ -12,7 +12,7 @@ from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_ex
 from qsample.annealers.streams import Streams
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
-from qsample.samples import Exactness, Samples
+from qsample.samples import Exactness, Samples, warn_of
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
 
@@ -41,7 +41,7 @@ class PopulationAnnealing:
     `info`: "log_partition", "log_partition_stderr" and "steps" `[*B]`, "population" N, "family_size" `[*B]` (rho_t: N
     times the sum of the families' squared fractions, 1 if none was multiplied; Wang, Machta and Katzgraber, PRE 92,
     2015), "ess" `[*B]` (of the weights of the 32 populations, in replicas, over rho_t: the independent families the
-    answer stands on), "note" where that is under 100.
+    answer stands on), "note" where that is under 100, which is a `ReliabilityWarning` too.
     """
 
     sweeps: int = 10
@@ -101,6 +101,7 @@ class PopulationAnnealing:
             "population": N,
             "note": "" if ess.min() >= 100 else f"only {ess.min():.0f} effective families: raise population or sweeps",
         }
+        warn_of(info["note"])
         return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -32,10 +35,27 @@ class ReliabilityWarning(UserWarning):
     """
 
 
+_said: ContextVar[set[str] | None] = ContextVar("said", default=None)  # kinds of notes, within `warned_once`
+
+
 def warn_of(note: str) -> None:
     """Say a note, if there is one, as a warning where the caller's caller stands."""
-    if note:
-        warnings.warn(note, ReliabilityWarning, stacklevel=3)
+    kind, said = re.sub(r"[-\d.]+", "#", note), _said.get()
+    if not note or (said is not None and kind in said):
+        return
+    if said is not None:
+        said.add(kind)
+    warnings.warn(note, ReliabilityWarning, stacklevel=3)
+
+
+@contextmanager
+def warned_once() -> Iterator[None]:
+    """Within it, notes that differ by their numbers only are said once: a training run draws many samples."""
+    before = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(before)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from qsample.interrupts import Cut, Stopper
 from qsample.progress import progress_bar
 from qsample.run import Run
 from qsample.sampler import Sampler
+from qsample.samples import warned_once
 from qsample.saved import former_settings
 from qsample.settings import Settings as Settings
 
@@ -72,7 +73,8 @@ def fit(
     run = Run(model, data, sampler, settings, validation, folder, kept)
     try:
         run.open(resume)
-        _loop(run, settings, progress)
+        with warned_once():
+            _loop(run, settings, progress)
     finally:
         run.close()
     return run.history
