@@ -41,7 +41,7 @@ class Streams:
 
     def uniform(self, *shape: int) -> Tensor:
         """Fresh uniform float32 numbers `[P, *shape]`, a multiple of 2^-24 each."""
-        return self.fill(torch.empty(self.count, *shape, device=self.device))
+        return self.fill(torch.empty(self.count, *shape, dtype=torch.float32, device=self.device))
 
     def uniform64(self, *shape: int) -> Tensor:
         """Uniform float64 numbers `[P, *shape]` with 46 random bits, for inverting a long cumulative sum."""

@@ -82,8 +82,8 @@ class ParallelTempering:
     def _ladder(self) -> Tensor:
         """Where adaptation starts, `[L]`."""
         if isinstance(self.betas, int):
-            return torch.linspace(0, 1, self.betas)
-        return torch.tensor([float(beta) for beta in self.betas])
+            return torch.linspace(0, 1, self.betas, dtype=torch.float32)
+        return torch.tensor([float(beta) for beta in self.betas], dtype=torch.float32)
 
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
@@ -96,7 +96,7 @@ class ParallelTempering:
         seeds, L, n = draw_seeds(generator, problem.batch_shape), len(self._ladder), problem.num_spins
         N = num // block
         beta, spins, carried = self._start(problem, initial, N, seeds)
-        ladders = Ladders(problem, beta, spins, seeds, self.rule)
+        ladders = Ladders(problem.without_offset(), beta, spins, seeds, self.rule)
         if initial is None:
             ladders.cool(self.anneal)
         if not carried:
@@ -156,7 +156,8 @@ class Ladders:
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
-        self.trips, self.seen_cold = torch.zeros(P, N, L), torch.zeros(P, N, L, dtype=torch.bool)
+        self.trips = torch.zeros(P, N, L, dtype=torch.float32)
+        self.seen_cold = torch.zeros(P, N, L, dtype=torch.bool)
         self.forget()
 
     def forget(self) -> None:
@@ -177,7 +178,8 @@ class Ladders:
 
     def cool(self, sweeps: int) -> None:
         """Sweeps in which every replica comes down from beta 0 to its own in equal steps."""
-        for part in (torch.arange(1, sweeps + 1) / max(sweeps, 1)).split(64):
+        steps = torch.arange(1, sweeps + 1, dtype=torch.float32) / max(sweeps, 1)
+        for part in steps.split(64):
             self.replicas.sweep(part[:, None, None] * self._own)
 
     def run(self, sweeps: int, swap_every: int) -> None:
