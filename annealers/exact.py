@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qsample.annealers.streams import Streams
 from qsample.annealers.treewidth import LIMIT, elimination
+from qsample.annealers.update import one_batch, some_of
 from qsample.enumerate import (
     CHUNK,
     check_range,
@@ -60,28 +61,13 @@ class Exact:
         else:
             return _by_tree(problem, num, seeds)
         # as many problems at once as memory allows; each draws from its own stream, so the split does not show
-        flat = _flat(problem.to(dtype=torch.float64))
+        flat = one_batch(problem.to(dtype=torch.float64))
         work = 1 << listed if method is _by_state else max(1 << listed, min(n - listed << listed, CHUNK))
         step = max(1, MAX_STATES // work)
-        parts = [method(_take(flat, a, a + step), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
+        parts = [method(some_of(flat, slice(a, a + step)), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
         log_z = torch.cat([part[1] for part in parts]).reshape(batch) - problem.offset.double()
         return Samples(spins, problem.energy(spins), None, Exactness.EXACT, {"log_partition": log_z})
-
-
-def _flat(problem: Ising) -> Ising:
-    """The same problems with one batch dimension; a shared J stays shared."""
-    batch, layout = problem.batch_shape, problem.graph.coupling_shape
-    h, offset = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins), problem.offset.expand(batch).reshape(-1)
-    J = problem.J
-    if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)  # not -1: J may have no numbers
-    return Ising(problem.graph, h, J, offset)
-
-
-def _take(problem: Ising, start: int, stop: int) -> Ising:
-    J = problem.J if problem.J.dim() == len(problem.graph.coupling_shape) else problem.J[start:stop]
-    return Ising(problem.graph, problem.h[start:stop], J, problem.offset[start:stop])
 
 
 def _pick(log_weight: Tensor, num: int, streams: Streams) -> Tensor:
@@ -131,7 +117,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
             "Corrected(SimulatedAnnealing(), Gibbs())"
         )
     plain = Graph("sparse", graph.sizes, graph.pairs, range(n))  # dimod labels by number
-    flat, reads, log_z = _flat(problem.to(dtype=torch.float64).without_offset()), [], []
+    flat, reads, log_z = one_batch(problem.to(dtype=torch.float64).without_offset()), [], []
     for k, seed in enumerate(seeds):
         J = flat.J if flat.J.dim() == 1 else flat.J[k]
         found = TreeDecompositionSampler().sample(

@@ -10,7 +10,7 @@ from torch import Tensor
 from qsample.annealers.compiled_dense import sweep_dense
 from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
-from qsample.annealers.update import Precision, Rule
+from qsample.annealers.update import Precision, Rule, some_of
 from qsample.ising import Ising
 from qsample.sampler import mix, mix_each
 
@@ -108,6 +108,14 @@ class Replicas:
     def take(self, spins: Tensor) -> None:
         """Go on from other spins, `[P, R, n]`: resampled ones, or those of replicas that stopped."""
         self._spins, self._kernel, self._energy = spins.contiguous(), None, None
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the problems of a batch of one dimension; their draws do not change."""
+        self._problem, spins = some_of(self._problem, index.to(self._problem.device)), self.spins
+        kept = index.tolist()
+        self._seeds, self._own = [self._seeds[k] for k in kept], [self._own[k] for k in kept]
+        self._streams.keep(kept)
+        self.take(spins[index.to(spins.device)])
 
     def move(self, problem: Ising) -> None:
         """Go on under another problem on the same graph."""

@@ -48,6 +48,12 @@ class Streams:
         high, low = self.uniform(2, *shape).double().unbind(1)
         return (high * 2**23 - 0.5 + low) * 2**-23
 
+    def keep(self, index: Sequence[int]) -> None:
+        """Go on with the streams of these problems alone; what they draw does not change."""
+        self.seeds, self.count = self.seeds[list(index)], len(index)
+        if self.device.type != "cpu":
+            self._generators = [self._generators[k] for k in index]
+
     def spins(self, *shape: int) -> Tensor:
         """Uniform random spins `[P, *shape]`, int8."""
         return (self.uniform(*shape) < 0.5).to(torch.int8) * 2 - 1

@@ -93,4 +93,5 @@ class TemperedGibbs:
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
         info = {"sweeps": self.sweeps, "acceptance": (accepted / self.rounds).reshape(batch)}
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+        family = None if initial is None else initial.family
+        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)
