@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from qsample.checks import is_whole
 from qsample.diffusion.forward import Step, UniformBits
 from qsample.graph import Graph
 from qsample.ising import Ising
@@ -112,7 +113,7 @@ class IsingCopula(nn.Module):
         With a list of generators, one an image, each is what it would be alone, where the denoiser rounds alike.
         """
         check_is_sampler(sampler)
-        if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 images; got {num!r}")
         seeds = draw_seeds(generator, (num,))
 

@@ -9,7 +9,7 @@ import torch
 
 from qsample.enumerate import log_partition, num_enumerated
 from qsample.ising import Ising
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate, Samples, check_samples
 from qsample.temperature import effective_beta
 
 
@@ -35,6 +35,7 @@ def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
     The exact mean energy and its variance are derivatives of log Z(beta) at 1; they are found where at most
     2^`limit` states must be listed.
     """
+    check_samples(samples)
     if samples.spins.dim() != 2:
         raise ValueError(f"expected reads of one problem [R, n]; got {list(samples.spins.shape)}")
     beta = effective_beta(problem, samples)

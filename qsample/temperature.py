@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from qsample.checks import whole
 from qsample.ising import Ising
 from qsample.sampler import check_finite
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate, Samples, check_samples
 
 
 @torch.no_grad()
@@ -34,8 +35,9 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
         them), -inf in the opposite case, nan where no spin feels a field; `note` says so.
     """
     check_finite(problem)
+    check_samples(samples)
     R = samples.num
-    if block < 1 or R % block:
+    if whole("block", block, 1) and R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
     a = -2 * samples.spins * problem.field(samples.spins)
     families = samples.by_family if block == 1 else None
