@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from qsample.checks import is_whole
 from qsample.diffusion.forward import Step, UniformBits
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.samples import Samples
@@ -66,6 +66,7 @@ class IsingCopula(nn.Module):
     def __init__(self, denoiser: nn.Module, graph: Graph, process: UniformBits) -> None:
         if not isinstance(process, UniformBits):
             raise TypeError(f"expected a process of spins, such as UniformBits(log_times(4)); got {process!r}")
+        check_graph(graph)
         super().__init__()
         self.denoiser, self.graph, self.process = denoiser, graph, process
         like = next((p for p in denoiser.parameters() if p.is_floating_point()), torch.empty(0))

@@ -80,7 +80,7 @@ class Ising:
     @staticmethod
     def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
         """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
-        check_tensors(h=h, J=J)
+        check_tensors(J=J)
         if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
             raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
         if (J.diagonal(dim1=-2, dim2=-1) != 0).any():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qsample.checks import whole
+from qsample.checks import is_whole
 from qsample.ising import Ising
 from qsample.sampler import check_finite
 from qsample.samples import Estimate, Samples, check_samples
@@ -37,7 +37,7 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
     check_finite(problem)
     check_samples(samples)
     R = samples.num
-    if whole("block", block, 1) and R % block:
+    if not is_whole(block) or block < 1 or R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
     a = -2 * samples.spins * problem.field(samples.spins)
     families = samples.by_family if block == 1 else None
