@@ -11,7 +11,14 @@ from torch import Tensor
 
 from qsample import enumerate as enumeration
 from qsample.annealers.missed import flat, missed
-from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_exp, relative_error
+from qsample.annealers.replicas import (
+    Replicas,
+    as_log_weight,
+    effective_fraction,
+    log_mean_exp,
+    relative_error,
+)
+from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.progress import tracked
 from qsample.sampler import Generators, check_request, draw_seeds
@@ -58,8 +65,7 @@ class AnnealedImportance:
     reversible = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or self.sweeps < 1:
-            raise ValueError(f"expected sweeps >= 1; got {self.sweeps!r}")
+        whole_settings(self, sweeps=1)
         if isinstance(self.schedule, str) and self.schedule not in get_args(Schedule):
             raise ValueError(f"unknown schedule {self.schedule!r}; expected linear, or the betas themselves")
         path = self.betas
@@ -96,27 +102,28 @@ class AnnealedImportance:
         base = problem.h if self.base is None else self.base.to(problem.h)
         if base.shape[-1:] != problem.h.shape[-1:]:
             raise ValueError(f"expected base fields of shape [{problem.num_spins}]; got {list(base.shape)}")
-        replicas, log_w = anneal(problem, num, self.betas, seeds, base)
+        bare = problem.without_offset()  # an offset counts at the end: beside a large one nothing is exact
+        replicas, log_w = anneal(bare, num, self.betas, seeds, base)
         start = log_2cosh_sum(base).cpu().expand(batch).reshape(-1)
         ess = num * effective_fraction(log_w)
         log_z, stderr, nats = log_mean_exp(log_w) + start, relative_error(log_w), torch.zeros_like(start)
         notes = [""] * len(seeds)
         if self.check and num > 1:
             whole = log_w + start[:, None]
-            found = missed(flat(problem), replicas.spins, whole, len(self.betas), seeds, self._again, starts)
+            found = missed(flat(bare), replicas.spins, whole, len(self.betas), seeds, self._again, starts)
             log_z, stderr, nats, notes = found.log_z, found.stderr, found.nats, found.notes
         few = "" if ess.min() >= min(10, num / 2) else f"only {ess.min():.1f} effective runs: raise sweeps"
         worst = notes[int(nats.argmax())]
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         info = {
             "sweeps": len(self.betas),
-            "log_partition": log_z.reshape(batch),
+            "log_partition": log_z.reshape(batch) - problem.offset.double().cpu(),
             "log_partition_stderr": stderr.reshape(batch),
             "ess": ess.reshape(batch),
             "missed": nats.reshape(batch),
             "note": "; ".join(filter(None, (worst, few))),
         }
-        weight = log_w.to(problem.device, problem.dtype).reshape(*batch, num)
+        weight = as_log_weight(log_w, problem)
         return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
 
     def _again(self, problem: Ising, num: int, seeds: Sequence[int], base: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +152,7 @@ def anneal(
         left = replicas.spins[..., : sizes[0]].reshape(*batch, num, sizes[0])
         return enumeration.side_log_weights(at(b, wide), 0, left).reshape(-1, num).cpu()
 
-    replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1)
+    replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1, dtype=torch.float32)
     replicas.sweep(once)  # no couplings: an exact draw
     log_w = torch.zeros(len(seeds), num, dtype=torch.float64)
     path = list(zip([0.0, *betas], betas, strict=False))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qsample.annealers.replicas import Replicas
 from qsample.annealers.streams import Streams
+from qsample.checks import is_whole, whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
@@ -46,10 +47,9 @@ class TemperedGibbs:
     reversible = True
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "rounds"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        whole_settings(self, sweeps=1, rounds=1)
+        if is_whole(self.betas):
+            object.__setattr__(self, "betas", int(self.betas))  # pyright: ignore[reportArgumentType]
         ladder = [1.0, 0.0] if isinstance(self.betas, int) else self.betas
         fall = len(ladder) > 1 and ladder[0] == 1 and all(a > b >= 0 for a, b in pairwise(ladder))
         if not fall or (isinstance(self.betas, int) and (self.betas < 1 or isinstance(self.betas, bool))):
@@ -68,17 +68,17 @@ class TemperedGibbs:
         problem = check_request(self, problem, num, initial)
         seeds, batch = draw_seeds(generator, problem.batch_shape), problem.batch_shape
         start = None if initial is None else initial.spins
-        replicas = Replicas(problem, num, seeds, start, palindromic=True)
+        replicas = Replicas(problem.without_offset(), num, seeds, start, palindromic=True)
         streams, steps = Streams([mix(seed, 5) for seed in seeds], problem.device), list(pairwise(self.ladder))
         accepted = torch.zeros(len(seeds), dtype=torch.float64)
-        cold = torch.ones(self.sweeps)
+        cold = torch.ones(self.sweeps, dtype=torch.float32)
 
         def move(beta: float) -> Tensor:
             replicas.sweep(cold * beta)
             return replicas.energy
 
         for _ in range(self.rounds):
-            E, log_ratio = move(1.0), torch.zeros(())
+            E, log_ratio = move(1.0), torch.zeros((), dtype=torch.float64)
             before = replicas.spins.clone()
             for b, hotter in steps:
                 log_ratio = log_ratio + (b - hotter) * E
@@ -93,4 +93,5 @@ class TemperedGibbs:
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
         info = {"sweeps": self.sweeps, "acceptance": (accepted / self.rounds).reshape(batch)}
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+        family = None if initial is None else initial.family
+        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)

@@ -9,7 +9,7 @@ import torch
 
 from qsample.enumerate import log_partition, num_enumerated
 from qsample.ising import Ising
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate, Samples, check_samples
 from qsample.temperature import effective_beta
 
 
@@ -35,6 +35,7 @@ def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
     The exact mean energy and its variance are derivatives of log Z(beta) at 1; they are found where at most
     2^`limit` states must be listed.
     """
+    check_samples(samples)
     if samples.spins.dim() != 2:
         raise ValueError(f"expected reads of one problem [R, n]; got {list(samples.spins.shape)}")
     beta = effective_beta(problem, samples)
@@ -51,11 +52,14 @@ def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
     ok, energy_z = abs(z) <= 4, None
     if num_enumerated(problem) <= limit:
         mean, variance = _energy_moments(problem)
-        energy = float(samples.mean(samples.energy.double()))
+        # of double precision and without the offset: the reads' own energies may have lost what tells them apart
+        each = problem.to(dtype=torch.float64).without_offset().energy(samples.spins)
+        energy = float(samples.weight.double() @ each)
         energy_z = (energy - mean) / max(variance / float(samples.ess()), 1e-300) ** 0.5
         ok &= abs(energy_z) <= 4
         verdict = "right" if abs(energy_z) <= 4 else "too high" if energy_z > 0 else "too low"
-        said.append(f"mean energy {energy:.3f}, exact {mean:.3f} (z = {energy_z:+.1f}): {verdict}")
+        offset = float(problem.offset)
+        said.append(f"mean energy {energy + offset:.3f}, exact {mean + offset:.3f} (z = {energy_z:+.1f}): {verdict}")
     if samples.log_weight is not None:
         said.append(f"weights: {float(samples.ess()):.0f} effective of {samples.num} reads")
     said.append(f"tag: {samples.exactness.value}")
@@ -63,10 +67,10 @@ def diagnose(problem: Ising, samples: Samples, *, limit: int = 20) -> Diagnosis:
 
 
 def _energy_moments(problem: Ising) -> tuple[float, float]:
-    """Exact mean and variance of E: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
+    """Exact mean and variance of E, without the offset: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
     with torch.enable_grad():
         beta = torch.ones((), dtype=torch.float64, device=problem.device, requires_grad=True)
-        log_z = log_partition(problem.detach().to(dtype=torch.float64).scale(beta))
+        log_z = log_partition(problem.detach().to(dtype=torch.float64).without_offset().scale(beta))
         (first,) = torch.autograd.grad(log_z, beta, create_graph=True)
         (second,) = torch.autograd.grad(first, beta)
     return -float(first.detach()), float(second)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from qsample.checks import plain_seed, whole_settings
 from qsample.gradient import Start
 from qsample.sampler import Sampler
 
@@ -48,25 +49,21 @@ class Settings:
     """updates between checkpoints"""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "chains", "evaluate_every", "checkpoint_every"):
-            if type(value := getattr(self, name)) is not int or value < 1:  # a checkpoint stores them as they are
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        # plain ints: a checkpoint stores them as they are
+        whole_settings(self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1, decay_from=0)
+        object.__setattr__(self, "seed", plain_seed(self.seed))
         choices = {"decay": get_args(Decay), "optimizer": get_args(Optimizer)}
         choices["start"] = (*get_args(Start), "auto")
         for name, options in choices.items():
             if getattr(self, name) not in options:
                 wanted = ", ".join(options)
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}")
-        if type(self.decay_from) is not int or self.decay_from < 0:
-            raise ValueError(f"expected decay_from >= 0; got {self.decay_from!r}")
         if self.decay == "linear" and self.decay_from >= self.updates:
             raise ValueError(
                 f"expected decay_from < updates={self.updates}, where the rate is zero; got {self.decay_from}"
             )
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected a weight_decay >= 0; got {self.weight_decay}")
-        if type(self.seed) is not int or not -(1 << 63) <= self.seed < 1 << 63:
-            raise ValueError(f"expected a seed of 64 bits; got {self.seed!r}")
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")
 

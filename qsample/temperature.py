@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from qsample.checks import is_whole
 from qsample.ising import Ising
 from qsample.sampler import check_finite
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate, Samples, check_samples
 
 
 @torch.no_grad()
@@ -24,7 +27,7 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
         problem: one problem or a batch.
         samples: reads of it, `[*B, R, n]`, with any weights.
         block: consecutive reads that may be correlated (a chain's length, when reads come chain by chain); their
-            scores are added before squaring.
+            scores are added before squaring, and by default those of each family of the reads.
 
     Returns:
         `Estimate(value, stderr, ess)`: floats for one problem, tensors `[*B]` for a batch. The value is +inf where
@@ -32,25 +35,36 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int = 1) -> Estim
         them), -inf in the opposite case, nan where no spin feels a field; `note` says so.
     """
     check_finite(problem)
+    check_samples(samples)
     R = samples.num
-    if block < 1 or R % block:
+    if not is_whole(block) or block < 1 or R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
     a = -2 * samples.spins * problem.field(samples.spins)
-    beta, stderr, note = beta_of_alignment(a.double(), samples.weight.double(), block)
+    families = samples.by_family if block == 1 else None
+    beta, stderr, note = beta_of_alignment(a.double(), samples.weight.double(), block, families)
     ess = samples.ess()
     if beta.dim() == 0:
         return Estimate(float(beta), float(stderr), float(ess), note)
     return Estimate(beta.to(problem.dtype), stderr.to(problem.dtype), ess, note)
 
 
-def beta_of_alignment(a: Tensor, weight: Tensor, block: int = 1) -> tuple[Tensor, Tensor, str]:
-    """Value, standard error and note of `effective_beta` from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`."""
+def beta_of_alignment(
+    a: Tensor,
+    weight: Tensor,
+    block: int = 1,
+    families: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor, str]:
+    """Value, standard error and note of `effective_beta` from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`.
+
+    `families` adds scores `[*B, R]` of correlated reads, `Samples.by_family`.
+    """
     a = a.where(weight[..., None] > 0, 0)
     cold, hot = (a >= 0).flatten(-2).all(-1), (a <= 0).flatten(-2).all(-1)
     flat, finite = cold & hot, ~(cold | hot)
     beta = _newton(a, weight, finite)
     p = (-beta[..., None, None] * a).sigmoid()
     score = (weight * (a * p).sum(-1)).unflatten(-1, (-1, block)).sum(-1)
+    score = score if families is None else families(score)
     curvature = (weight * (a * a * p * (1 - p)).sum(-1)).sum(-1)
     stderr = score.square().sum(-1).sqrt() / curvature
     inf = torch.full_like(beta, torch.inf)

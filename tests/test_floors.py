@@ -70,6 +70,7 @@ FLOORS: list[list[set[str]]] = [
             "qsample.optional",
             "qsample.interrupts",
             "qsample.progress",
+            "qsample.checks",
         }
     ],
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def submit(
         name = type(settings.fallback).__name__
         warnings.warn(f"{error}; {name} serves instead", Fallback, stacklevel=4)
         found = settings.fallback.sample(problem, num, generator=generator)
-        return Samples(found.spins, found.energy, found.log_weight, found.exactness, {**found.info, "fallback": name})
+        return replace(found, info={**found.info, "fallback": name}, carry=None)
 
     try:
         call = Call(settings, state, problem, num, initial, seeds)
