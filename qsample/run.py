@@ -21,7 +21,7 @@ from qsample.likelihood import log_likelihood, pseudo_log_likelihood
 from qsample.mixing import chain_ess
 from qsample.sampler import Sampler, mix
 from qsample.settings import Settings
-from qsample.temperature import effective_beta
+from qsample.temperature import beta_of_reads
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -126,7 +126,7 @@ class Run:
         self.energies = [*self.energies[1 - WINDOW :], self.cd.samples.energy.detach().clone()]
         self.update += 1
         due = self.update % settings.evaluate_every == 0 or self.update == settings.updates
-        beta = effective_beta(self.model.ising().detach(), self.cd.samples) if due else None
+        beta = beta_of_reads(self.model.ising().detach(), self.cd.samples) if due else None
         loss.backward()
         self.optimizer.step()
         problem = self.model.ising().detach()
