@@ -61,7 +61,8 @@ class Chromatic:
         self.J = [padded[edge][..., None] for edge in self.plan.edge]
         self.state = spins.permute(2, 0, 1)[self.plan.order].to(problem.dtype)
         P, R = self.state.shape[1:]
-        self.u = [torch.empty(P, b - a, R, device=problem.device) for a, b in self.plan.ranges]
+        like = {"dtype": torch.float32, "device": problem.device}
+        self.u = [torch.empty(P, b - a, R, **like) for a, b in self.plan.ranges]
 
     def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw all spins of one colour given the others."""

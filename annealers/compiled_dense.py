@@ -30,7 +30,7 @@ def sweep_dense(
     h, J = flatten(problem)
     J = square(problem, J)
     n, row = J.shape[-1], -(-J.shape[-1] // 16) * 16
-    rows = torch.zeros(len(J), n, row)
+    rows = torch.zeros(len(J), n, row, dtype=torch.float32)
     rows[..., :n] = J
     fields = h.to(torch.float32).contiguous().numpy()
     beta = torch.as_tensor(betas, dtype=torch.float32)

@@ -27,7 +27,7 @@ class Dense:
         self.J = J.contiguous()
         self.rows = self.J.permute(1, 2, 0)[..., None].contiguous()  # [i, n, P or 1, 1]
         self.state = spins.to(problem.dtype).permute(2, 0, 1).contiguous()
-        self.u = torch.empty(P, R, device=problem.device)
+        self.u = torch.empty(P, R, dtype=torch.float32, device=problem.device)
 
     def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw spin `group` given the others."""

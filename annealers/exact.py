@@ -10,7 +10,16 @@ from torch import Tensor
 
 from qsample.annealers.streams import Streams
 from qsample.annealers.treewidth import LIMIT, elimination
-from qsample.enumerate import CHUNK, log_weights, side_log_weights, small_side, states, states_of
+from qsample.annealers.update import one_batch, some_of
+from qsample.enumerate import (
+    CHUNK,
+    check_range,
+    log_weights,
+    side_log_weights,
+    small_side,
+    states,
+    states_of,
+)
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.products import product
@@ -30,7 +39,8 @@ class Exact:
     | any | enumerate all states | 24 spins |
     | sparse | tree decomposition (dwave-samplers) | treewidth 25 |
 
-    Anything beyond raises ValueError and names a sampler that can. `info["log_partition"]` is log Z, `[*B]`.
+    Anything beyond raises ValueError and names a sampler that can. Weights are computed in double precision without
+    the offset, whatever the problem's dtype. `info["log_partition"]` is log Z, float64 `[*B]`.
     """
 
     warm_start = False
@@ -41,6 +51,7 @@ class Exact:
     ) -> Samples:
         """See `Sampler.sample`."""
         problem = check_request(self, problem, num, initial)
+        check_range(problem)
         batch, n = problem.batch_shape, problem.num_spins
         side, seeds = small_side(problem), draw_seeds(generator, batch)
         if side is not None and problem.graph.sizes[side] <= 20:
@@ -50,33 +61,18 @@ class Exact:
         else:
             return _by_tree(problem, num, seeds)
         # as many problems at once as memory allows; each draws from its own stream, so the split does not show
-        flat = _flat(problem)
+        flat = one_batch(problem.to(dtype=torch.float64))
         work = 1 << listed if method is _by_state else max(1 << listed, min(n - listed << listed, CHUNK))
         step = max(1, MAX_STATES // work)
-        parts = [method(_take(flat, a, a + step), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
+        parts = [method(some_of(flat, slice(a, a + step)), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
-        log_z = torch.cat([part[1] for part in parts]).reshape(batch)
+        log_z = torch.cat([part[1] for part in parts]).reshape(batch) - problem.offset.double()
         return Samples(spins, problem.energy(spins), None, Exactness.EXACT, {"log_partition": log_z})
-
-
-def _flat(problem: Ising) -> Ising:
-    """The same problems with one batch dimension; a shared J stays shared."""
-    batch, layout = problem.batch_shape, problem.graph.coupling_shape
-    h, offset = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins), problem.offset.expand(batch).reshape(-1)
-    J = problem.J
-    if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)  # not -1: J may have no numbers
-    return Ising(problem.graph, h, J, offset)
-
-
-def _take(problem: Ising, start: int, stop: int) -> Ising:
-    J = problem.J if problem.J.dim() == len(problem.graph.coupling_shape) else problem.J[start:stop]
-    return Ising(problem.graph, problem.h[start:stop], J, problem.offset[start:stop])
 
 
 def _pick(log_weight: Tensor, num: int, streams: Streams) -> Tensor:
     """`num` indices into each row, by inverting the cumulative sum in double precision."""
-    weight = (log_weight.double() - log_weight.double().amax(-1, keepdim=True)).exp_()
+    weight = (log_weight - log_weight.amax(-1, keepdim=True)).exp_()
     total = weight.cumsum_(-1)[..., -1:].clone()
     return torch.searchsorted(weight, streams.uniform64(num) * total).clamp_(max=weight.shape[-1] - 1)
 
@@ -121,7 +117,7 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
             "Corrected(SimulatedAnnealing(), Gibbs())"
         )
     plain = Graph("sparse", graph.sizes, graph.pairs, range(n))  # dimod labels by number
-    flat, reads, log_z = _flat(problem), [], []
+    flat, reads, log_z = one_batch(problem.to(dtype=torch.float64).without_offset()), [], []
     for k, seed in enumerate(seeds):
         J = flat.J if flat.J.dim() == 1 else flat.J[k]
         found = TreeDecompositionSampler().sample(
@@ -136,5 +132,6 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
         reads.append(torch.as_tensor(samples, dtype=torch.int8, device=problem.device))
         log_z.append(found.info["log_partition_function"])
     spins = torch.stack(reads).reshape(*problem.batch_shape, num, n)
-    info = {"log_partition": problem.h.new_tensor(log_z).reshape(problem.batch_shape), "treewidth": width}
+    log_partition = torch.tensor(log_z, dtype=torch.float64, device=problem.device).reshape(problem.batch_shape)
+    info = {"log_partition": log_partition - problem.offset.double(), "treewidth": width}
     return Samples(spins, problem.energy(spins), None, Exactness.EXACT, info)

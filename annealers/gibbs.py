@@ -80,7 +80,8 @@ class Gibbs:
         weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
         tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
         info = {"sweeps": len(betas)} | ({} if self.time_limit is None else {"done": done})
-        return Samples(spins, energy, None if weight is None else weight.clone(), tag, info)
+        family = None if initial is None else initial.family
+        return Samples(spins, energy, None if weight is None else weight.clone(), tag, info, family=family)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from qsample import enumerate as enumeration
-from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_exp, relative_error
+from qsample.annealers.replicas import (
+    Replicas,
+    as_log_weight,
+    effective_fraction,
+    log_mean_exp,
+    relative_error,
+)
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
@@ -72,9 +78,10 @@ class AnnealedImportance:
         base = problem.h if self.base is None else self.base.to(problem.h)
         if base.shape[-1:] != problem.h.shape[-1:]:
             raise ValueError(f"expected base fields of shape [{problem.num_spins}]; got {list(base.shape)}")
-        replicas, log_w = anneal(problem, num, self.betas, seeds, base)
+        replicas, log_w = anneal(problem.without_offset(), num, self.betas, seeds, base)
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
-        start = enumeration.log_2cosh(base.double()).cumsum(-1)[..., -1].cpu()
+        free = enumeration.log_2cosh(base.double()).cumsum(-1)[..., -1]
+        start = (free - problem.offset.double()).cpu()
         ess = num * effective_fraction(log_w)
         info = {
             "sweeps": len(self.betas),
@@ -83,7 +90,7 @@ class AnnealedImportance:
             "ess": ess.reshape(batch),
             "note": "" if ess.min() >= 10 else f"only {ess.min():.1f} effective runs: raise sweeps",
         }
-        weight = log_w.to(problem.device, problem.dtype).reshape(*batch, num)
+        weight = as_log_weight(log_w, problem)
         return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
 
 
@@ -103,7 +110,7 @@ def anneal(
         left = replicas.spins[..., : sizes[0]].reshape(*batch, num, sizes[0])
         return enumeration.side_log_weights(at(b, wide), 0, left).reshape(-1, num).cpu()
 
-    replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1)
+    replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1, dtype=torch.float32)
     replicas.sweep(once)  # no couplings: an exact draw
     log_w = torch.zeros(len(seeds), num, dtype=torch.float64)
     for b, following in zip([0.0, *betas], betas, strict=False):

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_exp, ordered_sum, relative_error
+from qsample.annealers.replicas import (
+    Replicas,
+    as_log_weight,
+    effective_fraction,
+    log_mean_exp,
+    ordered_sum,
+    relative_error,
+)
 from qsample.annealers.streams import Streams
+from qsample.annealers.update import one_batch, some_of
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
-from qsample.samples import Exactness, Samples
+from qsample.samples import Exactness, Samples, warn_of
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
+AT_ONCE = 1 << 20  # spins swept at once
 
 
 @dataclass(frozen=True)
@@ -31,28 +41,32 @@ class PopulationAnnealing:
     expectations right however small populations are, up to what the adaptive steps owe to the same replicas (that
     vanishes as the population grows: Beskos et al., Ann. Appl. Probab. 26, 2016). Hence ASYMPTOTIC.
 
-    Reads of one family (descendants of one first replica) are correlated as far as sweeps have not undone it.
+    Reads of one family (descendants of one first replica) are correlated as far as sweeps have not undone it; the
+    reads' `family` names them, so that `Samples.ess` counts them as one.
 
     Args:
         sweeps: sweeps at each step.
         population: replicas of each problem, at least; there are never fewer than reads, and a multiple of 32.
         target_ess: effective sample size of a step, as a fraction; nearer 1 means smaller steps.
+        max_steps: steps at most. Their number grows with the scale of the problem; at the limit one last step goes
+            to beta 1 whatever its effective size, and a `ReliabilityWarning` says so.
 
     `info`: "log_partition", "log_partition_stderr" and "steps" `[*B]`, "population" N, "family_size" `[*B]` (rho_t: N
     times the sum of the families' squared fractions, 1 if none was multiplied; Wang, Machta and Katzgraber, PRE 92,
     2015), "ess" `[*B]` (of the weights of the 32 populations, in replicas, over rho_t: the independent families the
-    answer stands on), "note" where that is under 100.
+    answer stands on), "note" where that is under 100 (under 10 it is a warning too) or steps ran out.
     """
 
     sweeps: int = 10
     population: int = 1024
     target_ess: float = 0.8
+    max_steps: int = 1000
 
     warm_start = False
     reversible = False
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "population"):
+        for name in ("sweeps", "population", "max_steps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"expected {name} >= 1; got {value!r}")
@@ -66,42 +80,81 @@ class PopulationAnnealing:
         problem = check_request(self, problem, num, initial)
         seeds, batch, n = draw_seeds(generator, problem.batch_shape), problem.batch_shape, problem.num_spins
         P, N = len(seeds), -(-max(num, self.population) // BLOCKS) * BLOCKS
-        streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
-        replicas = Replicas(problem, N, seeds)
-        beta, steps = torch.zeros(P, dtype=torch.float64), torch.zeros(P, dtype=torch.int64)
-        log_z = torch.zeros(P, BLOCKS, dtype=torch.float64)
-        family = torch.arange(N).expand(P, N)
-        while (going := beta < 1).any():
-            energy = replicas.energy
-            following = step(energy, beta, self.target_ess)
-            log_w = (-(following - beta)[:, None] * energy).unflatten(-1, (BLOCKS, -1))
-            log_z += log_mean_exp(log_w) * going[:, None]
-            u = streams.uniform(BLOCKS, 1)
-            kept = torch.where(going[:, None], systematic(log_w, u), torch.arange(N))  # those at beta 1 rest
-            family = family.gather(-1, kept)
-            before = replicas.spins
-            replicas.take(before.take_along_dim(kept.to(before.device)[..., None], 1))
-            beta = following
-            replicas.sweep(beta[:, None].float().expand(self.sweeps, P, 1).expand(-1, -1, N))
-            if not going.all():
-                replicas.take(torch.where(going.to(before.device)[:, None, None], replicas.spins, before))
-            steps += going
-        pick = Streams([mix(seed, 2) for seed in seeds], torch.device("cpu")).uniform64(N).argsort(-1)[:, :num]
-        spins = replicas.spins.take_along_dim(pick.to(problem.device)[..., None], 1).reshape(*batch, num, n)
-        weight = log_z.gather(-1, pick // (N // BLOCKS)).to(problem.device, problem.dtype).reshape(*batch, num)
-        members = torch.zeros(P, N, dtype=torch.float64).scatter_add_(-1, family, torch.ones(P, N, dtype=torch.float64))
-        rho = ordered_sum(members.square()) / N
+        flat = one_batch(problem.without_offset())
+        at_once = max(1, AT_ONCE // (N * n))  # problems whose replicas stay in a core's cache
+        parts = []
+        for a in range(0, P, at_once):
+            few = slice(a, a + at_once)
+            parts += self._cooled(some_of(flat, few), num, seeds[few], N)
+        spins, log_w, family, log_z, rho, steps, left = (torch.stack(column) for column in zip(*parts, strict=True))
+        spins, weight = spins.reshape(*batch, num, n), as_log_weight(log_w, problem)
         ess = N * effective_fraction(log_z) / rho
+        note = self._note(float(ess.min()), float(left.max()))
         info = {
-            "log_partition": (n * math.log(2) + log_mean_exp(log_z)).reshape(batch),
+            "log_partition": (n * math.log(2) + log_mean_exp(log_z)).reshape(batch) - problem.offset.double().cpu(),
             "log_partition_stderr": relative_error(log_z).reshape(batch),
             "ess": ess.reshape(batch),
             "family_size": rho.reshape(batch),
             "steps": steps.reshape(batch),
             "population": N,
-            "note": "" if ess.min() >= 100 else f"only {ess.min():.0f} effective families: raise population or sweeps",
+            "note": note,
         }
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+        if ess.min() < 10 or left.max() > 0:
+            warn_of(note)
+        family = family.reshape(*batch, num).to(problem.device)
+        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)
+
+    def _cooled(self, problem: Ising, num: int, seeds: Sequence[int], N: int) -> list[tuple[Tensor, ...]]:
+        """Of each problem: `num` of its reads, their log weights and families, and what `info` is made of."""
+        P, cpu = len(seeds), torch.device("cpu")
+        streams = Streams([mix(seed, 1) for seed in seeds], cpu)
+        pick = Streams([mix(seed, 2) for seed in seeds], cpu).uniform64(N).argsort(-1)[:, :num]
+        replicas, number = Replicas(problem, N, seeds), torch.arange(P)
+        beta, left = torch.zeros(P, dtype=torch.float64), torch.zeros(P, dtype=torch.float64)
+        log_z, family = torch.zeros(P, BLOCKS, dtype=torch.float64), torch.arange(N).expand(P, N)
+        cooled, steps = dict[int, tuple[Tensor, ...]](), 0
+        while len(number):
+            steps += 1
+            energy = replicas.energy
+            following = step(energy, beta, self.target_ess)
+            if steps == self.max_steps:
+                left = 1 - following
+                following = torch.ones_like(beta)
+            log_w = (-(following - beta)[:, None] * energy).unflatten(-1, (BLOCKS, -1))
+            log_z = log_z + log_mean_exp(log_w)
+            kept = systematic(log_w, streams.uniform(BLOCKS, 1))
+            family = family.gather(-1, kept)
+            spins = replicas.spins
+            replicas.take(spins.take_along_dim(kept.to(spins.device)[..., None], 1))
+            beta = following
+            replicas.sweep(beta[:, None].float().expand(self.sweeps, len(beta), 1).expand(-1, -1, N))
+            done = beta == 1
+            if not done.any():
+                continue
+            spins = replicas.spins
+            for k in done.nonzero()[:, 0].tolist():
+                mine = pick[number[k]]
+                members = family[k].bincount(minlength=N).double()
+                rho = ordered_sum(members.square()) / N
+                log_weight = log_z[k][mine // (N // BLOCKS)]
+                reads = spins[k][mine.to(spins.device)]
+                cooled[int(number[k])] = reads, log_weight, family[k][mine], log_z[k], rho, torch.tensor(steps), left[k]
+            going = (~done).nonzero()[:, 0]
+            if len(going):  # a problem at beta 1 rests: nobody waits for the slowest
+                replicas.keep(going)
+                streams.keep(going.tolist())
+            number, beta, left, log_z, family = (t[going] for t in (number, beta, left, log_z, family))
+        return [cooled[k] for k in range(P)]
+
+    def _note(self, ess: float, left: float) -> str:
+        notes = []
+        if left > 0:
+            notes.append(
+                f"steps ran out at beta {1 - left:.3g} (max_steps={self.max_steps}): raise max_steps or lower target_ess"
+            )
+        if ess < 100:
+            notes.append(f"only {ess:.0f} effective families: raise population or sweeps")
+        return "; ".join(notes)
 
 
 def step(energy: Tensor, beta: Tensor, target: float) -> Tensor:

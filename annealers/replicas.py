@@ -10,7 +10,7 @@ from torch import Tensor
 from qsample.annealers.compiled_dense import sweep_dense
 from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
 from qsample.annealers.streams import Streams
-from qsample.annealers.update import Precision, Rule
+from qsample.annealers.update import Precision, Rule, some_of
 from qsample.ising import Ising
 from qsample.sampler import mix, mix_each
 
@@ -109,6 +109,14 @@ class Replicas:
         """Go on from other spins, `[P, R, n]`: resampled ones, or those of replicas that stopped."""
         self._spins, self._kernel, self._energy = spins.contiguous(), None, None
 
+    def keep(self, index: Tensor) -> None:
+        """Go on with some of the problems of a batch of one dimension; their draws do not change."""
+        self._problem, spins = some_of(self._problem, index.to(self._problem.device)), self.spins
+        kept = index.tolist()
+        self._seeds, self._own = [self._seeds[k] for k in kept], [self._own[k] for k in kept]
+        self._streams.keep(kept)
+        self.take(spins[index.to(spins.device)])
+
     def move(self, problem: Ising) -> None:
         """Go on under another problem on the same graph."""
         self.take(self.spins)
@@ -130,6 +138,16 @@ def relative_error(x: Tensor) -> Tensor:
     """The standard error of the mean of independent exp(x), over that mean; last dimension, by `ordered_sum`."""
     ratio = (x - log_mean_exp(x)[..., None]).exp()
     return (ordered_sum((ratio - 1).square()) / ((x.shape[-1] - 1) * x.shape[-1])).sqrt()
+
+
+def as_log_weight(log_w: Tensor, problem: Ising) -> Tensor:
+    """Log-weights `[P, R]` as `Samples` holds them, `[*B, R]`: the largest is 0, so that few digits tell them apart.
+
+    They are in single precision at least: in 8 bits a weight of e^-10 would be 3 % off.
+    """
+    dtype = torch.promote_types(problem.dtype, torch.float32)
+    relative = log_w - log_w.amax(-1, keepdim=True)
+    return relative.to(problem.device, dtype).reshape(*problem.batch_shape, -1)
 
 
 def effective_fraction(x: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ def equal_lengths(problem: Ising, beta_range: tuple[float, float], sweeps: int, 
     first, last = beta_range
     t = torch.linspace(0, 1, TEMPERATURES, dtype=torch.float64)
     grid = first + (last - first) * t**2
-    pilot = Replicas(problem, PILOTS, [mix(seed, 4) for seed in seeds])
+    pilot = Replicas(problem.without_offset(), PILOTS, [mix(seed, 4) for seed in seeds])
     sigma = []
     for beta in grid.tolist():
-        pilot.sweep(torch.tensor([beta, beta]))
+        pilot.sweep(torch.tensor([beta, beta], dtype=torch.float32))
         energy = pilot.energy
         mean = ordered_sum(energy)[:, None] / PILOTS
         sigma.append((ordered_sum((energy - mean).square()) / (PILOTS - 1)).sqrt())

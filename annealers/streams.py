@@ -41,12 +41,18 @@ class Streams:
 
     def uniform(self, *shape: int) -> Tensor:
         """Fresh uniform float32 numbers `[P, *shape]`, a multiple of 2^-24 each."""
-        return self.fill(torch.empty(self.count, *shape, device=self.device))
+        return self.fill(torch.empty(self.count, *shape, dtype=torch.float32, device=self.device))
 
     def uniform64(self, *shape: int) -> Tensor:
         """Uniform float64 numbers `[P, *shape]` with 46 random bits, for inverting a long cumulative sum."""
         high, low = self.uniform(2, *shape).double().unbind(1)
         return (high * 2**23 - 0.5 + low) * 2**-23
+
+    def keep(self, index: Sequence[int]) -> None:
+        """Go on with the streams of these problems alone; what they draw does not change."""
+        self.seeds, self.count = self.seeds[list(index)], len(index)
+        if self.device.type != "cpu":
+            self._generators = [self._generators[k] for k in index]
 
     def spins(self, *shape: int) -> Tensor:
         """Uniform random spins `[P, *shape]`, int8."""

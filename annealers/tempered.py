@@ -68,17 +68,17 @@ class TemperedGibbs:
         problem = check_request(self, problem, num, initial)
         seeds, batch = draw_seeds(generator, problem.batch_shape), problem.batch_shape
         start = None if initial is None else initial.spins
-        replicas = Replicas(problem, num, seeds, start, palindromic=True)
+        replicas = Replicas(problem.without_offset(), num, seeds, start, palindromic=True)
         streams, steps = Streams([mix(seed, 5) for seed in seeds], problem.device), list(pairwise(self.ladder))
         accepted = torch.zeros(len(seeds), dtype=torch.float64)
-        cold = torch.ones(self.sweeps)
+        cold = torch.ones(self.sweeps, dtype=torch.float32)
 
         def move(beta: float) -> Tensor:
             replicas.sweep(cold * beta)
             return replicas.energy
 
         for _ in range(self.rounds):
-            E, log_ratio = move(1.0), torch.zeros(())
+            E, log_ratio = move(1.0), torch.zeros((), dtype=torch.float64)
             before = replicas.spins.clone()
             for b, hotter in steps:
                 log_ratio = log_ratio + (b - hotter) * E
@@ -93,4 +93,5 @@ class TemperedGibbs:
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
         info = {"sweeps": self.sweeps, "acceptance": (accepted / self.rounds).reshape(batch)}
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+        family = None if initial is None else initial.family
+        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)

@@ -30,11 +30,17 @@ class ParallelTempering:
 
     A read is the replica at beta 1 of a ladder of its own: reads are independent, and cost L chains each. With
     `reads_per_ladder` k the reads come ladder by ladder, k of each, `sweeps` sweeps apart: far cheaper where mixing
-    is slow and reads are many, but then correlated (`info["block"]` is k; give it to `effective_beta`).
+    is slow and reads are many, but then correlated: reads of a ladder are one `family` (`info["block"]` is k).
 
     Half the sweeps of a fresh call are burn-in: there the ladder of a problem is adapted, from the rates of all its
     ladders together, and then frozen. `carry` holds ladder and hot replicas: a call from such an `initial` goes on
-    without burn-in or adaptation, and leaves the law invariant. From an `initial` without it hot replicas start anew.
+    without burn-in or adaptation, and leaves the law invariant as far as the hot replicas have come to rest.
+
+    From an `initial` without it hot replicas start from the reads themselves, and none of them swaps into the cold end
+    during burn-in. That is no kernel yet: what a hot replica has not forgotten leaks into the reads. So where they
+    are known to be right (EXACT, or weighted), no swap touches the cold end in the whole call: reads move by sweeps at
+    beta 1 alone, which leaves their law exactly as it is and keeps their weights, and tempering begins with the next
+    call, from this one's `carry`.
 
     As an optimiser, give it `problem.scale(beta)` with beta far above 1 and anneal before: from random spins the cold
     end of a long ladder takes most of a short run to come to rest.
@@ -82,13 +88,13 @@ class ParallelTempering:
     def _ladder(self) -> Tensor:
         """Where adaptation starts, `[L]`."""
         if isinstance(self.betas, int):
-            return torch.linspace(0, 1, self.betas)
-        return torch.tensor([float(beta) for beta in self.betas])
+            return torch.linspace(0, 1, self.betas, dtype=torch.float32)
+        return torch.tensor([float(beta) for beta in self.betas], dtype=torch.float32)
 
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
-        """See `Sampler.sample`. Weights of `initial` are kept, as by any kernel that leaves the law invariant."""
+        """See `Sampler.sample`. Weights of `initial` are kept, each ladder's last read's."""
         problem = check_request(self, problem, num, initial)
         block = self.reads_per_ladder
         if num % block:
@@ -96,20 +102,23 @@ class ParallelTempering:
         seeds, L, n = draw_seeds(generator, problem.batch_shape), len(self._ladder), problem.num_spins
         N = num // block
         beta, spins, carried = self._start(problem, initial, N, seeds)
-        ladders = Ladders(problem, beta, spins, seeds, self.rule)
+        ladders = Ladders(problem.without_offset(), beta, spins, seeds, self.rule)
+        right = initial is not None and (initial.exactness is Exactness.EXACT or initial.log_weight is not None)
+        swap_cold = carried or not right
         if initial is None:
             ladders.cool(self.anneal)
         if not carried:
             burn = self.sweeps // 2
             ends = sorted({burn >> k for k in range(ROUNDS)} - {0})
             for length in [b - a for a, b in zip([0, *ends], ends, strict=False)]:
-                ladders.run(length, self.swap_every)
+                ladders.run(length, self.swap_every, cold=initial is None)
                 if self.adapt:
                     ladders.beta = even_out(ladders.beta, ladders.rejection)
                 ladders.forget()
         reads, state = [], spins
         for k in range(block):
-            ladders.run(self.sweeps - (self.sweeps // 2 if k == 0 and not carried else 0), self.swap_every)
+            burnt = self.sweeps // 2 if k == 0 and not carried else 0
+            ladders.run(self.sweeps - burnt, self.swap_every, cold=swap_cold)
             state = ladders.states()
             reads.append(state[:, :, -1])
         batch = problem.batch_shape
@@ -123,8 +132,12 @@ class ParallelTempering:
             "round_trips": ladders.trips.sum((-2, -1)).reshape(batch),
         }
         carry = {"betas": info["betas"].clone(), "hot": state[:, :, :-1].reshape(*batch, N, L - 1, n).clone()}
-        weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
-        return Samples(found, problem.energy(found), weight, Exactness.ASYMPTOTIC, info, carry)
+        weight = _of_ladders(None if initial is None else initial.log_weight, block)
+        family = _of_ladders(None if initial is None else initial.family, block)
+        if family is None and block > 1:
+            family = torch.arange(num, device=problem.device).div(block, rounding_mode="floor").expand(*batch, num)
+        energy = problem.energy(found)
+        return Samples(found, energy, weight, Exactness.ASYMPTOTIC, info, carry, family)
 
     def _start(
         self, problem: Ising, initial: Samples | None, N: int, seeds: Sequence[int]
@@ -135,15 +148,22 @@ class ParallelTempering:
         hot, ladder = carry.get("hot"), carry.get("betas")
         shapes = (*problem.batch_shape, N, L - 1, n), (*problem.batch_shape, L)
         carried = hot is not None and ladder is not None and (hot.shape, ladder.shape) == shapes
-        if carried:
-            assert hot is not None and ladder is not None
-            hot, beta = hot.to(problem.device), ladder.reshape(P, L).float().cpu()
-        else:
-            hot = Streams([mix(seed, 2) for seed in seeds], problem.device).spins(N, L, n)
-        if initial is not None:
-            cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
-            hot = torch.cat([hot.reshape(P, N, -1, n)[:, :, : L - 1], cold], 2)
-        return beta, hot, carried
+        if initial is None:
+            return beta, Streams([mix(seed, 2) for seed in seeds], problem.device).spins(N, L, n), False
+        cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
+        if not carried:
+            return beta, cold.expand(P, N, L, n).contiguous(), False
+        assert hot is not None and ladder is not None
+        hot = hot.to(problem.device).reshape(P, N, L - 1, n)
+        return ladder.reshape(P, L).float().cpu(), torch.cat([hot, cold], 2), True
+
+
+def _of_ladders(x: Tensor | None, block: int) -> Tensor | None:
+    """A number `[*B, R]` of each read that chains start from, for those that come of it: the last of each block's."""
+    if x is None:
+        return None
+    last = x.unflatten(-1, (-1, block))[..., -1:]
+    return last.expand(*last.shape[:-1], block).flatten(-2).clone()
 
 
 class Ladders:
@@ -156,7 +176,8 @@ class Ladders:
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
-        self.trips, self.seen_cold = torch.zeros(P, N, L), torch.zeros(P, N, L, dtype=torch.bool)
+        self.trips = torch.zeros(P, N, L, dtype=torch.float32)
+        self.seen_cold = torch.zeros(P, N, L, dtype=torch.bool)
         self.forget()
 
     def forget(self) -> None:
@@ -177,18 +198,22 @@ class Ladders:
 
     def cool(self, sweeps: int) -> None:
         """Sweeps in which every replica comes down from beta 0 to its own in equal steps."""
-        for part in (torch.arange(1, sweeps + 1) / max(sweeps, 1)).split(64):
+        steps = torch.arange(1, sweeps + 1, dtype=torch.float32) / max(sweeps, 1)
+        for part in steps.split(64):
             self.replicas.sweep(part[:, None, None] * self._own)
 
-    def run(self, sweeps: int, swap_every: int) -> None:
-        """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`."""
+    def run(self, sweeps: int, swap_every: int, cold: bool = True) -> None:
+        """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`.
+
+        Without `cold` the replica at beta 1 stays out of swaps.
+        """
         for done in range(0, sweeps, swap_every):
             beta = self._own
             self.replicas.sweep(beta.expand(min(swap_every, sweeps - done), *beta.shape))
-            self.swap()
+            self.swap(cold)
 
-    def swap(self) -> None:
-        """One round of swaps; all pairs are counted, those of the other parity too."""
+    def swap(self, cold: bool = True) -> None:
+        """One round of swaps; all pairs are counted, those of the other parity and of the cold end too."""
         P, N, L = self.shape
         energy = self.replicas.energy.reshape(P, N, L).gather(-1, self.holder)
         beta = self.beta.double()[:, None]
@@ -197,15 +222,15 @@ class Ladders:
         self._tries += 1
         low = torch.arange(self.parity, L - 1, 2)
         u = self.streams.uniform(N, L - 1)[..., low]
-        swapped = u < accept[..., low]
+        swapped = (u < accept[..., low]) & (cold | (low < L - 2))
         first, second = self.holder[..., low], self.holder[..., low + 1]
         self.holder[..., low] = torch.where(swapped, second, first)
         self.holder[..., low + 1] = torch.where(swapped, first, second)
         self.parity = 1 - self.parity
-        hot, cold = self.holder[..., :1], self.holder[..., -1:]
-        self.trips.scatter_add_(-1, hot, self.seen_cold.gather(-1, hot).to(self.trips))
-        self.seen_cold.scatter_(-1, hot, False)
-        self.seen_cold.scatter_(-1, cold, True)
+        top, end = self.holder[..., :1], self.holder[..., -1:]
+        self.trips.scatter_add_(-1, top, self.seen_cold.gather(-1, top).to(self.trips))
+        self.seen_cold.scatter_(-1, top, False)
+        self.seen_cold.scatter_(-1, end, True)
 
     def states(self) -> Tensor:
         """The spins level by level, `[P, N, L, n]`."""

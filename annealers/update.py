@@ -33,3 +33,20 @@ def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
     own = problem.J.shape[: problem.J.dim() - len(layout)]
     J = problem.J.reshape(1, *layout) if own.numel() == 1 else problem.J.expand(*batch, *layout).reshape(P, *layout)
     return h, J
+
+
+def one_batch(problem: Ising) -> Ising:
+    """The same problems with one batch dimension; a shared J stays shared."""
+    batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
+    P = batch.numel()  # not -1: J may have no numbers
+    h, offset, J = problem.h.expand(*batch, n).reshape(P, n), problem.offset.expand(batch).reshape(P), problem.J
+    if J.dim() > len(layout):
+        J = J.expand(*batch, *layout).reshape(P, *layout)
+    return Ising(problem.graph, h, J, offset)
+
+
+def some_of(problem: Ising, index: slice | Tensor) -> Ising:
+    """Some problems of `one_batch`."""
+    shared = problem.J.dim() == len(problem.graph.coupling_shape)
+    J = problem.J if shared else problem.J[index]
+    return Ising(problem.graph, problem.h[index], J, problem.offset[index])

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from qsample.ising import Ising
 
-MANY = 10_000  # columns of one kind that are looked at, at most
+MANY = 10_000  # pairs of one kind that are looked at, at most
+MANY_PRODUCTS = 3000  # and products of three and of four spins
 LEAST = 8.0  # expected reads in a cell of a G-test
 
 
@@ -45,9 +46,7 @@ class Reads:
     cluster: Tensor | None = None
 
     @staticmethod
-    def of(
-        problem: Ising, spins: Tensor, weight: Tensor | None = None, cluster: Tensor | None = None
-    ) -> Reads:
+    def of(problem: Ising, spins: Tensor, weight: Tensor | None = None, cluster: Tensor | None = None) -> Reads:
         """Reads `spins` [R, n] of a problem in double precision, energies and scores computed."""
         parts = []
         for some in spins.split(max(1, (1 << 22) // max(1, problem.graph.num_edges + problem.num_spins))):
@@ -119,12 +118,16 @@ class Reads:
 
 
 class Columns(NamedTuple):
-    """`count` statistics of -1 or +1 of each read: `make(spins, start, stop)` gives `[R, stop - start]`."""
+    """`count` statistics of -1 or +1 of each read.
+
+    `make(spins, start, stop)` gives `[R, stop - start]`; `sums(spins)`, where there is a quick way, `[count]`.
+    """
 
     name: str
     count: int
     make: Callable[[Tensor, int, int], Tensor]
     label: Callable[[int], str]
+    sums: Callable[[Tensor], Tensor] | None = None
 
 
 def products(name: str, index: Tensor) -> Columns:
@@ -133,7 +136,17 @@ def products(name: str, index: Tensor) -> Columns:
     def make(spins: Tensor, start: int, stop: int) -> Tensor:
         return spins[:, index[start:stop].to(spins.device)].prod(-1)
 
-    return Columns(name, len(index), make, lambda k: "spins " + ", ".join(map(str, index[k].tolist())))
+    def sums(spins: Tensor) -> Tensor:
+        if index.shape[1] == 1:
+            return spins.sum(0)[index[:, 0].to(spins.device)]
+        i, j = index.T.to(spins.device)
+        return sum((some.T @ some)[i, j].double() for some in spins.split(1 << 20))
+
+    def label(k: int) -> str:
+        return "spins " + ", ".join(map(str, index[k].tolist()))
+
+    quick = sums if index.shape[1] <= 2 else None
+    return Columns(name, len(index), make, label, quick)
 
 
 def parities(name: str, members: Tensor) -> Columns:
@@ -164,7 +177,7 @@ def all_columns(problem: Ising, generator: torch.Generator) -> Iterator[Columns]
     if len(apart):
         yield products("other pairs", apart)
     for k, name in ((3, "three spins"), (4, "four spins")):
-        if k <= n and math.comb(n, k) <= MANY:
+        if k <= n and math.comb(n, k) <= MANY_PRODUCTS:
             yield products(name, torch.tensor(list(combinations(range(n), k))))
     if n > 4:
         size = (3 * (n / 3) ** torch.rand(64, 1, generator=generator)).round()
@@ -175,28 +188,34 @@ def all_columns(problem: Ising, generator: torch.Generator) -> Iterator[Columns]
 
 def compare_columns(reads: Reads, other: Reads, columns: Columns) -> Finding:
     """The largest difference of two sets of reads in any column; p is Bonferroni's over the columns."""
-    step = max(1, (1 << 23) // max(1, len(reads) + len(other)))
-    best: list[tuple[float, int, str]] = []
     counted = reads.independent and other.independent
-    tried = 0
-    for start in range(0, columns.count, step):
-        stop = min(start + step, columns.count)
-        ours, theirs = columns.make(reads.spins, start, stop), columns.make(other.spins, start, stop)
-        found, number = (_by_count if counted else _by_variance)(reads, other, ours, theirs)
-        tried += number
-        best += [(p, start + k, text) for p, k, text in found]
+    if counted and columns.sums is not None:
+        best = _by_count(reads, other, columns.sums(reads.spins), columns.sums(other.spins))
+        tried = columns.count
+    else:
+        best, tried = [], 0
+        step = max(1, (1 << 22) // max(1, len(reads) + len(other)))
+        for start in range(0, columns.count, step):
+            stop = min(start + step, columns.count)
+            ours, theirs = (columns.make(part.spins, start, stop) for part in (reads, other))
+            if counted:
+                found, number = _by_count(reads, other, ours.sum(0), theirs.sum(0)), stop - start
+            else:
+                found, number = _by_variance(reads, other, ours, theirs)
+            tried += number
+            best += [(p, start + k, text) for p, k, text in found]
     if not best:
         return Finding(columns.name, 1.0)
     p, k, text = min(best)
     return Finding(columns.name, min(1.0, p * tried), f"{columns.label(k)}: {text}")
 
 
-def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> tuple[list[tuple[float, int, str]], int]:
-    """Fisher's exact test of each column, worked out for those that deviate most."""
+def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> list[tuple[float, int, str]]:
+    """Fisher's exact test of each column from its sums, worked out for those that deviate most."""
     from scipy.stats import hypergeom
 
     R, M = len(reads), len(other)
-    up, others = (ours > 0).sum(0).double(), (theirs > 0).sum(0).double()
+    up, others = (R + ours.double()) / 2, (M + theirs.double()) / 2
     total = up + others
     chance = total / (R + M)
     spread = (chance * (1 - chance) * (1 / R + 1 / M)).sqrt()
@@ -207,13 +226,11 @@ def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> tuple
         p = 2 * min(float(law.cdf(int(up[k]))), float(law.sf(int(up[k]) - 1)))
         means = 2 * float(up[k]) / R - 1, 2 * float(others[k]) / M - 1
         found.append((p, k, f"mean {means[0]:.3f}, expected {means[1]:.3f}"))
-    return found, len(z)
+    return found
 
 
-def _by_variance(
-    reads: Reads, other: Reads, ours: Tensor, theirs: Tensor
-) -> tuple[list[tuple[float, int, str]], int]:
-    """z of each column from the variance between clusters, where enough reads take either value."""
+def _by_variance(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> tuple[list[tuple[float, int, str]], int]:
+    """The z of each column from the variance between clusters, where enough reads take either value."""
     a, b = reads.effective, other.effective
     x, y = ours.double(), theirs.double()
     mean, expected = reads.w @ x, other.w @ y
@@ -359,11 +376,13 @@ def compare_means(
     others: Tensor,
     *,
     exact: tuple[float, float] | None = None,
+    shift: float = 0.0,
     generator: torch.Generator,
 ) -> tuple[Finding, float]:
     """The mean of a real statistic `values` [R] against `others` [M], or the `exact` (mean, variance); p and z.
 
-    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from the others.
+    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from the others. `shift`
+    is added in the text.
     """
     from scipy.stats import pearson3
 
@@ -378,7 +397,7 @@ def compare_means(
         goal = expected if exact is None else exact[0]
         z = (mean - goal) / max(square, 1e-300) ** 0.5
         z = 0.0 if abs(mean - goal) <= 1e-9 * (1 + abs(goal)) else z
-        return Finding(name, student(z, a - 1), f"mean {mean:.3f}, expected {goal:.3f}, z = {z:+.1f}"), z
+        return Finding(name, student(z, a - 1), f"{mean + shift:.3f}, expected {goal + shift:.3f}, z = {z:+.1f}"), z
     R, pooled = len(reads), torch.cat([values, others])
     goal, variance = (expected, float(pooled.var(correction=0))) if exact is None else exact
     error = (variance * (1 / R + (0 if exact is not None else 1 / len(other)))) ** 0.5
@@ -394,7 +413,15 @@ def compare_means(
         skew = 0.0 if abs(skew) < 1e-4 else skew
         tail = pearson3.sf(z, skew) if z > 0 else pearson3.cdf(z, skew)
         p = min(1.0, 2 * float(tail))
-    return Finding(name, p, f"mean {mean:.3f}, expected {goal:.3f}, z = {z:+.1f}"), z
+    return Finding(name, p, f"{mean + shift:.3f}, expected {goal + shift:.3f}, z = {z:+.1f}"), z
+
+
+def temperature_alone(reads: Reads) -> Finding:
+    """The score against 0, its mean under the law, with the variance that the reads themselves show."""
+    square = float(reads.by_cluster((reads.w * reads.score)[:, None]).square().sum())
+    z = float(reads.w @ reads.score) / max(square, 1e-300) ** 0.5
+    p = student(z, reads.effective - 1) if reads.effective >= 30 else 1.0
+    return Finding("temperature", p, f"score z = {z:+.1f}")
 
 
 def _drawn(mean: float, goal: float, R: int, others: Tensor, generator: torch.Generator) -> float:
@@ -415,42 +442,52 @@ def _drawn(mean: float, goal: float, R: int, others: Tensor, generator: torch.Ge
 def order_test(reads: Reads) -> Finding | None:
     r"""Does the order of the reads matter? Autocorrelation at any lag, where the reads could stand in any order.
 
-    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic) over reads x, centred; all orders being equally likely, its mean is
-    $-\sum_r |x_r|^2 / (R - 1)$ and its variance near $R\,\mathrm{tr}(C^2)$ with C the covariance. Lag 1 (sorted or
-    antithetic reads, one chain) counts as one test, all others together as one; spins and energy each.
+    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean, as unit vectors less their mean, or the ranks
+    of the energies. All orders being equally likely, its mean is $-\sum_r |x_r|^2 / (R - 1)$ and its variance V near
+    $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the largest
+    $|x_r|^2$: rare reads are far from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one test, all
+    others together as one.
     """
-    from scipy.stats import norm
-
     R = len(reads)
     if R < 20:
         return None
+    spins = reads.spins.double() - reads.spins.double().mean(0)
+    if spins.shape[1] > 256:
+        turn = torch.Generator().manual_seed(0)
+        spins = spins @ torch.randn(spins.shape[1], 256, generator=turn, dtype=torch.float64).to(spins)
+    spins = spins / spins.norm(dim=1, keepdim=True).clamp_min(1e-9)
     found = []
-    for name, x in (("spins", reads.spins.double()), ("energies", reads.energy[:, None])):
+    for name, x in (("spins", spins), ("energies", _ranks(reads.energy)[:, None])):
         x = x - x.mean(0)
-        if name == "spins" and x.shape[1] > 256:
-            turn = torch.Generator().manual_seed(0)
-            x = x @ torch.randn(x.shape[1], 256, generator=turn, dtype=torch.float64).to(x)
-        C = x.T @ x / R
-        square = float(C.square().sum())
+        square = float((x.T @ x / R).square().sum())
         if square <= 1e-18:
             continue
         f = torch.fft.rfft(x, dim=0)
         T = torch.fft.irfft((f * f.conj()).real.sum(-1), n=R)[1 : R // 2 + 1]
-        expected = -float(x.square().sum()) / (R - 1)
-        # the cyclic sum at lag R/2 counts each pair twice
+        away = (T + float(x.square().sum()) / (R - 1)).abs()
         variance = torch.full_like(T, R * square)
         if R % 2 == 0:
-            variance[-1] *= 2
-        z = (T - expected) / variance.sqrt()
-        first = 2 * float(norm.sf(abs(float(z[0]))))
-        any_lag = 2 * float(norm.sf(float(z.abs().max()))) * len(z)
-        lag = 1 if first <= any_lag else int(z.abs().argmax()) + 1
-        p = min(1.0, 2 * min(first, any_lag))
-        found.append(Finding("order", p, f"{name} of reads {lag} apart are correlated, z = {float(z[lag - 1]):+.1f}"))
+            variance[-1] *= 2  # the cyclic sum at lag R/2 holds each pair twice
+        bound = float(x.square().sum(1).max())
+        p = 2 * (-away.square() / 2 / (variance + bound * away / 3)).exp()
+        lag = int(p.argmin()) + 1
+        any_lag = float(p.min()) * len(p)
+        lag = 1 if float(p[0]) <= any_lag else lag
+        text = f"{name} of reads {lag} apart are correlated"
+        found.append(Finding("order", min(1.0, 2 * min(float(p[0]), any_lag)), text))
     if not found:
         return None
     best = min(found, key=lambda test: test.p_value)
     return best._replace(p_value=min(1.0, best.p_value * len(found)))
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Ranks from -1 to 1, those of equal numbers averaged; numbers are equal up to rounding."""
+    _, label, count = (
+        (x / x.abs().max().clamp_min(1e-300) * 1e9).round().unique(return_inverse=True, return_counts=True)
+    )
+    last = count.cumsum(0).double()
+    return ((last - (count - 1) / 2)[label] / len(x)) * 2 - 1
 
 
 def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding | None:
@@ -561,7 +598,7 @@ def kernel_tests(problem: Ising, before: Reads, after: Reads, generator: torch.G
 
 
 def _paired(before: Reads, change: Tensor) -> tuple[float, int, str]:
-    from scipy.stats import binom, norm
+    from scipy.stats import binom
 
     q = change.shape[1]
     sums = before.by_cluster(before.w[:, None] * change)
@@ -570,7 +607,9 @@ def _paired(before: Reads, change: Tensor) -> tuple[float, int, str]:
     z = z.where(moved >= 20, 0)
     freedom = before.effective - 1
     k = int(z.abs().argmax())
-    p = 2 * float(norm.sf(abs(float(z[k])))) if before.independent else student(float(z[k]), freedom)
+    p = student(float(z[k]), freedom)
+    if before.independent:  # Hoeffding's bound for sums of given sizes and random signs
+        p = 2 * math.exp(-(float(z[k]) ** 2) / 2)
     text = f"z = {float(z[k]):+.1f}"
     if before.independent:
         up, down = (change > 0).sum(0).cpu().numpy(), (change < 0).sum(0).cpu().numpy()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from qsample.comparison import (
     Finding,
@@ -22,6 +21,7 @@ from qsample.comparison import (
     repeats,
     state_tests,
     subset_laws,
+    temperature_alone,
 )
 from qsample.enumerate import log_partition
 from qsample.ising import Ising
@@ -105,8 +105,12 @@ def diagnose(
     if samples.spins.shape[-1] != problem.num_spins:
         raise ValueError(f"expected reads of {problem.num_spins} spins; got {list(samples.spins.shape)}")
     if problem.batch_shape:
-        problem = Ising(problem.graph, problem.h.reshape(-1), problem.J.reshape(problem.graph.coupling_shape),
-                        problem.offset.reshape(()))
+        problem = Ising(
+            problem.graph,
+            problem.h.reshape(-1),
+            problem.J.reshape(problem.graph.coupling_shape),
+            problem.offset.reshape(()),
+        )
     broken = _broken(problem, samples)
     if broken:
         return Diagnosis(False, f"wrong: {broken}", Estimate(math.nan, math.inf, None, broken), None)
@@ -114,9 +118,10 @@ def diagnose(
     beta = beta_of_reads(problem, samples)
     exact = plain(problem)
     reads = _reads(exact, samples)
-    tests, reference, energy_z = _law_tests(exact, reads, limit, budget, draw)
+    offset = float(problem.offset)
+    tests, reference, energy_z = _law_tests(exact, reads, offset, limit, budget, draw)
     wrong = _wrong_energies(problem, samples)
-    return _verdict(samples, beta, tests, reference, energy_z, wrong, float(problem.offset))
+    return _verdict(samples, beta, tests, reference, energy_z, wrong)
 
 
 def _seed(generator: torch.Generator | None) -> int:
@@ -157,7 +162,7 @@ def _wrong_energies(problem: Ising, samples: Samples) -> str:
 def _reads(problem: Ising, samples: Samples) -> Reads:
     """The reads with the weights and families that the samples name."""
     R = samples.num
-    cluster = getattr(samples, "family", None)
+    cluster = samples.family
     block = samples.info.get("block", 1)
     if cluster is None and isinstance(block, int) and block > 1 and R % block == 0:
         cluster = torch.arange(R, device=samples.spins.device) // block
@@ -172,7 +177,7 @@ def _reads(problem: Ising, samples: Samples) -> Reads:
 
 
 def _law_tests(
-    problem: Ising, reads: Reads, limit: int, budget: int, draw: torch.Generator
+    problem: Ising, reads: Reads, offset: float, limit: int, budget: int, draw: torch.Generator
 ) -> tuple[list[Finding], Reference, float | None]:
     """Every test that can be made, what they were made against, and z of the mean energy where that is known."""
     tests: list[Finding] = []
@@ -187,9 +192,11 @@ def _law_tests(
             tests += _by_kernel(problem, reads, reference, draw)
     energy_z = None
     if reference.reads is not None:
-        more, z = _against(problem, reads, reference, draw)
+        more, z = _against(problem, reads, reference, offset, draw)
         tests += more
         energy_z = z if reference.listed is not None else None
+        if len(more) and len(tests):  # one test of the temperature is enough
+            tests = [test for test in tests if test.name != "temperature" or test in more]
     if counted is not None:
         order = order_test(counted)
         tests += [] if order is None else [order]
@@ -210,7 +217,7 @@ def _by_kernel(problem: Ising, reads: Reads, reference: Reference, draw: torch.G
     if len(reads) > PUSHED and reads.cluster is None:
         some = reads.take(torch.randperm(len(reads), generator=draw)[:PUSHED].sort().values.to(reads.spins.device))
     after = kernel_reads(problem, some, reference.betas, 2, draw)
-    tests = [*kernel_tests(problem, some, after, draw)]
+    tests = [*kernel_tests(problem, some, after, draw), temperature_alone(reads)]
     if some.independent:
         again = repeats(some, after.spins, draw)
         tests += [] if again is None else [again]
@@ -218,7 +225,7 @@ def _by_kernel(problem: Ising, reads: Reads, reference: Reference, draw: torch.G
 
 
 def _against(
-    problem: Ising, reads: Reads, reference: Reference, draw: torch.Generator
+    problem: Ising, reads: Reads, reference: Reference, offset: float, draw: torch.Generator
 ) -> tuple[list[Finding], float]:
     """The reads against the reads of a reference."""
     other = reference.reads
@@ -226,13 +233,9 @@ def _against(
     exact = reference.energy
     if exact is None and reference.listed is not None:
         exact = _energy_moments(problem)
-    energy, z = compare_means(
-        "mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw
-    )
+    energy, z = compare_means("mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw)
     score = (0.0, float(other.score.square().mean())) if other.independent else None
-    temperature, _ = compare_means(
-        "temperature", reads, reads.score, other, other.score, exact=score, generator=draw
-    )
+    temperature, _ = compare_means("temperature", reads, reads.score, other, other.score, exact=score, generator=draw)
     tests = [energy, temperature]
     if min(len(reads), len(other)) >= 20:
         cells = quantile_cells(*(part.energy.mul(1e6).round() for part in (reads, other)))
@@ -250,7 +253,6 @@ def _verdict(
     reference: Reference,
     energy_z: float | None,
     wrong: str,
-    offset: float,
 ) -> Diagnosis:
     """The tests in words."""
     level = FALSE_ALARM / max(1, len(tests))
@@ -258,15 +260,39 @@ def _verdict(
     p_value = min(1.0, min((test.p_value for test in tests), default=1.0) * max(1, len(tests)))
     judged = reference.reads is not None
     ok = False if failed or wrong else True if judged else None
-    said = [{True: "right as far as can be seen", False: "wrong", None: "not judged"}[ok]]
-    if ok is None:
-        said[0] += f": {reference.text}"
-    if wrong:
-        said.append(wrong)
-    said += [f"{test.name} (p = {test.p_value:.1g}: {test.text})" for test in failed[:4]]
-    if len(failed) > 4:
-        said.append(f"and {len(failed) - 4} more tests")
+    said = [{True: "right, as far as can be seen", False: "wrong", None: f"not judged: {reference.text}"}[ok]]
+    said += [wrong] if wrong else []
+    said += [f"{test.name} (p = {test.p_value:.1g}; {test.text})" for test in failed[:4]]
+    said += [f"{len(failed) - 4} more tests failed"] if len(failed) > 4 else []
+    said.append(_temperature(beta, tests, level))
+    for test in tests:
+        if test.name == "mean energy":
+            verdict = "right" if test.p_value >= level else "too high" if "z = +" in test.text else "too low"
+            said.append(f"mean energy {test.text}: {verdict}")
+    if judged:
+        said.append(f"against {reference.text}")
+    if tests:
+        least = min(tests, key=lambda test: test.p_value)
+        said.append(f"{len(tests)} tests, smallest p = {least.p_value:.2g} ({least.name})")
+    effective = float(samples.ess())
+    if samples.log_weight is not None:
+        said.append(f"weights: {effective:.0f} effective of {samples.num} reads")
+    elif effective < samples.num - 0.5:
+        said.append(f"{effective:.0f} families of {samples.num} reads")
+    said.append(f"tag: {samples.exactness.value}")
     return Diagnosis(ok, "; ".join(said), beta, energy_z, tuple(tests), reference.text, p_value)
+
+
+def _temperature(beta: Estimate, tests: list[Finding], level: float) -> str:
+    """The effective temperature in words; whether it is right is what the test of it says."""
+    p_value = min((test.p_value for test in tests if test.name == "temperature"), default=1.0)
+    if not math.isfinite(beta.value):
+        return beta.note
+    verdict = "consistent with 1"
+    if p_value < level:
+        verdict = "too hot" if beta.value < 1 else "too cold"
+    note = f" ({beta.note})" if beta.note else ""
+    return f"effective beta {beta.value:.3f} ± {beta.stderr:.3f}: {verdict}{note}"
 
 
 def _energy_moments(problem: Ising) -> tuple[float, float]:

@@ -1,4 +1,8 @@
-"""Everything small is enumerated: all states, their energies, log Z. Batched, chunked, differentiable in h and J."""
+"""Everything small is enumerated: all states, their energies, log Z. Batched, chunked, differentiable in h and J.
+
+Log-weights are float64 whatever the problem's dtype, and without the offset, which is in no law: a large one would take
+the digits that tell states apart.
+"""
 
 from __future__ import annotations
 
@@ -42,35 +46,47 @@ def num_enumerated(problem: Ising) -> int:
     return problem.num_spins if side is None else problem.graph.sizes[side]
 
 
+def check_range(problem: Ising) -> None:
+    """ValueError where an energy could leave double precision."""
+    numbers = (problem.h, problem.J)
+    largest = max((float(t.detach().abs().max()) for t in numbers if t.numel()), default=0.0)
+    if 4.0 * largest * (problem.num_spins + problem.graph.num_edges) == float("inf"):
+        raise ValueError(
+            f"fields or couplings of {largest:.3g} add up to more than double precision holds:"
+            " use problem.scale(...) or other units"
+        )
+
+
 def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
     r"""For states `listed` [*B or none, count, k] of one side: log of the Boltzmann weight summed over the other side.
 
-    $\log w(v) = -\mathrm{offset} - h_v \cdot v + \sum_j \log 2\cosh f_j(v)$, f_j = h_j + (v J)_j; `[*B, count]`.
+    $\log w(v) = -h_v \cdot v + \sum_j \log 2\cosh f_j(v)$, f_j = h_j + (v J)_j, without the offset; float64
+    `[*B, count]`.
     """
-    h = problem.h.split(problem.graph.sizes, -1)
-    v = listed.to(problem.h)
-    f = h[1 - side][..., None, :] + product(v, problem.J if side == 0 else problem.J.mT)
-    return log_2cosh(f).sum(-1) - (v * h[side][..., None, :]).sum(-1) - problem.offset[..., None]
+    h, J = problem.h.double().split(problem.graph.sizes, -1), problem.J.double()
+    v = listed.to(h[side])
+    f = h[1 - side][..., None, :] + product(v, J if side == 0 else J.mT)
+    return log_2cosh(f).sum(-1) - (v * h[side][..., None, :]).sum(-1)
 
 
 def log_weights(problem: Ising) -> Tensor:
-    """-E of all 2^n states, `[*B, 2^n]`, in the order of `states`: built by doubling, two additions a state.
+    """offset - E of all 2^n states, float64 `[*B, 2^n]`, in the order of `states`: two additions per state.
 
     Adding spin k to the energies e of the first k spins gives [e - x, e + x], x = h_k + (its couplings to them),
     and x itself is built the same way.
     """
-    batch, n = problem.batch_shape, problem.num_spins
+    batch, n, h = problem.batch_shape, problem.num_spins, problem.h.double()
     if problem.graph.kind == "complete":
-        J = problem.J
+        J = problem.J.double()
     else:
         i, j = problem.graph.edges.to(problem.device)
-        values = problem.graph.edge_values(problem.J)
+        values = problem.graph.edge_values(problem.J.double())
         J = values.new_zeros(*values.shape[:-1], n, n)
         J[..., i, j] = values
         J = J + J.mT
-    e = problem.offset.expand(batch)[..., None]
+    e = h.new_zeros(*batch, 1)
     for k in range(n):
-        x = problem.h[..., k, None]
+        x = h[..., k, None]
         for i in range(k):
             x = torch.cat([x - J[..., i, k, None], x + J[..., i, k, None]], -1)
         e = torch.cat([e - x, e + x], -1)
@@ -78,7 +94,7 @@ def log_weights(problem: Ising) -> Tensor:
 
 
 def log_partition(problem: Ising, limit: int = 24) -> Tensor:
-    """Exact log Z = log of the sum over states of exp(-E), `[*B]`, in the problem's dtype; differentiable.
+    """Exact log Z = log of the sum over states of exp(-E), float64 `[*B]`; differentiable.
 
     A bipartite problem is summed over its smaller side only, in chunks.
 
@@ -90,14 +106,16 @@ def log_partition(problem: Ising, limit: int = 24) -> Tensor:
         raise ValueError(
             f"exact log Z would list 2^{k} states (limit 2^{limit}): use log_partition(problem, method='ais')"
         )
+    check_range(problem)
+    offset = problem.offset.double().expand(problem.batch_shape)
     if problem.num_spins == 0:
-        return -problem.offset.expand(problem.batch_shape)
+        return -offset
     side = small_side(problem)
     if side is None:
-        return log_weights(problem).logsumexp(-1)
+        return log_weights(problem).logsumexp(-1) - offset
     step = max(1, CHUNK // (max(1, problem.num_spins - k) * max(1, problem.batch_shape.numel())))
     parts = [
         side_log_weights(problem, side, states(k, a, min(a + step, 1 << k)).to(problem.device)).logsumexp(-1)
         for a in range(0, 1 << k, step)
     ]
-    return torch.stack(torch.broadcast_tensors(*parts)).logsumexp(0).expand(problem.batch_shape)
+    return torch.stack(torch.broadcast_tensors(*parts)).logsumexp(0) - offset

@@ -7,7 +7,8 @@ colouring, the graph that a clamp leaves). All of it is computed once and cached
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 Kind = Literal["sparse", "bipartite", "complete"]
 T = TypeVar("T")
 MAX_CLAMPINGS = 256  # kept on a graph, the oldest given up first
+
+
+@contextmanager
+def _lasting() -> Iterator[None]:
+    """Where tensors are made that outlive the call: fit for training, on the CPU, whatever the caller's mode is.
+
+    A tensor of `torch.inference_mode` can never be saved for a backward pass, and one of the meta device holds nothing.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +58,11 @@ class Graph:
     @staticmethod
     def sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None = None) -> Graph:
         """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
+        with _lasting():
+            return Graph._sparse(n, edges, labels)
+
+    @staticmethod
+    def _sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None) -> Graph:
         raw = edges.cpu().numpy() if isinstance(edges, Tensor) else np.array(list(edges))
         raw = raw.reshape(-1, 2) if raw.size == 0 else raw
         if raw.ndim != 2 or raw.shape[1] != 2 or raw.size and raw.dtype.kind not in "iu":
@@ -143,7 +159,8 @@ class Graph:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed at the first call with this key and kept with the graph."""
         if key not in self._cache:
-            self._cache[key] = make()
+            with _lasting():
+                self._cache[key] = make()
         return self._cache[key]
 
     @property
@@ -218,16 +235,15 @@ class Graph:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
         if index.dim() != 1 or index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
             raise ValueError(f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}")
-        # a copy: the cache keeps it, and the caller may write into theirs
-        index = index.detach().to("cpu", torch.int64, copy=True)
         known: dict[bytes, Clamping] = self.cached("clampings", dict)
-        key = index.numpy().tobytes()
+        key = index.detach().to("cpu", torch.int64).numpy().tobytes()
         if key not in known:
             from qsample.clamping import leave_out
 
             if len(known) == MAX_CLAMPINGS:  # ever new blocks, say, would fill the memory
                 del known[next(iter(known))]
-            known[key] = leave_out(self, index)
+            with _lasting():  # a copy: the cache keeps it, and the caller may write into theirs
+                known[key] = leave_out(self, index.detach().to("cpu", torch.int64, copy=True))
         return known[key]
 
 
@@ -238,7 +254,8 @@ def _size(n: int) -> int:
 
 
 def _no_edges() -> Tensor:
-    return torch.empty(2, 0, dtype=torch.int64)
+    with _lasting():
+        return torch.empty(2, 0, dtype=torch.int64)
 
 
 def _labels(labels: Sequence[Hashable] | None, n: int) -> Sequence[Hashable]:

@@ -158,6 +158,10 @@ class Ising:
         own = [1] * len(self.graph.coupling_shape)
         return Ising(self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta)
 
+    def without_offset(self) -> Ising:
+        """The same law with offset 0, where a large one would take the digits of weights and differences."""
+        return Ising(self.graph, self.h, self.J, self.offset.new_zeros(self.offset.shape))
+
     def _map(self, f) -> Ising:
         return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
 

@@ -87,7 +87,9 @@ def exact_reference(problem: Ising, num: int, limit: int, generator: torch.Gener
             chance = weights.softmax(-1)
             mean = float(chance @ -weights)
             energy = mean, float(chance @ (-weights - mean).square())
-        return Reference(f"the law of all 2^{listed} states", Reads.of(problem, reads), weights.softmax(-1), index, energy)
+        return Reference(
+            f"the law of all 2^{listed} states", Reads.of(problem, reads), weights.softmax(-1), index, energy
+        )
     sparse = coupled(problem)
     if sparse.graph.num_edges <= WIDTH * n and elimination(sparse.graph)[0] <= WIDTH:
         reads = Exact().sample(sparse, wanted, generator=generator).spins
@@ -106,17 +108,17 @@ def kernel_reads(problem: Ising, reads: Reads, betas: tuple[float, ...], rounds:
 
 def _swift(problem: Ising) -> Ising:
     """In single precision, where the native kernels run, if that loses nothing that shows in a probability."""
-    size = problem.h.abs() + problem.field_bound() if hasattr(problem, "field_bound") else problem.h.abs().sum()
-    return problem.to(dtype=torch.float32) if float(torch.as_tensor(size).max()) < 1e4 else problem
+    ends = problem.graph.edges.to(problem.device).flatten()
+    size = problem.graph.edge_values(problem.J).abs().repeat(2)
+    field = problem.h.abs().index_add(0, ends, size)  # the largest that each spin may feel
+    return problem.to(dtype=torch.float32) if float(field.max()) < 1e4 else problem
 
 
 def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> tuple[Tensor, float]:
     """An adapted ladder `[L]` from 0 to 1, and its barrier: twice as many levels as the barrier asks, 16 at least."""
     levels = 16
     for _ in range(2):
-        found = ParallelTempering(sweeps=max(32, sweeps), betas=levels).sample(
-            _swift(problem), 16, generator=generator
-        )
+        found = ParallelTempering(sweeps=max(32, sweeps), betas=levels).sample(_swift(problem), 16, generator=generator)
         barrier = float(found.info["barrier"])
         if levels >= 2 * barrier or levels >= 64:
             break
@@ -177,7 +179,7 @@ def _disagreement(reads: Reads, ladders: int) -> tuple[float, str]:
         mean = x.mean(0).reshape(3, -1)
         error = (mean.var(1) / mean.shape[1]).clamp_min(1e-300)
         for a, b in ((0, 1), (0, 2), (1, 2)):
-            z = float((mean[a] - mean[b]) / (error[a] + error[b]).sqrt())
+            z = float((mean[a].mean() - mean[b].mean()) / (error[a] + error[b]).sqrt())
             if student(z, mean.shape[1] - 1) < 1e-3 / (3 * len(columns)):
                 rhat = max(rhat, math.inf)
         if rhat > worst:

@@ -66,6 +66,8 @@ class Samples:
         exactness: what is known about the law of these reads.
         info: what the sampler learned: effective beta, acceptance, timing, chain breaks.
         carry: whatever the sampler wants back through `initial`; opaque, safe to drop, saved in checkpoints.
+        family: integer labels `[*B, R]`; reads of one label are correlated (descendants of one replica, copies of
+            one read, times of one chain), and count as one in `ess` and in errors. None: reads are independent.
     """
 
     spins: Tensor
@@ -74,10 +76,12 @@ class Samples:
     exactness: Exactness = Exactness.HEURISTIC
     info: Mapping[str, Any] = field(default_factory=dict)
     carry: Mapping[str, Tensor] | None = None
+    family: Tensor | None = None
 
     def __post_init__(self) -> None:
         reads = self.spins.shape[:-1]
-        for name, t in (("energy", self.energy), ("log_weight", self.log_weight)):
+        beside = {"energy": self.energy, "log_weight": self.log_weight, "family": self.family}
+        for name, t in beside.items():
             if t is not None and t.shape != reads:
                 raise ValueError(f"expected {name} of shape {list(reads)} beside the spins; got {list(t.shape)}")
 
@@ -92,27 +96,45 @@ class Samples:
 
     @property
     def weight(self) -> Tensor:
-        """Normalised weights `[*B, R]`: they sum to 1 over the reads of each problem."""
+        """Normalised weights `[*B, R]`, which sum to 1 over the reads of each problem; in single precision at least."""
+        dtype = torch.promote_types(self.energy.dtype, torch.float32)
         if self.log_weight is None:
-            return torch.full_like(self.energy, 1 / self.num)
-        return self.log_weight.softmax(-1)
+            return torch.full_like(self.energy, 1 / self.num, dtype=dtype)
+        return self.log_weight.to(dtype).softmax(-1)
 
     def mean(self, f: Tensor | Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The weighted mean over reads of `f`: a tensor `[*B, R, ...]`, a function of the spins, or the spins."""
         values = self.spins if f is None else f(self.spins) if callable(f) else f
-        values = values.to(self.energy)
-        weight = self.weight.reshape(*self.weight.shape, *[1] * (values.dim() - self.weight.dim()))
-        return (weight * values).sum(self.weight.dim() - 1)
+        weight = self.weight
+        values = values.to(weight)
+        mean = (weight.reshape(*weight.shape, *[1] * (values.dim() - weight.dim())) * values).sum(weight.dim() - 1)
+        return mean.to(self.energy)
+
+    def by_family(self, values: Tensor) -> Tensor:
+        """Sums of `values` `[*B, R]` over the reads of each family, `[*B, R]`: families first, zeros behind them.
+
+        The sum of their squares is what the square of a sum over reads is on average, where only reads of one family
+        are correlated.
+        """
+        if self.family is None:
+            return values
+        order = self.family.expand(values.shape).sort(-1)
+        first = order.values.diff(dim=-1, prepend=order.values[..., :1]) != 0
+        return torch.zeros_like(values).scatter_add(-1, first.cumsum(-1), values.gather(-1, order.indices))
 
     def ess(self) -> Tensor:
-        r"""Effective sample size of the weights, $(\sum w)^2 / \sum w^2$, `[*B]`: R for equal weights (Kong 1992).
+        r"""Effective sample size $(\sum_r w_r)^2 / \sum_k (\sum_{r \in k} w_r)^2$ over families k, `[*B]`.
 
-        It knows the weights only; correlations along a chain are not in it.
+        R for equal weights of independent reads (Kong 1992). Reads of one family count as one, so it is the least
+        that they can be worth; correlations that `family` does not name are not in it.
         """
-        return 1 / self.weight.square().sum(-1)
+        return 1 / self.by_family(self.weight).square().sum(-1)
 
     def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
-        """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average."""
+        """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average.
+
+        The copies of a read are one `family`, so that `ess` stays what the weights had left of it.
+        """
         num = self.num if num is None else num
         weight = self.weight.double().reshape(-1, self.num)
         if not weight.isfinite().all():
@@ -127,14 +149,17 @@ class Samples:
         # the same read twice is not two independent ones
         tag = Exactness.ASYMPTOTIC if self.exactness is Exactness.EXACT else self.exactness
         energy = self.energy.gather(-1, pick)
-        return replace(self, spins=spins, energy=energy, log_weight=None, exactness=tag, carry=None)
+        family = pick if self.family is None else self.family.gather(-1, pick)
+        return replace(self, spins=spins, energy=energy, log_weight=None, exactness=tag, carry=None, family=family)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
         """On another device, or with energies and weights in another dtype; spins stay int8."""
         weight = None if self.log_weight is None else self.log_weight.to(device=device, dtype=dtype)
         carry = None if self.carry is None else {k: v.to(device) for k, v in self.carry.items()}
         energy = self.energy.to(device=device, dtype=dtype)
-        return replace(self, spins=self.spins.to(device), energy=energy, log_weight=weight, carry=carry)
+        family = None if self.family is None else self.family.to(device)
+        spins = self.spins.to(device)
+        return replace(self, spins=spins, energy=energy, log_weight=weight, carry=carry, family=family)
 
     def to_sampleset(self, graph: Graph | None = None) -> dimod.SampleSet:
         """These reads (of one problem) as a dimod SampleSet with the graph's labels; weights as a vector beside."""

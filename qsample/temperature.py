@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -67,15 +69,15 @@ def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) ->
         raise ValueError("the weights are nan: every log_weight of a problem is -inf, or one is nan")
     exact = problem.to(dtype=torch.promote_types(problem.dtype, torch.float32))  # halves are too coarse
     field = exact.field(spins).double()
-    family = getattr(samples, "family", None) if named else None
-    beta, stderr, note = beta_of_alignment(-2 * spins * field, weight, block, family)
+    families = samples.by_family if named and samples.family is not None else None
+    beta, stderr, note = beta_of_alignment(-2 * spins * field, weight, block, families)
     model = _model_error(exact, spins, field, weight, beta)
     stderr = torch.where(stderr.isfinite(), torch.maximum(stderr, model), stderr)
-    number = 1 / _grouped(weight, block, family).square().sum(-1) + 1e-6
+    number = 1 / _grouped(weight, block, families).square().sum(-1) + 1e-6
     stderr = stderr.where(number >= LEAST, torch.inf)
     least = float(number.min())
     if least < FEW:
-        few = f"only {least:.0f} independent {'reads' if block == 1 else 'blocks'}: "
+        few = f"only {least:.0f} independent {'blocks' if block > 1 or families else 'reads'}: "
         few += f"the error is {'not determined' if least < LEAST else 'itself uncertain'}"
         note = f"{note}; {few}" if note else few
     if beta.dim() == 0:
@@ -83,31 +85,33 @@ def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) ->
     return Estimate(beta.to(exact.dtype), stderr.to(exact.dtype), ess.to(exact.dtype), note)
 
 
-def _grouped(values: Tensor, block: int, family: Tensor | None) -> Tensor:
-    """Sums of `values` [*B, R] over the reads of a family, or over consecutive reads; zeros stand for no family."""
-    if family is None:
-        return values.unflatten(-1, (-1, block)).sum(-1)
-    order = family.expand(values.shape).sort(-1)
-    label = (order.values.diff(dim=-1, prepend=order.values[..., :1]) != 0).cumsum(-1)
-    return torch.zeros_like(values).scatter_add(-1, label, values.gather(-1, order.indices))
+Families = Callable[[Tensor], Tensor]
+
+
+def _grouped(values: Tensor, block: int, families: Families | None) -> Tensor:
+    """Sums of `values` [*B, R] over the reads of a family, or over consecutive reads."""
+    if families is not None:
+        return families(values)
+    return values.unflatten(-1, (-1, block)).sum(-1)
 
 
 def beta_of_alignment(
-    a: Tensor, weight: Tensor, block: int = 1, family: Tensor | None = None
+    a: Tensor, weight: Tensor, block: int = 1, families: Families | None = None
 ) -> tuple[Tensor, Tensor, str]:
     r"""Value, standard error and note from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`, for any number of reads.
 
     The error is the sandwich of `effective_beta`, at least $1/\sqrt{H}$ as if the spins of a read were independent
     where blocks are so few that it says nothing (fewer than 5): of a single block it would vanish.
+    `families` adds numbers `[*B, R]` of correlated reads, `Samples.by_family`.
     """
     a = a.where(weight[..., None] > 0, 0)
     cold, hot = (a >= 0).flatten(-2).all(-1), (a <= 0).flatten(-2).all(-1)
     flat, finite = cold & hot, ~(cold | hot)
     beta = _newton(a, weight, finite)
     p = (-beta[..., None, None] * a).sigmoid()
-    score = _grouped(weight * (a * p).sum(-1), block, family)
+    score = _grouped(weight * (a * p).sum(-1), block, families)
     bend = (a * a * p * (1 - p)).sum(-1)
-    share = _grouped(weight * bend, block, family)
+    share = _grouped(weight * bend, block, families)
     curvature = share.sum(-1)
     share = share / curvature[..., None]
     sandwich = (score.square() / (1 - share).clamp_min(1e-3)).sum(-1).sqrt() / curvature

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsample import Exactness, Graph, Ising
+from qsample import Exactness, Graph, Ising, ReliabilityWarning
 from qsample.annealers import PopulationAnnealing
 from qsample.annealers.population import step, systematic
 from qsample.annealers.replicas import effective_fraction
@@ -143,7 +143,8 @@ def test_a_wrong_beta_is_rejected():
 
 def test_a_cold_problem_is_told():
     problem = problems("complete", 1).scale(30.0)
-    found = PopulationAnnealing(sweeps=1, population=64).sample(problem, 1)
+    with pytest.warns(ReliabilityWarning, match="effective families"):
+        found = PopulationAnnealing(sweeps=1, population=64).sample(problem, 1)
     assert found.info["note"].startswith("only ") and "effective families" in found.info["note"]
 
 
