@@ -388,6 +388,7 @@ def compare_means(
 
     a, b = reads.effective, other.effective
     mean, expected = float(reads.w @ values), float(other.w @ others)
+    known = "expected" if exact is None else "exact"
     if not (reads.independent and other.independent):
         middle = (a * mean + b * expected) / (a + b) if exact is None else exact[0]
         parts = [(reads, values)] if exact is not None else [(reads, values), (other, others)]
@@ -397,7 +398,8 @@ def compare_means(
         goal = expected if exact is None else exact[0]
         z = (mean - goal) / max(square, 1e-300) ** 0.5
         z = 0.0 if abs(mean - goal) <= 1e-9 * (1 + abs(goal)) else z
-        return Finding(name, student(z, a - 1), f"{mean + shift:.3f}, expected {goal + shift:.3f}, z = {z:+.1f}"), z
+        freedom = (a if exact is not None else min(a, b)) - 1
+        return Finding(name, student(z, freedom), f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
     R, pooled = len(reads), torch.cat([values, others])
     goal, variance = (expected, float(pooled.var(correction=0))) if exact is None else exact
     error = (variance * (1 / R + (0 if exact is not None else 1 / len(other)))) ** 0.5
@@ -413,7 +415,7 @@ def compare_means(
         skew = 0.0 if abs(skew) < 1e-4 else skew
         tail = pearson3.sf(z, skew) if z > 0 else pearson3.cdf(z, skew)
         p = min(1.0, 2 * float(tail))
-    return Finding(name, p, f"{mean + shift:.3f}, expected {goal + shift:.3f}, z = {z:+.1f}"), z
+    return Finding(name, p, f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
 
 
 def temperature_alone(reads: Reads) -> Finding:
@@ -442,9 +444,9 @@ def _drawn(mean: float, goal: float, R: int, others: Tensor, generator: torch.Ge
 def order_test(reads: Reads) -> Finding | None:
     r"""Does the order of the reads matter? Autocorrelation at any lag, where the reads could stand in any order.
 
-    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean, as unit vectors less their mean, or the ranks
-    of the energies. All orders being equally likely, its mean is $-\sum_r |x_r|^2 / (R - 1)$ and its variance V near
-    $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the largest
+    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean as unit vectors (less their mean), or the
+    ranks of the energies. All orders being equally likely, its mean is $-\sum_r |x_r|^2 / (R - 1)$ and its variance
+    V near $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the largest
     $|x_r|^2$: rare reads are far from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one test, all
     others together as one.
     """

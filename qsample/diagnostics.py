@@ -25,7 +25,7 @@ from qsample.comparison import (
 )
 from qsample.enumerate import log_partition
 from qsample.ising import Ising
-from qsample.reference import Reference, exact_reference, kernel_reads, ladders_apart, plain
+from qsample.reference import Reference, default_budget, exact_reference, kernel_reads, ladders_apart, plain
 from qsample.sampler import check_finite
 from qsample.samples import Estimate, Samples
 from qsample.temperature import beta_of_reads
@@ -67,7 +67,7 @@ def diagnose(
     samples: Samples,
     *,
     limit: int = 20,
-    budget: int = 1024,
+    budget: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Diagnosis:
     """Are these reads of one problem right? The law is tested, as far as it can be known.
@@ -90,8 +90,9 @@ def diagnose(
         problem: one problem.
         samples: reads of it, `[R, n]`.
         limit: log2 of the states that may be listed, up to 20.
-        budget: sweeps of each ladder of the second sampler, where neither enumeration nor decomposition is possible;
-            0 for none. More of them decide more: where ladders still disagree, `ok` is None.
+        budget: sweeps of each ladder of the second sampler, where neither enumeration nor decomposition is possible; 0
+            for none. By default 512, fewer above 20,000 couplings. More of them decide more: where ladders still
+            disagree, `ok` is None.
         generator: of the tests' own randomness; torch's default generator by default.
 
     Raises:
@@ -177,7 +178,7 @@ def _reads(problem: Ising, samples: Samples) -> Reads:
 
 
 def _law_tests(
-    problem: Ising, reads: Reads, offset: float, limit: int, budget: int, draw: torch.Generator
+    problem: Ising, reads: Reads, offset: float, limit: int, budget: int | None, draw: torch.Generator
 ) -> tuple[list[Finding], Reference, float | None]:
     """Every test that can be made, what they were made against, and z of the mean energy where that is known."""
     tests: list[Finding] = []
@@ -187,6 +188,7 @@ def _law_tests(
     reference = exact_reference(problem, len(reads), limit, draw)
     if reference is None:
         reference = Reference("nothing: budget=0 leaves no second sampler")
+        budget = default_budget(problem) if budget is None else budget
         if budget > 0:
             reference = ladders_apart(problem, reads, budget, draw)
             tests += _by_kernel(problem, reads, reference, draw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from qsample.mixing import split_rhat
 from qsample.samples import Samples
 
 WIDTH = 16  # treewidth up to which exact reads are made
-LADDERS, DRAWS = 64, 32  # of each start, and the draws of each ladder
+LADDERS, DRAWS = 32, 32  # of each start, and the draws of each ladder
 AGREE = 1.1  # R-hat up to which ladders are taken to agree
 
 
@@ -114,16 +113,23 @@ def _swift(problem: Ising) -> Ising:
     return problem.to(dtype=torch.float32) if float(field.max()) < 1e4 else problem
 
 
-def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> tuple[Tensor, float]:
-    """An adapted ladder `[L]` from 0 to 1, and its barrier: twice as many levels as the barrier asks, 16 at least."""
+def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> Tensor:
+    """An adapted ladder `[L]` from 0 to 1 with two levels for each unit of its barrier (swap rates near 1/2)."""
     levels = 16
-    for _ in range(2):
-        found = ParallelTempering(sweeps=max(32, sweeps), betas=levels).sample(_swift(problem), 16, generator=generator)
-        barrier = float(found.info["barrier"])
-        if levels >= 2 * barrier or levels >= 64:
+    for _ in range(3):
+        sampler = ParallelTempering(sweeps=max(32, sweeps), betas=levels)
+        found = sampler.sample(_swift(problem), 16, generator=generator)
+        wanted = min(64, max(6, math.ceil(2 * float(found.info["barrier"])) + 2))
+        if wanted <= levels <= 2 * wanted:
             break
-        levels = min(64, math.ceil(2 * barrier) + 2)
-    return found.info["betas"].double(), barrier
+        levels = wanted
+    return found.info["betas"].double()
+
+
+def default_budget(problem: Ising) -> int:
+    """Sweeps of each ladder: 512, or as many as take some seconds on a large problem, 64 at least."""
+    work = 3 * LADDERS * 16 * max(problem.graph.num_edges, problem.num_spins)
+    return max(64, min(512, (1 << 34) // work))
 
 
 def ladders_apart(problem: Ising, reads: Reads, budget: int, generator: torch.Generator) -> Reference:
@@ -133,10 +139,10 @@ def ladders_apart(problem: Ising, reads: Reads, budget: int, generator: torch.Ge
     components and their signs is below AGREE over all ladders, and no start differs from another at p < 1e-3.
     """
     swift, n = _swift(problem), problem.num_spins
-    betas, barrier = ladder(problem, budget // 4, generator)
+    betas = ladder(problem, budget // 4, generator)
     L, N = len(betas), 3 * LADDERS
     random = torch.randint(0, 2, (LADDERS, L, n), generator=generator).to(torch.int8) * 2 - 1
-    down = Gibbs(betas=[100 / max(float(swift.h.abs().mean() + _mean_coupling(swift)), 1e-3)] * 20)
+    down = Gibbs(betas=[100 / max(float(swift.h.abs().mean()) + _mean_coupling(swift), 1e-3)] * 20)
     minima = down.sample(swift, LADDERS, generator=generator).spins
     pick = torch.randint(len(reads), (LADDERS,), generator=generator)
     given = reads.spins[pick.to(reads.spins.device)].to(torch.int8)
@@ -158,9 +164,9 @@ def ladders_apart(problem: Ising, reads: Reads, budget: int, generator: torch.Ge
     return Reference(about, independent, betas=told)
 
 
-def _mean_coupling(problem: Ising) -> Any:
+def _mean_coupling(problem: Ising) -> float:
     values = problem.graph.edge_values(problem.J).abs()
-    return values.mean() if values.numel() else 0.0
+    return float(values.mean()) if values.numel() else 0.0
 
 
 def _disagreement(reads: Reads, ladders: int) -> tuple[float, str]:
