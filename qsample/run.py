@@ -30,7 +30,7 @@ from qsample.sampler import Sampler, check_is_sampler, mix
 from qsample.samples import ReliabilityWarning
 from qsample.saved import fault_of
 from qsample.settings import Settings
-from qsample.temperature import effective_beta
+from qsample.temperature import beta_of_reads
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -225,7 +225,7 @@ class Run:
             value = float(loss.detach())
             beta = None
             if due and math.isfinite(value):
-                beta = effective_beta(self.model.ising().detach(), samples)
+                beta = beta_of_reads(self.model.ising().detach(), samples)
             loss.backward()
         if not math.isfinite(value):
             self.update += 1
