@@ -221,7 +221,7 @@ class DenoisingThermodynamicModel(nn.Module):
         if about["graph"] != graph.hash:
             theirs, ours = about["graph"][:16], graph.hash[:16]
             raise ValueError(f"{path} was saved with another graph, {theirs}; this one is {ours}: load it with its own")
-        settings: dict[str, Any] = json.loads(about["settings"])
+        settings = _settings_in(about.get("settings", ""), path)
         times = torch.tensor(settings.pop("times"), dtype=torch.float64)
         model = cls(graph, times=times, visible=[graph.labels[i] for i in state.pop("sites").tolist()], **settings)
         model.to(state["machines.0.J"].dtype).load_state_dict(state)
@@ -247,3 +247,26 @@ class DenoisingThermodynamicModel(nn.Module):
         for key, ours in json.loads(json.dumps(self._identity())).items():
             if key != "scale" and theirs.get(key) != ours:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {ours}")
+
+
+# What a file may set, and of what kind: it may come from anyone, and names nothing but numbers.
+_NUMBERS = {"bits": int, "steps": int, "classes": int, "copies": int, "scale": float, "rate": float, "label_rate": float}
+
+
+def _settings_in(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of a model file; ValueError for anything but the numbers that `save` writes."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.keys() != _NUMBERS.keys() | {"times"}:
+        raise ValueError(f"{path} is damaged: its settings are not those of a thermodynamic model")
+    numbers = {name: found[name] for name in _NUMBERS}
+    for name, value in numbers.items():
+        kinds = int if _NUMBERS[name] is int else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{path} is damaged: expected {name} as a number; got {value!r}")
+    times = found["times"]
+    if not isinstance(times, list) or not all(isinstance(time, int | float) for time in times):
+        raise ValueError(f"{path} is damaged: expected times as a list of numbers; got {str(times)[:40]}")
+    return {**numbers, "times": times}
