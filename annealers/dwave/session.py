@@ -163,7 +163,6 @@ class Session:
 def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]:
     """D-Wave's configuration of arguments, environment and files, what is secret in a `Secret`."""
     import dwave.cloud.config
-    from dwave.cloud.config.exceptions import ConfigFileError
 
     token = _checked(token)
     guard(token, *(one for one in settings.values() if isinstance(one, Secret)))
@@ -172,10 +171,9 @@ def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]
         with quiet():
             found = sealed(dwave.cloud.config.load_config(**asked))
     except Exception as error:  # a parser repeats the line that it cannot read, and the token may be in it
-        what = type(error).__name__ if isinstance(error, ConfigFileError) else token.hide(_line(error))
-        raise DeviceError(
-            f"D-Wave's configuration cannot be read: {what}; `dwave config inspect` shows it"
-        ) from None
+        what = token.hide(_line(error)) if type(error) is ValueError else type(error).__name__
+        hint = "a file holds [section] and key = value, with %% for a %"
+        raise DeviceError(f"D-Wave's configuration cannot be read: {what}; {hint}") from None
     if token.reveal() is None:
         token = _checked(found.get("token", Secret(None)))
     if token.reveal() is None:
