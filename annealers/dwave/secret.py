@@ -45,12 +45,13 @@ class Spoken(str):
 class Secret:
     """A value that no repr, copy, pickle or checkpoint holds; `Secret(None)` is empty."""
 
-    __slots__ = ("_known", "_parts", "_value")
+    __slots__ = ("_known", "_parts", "_pieces", "_value")
 
     def __init__(self, value: Any) -> None:
         self._value = value.reveal() if isinstance(value, Secret) else _spoken(value)
         self._known: tuple[str, ...] | None = None
-        self._parts: frozenset[str] | None = None
+        self._pieces: frozenset[str] | None = None
+        self._parts: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return "None" if self._value is None else HIDDEN
@@ -101,9 +102,18 @@ class Secret:
     @property
     def pieces(self) -> frozenset[str]:
         """Every `PIECE` characters in a row of a spelling."""
+        if self._pieces is None:
+            ways = self.spellings
+            self._pieces = frozenset(way[i : i + PIECE] for way in ways for i in range(len(way) - PIECE + 1))
+        return self._pieces
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those that do not overlap: one is in every piece of twice the length."""
         if self._parts is None:
             ways = self.spellings
-            self._parts = frozenset(way[i : i + PIECE] for way in ways for i in range(len(way) - PIECE + 1))
+            found = {way[i : i + PIECE] for way in ways for i in range(0, len(way) - PIECE + 1, PIECE)}
+            self._parts = tuple(found)
         return self._parts
 
     def hide(self, text: str) -> str:
@@ -128,9 +138,13 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
-        for text in {str.__str__(value), str.__str__(value).strip("\"' \t\r\n\0\ufeff")}:
-            if len(text) > 3:
-                yield text
+        text = str.__str__(value)
+        found = {text, text.strip("\"' \t\r\n\0\ufeff")}
+        for user, password in re.findall(r"//([^/@\s:]*):?([^/@\s]*)@", text):
+            found |= {f"{user}:{password}", password or user}
+        for line in text.splitlines():  # of headers
+            found.add(line.partition(": ")[2].strip())
+        yield from (one for one in found if len(one) > 3)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _texts(item)
@@ -161,9 +175,7 @@ def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
     for secret in secrets:
         for way in secret.spellings:
             text = text.replace(way, HIDDEN)
-    if not fine and not any(way[i : i + PIECE] in text for way in _ways_of(secrets) for i in _steps(way)):
-        return text
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or not fine and not any(part in text for one in secrets for part in one.parts):
         return text
     pieces = frozenset[str]().union(*(secret.pieces for secret in secrets))
     shown = [True] * len(text)
@@ -174,14 +186,6 @@ def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
         return text
     parts = re.finditer(r"1+|0+", "".join("01"[not there] for there in shown))
     return "".join(HIDDEN if part[0][0] == "1" else text[part.start() : part.end()] for part in parts)
-
-
-def _ways_of(secrets: Iterable[Secret]) -> Iterator[str]:
-    return (way for secret in secrets for way in secret.spellings)
-
-
-def _steps(way: str) -> range:
-    return range(0, len(way) - PIECE + 1, PIECE)
 
 
 def sealed(arguments: Mapping[str, Any]) -> dict[str, Any]:

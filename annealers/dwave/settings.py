@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def __repr__(self) -> str:
+        """The settings, without secrets; also while they are checked and not all there, for who shows the frames."""
+        told = [one.name for one in fields(self) if one.repr and one.name in self.__dict__]
+        return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
 
 
 def _sealing(made: type[Settings]) -> None:
