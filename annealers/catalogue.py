@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from qsample.optional import install_line
 from qsample.sampler import Sampler
 from qsample.samples import Exactness
 
@@ -224,40 +223,84 @@ def _value(text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def configured(name: str, settings: Mapping[str, Any]) -> Sampler:
-    """The sampler of that name with `settings`, the arguments of its class, as a JSON file holds them.
+# What a file may say of a sampler. A file may come from anyone: it names no device, no path and no callable, so a
+# setting that is not here is refused, and only code can set it. `PLAIN` says of what kind a value may be.
+CONFIGURABLE: dict[str, tuple[str, ...]] = {
+    "exact": (),
+    "gibbs": ("sweeps", "scan", "precision", "betas", "time_limit"),
+    "parallel-tempering": ("sweeps", "betas", "swap_every", "adapt", "reads_per_ladder", "anneal", "rule"),
+    "tempered-gibbs": ("betas", "sweeps", "rounds"),
+    "population-annealing": ("sweeps", "population", "target_ess", "max_steps"),
+    "annealed-importance": ("sweeps", "schedule", "base", "check"),
+    "simulated-annealing": ("sweeps", "beta_range", "schedule", "rule", "precision", "time_limit"),
+    "neal": ("sweeps", "beta_range", "schedule", "rule"),
+    "corrected-annealing": ("sweeps",),
+    "corrected-neal": ("sweeps",),
+}
+LIVE_REMEDY = 'load it with sampler="gibbs", sampler_settings=None and set it in code, scheduler.sampler = ...'
 
-    A sampler made of two (`corrected-annealing`) takes `sweeps` alone.
+
+def configured(name: object, settings: object) -> Sampler:
+    """The sampler that a file names, with `settings`, arguments of its class that the file holds.
+
+    Files come from anyone. They may name samplers that compute here, and set numbers, words and lists of numbers; a
+    sampler made of two (`corrected-annealing`) takes `sweeps` alone.
 
     Raises:
-        ValueError: an unknown name or setting, or one that is secret.
+        ValueError: an unknown name or setting, or what no file may say: a device, a path, an object.
         ImportError: what the sampler stands on is not installed.
     """
+    if not isinstance(name, str) or not isinstance(settings, Mapping):
+        raise ValueError(f"expected a sampler's name and its settings; got {name!r} and {settings!r}")
+    if name in CATALOGUE and (CATALOGUE[name].device or name not in CONFIGURABLE):
+        reason = "asks a machine elsewhere, for money" if CATALOGUE[name].device else "is no sampler for files"
+        raise ValueError(f"{name!r} {reason}, so no config may name it: {LIVE_REMEDY}")
     if name in CATALOGUE and not CATALOGUE[name].installed:
-        package = install_line("dwave") if CATALOGUE[name].device else "pip install dwave-samplers"
-        raise ImportError(f"sampler {name!r} needs {CATALOGUE[name].needs}: {package}, or name another")
-    sampler = named(name, settings.get("sweeps", 100))
-    fields = {field.name: field for field in dataclasses.fields(sampler) if field.init}  # pyright: ignore[reportArgumentType]
-    pair = "sampler" in fields
-    known = ["sweeps"] if pair else [key for key, field in fields.items() if field.repr]
-    for key in settings:
-        if key not in known:
-            secret = key in fields and not fields[key].repr
-            why = "a secret, which no file may hold" if secret else f"not a setting of {name!r}"
+        raise ImportError(
+            f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "dwave-samplers", or name another'
+        )
+    for key, value in settings.items():
+        known = CONFIGURABLE.get(name)
+        if known is not None and key not in known:
             wanted = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
-            raise ValueError(f"{key!r} is {why}; {wanted}")
+            raise ValueError(f"{key!r} is not a setting of {name!r} that a config may hold; {wanted} ({LIVE_REMEDY})")
+        if not _plain(value):
+            raise ValueError(
+                f"{key}={value!r} is no number, word or list of numbers, which a config may hold: {LIVE_REMEDY}"
+            )
+    sampler = named(name, settings.get("sweeps", 100))
+    if name.startswith("corrected-"):
+        return sampler
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    return sampler if pair else dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
+
+
+def _plain(value: object) -> bool:
+    """Whether this is None, a number, a word or a list of numbers."""
+    if isinstance(value, list | tuple):
+        return all(isinstance(item, int | float) for item in value)
+    if isinstance(value, str):
+        return re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value) is not None
+    return value is None or isinstance(value, int | float)
 
 
 def described(sampler: Sampler) -> tuple[str, dict[str, Any]] | None:
-    """The name and settings that `configured` makes such a sampler of; None where JSON cannot hold it."""
-    for name, entry in CATALOGUE.items():
-        if entry.device or not entry.installed or type(entry.make(1)) is not type(sampler):
+    """The name and settings that `configured` makes such a sampler of; None where no config may hold it."""
+    for name, known in CONFIGURABLE.items():
+        entry = CATALOGUE[name]
+        if not entry.installed or name.startswith("corrected-") or type(entry.make(1)) is not type(sampler):
             continue
-        settings = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}  # pyright: ignore[reportArgumentType]
-        try:
-            return (name, json.loads(json.dumps(settings))) if "sampler" not in settings else None
-        except TypeError:
-            return None
+        settings: dict[str, Any] = {}
+        for field in dataclasses.fields(sampler):  # pyright: ignore[reportArgumentType]
+            value = getattr(sampler, field.name)
+            if field.name in known and _plain(value):
+                settings[field.name] = list(value) if isinstance(value, tuple) else value
+            elif not _is_default(field, value):
+                return None
+        return name, settings
     return None
+
+
+def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    """Whether leaving the setting out of a config says the same."""
+    return not field.init or field.default is value or type(value) in (bool, int, float, str) and field.default == value

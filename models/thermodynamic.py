@@ -257,16 +257,24 @@ class DenoisingThermodynamicModel(nn.Module):
 
 
 def _checked_settings(settings: Any, state: dict[str, Tensor]) -> dict[str, Any]:
-    """The settings of a file, as far as its tensors tell them; a ValueError for others."""
-    if not isinstance(settings, dict):
-        raise ValueError("it holds no settings")
-    steps = sum(name.endswith(".J") for name in state)
-    for name, least in (("bits", 1), ("steps", 1), ("classes", 0), ("copies", 0)):
+    """The settings of a file, as far as its tensors tell them; a ValueError for others.
+
+    A file may come from anyone: it sets numbers alone, those that `save` writes.
+    """
+    whole = {"bits": 1, "steps": 1, "classes": 0, "copies": 0}
+    real = ("scale", "rate", "label_rate")
+    if not isinstance(settings, dict) or settings.keys() != {*whole, *real, "times"}:
+        raise ValueError("its settings are not those of a thermodynamic model")
+    for name, least in whole.items():
         if type(value := settings[name]) is not int or not least <= value < 1 << 31:
             raise ValueError(f"it has a damaged setting {name}={str(value)[:40]}")
-    for name in ("scale", "rate", "label_rate"):
+    for name in real:
         if type(settings[name]) not in (int, float):
             raise ValueError(f"it has a damaged setting {name}={str(settings[name])[:40]}")
+    times = settings["times"]
+    if not isinstance(times, list) or not all(type(time) in (int, float) for time in times):
+        raise ValueError(f"it has damaged times: expected a list of numbers; got {str(times)[:40]}")
+    steps = sum(name.endswith(".J") for name in state)
     if settings["steps"] != steps or settings["bits"] > len(state["sites"]):
         raise ValueError(f"it has settings of {settings['steps']} steps, and tensors of {steps}")
     if settings["classes"] * settings["copies"] > len(state["sites"]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,14 @@ class Track:
     value: float = TYPICAL
     variance: float = math.inf
     calls: int = 0
+
+    @staticmethod
+    def of(values: Sequence[Any]) -> Track:
+        """What a checkpoint holds: value, variance, calls; ValueError for what they cannot be."""
+        value, variance, calls = values
+        if not (0 < value < math.inf and variance >= 0 and isinstance(calls, int) and calls >= 0):
+            raise ValueError(f"no temperature: {values}")
+        return Track(float(value), float(variance), calls)
 
     @property
     def known(self) -> bool:

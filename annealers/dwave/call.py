@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from qsample.annealers.dwave.errors import DeviceError
 from qsample.annealers.dwave.job import Answer, Job
+from qsample.annealers.dwave.secret import cleaned
 
 T = TypeVar("T")
 
@@ -27,6 +30,8 @@ class Pending(Generic[T]):
         self._until = time.monotonic() + timeout
         self._found: T | None = None
         self._cancelled = False
+        self._process = os.getpid()
+        self._reading = threading.RLock()
 
     @staticmethod
     def ready(found: Any) -> Pending[Any]:
@@ -43,7 +48,8 @@ class Pending(Generic[T]):
         """Ask the service to run none of what has not run; a cancelled job is taken back from the ledger."""
         if self._found is None and not self._cancelled:
             self._cancelled = True
-            give_up(self._jobs)
+            if self._process == os.getpid():
+                give_up(self._jobs)
 
     def result(self) -> T:
         """The reads.
@@ -51,24 +57,32 @@ class Pending(Generic[T]):
         Raises:
             DeviceError: the device failed and no `fallback` is named; what was outstanding of this call is cancelled.
         """
-        if self._found is None:
-            if self._cancelled:
-                raise DeviceError("this call was cancelled")
-            answers: list[Answer] = []
-            try:
-                for job in self._jobs:
-                    answers.append(job.answer(self._until))
-                self._found = self._finish(answers)
-            except DeviceError as error:
-                give_up(self._jobs[len(answers) :])
-                self._cancelled = True
-                self._found = self._instead(error)
-            except BaseException:
-                self._cancelled = True
-                give_up(self._jobs[len(answers) :])
+        if self._found is None and self._process != os.getpid():
+            raise DeviceError("this call was submitted before a fork: the parent reads it; call the sampler anew")
+        with self._reading:
+            if self._found is None:
+                self._found = self._read()
+            return self._found
+
+    def _read(self) -> T:
+        if self._cancelled:
+            raise DeviceError("this call was cancelled")
+        answers: list[Answer] = []
+        try:
+            for job in self._jobs:
+                answers.append(job.answer(self._until))
+            return self._finish(answers)
+        except DeviceError as error:
+            failed = error
+        except BaseException as error:
+            self._cancelled = True
+            give_up(self._jobs[len(answers) :])
+            if not isinstance(error, Exception):  # Ctrl-C ends what other calls have under way, too
                 self._everything()
-                raise
-        return self._found
+            raise cleaned(error) from None
+        give_up(self._jobs[len(answers) :])
+        self._cancelled = True
+        return self._instead(cleaned(failed))
 
 
 def give_up(jobs: list[Job], patience: float = 2.0) -> None:

@@ -17,3 +17,7 @@ class BudgetExceeded(DeviceError):
 
 class Fallback(UserWarning):
     """Another sampler served in place of the device."""
+
+
+class ChargeWarning(UserWarning):
+    """The service reported an access time that cannot be right; what was charged in its place is said."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from qsample.annealers.dwave.errors import BudgetExceeded, DeviceError, Unavailable
-from qsample.annealers.dwave.ledger import Allowance, Ledger
+from qsample.annealers.dwave.errors import BudgetExceeded, ChargeWarning, DeviceError, Unavailable
+from qsample.annealers.dwave.ledger import Allowance, Ledger, is_charge
 from qsample.annealers.dwave.programming import Programming
-from qsample.annealers.dwave.session import REFUSED, Session, _line, code, passing
+from qsample.annealers.dwave.session import CLOSED, REFUSED, Session, _line, code, passing
+
+DOUBTFUL = 10  # between an access time and its estimate: beyond, the service's word is doubted
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +93,20 @@ class Job:
         line = self.line
         while True:
             try:
-                found = self._received(until)
+                found, doubt = self._received(until)
+            except DeviceError:
+                raise
             except Exception as error:
                 self._mend(error, until)
                 continue
-            line.ledger.note(self.entry, "done", us=found.timing.get("qpu_access_time", self.cost), job=found.id)
             line.delivered.add(found.id)
+            us = found.timing.get("qpu_access_time", self.cost)
+            line.ledger.settle(self.entry, us, self.call, found.id)
+            line.outstanding.discard(self)
             if line.record is not None:
                 line.record(line.session.name, self.programming, self.params, found)
-            line.outstanding.discard(self)
+            if doubt:
+                warnings.warn(doubt, ChargeWarning, stacklevel=4)
             return found
 
     def done(self) -> bool:
@@ -123,7 +131,8 @@ class Job:
 
     # ---- one try ---------------------------------------------------------------------------------------------------
 
-    def _received(self, until: float) -> Answer:
+    def _received(self, until: float) -> tuple[Answer, str]:
+        """The answer, checked; and why its access time is doubted, where it is."""
         future = self.future
         assert future is not None
         left = max(0.0, until - time.monotonic())
@@ -147,7 +156,7 @@ class Job:
             raise Wrong(f"the answer of job {self.id} came twice")
         return self._checked(result)
 
-    def _checked(self, result: Mapping[str, Any]) -> Answer:
+    def _checked(self, result: Mapping[str, Any]) -> tuple[Answer, str]:
         """The reads, if they are of this problem, complete, and have the energies that they are said to have."""
         qubits, reads = self.programming.qubits, self.params["num_reads"]
         active = np.asarray(result["active_variables"])
@@ -163,8 +172,25 @@ class Job:
         energy, size = self.programming.energy(spins)
         if not np.allclose(np.asarray(result["energies"]), energy, rtol=0, atol=1e-6 * (1 + size)):
             raise Wrong(f"the answer of job {self.id} has energies that its spins do not have")
-        timing = {name: float(value) for name, value in result.get("timing", {}).items()}
-        return Answer(spins.repeat(count, 0), timing, str(self.id))
+        timing, doubt = self._timing(result.get("timing"))
+        return Answer(spins.repeat(count, 0), timing, str(self.id)), doubt
+
+    def _timing(self, told: object) -> tuple[dict[str, float], str]:
+        """The answer's times, as far as they are times, and what is wrong with its access time.
+
+        A job may cost a little more or less than the estimate. An access time that is no number from 0 to 100 seconds,
+        or less than a tenth of the estimate, becomes the estimate; more than ten times as much is charged as told.
+        """
+        told = told if isinstance(told, Mapping) else {}
+        timing = {str(name): float(value) for name, value in told.items() if is_charge(value)}
+        us = told.get("qpu_access_time", self.cost)
+        if is_charge(us) and self.cost / DOUBTFUL <= us <= self.cost * DOUBTFUL:
+            return timing, ""
+        if not is_charge(us) or us < self.cost:
+            timing["qpu_access_time"] = self.cost
+        said = f"solver {self.line.session.name} says that job {self.id} took {str(us)[:40]} us"
+        charged = f"{timing['qpu_access_time']:.6g} us are charged"
+        return timing, f"{said} where {self.cost:.6g} were estimated: {charged}"
 
     # ---- after a failure -------------------------------------------------------------------------------------------
 
@@ -172,9 +198,11 @@ class Job:
         """Fetch the answer again or submit again, after a pause; or raise what the caller should read."""
         from dwave.cloud.exceptions import CanceledFutureError, SolverFailureError, SolverOfflineError
 
-        line, status, hide = self.line, code(error), self.line.session.token.hide
+        line, status, hide = self.line, code(error), self.line.session.hide
         ran = self.id is not None
         self.attempt += 1
+        if line.session.closed and not isinstance(error, CanceledFutureError):
+            raise DeviceError(CLOSED)
         if isinstance(error, CanceledFutureError):
             self._free("cancelled")
             raise DeviceError(f"job {self.id} was cancelled") from None
@@ -221,8 +249,7 @@ class Job:
             raise BudgetExceeded(f"a job cannot be submitted again ({lost}): {refused}") from None
 
     def _free(self, why: str) -> None:
-        self.call.used -= self.cost
-        self.line.ledger.note(self.entry, "free", why=why)
+        self.line.ledger.free(self.entry, self.call, why)
         self.line.outstanding.discard(self)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from qsample.annealers.dwave.calibration import Track
 from qsample.annealers.dwave.call import Pending
 from qsample.annealers.dwave.device import State
+from qsample.annealers.dwave.errors import DeviceError
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.submission import submit
 from qsample.ising import Ising
@@ -42,9 +43,11 @@ class DWave(Settings):
         repair: of broken chains: the majority's spin, or then a heat-bath step on the broken variables.
         reweight: weights to beta 1 by the measured beta; "ess" tells what they leave.
         reverse: anneal schedule `[(us, s), ...]` from s = 1, for calls with `initial`: one job a distinct state.
-        budget: seconds of access time of the whole run, as the ledger adds it up; None is no limit.
+        budget: seconds of access time of the whole run, as the ledger adds it up; None is no limit. What is asked
+            before a job is sent is its estimate; the last jobs may cost a little more than that.
         budget_per_call: the same of one call, pilot and repeated submissions in it.
-        ledger: an append-only file of every submission; None keeps it in memory and in checkpoints.
+        ledger: an append-only file of every submission, which samplers and processes may share, and its budget;
+            None keeps it in memory and in checkpoints.
         copies: how often a problem is laid on the chip; None lets the placement choose.
         cache: folder of embeddings.
         drift: relative change of the chip's beta from call to call: what the moving average forgets by.
@@ -96,14 +99,27 @@ class DWave(Settings):
 
     def state_dict(self) -> dict[str, Any]:
         """Temperatures and ledger, for a checkpoint."""
-        tracks = {key: [t.value, t.variance, t.calls] for key, t in self.state.tracks.items()}
-        return {"temperatures": tracks, "ledger": list(self.state.ledger(self).lines)}
+        with self.state.lock:
+            tracks = {key: [t.value, t.variance, t.calls] for key, t in self.state.tracks.items()}
+        ledger = self.state.ledger(self)
+        ledger.refresh()
+        return {"temperatures": tracks, "ledger": list(ledger.lines)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint's state; what the ledger's file holds beyond it stays charged."""
-        self.state.tracks.clear()
-        self.state.tracks.update({key: Track(*values) for key, values in state["temperatures"].items()})
-        self.state.ledger(self).merge(state["ledger"])
+        """Take up a checkpoint's state; what the ledger's file holds beyond it stays charged.
+
+        Raises:
+            DeviceError: temperatures or charges that cannot be; nothing is taken up.
+        """
+        try:
+            tracks = {str(key): Track.of(values) for key, values in state["temperatures"].items()}
+            lines = [str(line) for line in state["ledger"]]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DeviceError("the checkpoint's temperatures are damaged: take up another") from None
+        self.state.ledger(self).merge(lines)
+        with self.state.lock:
+            self.state.tracks.clear()
+            self.state.tracks.update(tracks)
 
     @property
     def spent(self) -> float:

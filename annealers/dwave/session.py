@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from qsample.annealers.dwave.errors import DeviceError, Unavailable
-from qsample.annealers.dwave.secret import Secret, guard, quiet
+from qsample.annealers.dwave.secret import (
+    Secret,
+    Spoken,
+    guard,
+    hidden,
+    quiet,
+    sealed,
+    without_password,
+)
 from qsample.optional import install_line
 
 T = TypeVar("T")
 REFUSED = (429, 503)  # the service did not take the request
 DOUBTFUL = (500, 502, 504)  # it may have
+
+
+CLOSED = "this DWave was closed while its call was under way: call it again"
 
 
 class Session:
@@ -22,6 +34,7 @@ class Session:
     Attributes:
         properties: what the solver says of itself.
         name: of the solver.
+        closed: whether it was closed.
     """
 
     def __init__(
@@ -39,27 +52,18 @@ class Session:
             import dwave.cloud.config
         except ImportError as error:
             raise DeviceError(f"DWave: {error}; {install_line('dwave')} brings it") from None
-        make = dwave.cloud.Client  # loads its modules, and so their loggers
-        asked = {name: value for name, value in {**settings, "token": token.reveal()}.items() if value is not None}
-        try:
-            with quiet():
-                config = dwave.cloud.config.load_config(**asked)
-        except Exception as error:
-            raise DeviceError(token.hide(f"D-Wave's configuration cannot be read: {_line(error)}")) from None
-        self.token = Secret(config.get("token") or None)
-        if self.token.reveal() is None:
-            raise DeviceError(
-                "no D-Wave token: set DWAVE_API_TOKEN, pass token= or run `dwave config create`; "
-                "`qsample sapi` serves a loopback processor that needs no account"
-            )
-        guard(self.token.reveal())
+        self.closed = False
+        config = _configuration(token, settings)
+        self.token: Secret = config.pop("token")
+        self._secrets = [self.token, *(one for one in config.values() if isinstance(one, Secret))]
+        guard(*self._secrets)
         config.pop("client", None)
         config["polling_timeout"] = timeout
         config["request_timeout"] = min(float(config.get("request_timeout") or 60), timeout)
         try:
-            self.client = make(**config)
+            self.client = _client(dwave.cloud.Client)(token=self.token.reveal(), **_revealed(config))
         except Exception as error:
-            raise DeviceError(self.token.hide(f"D-Wave's client does not start: {_line(error)}")) from None
+            raise DeviceError(self.hide(f"D-Wave's client does not start: {_line(error)}")) from None
         try:
             self.solver = self._find(solver, timeout, pause, retries)
         except BaseException:
@@ -68,7 +72,11 @@ class Session:
         self.solver.return_matrix = True
         self.properties: Mapping[str, Any] = self.solver.properties
         self.name: str = self.solver.name
-        guard(None)  # loggers made meanwhile
+        guard()  # loggers made meanwhile
+
+    def hide(self, text: str) -> str:
+        """The text without the token, and without the passwords of headers and proxy."""
+        return hidden(text, self._secrets)
 
     def _find(self, solver: Any, timeout: float, pause: Callable[[int], float], retries: int) -> Any:
         from dwave.cloud.exceptions import SolverAuthenticationError, SolverNotFoundError
@@ -87,7 +95,7 @@ class Session:
             except Exception as error:
                 wait = pause(attempt)
                 if not passing(error) or attempt == retries or time.monotonic() + wait > until:
-                    raise Unavailable(self.token.hide(f"{self.where} does not answer: {_line(error)}")) from None
+                    raise Unavailable(self.hide(f"{self.where} does not answer: {_line(error)}")) from None
                 time.sleep(wait)
             else:
                 if not found.online:
@@ -97,7 +105,7 @@ class Session:
     @property
     def where(self) -> str:
         """The endpoint."""
-        return str(self.client.config.endpoint)
+        return without_password(str(self.client.config.endpoint))
 
     def _others(self) -> str:
         try:
@@ -118,26 +126,87 @@ class Session:
 
     def post(self, linear: dict, quadratic: dict, params: Mapping[str, Any], label: str) -> Any:
         """Submit; the client's future, at once."""
+        if self.closed:
+            raise DeviceError(CLOSED)
         try:
             problem = (linear, quadratic, 0.0)
             return self.solver.sample_problem(problem, undirected_biases=True, label=label, **params)
         except KeyError as error:
-            raise DeviceError(f"solver {self.name}: {error.args[0]}") from None
+            raise DeviceError(self.hide(f"solver {self.name}: {error.args[0]}")) from None
         except ValueError as error:
-            raise DeviceError(f"solver {self.name} cannot take the problem: {_line(error)}") from None
+            what = f"solver {self.name} cannot take the problem: {_line(error)}"
+            raise DeviceError(CLOSED if self.closed else self.hide(what)) from None
+        except Exception:
+            if self.closed:
+                raise DeviceError(CLOSED) from None
+            raise
 
     def fetch(self, name: str) -> Any:
         """The answer of a job that ran, as a future, once more."""
-        future = self.client.retrieve_answer(name)
+        try:
+            future = self.client.retrieve_answer(name)
+        except Exception:
+            if self.closed:
+                raise DeviceError(CLOSED) from None
+            raise
         future.solver, future.return_matrix = self.solver, True
         return future
 
     def close(self) -> None:
         """End the client's threads; what is outstanding is left alone."""
+        self.closed = True
         self.client.close(wait=False)
         for kind in ("submission", "cancel", "poll", "load"):
             for worker in getattr(self.client, f"_{kind}_workers", []):
                 worker.join(10.0)
+
+
+def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """D-Wave's configuration of arguments, environment and files, what is secret in a `Secret`."""
+    import dwave.cloud.config
+
+    token = _checked(token)
+    guard(token, *(one for one in settings.values() if isinstance(one, Secret)))
+    asked = {name: value for name, value in _revealed(settings).items() if value is not None}
+    try:
+        with quiet():
+            found = sealed(dwave.cloud.config.load_config(**asked))
+    except Exception as error:  # a parser repeats the line that it cannot read, and the token may be in it
+        what = token.hide(_line(error)) if type(error) is ValueError else type(error).__name__
+        hint = "a file holds [section] and key = value, with %% for a %"
+        raise DeviceError(f"D-Wave's configuration cannot be read: {what}; {hint}") from None
+    if token.reveal() is None:
+        token = _checked(found.get("token", Secret(None)))
+    if token.reveal() is None:
+        raise DeviceError(
+            "no D-Wave token: set DWAVE_API_TOKEN, pass token= or run `dwave config create`; "
+            "`qsample sapi` serves a loopback processor that needs no account"
+        )
+    return found | {"token": token}
+
+
+def _checked(token: Secret) -> Secret:
+    try:
+        return token.token()
+    except ValueError as error:
+        raise DeviceError(str(error)) from None
+
+
+def _revealed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """For the client alone."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in settings.items()}
+
+
+@functools.cache
+def _client(made: type[Any]) -> type[Any]:
+    """D-Wave's client, which validates its configuration into plain strings: the token in it hidden again."""
+
+    class Client(made):
+        def create_session(self) -> Any:
+            self.config.token = Spoken(self.config.token)
+            return super().create_session()
+
+    return Client
 
 
 def code(error: BaseException) -> int | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
-from qsample.annealers.dwave.secret import Secret
+from qsample.annealers.dwave.secret import Secret, sealed
 from qsample.sampler import Sampler, check_is_sampler
 
 # What the sampler itself decides, and what would lose reads; the rest of a solver's parameters pass through.
@@ -45,18 +48,62 @@ class Settings:
     client: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        client = dict(self.client)
-        token = client.pop("token", None) if self.token is None else self.token
-        object.__setattr__(self, "client", client)
-        object.__setattr__(self, "token", token if isinstance(token, Secret) else Secret(token))
         _check(self)
+
+    def __repr__(self) -> str:
+        """The settings, without secrets; also while they are checked and not all there, for who shows the frames."""
+        told = [one.name for one in fields(self) if one.repr and one.name in self.__dict__]
+        return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in told)})"
+
+
+def _sealing(made: type[Settings]) -> None:
+    """Its constructor puts the token and passwords into a `Secret` before anything of it can fail and be shown."""
+    init, names = made.__init__, list(inspect.signature(made).parameters)
+
+    @functools.wraps(init)
+    def __init__(self: Settings, *args: Any, **kwargs: Any) -> None:
+        args = _seal(names, list(args), kwargs)
+        init(self, *args, **kwargs)
+
+    made.__init__ = __init__
+
+
+def _seal(names: Sequence[str], args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments, in place, with what is secret in a `Secret`; a token among the client's becomes the token."""
+
+    def given(name: str) -> Any:
+        place = names.index(name)
+        return args[place] if place < len(args) else kwargs.get(name)
+
+    def put(name: str, value: Any) -> None:
+        place = names.index(name)
+        if place < len(args):
+            args[place] = value
+        else:
+            kwargs[name] = value
+
+    client, token = given("client"), given("token")
+    if isinstance(client, Mapping):
+        client = dict(client)
+        within = client.pop("token", None)
+        token = within if token is None else token
+        put("client", sealed(client))
+    elif client is not None:
+        put("client", Secret(client))
+    put("token", token if isinstance(token, Secret) else Secret(token))
+    return tuple(args)
+
+
+_sealing(Settings)
 
 
 def _check(settings: Settings) -> None:
     for name in ("budget", "budget_per_call"):
         value = getattr(settings, name)
-        if value is not None and not value > 0:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not value > 0):
             raise ValueError(f"expected {name} > 0 seconds of QPU access time, or None for no limit; got {value!r}")
+    if not isinstance(settings.client, Mapping):
+        raise TypeError('expected client as a mapping, such as client={"profile": "mine"}')
     for name in ("num_reads", "copies", "annealing_time", "chain_strength", "prefactor"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
@@ -74,5 +121,8 @@ def _check(settings: Settings) -> None:
         raise ValueError(f"expected reverse as [(0, 1), (us, s), ..., (us, 1)]; got {settings.reverse!r}")
     if settings.record is not None and settings.replay is not None:
         raise ValueError("record= and replay= are both given: a replay is a recording already")
+    if settings.ledger is not None and settings.record is not None:
+        if Path(settings.ledger).expanduser().resolve() == Path(settings.record).expanduser().resolve():
+            raise ValueError(f"ledger= and record= are both {settings.ledger}: name two files")
     if settings.fallback is not None:
         check_is_sampler(settings.fallback)

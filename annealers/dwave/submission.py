@@ -14,12 +14,13 @@ from qsample.annealers.dwave.calibration import pooled_beta
 from qsample.annealers.dwave.call import Pending, Played, give_up
 from qsample.annealers.dwave.device import State
 from qsample.annealers.dwave.errors import DeviceError, Fallback, Unavailable
-from qsample.annealers.dwave.job import Answer, Job
+from qsample.annealers.dwave.job import Answer, Job, Line
 from qsample.annealers.dwave.ledger import Allowance
 from qsample.annealers.dwave.physics import energies, local_fields, repaired
 from qsample.annealers.dwave.plan import Plan
 from qsample.annealers.dwave.programming import Programming
-from qsample.annealers.dwave.recording import request_key
+from qsample.annealers.dwave.recording import Replay, request_key
+from qsample.annealers.dwave.secret import cleaned
 from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.update import flatten
@@ -44,7 +45,7 @@ def submit(
 
     def instead(error: DeviceError) -> Samples:
         if settings.fallback is None or not isinstance(error, Unavailable):
-            raise error
+            raise cleaned(error)
         name = type(settings.fallback).__name__
         warnings.warn(f"{error}; {name} serves instead", Fallback, stacklevel=4)
         found = settings.fallback.sample(problem, num, generator=generator)
@@ -54,7 +55,10 @@ def submit(
         call = Call(settings, state, problem, num, initial, seeds)
         return Pending(call.send(), call.finish, settings.timeout, call.everything, instead)
     except DeviceError as error:
-        return Pending.ready(instead(error))
+        refused = error
+    except BaseException as error:
+        raise cleaned(error) from None
+    return Pending.ready(instead(refused))
 
 
 class Call:
@@ -64,7 +68,8 @@ class Call:
         self, settings: Settings, state: State, problem: Ising, num: int, initial: Samples | None, seeds: Sequence[int]
     ) -> None:
         self.settings, self.state, self.problem, self.num, self.seeds = settings, state, problem, num, seeds
-        self.device = state.device(settings)
+        self.line = state.answering(settings)
+        self.device = self.line.session if isinstance(self.line, Line) else self.line
         self.params = self._params(reverse=initial is not None)
         site = state.site(settings, problem.graph, self.device)
         h, J = flatten(problem)
@@ -116,7 +121,9 @@ class Call:
         if not most > 0:
             raise DeviceError(f"h and J cannot be scaled into the ranges of solver {self.device.name}: remove a bias")
         if settings.prefactor is None and not self.track.known:
-            self._pilot(most)
+            with self.state.pilot(self.device, self.problem.graph, self.params):  # one for all threads
+                if not self.track.known:
+                    self._pilot(most)
         wanted = 1 / self.track.value if settings.prefactor is None else settings.prefactor
         self.limited = wanted > most
         # six digits: a replay asks for the same bits though a sum was rounded otherwise
@@ -125,9 +132,8 @@ class Call:
 
     def _pilot(self, most: float) -> None:
         cost = self._costs([PILOT[0]])[0] + sum(self._costs([one["num_reads"] for one in self.plan.params]))
-        if isinstance(self.device, Session):
-            line = self._line
-            line.ledger.afford(cost, line.budget, self.allowance)
+        if isinstance(self.line, Line):
+            self.line.ledger.afford(cost, self.line.budget, self.allowance)
         for reads in PILOT:
             scale = float(f"{min(1 / self.track.value, most * (1 - 1e-6)):.6g}")
             params = self.plan.params[0] | {"num_reads": reads}
@@ -140,9 +146,10 @@ class Call:
                 (-2 * scale * local_fields(part, spins) * spins).flatten(0, 1).numpy(), self.track.value
             )
             self._account(answers)
-            if self.track.update(found, self.settings.drift) or np.isnan(found.value):
-                return
-            self.track.value *= 4.0 if found.value == np.inf else 0.25  # too cold to tell, or too hot
+            with self.state.lock:
+                if self.track.update(found, self.settings.drift) or np.isnan(found.value):
+                    return
+                self.track.value *= 4.0 if found.value == np.inf else 0.25  # too cold to tell, or too hot
 
     def _costs(self, reads: Sequence[int]) -> list[float]:
         if not isinstance(self.device, Session):
@@ -153,22 +160,18 @@ class Call:
 
     def _jobs(self, programmings: Sequence[Programming], more: Sequence[Mapping[str, Any]]) -> list[Any]:
         params = [self.params | dict(one) for one in more]
-        if not isinstance(self.device, Session):
-            keys = [request_key(self.device.name, *pair) for pair in zip(programmings, params, strict=True)]
-            return [Played(self.device.take(key)) for key in keys]
+        if isinstance(self.line, Replay):
+            keys = [request_key(self.line.name, *pair) for pair in zip(programmings, params, strict=True)]
+            return [Played(self.line.take(key)) for key in keys]
         costs = self._costs([one["num_reads"] for one in params])
-        jobs = [Job(self._line, *each, self.allowance) for each in zip(programmings, params, costs, strict=True)]
-        Job.send(self._line, jobs)
+        jobs = [Job(self.line, *each, self.allowance) for each in zip(programmings, params, costs, strict=True)]
+        Job.send(self.line, jobs)
         return jobs
-
-    @property
-    def _line(self) -> Any:
-        return self.state.opened.line
 
     def everything(self) -> None:
         """Cancel all that is outstanding, of other calls too."""
-        if self._line is not None:
-            give_up(list(self._line.outstanding))
+        if isinstance(self.line, Line):
+            give_up(list(self.line.outstanding))
 
     # ---- back ------------------------------------------------------------------------------------------------------
 
@@ -184,8 +187,10 @@ class Call:
         info: dict[str, Any] = {"chain_break_fraction": float(broken.double().mean())}
         field = local_fields(self.flat, spins)
         found = pooled_beta((-2 * scale * field * spins).flatten(0, 1).numpy(), self.track.value)
-        if not self.track.update(found, settings.drift) and not self.track.known and found.value == np.inf:
-            self.track.value *= 4.0
+        with self.state.lock:
+            told = self.track.update(found, settings.drift)
+            if not told and not self.track.known and found.value == np.inf:
+                self.track.value *= 4.0
         if settings.repair == "gibbs" and info["chain_break_fraction"]:
             seed = torch.Generator().manual_seed(mix(self.seeds[0], 1))
             spins = repaired(self.flat, spins, broken, seed)

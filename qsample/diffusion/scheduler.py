@@ -83,8 +83,9 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
     Args:
         num_inference_steps: N; `set_timesteps` changes it.
         schedule: how fast bits are resampled: "log" (a bit is still its own with probability 1 - t) or "cosine".
-        sampler: a name (`qsample samplers` lists them) or a sampler, as `scheduler.sampler = Gibbs(50)` sets it.
-        sampler_settings: arguments of the named sampler's class.
+        sampler: a sampler, as `scheduler.sampler = Gibbs(50)` sets it, or the name of one that computes here
+            (`qsample samplers` lists them). A config may come from anyone, so it names no device.
+        sampler_settings: arguments of the named sampler's class that are numbers, words or lists of numbers.
         reads: of the sampler for each item, one of which is kept (by weight): weighted samplers need many.
         neighbours: the graph as offsets on the sample's grid, such as [[0, 1], [1, 0]] for (rows, columns), or
             [channels, rows, columns]; no wrapping around.

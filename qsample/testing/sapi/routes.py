@@ -33,7 +33,10 @@ class Routes:
 
     def route(self, method: str, path: str) -> Route | None:
         """Which route a request takes, None for a path that does not exist."""
-        where = urlsplit(path).path.strip("/").split("/")
+        try:
+            where = urlsplit(path).path.strip("/").split("/")
+        except ValueError:  # such as "//["
+            return None
         if where[:2] != ["sapi", "v2"]:
             return None
         match method, *where[2:]:
@@ -151,5 +154,5 @@ def _reply(kind: str, body: Any) -> Reply:
 def _decoded(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None

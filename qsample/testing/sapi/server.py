@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hmac
+import io
 import json
+import re
 import secrets
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -29,7 +32,13 @@ KINDS: dict[Route, tuple[str, ...]] = {
     "answer": ("problem",),
     "cancel": ("problems",),
 }
-LARGEST = 64 << 20  # bytes of a body
+LARGEST = 64 << 20  # bytes of a body, as sent and inflated
+CHUNK = 1 << 16
+HEAD = 1 << 15  # bytes of a request's line and headers
+PATIENCE = 15.0  # s that a client has for those, until it has shown the token
+BODY_PATIENCE = 60.0  # s for a body
+CONNECTIONS = 512  # at once; beyond, they are closed unread
+KEPT = 10_000  # requests without the token that are listed
 
 
 class Arrival(NamedTuple):
@@ -46,7 +55,9 @@ class SolverServer:
             sampler = DWaveSampler(endpoint=server.endpoint, token=server.token)
 
     It listens on 127.0.0.1 alone, writes no log, and leaves no thread behind. Jobs run one after the other, as on a
-    processor; `jobs` is the ledger, `charged` the microseconds of access time of those that ran.
+    processor; `jobs` is the ledger, `charged` the microseconds of access time of those that ran. Who does not show the
+    token is given 15 seconds and 32 KiB for a request's head and nothing else: its body is not read, its connection
+    closed.
 
     Args:
         *solvers: what is served: topologies such as "zephyr-12", or what `definition(...)` returns.
@@ -144,8 +155,13 @@ class _HTTP(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
-            self._open.add(request)
-        super().process_request(request, client_address)
+            full = len(self._open) >= CONNECTIONS
+            if not full:
+                self._open.add(request)
+        if full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         with self._guard:
@@ -165,10 +181,47 @@ class _HTTP(ThreadingHTTPServer):
         super().server_close()
 
 
+class _Incoming(io.RawIOBase):
+    """What a socket receives, up to a time and a number of bytes; beyond either, a `TimeoutError`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.allow(HEAD, PATIENCE)
+
+    def allow(self, count: int | None, seconds: float | None) -> None:
+        """So many further bytes, for so long; None is no limit."""
+        self.left = count
+        self.until = None if seconds is None else time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        if self.left is not None:
+            if not self.left:
+                raise TimeoutError("too much was sent")
+            view = view[: self.left]
+        if self.until is not None:
+            self.connection.settimeout(max(1e-3, self.until - time.monotonic()))
+        try:
+            count = self.connection.recv_into(view)
+        finally:
+            self.connection.settimeout(None)
+        self.left = None if self.left is None else self.left - count
+        return count
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # status, headers and body leave in one piece
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._incoming = _Incoming(self.connection)
+        self.rfile = io.BufferedReader(self._incoming, 8192)
 
     @property
     def _owner(self) -> SolverServer:
@@ -183,14 +236,24 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged."""
 
+    def handle_expect_100(self) -> bool:
+        """Who may not send a body is not asked for it."""
+        return not self._known or super().handle_expect_100()
+
+    @property
+    def _known(self) -> bool:
+        """Whether the request shows the token."""
+        given = self.headers.get("X-Auth-Token", "").encode(errors="replace")
+        return hmac.compare_digest(given, self._owner.token.encode())
+
     def _handle(self) -> None:
         owner = self._owner
+        if not self._known:
+            return self._refuse()
         route = owner._routes.route(self.command, self.path)
         fault = None
         try:
             body = self._body()
-            if not hmac.compare_digest(self.headers.get("X-Auth-Token", "").encode(), owner.token.encode()):
-                raise Refusal(401, "Invalid token or access denied")
             if route is None:
                 raise Refusal(404, f"no route {self.command} {self.path.split('?')[0]}")
             self._accepts(route)
@@ -209,18 +272,65 @@ class _Handler(BaseHTTPRequestHandler):
             reply = Reply(refusal.code, None, json.dumps(said).encode())
         self._send(route, reply, fault)
 
+    def _refuse(self) -> None:
+        """401, the body unread: what is sent in spite of it is dropped for a moment, so that the answer arrives."""
+        requests = self._owner.requests
+        if len(requests) < KEPT:
+            requests.append(Arrival(self._owner._routes.route(self.command, self.path), 401))
+        self.close_connection = True
+        body = json.dumps({"error_code": 401, "error_msg": "Invalid token or access denied"}).encode()
+        self._write(Reply(401, None, body), None)
+        self.wfile.flush()
+        self._incoming.allow(1 << 20, 1.0)
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while self._length(refuse=False) and self.rfile.read1(CHUNK):
+                pass
+
+    def _length(self, *, refuse: bool = True) -> int:
+        """Bytes of the body."""
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        fits = len(lengths) == 1 and re.fullmatch(r"[0-9]{1,12}", lengths[0]) and int(lengths[0]) <= LARGEST
+        if fits and "Transfer-Encoding" not in self.headers:
+            return int(lengths[0])
+        if not refuse:
+            return 1
+        self.close_connection = True
+        if "Transfer-Encoding" in self.headers:
+            raise Refusal(411, "a body must come with a Content-Length")
+        raise Refusal(413, f"Content-Length must be one number, at most {LARGEST}; got {', '.join(lengths)[:40]}")
+
     def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > LARGEST:
-            self.close_connection = True
-            raise Refusal(413, f"Content-Length must be at most {LARGEST}; got {length}")
-        body, encoding = self.rfile.read(int(length)), self.headers.get("Content-Encoding", "identity")
+        """The body, inflated; never more of either than `LARGEST`."""
+        left, encoding = self._length(), self.headers.get("Content-Encoding", "identity")
         if encoding not in ("identity", "deflate"):
-            raise Refusal(415, f"Content-Encoding must be deflate or none; got {encoding!r}")
+            self.close_connection = True
+            raise Refusal(415, f"Content-Encoding must be deflate or none; got {encoding[:40]!r}")
+        inflate = zlib.decompressobj() if encoding == "deflate" else None
+        found = bytearray()
+        self._incoming.allow(left, BODY_PATIENCE)  # some of it may be in the buffer already
         try:
-            return zlib.decompress(body) if encoding == "deflate" else body
+            while left:
+                chunk = self.rfile.read1(min(left, CHUNK))
+                if not chunk:
+                    raise Refusal(400, f"the body ends {left} bytes before its Content-Length")
+                left -= len(chunk)
+                found += chunk if inflate is None else inflate.decompress(chunk, LARGEST + 1 - len(found))
+                if len(found) > LARGEST:
+                    raise Refusal(413, f"a body must inflate to at most {LARGEST} bytes")
+            if inflate is not None and not inflate.eof:
+                raise Refusal(400, "the body is not deflated: it ends too early")
         except zlib.error as error:
+            self.close_connection = True
             raise Refusal(400, f"the body is not deflated: {error}") from None
+        except TimeoutError:
+            self.close_connection = True
+            raise Refusal(408, f"the body did not come within {BODY_PATIENCE:g} s") from None
+        except Refusal:
+            self.close_connection = True
+            raise
+        self._incoming.allow(None, None)  # who has shown the token may keep the connection
+        return bytes(found)
 
     def _accepts(self, route: Route) -> None:
         """406 for a client that wants another media type or version than this API speaks."""
@@ -240,6 +350,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, route: Route | None, reply: Reply, fault: Fault | None) -> None:
         self._owner.requests.append(Arrival(route, reply.status))
+        self._write(reply, fault)
+
+    def _write(self, reply: Reply, fault: Fault | None) -> None:
         self.send_response(reply.status)
         self.send_header("Content-Type", "application/json" if reply.kind is None else MEDIA.format(reply.kind))
         self.send_header("Content-Length", str(len(reply.body)))
