@@ -14,6 +14,7 @@ from qsample.annealers.replicas import Replicas, effective_fraction, log_mean_ex
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 Schedule = Literal["linear"]
 
@@ -63,6 +64,7 @@ class AnnealedImportance:
             return [t / self.sweeps for t in range(1, self.sweeps + 1)]
         return [float(b) for b in self.schedule]
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

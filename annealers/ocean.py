@@ -16,6 +16,7 @@ from qsample.annealers.update import Rule
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 
 class DimodAnnealer:
@@ -44,6 +45,7 @@ class DimodAnnealer:
     def __repr__(self) -> str:
         return f"DimodAnnealer({type(self.sampler).__name__}(), **{self.kwargs})"
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -104,6 +106,7 @@ class Neal:
             proposal_acceptance_criteria=self.rule.capitalize(),
         )
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -137,6 +140,7 @@ class AsDimod(dimod.Sampler):
         """What stands behind."""
         return {"sampler": repr(self.sampler)}
 
+    @uncompiled
     def sample(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, bqm: dimod.BinaryQuadraticModel, num_reads: int = 1, seed: int | None = None, **kwargs: Any
     ) -> dimod.SampleSet:

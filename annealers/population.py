@@ -13,6 +13,7 @@ from qsample.annealers.streams import Streams
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
 
@@ -59,6 +60,7 @@ class PopulationAnnealing:
         if not 0 < self.target_ess < 1:
             raise ValueError(f"expected target_ess between 0 and 1; got {self.target_ess!r}")
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -15,6 +15,7 @@ from qsample.annealers.update import Rule
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 ROUNDS = 5  # of adaptation, each twice as long as the one before
 
@@ -85,6 +86,7 @@ class ParallelTempering:
             return torch.linspace(0, 1, self.betas)
         return torch.tensor([float(beta) for beta in self.betas])
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

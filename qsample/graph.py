@@ -143,7 +143,8 @@ class Graph:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed at the first call with this key and kept with the graph."""
         if key not in self._cache:
-            self._cache[key] = make()
+            with torch.device("cpu"):  # whatever the caller's default: structure has no other
+                self._cache[key] = make()
         return self._cache[key]
 
     @property
@@ -177,7 +178,8 @@ class Graph:
         if self.kind == "sparse":
             return self.cached("degree", lambda: self.pairs.flatten().bincount(minlength=self.num_spins))
         other = self.sizes[::-1] if self.kind == "bipartite" else (self.sizes[0] - 1,)
-        return torch.cat([torch.full((n,), k) for n, k in zip(self.sizes, other, strict=True)])
+        parts = [torch.full((n,), k, device="cpu") for n, k in zip(self.sizes, other, strict=True)]
+        return torch.cat(parts)
 
     @property
     def colours(self) -> list[Tensor]:
@@ -212,7 +214,7 @@ class Graph:
             raise ValueError(f"no spin is labelled {labels[found.index(None)]!r}; labels are like {example!r}")
         if len(set(found)) < len(found):
             raise ValueError(f"a label is given twice in {labels[:8]!r}")
-        return torch.tensor(found, dtype=torch.int64)
+        return torch.tensor(found, dtype=torch.int64, device="cpu")
 
     def without(self, index: Tensor) -> Clamping:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
@@ -227,7 +229,8 @@ class Graph:
 
             if len(known) == MAX_CLAMPINGS:  # ever new blocks, say, would fill the memory
                 del known[next(iter(known))]
-            known[key] = leave_out(self, index)
+            with torch.device("cpu"):
+                known[key] = leave_out(self, index)
         return known[key]
 
 
@@ -238,7 +241,7 @@ def _size(n: int) -> int:
 
 
 def _no_edges() -> Tensor:
-    return torch.empty(2, 0, dtype=torch.int64)
+    return torch.empty(2, 0, dtype=torch.int64, device="cpu")
 
 
 def _labels(labels: Sequence[Hashable] | None, n: int) -> Sequence[Hashable]:

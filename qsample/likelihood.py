@@ -15,6 +15,7 @@ from qsample.annealers.importance import AnnealedImportance
 from qsample.ising import Ising
 from qsample.sampler import check_finite
 from qsample.samples import Estimate
+from qsample.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -78,7 +79,7 @@ def log_likelihood(model: EnergyModel, data: Tensor, method: Method = "auto", **
     Coupled hidden units are summed by enumeration, up to 24 of them. `options` go to `log_partition`; the stderr is
     that of log Z (the data are taken as given).
     """
-    model = copy.deepcopy(model).double()
+    model = copy.deepcopy(bare(model)).double()
     data = model.check_rows(data).double()
     if model.tractable:
         free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
@@ -97,6 +98,7 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
 
     It grows with the number of visible units; compare models of the same data only. Needs a tractable free energy.
     """
+    model = bare(model)
     data = model.check_rows(data).to(next(model.parameters()))
     d, total = model.num_visible, 0.0
     one = torch.eye(d, dtype=data.dtype, device=data.device)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from qsample.run import Run
 from qsample.sampler import Sampler
 from qsample.settings import Settings as Settings
+from qsample.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -56,6 +57,7 @@ def fit(
         FloatingPointError: the loss or the weights are no longer finite; the last checkpoint stands.
     """
     settings = settings or Settings()
+    model = bare(model)
     data = model.check_rows(data)
     run = Run(model, data, sampler, settings, validation, None if out is None else Path(out), dict(config or {}))
     try:

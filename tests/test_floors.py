@@ -37,6 +37,7 @@ FLOORS: list[list[set[str]]] = [
     [
         {
             "qsample.gradient",
+            "qsample.ranks",
             "qsample.temperature",
             "qsample.mixing",
             "qsample.enumerate",
@@ -63,6 +64,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.grid",
             "qsample.bqm",
             "qsample.clamping",
+            "qsample.transforms",
+            "qsample.wrapped",
             "qsample.products",
             "qsample.files",
         }
