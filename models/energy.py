@@ -103,7 +103,7 @@ class EnergyModel(nn.Module, ABC):
             return
         try:
             setattr(self, name, value)
-        except NotImplementedError:
+        except (NotImplementedError, RuntimeError):
             raise ValueError(f"{name} is parametrised without a right_inverse, so it cannot be set") from None
 
     @property

@@ -81,17 +81,18 @@ class DenoisingThermodynamicModel(nn.Module):
     ) -> None:
         super().__init__()
         self.graph, self.visible = graph, VisibleBits(bits, classes, copies)
-        times = log_times(steps) if times is None else times
-        rates = [rate] * bits + [label_rate] * self.visible.label_bits
-        self.process = UniformBits(times, torch.tensor(rates, dtype=torch.float64))
-        if self.process.steps != steps:
-            raise ValueError(f"expected {steps + 1} times for {steps} steps; got {len(self.process.times)}")
-        if (num := self.visible.num) > graph.num_spins:
-            needed = f"{bits} bits and {self.visible.label_bits} label bits"
-            raise ValueError(f"a graph of {graph.num_spins} spins has no room for {needed}: take a larger one")
-        sites = scatter(graph, num, generator) if visible is None else graph.index(visible)
-        if len(sites) != num:
-            raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
+        with torch.device("cpu"):  # what has numbers also where the parameters have none
+            times = log_times(steps) if times is None else times
+            rates = [rate] * bits + [label_rate] * self.visible.label_bits
+            self.process = UniformBits(times, torch.tensor(rates, dtype=torch.float64))
+            if self.process.steps != steps:
+                raise ValueError(f"expected {steps + 1} times for {steps} steps; got {len(self.process.times)}")
+            if (num := self.visible.num) > graph.num_spins:
+                needed = f"{bits} bits and {self.visible.label_bits} label bits"
+                raise ValueError(f"a graph of {graph.num_spins} spins has no room for {needed}: take a larger one")
+            sites = scatter(graph, num, generator) if visible is None else graph.index(visible)
+            if len(sites) != num:
+                raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
         self._sites = FixedIndex(sites.tolist())
         shown = set(sites.tolist())
         hidden = [label for i, label in enumerate(graph.labels) if i not in shown]

@@ -163,9 +163,13 @@ class AnnealedGuidance:
     @property
     def config(self) -> Any:
         """The wrapped scheduler's; a pipeline cannot make another scheduler of it without a word."""
-        caller = sys._getframe(1).f_locals.get("self")
-        if any(kind.__name__ == "DiffusionPipeline" for kind in type(caller).__mro__):
-            return _Guarded(self.scheduler.config, type(caller).__name__)
+        frame, callers = sys._getframe(1), []
+        while frame is not None and len(callers) < 8:  # type checkers stand between, where there are some
+            callers.append(type(frame.f_locals.get("self")))
+            frame = frame.f_back
+        for caller in callers:
+            if any(kind.__name__ == "DiffusionPipeline" for kind in caller.__mro__):
+                return _Guarded(self.scheduler.config, caller.__name__)
         return self.scheduler.config
 
     @property
