@@ -11,6 +11,7 @@ from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
 from qsample.sampler import Generators, OffTarget, Sampler, check_is_sampler, check_request
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Corrected:
         """Seconds of QPU access time, where the sampler is a `DWave`; else None."""
         return getattr(self.sampler, "spent", None)
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

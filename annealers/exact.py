@@ -25,6 +25,7 @@ from qsample.ising import Ising
 from qsample.products import product
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 MAX_STATES = 1 << 22  # weights held at once over a batch
 
@@ -46,6 +47,7 @@ class Exact:
     warm_start = False
     reversible = True  # independent draws: any order of states is as likely as its reverse
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -16,6 +16,7 @@ from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 Schedule = Literal["geometric", "linear", "adaptive"]
 
@@ -68,6 +69,7 @@ class Gibbs:
     def _valid(self) -> bool:
         return self.precision == "full" and (self.betas is None or all(beta == 1 for beta in self.betas))
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -133,6 +135,7 @@ class SimulatedAnnealing:
         """The inverse temperature of each sweep; an adaptive schedule's are in `info["betas"]` `[*B, sweeps]`."""
         return schedule(self.schedule, self.sweeps, self.beta_range)
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -23,6 +23,7 @@ from qsample.ising import Ising
 from qsample.progress import tracked
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples, warn_of
+from qsample.transforms import uncompiled
 
 Schedule = Literal["linear"]
 
@@ -79,6 +80,7 @@ class AnnealedImportance:
             return [t / self.sweeps for t in range(1, self.sweeps + 1)]
         return [float(b) for b in self.schedule]
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

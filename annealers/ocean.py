@@ -21,6 +21,7 @@ from qsample.checks import plain_seed, whole
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 
 class DimodAnnealer:
@@ -51,6 +52,7 @@ class DimodAnnealer:
     def __repr__(self) -> str:
         return f"DimodAnnealer({type(self.sampler).__name__}(), **{self.kwargs})"
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -119,6 +121,7 @@ class Neal:
             proposal_acceptance_criteria=self.rule.capitalize(),
         )
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -164,6 +167,7 @@ class AsDimod(dimod.Sampler):
         """What stands behind."""
         return {"sampler": repr(self.sampler)}
 
+    @uncompiled
     def sample(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         bqm: dimod.BinaryQuadraticModel,

@@ -23,6 +23,7 @@ from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples, warn_of
+from qsample.transforms import uncompiled
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
 AT_ONCE = 1 << 20  # spins swept at once
@@ -71,6 +72,7 @@ class PopulationAnnealing:
         if not 0 < self.target_ess < 1:
             raise ValueError(f"expected target_ess between 0 and 1; got {self.target_ess!r}")
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -15,6 +15,7 @@ from qsample.checks import is_whole, whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class TemperedGibbs:
         L = self.betas
         return [1 - k / L for k in range(L)] + [0.0] if isinstance(L, int) else [float(b) for b in L]
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -16,6 +16,7 @@ from qsample.checks import is_whole, whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 ROUNDS = 5  # of adaptation, each twice as long as the one before
 
@@ -91,6 +92,7 @@ class ParallelTempering:
             return torch.linspace(0, 1, self.betas, dtype=torch.float32)
         return torch.tensor([float(beta) for beta in self.betas], dtype=torch.float32)
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -12,6 +12,7 @@ from torch import Tensor
 from qsample.mixing import split_rhat
 from qsample.models.thermodynamic import DenoisingThermodynamicModel
 from qsample.sampler import Sampler, check_is_sampler
+from qsample.wrapped import bare
 
 
 @torch.no_grad()
@@ -37,6 +38,7 @@ def reverse_rhat(
     Raises:
         ValueError: a sampler that cannot continue chains.
     """
+    model = bare(model, "machine")
     check_is_sampler(sampler)
     if not sampler.warm_start:
         raise ValueError(f"R-hat follows chains and {type(sampler).__name__} cannot continue them: use Gibbs(sweeps=)")
@@ -74,6 +76,7 @@ class AdaptivePenalty:
 
     def __call__(self, model: DenoisingThermodynamicModel, rhat: Tensor, steps: Iterable[int] | None = None) -> None:
         """Update `model.penalty` and `model.rhat` from new measurements of these steps (all by default)."""
+        model = bare(model, "machine")
         for k, new in zip(range(1, model.steps + 1) if steps is None else steps, rhat.tolist(), strict=True):
             strength, last = float(model.penalty[k - 1]), float(model.rhat[k - 1])
             if new - 1 < self.threshold:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
-from qsample.models.energy import EnergyModel, with_gradient
+from qsample.models.energy import EnergyModel, normal, with_gradient
 
 
 class BoltzmannMachine(EnergyModel):
@@ -28,6 +28,8 @@ class BoltzmannMachine(EnergyModel):
         ValueError: an unknown or repeated hidden label, or no visible spin left.
     """
 
+    names = ("h", "J")
+
     def __init__(
         self,
         graph: Graph,
@@ -43,25 +45,30 @@ class BoltzmannMachine(EnergyModel):
         i, j = graph.edges
         std = scale / (graph.degree[i] * graph.degree[j]).to(torch.get_default_dtype()) ** 0.25
         self.h = nn.Parameter(torch.zeros(graph.num_spins))
-        self.J = nn.Parameter(std * torch.randn(graph.num_edges, generator=generator))
+        self.J = nn.Parameter(normal(std, generator))
 
     def _joint(self) -> Ising:
-        return Ising(self.graph, self.h, self.graph.couplings(self.J))
+        h, J = self.weights()
+        return Ising(self.graph, h, self.graph.couplings(J))
 
-    def centred(self, offsets: Tensor) -> dict[str, Tensor]:
+    def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """See `EnergyModel.centred`: grad J_ij - mu_i grad h_j - mu_j grad h_i, then grad h_i - sum_j (that) mu_j."""
-        mu = offsets.to(self.J)
+        h, J = weights
+        if not (h.requires_grad and J.requires_grad):
+            return weights
+        mu = offsets.to(J)
         i, j = self.graph.edges.to(mu.device)
 
         def back(h: Tensor, J: Tensor) -> tuple[Tensor, ...]:
             J = J - mu[i] * h[j] - mu[j] * h[i]
             return h.index_add(0, i, J * mu[j], alpha=-1).index_add_(0, j, J * mu[i], alpha=-1), J
 
-        return dict(zip("hJ", with_gradient(back, self.h, self.J), strict=True))
+        return with_gradient(back, h, J)
 
     @torch.no_grad()
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: h = -atanh(mean), mean over the data and one read of each sign."""
         data = self.check_rows(data).to(self.h)
         total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
-        self.h[self.visible_index] = -(total / (len(data) + 2)).atanh()
+        h = self.h.index_copy(0, self.visible_index, -(total / (len(data) + 2)).atanh())
+        self.set_parameter("h", h)

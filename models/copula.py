@@ -16,6 +16,7 @@ from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.samples import Samples
+from qsample.transforms import uncompiled
 
 CdStart = Literal["data", "fresh"]
 SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has no gradient
@@ -107,6 +108,7 @@ class IsingCopula(nn.Module):
         i, j = self.graph.edges.to(u.device)
         return logits, J - self.graph.couplings((u[:, i] * u[:, j]).sum(-1) / 2)
 
+    @uncompiled
     @torch.no_grad()
     def sample(self, sampler: Sampler, num: int, *, generator: Generators | None = None) -> Shaped[Tensor, "num n"]:
         """`num` images, spins `[num, n]` int8, by all steps from x_T, which is uniform: one call of `sampler` a step.

@@ -11,6 +11,7 @@ from torch import Tensor
 from qsample.models.pair_moments import Reads
 from qsample.models.thermodynamic import DenoisingThermodynamicModel
 from qsample.sampler import Generators, Sampler, check_is_sampler
+from qsample.wrapped import bare
 
 
 def denoising_loss(
@@ -55,6 +56,7 @@ def denoising_loss(
         ValueError: bad data or labels (see `DenoisingThermodynamicModel.encode`), an unknown step, one chain and a
             penalty.
     """
+    model = bare(model, "machine")
     strength = model.penalty if penalty is None else torch.as_tensor(penalty).expand(model.steps)
     clean, loss = model.encode(x, labels), torch.zeros((), device=x.device)
     how = {"chains": chains, "positive": positive, "generator": generator}
@@ -87,6 +89,7 @@ def step_loss(
         check_is_sampler(one)
     if penalty and chains < 2:
         raise ValueError(f"step {k} has a penalty of {penalty:g}, which needs chains >= 2; got {chains}")
+    model = bare(model, "machine")
     machine = model.machine(k)
     with torch.no_grad():
         share = machine.h.new_full((len(before),), 1 / len(before)) if weight is None else weight.to(machine.h)
@@ -97,7 +100,8 @@ def step_loss(
         if penalty:
             pairs = pairs + penalty * (free.products(model.graph) - joint)
         means = clamped.means() - free.means()
-    return means @ machine.h + pairs @ machine.J
+    h, J = machine.weights()
+    return means @ h + pairs @ J
 
 
 def latent_reads(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from qsample.checks import check_tensors
 from qsample.enumerate import log_2cosh
 from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
+from qsample.models.units import Units
+from qsample.transforms import is_transformed, numbers, uncompiled
 
 Coding = Literal["bits", "spins"]
 
@@ -27,21 +32,22 @@ class EnergyModel(nn.Module, ABC):
     """A Boltzmann law over visible data x and hidden units, p(x, hidden) proportional to exp(-E(x, hidden)).
 
     Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1 (`"spins"`).
+
+    One rule for all models and for any leading dimensions `[*, n]`, none included: `energy` and `free_energy` are
+    multilinear in x and in the hidden units, differentiable in both, and take what lies between the two values as well
+    as the values themselves. What is sampled or learnt from (`ising(visible=)`, `join`, `cd_loss`) takes the two
+    values only.
     """
 
-    visible_index: Tensor
-    hidden_index: Tensor
+    #: the parameters by name, in the order of `weights`
+    names: ClassVar[tuple[str, ...]]
 
     def __init__(self, graph: Graph, hidden: Tensor, coding: Coding) -> None:
         super().__init__()
         check_graph(graph)
         self.graph, self.coding = graph, coding
-        hidden = hidden.sort().values  # the order in which a clamp leaves them
-        visible = torch.ones(graph.num_spins, dtype=torch.bool)
-        visible[hidden] = False
-        self.register_buffer("visible_index", visible.nonzero()[:, 0], persistent=False)
-        self.register_buffer("hidden_index", hidden, persistent=False)
-        self._ranges = tuple(map(_range, (self.visible_index, self.hidden_index)))
+        self.units = Units.of(graph, hidden)
+        self._acting: tuple[Tensor, ...] | None = None
 
     # ---- what a model defines --------------------------------------------------------------------------------
 
@@ -50,63 +56,129 @@ class EnergyModel(nn.Module, ABC):
         """The joint problem over all units."""
 
     @abstractmethod
-    def centred(self, offsets: Tensor) -> dict[str, Tensor]:
-        """The parameters, same values, whose gradient is the centred one at unit `offsets` [n] (model's coding).
+    def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
+        """`weights`, same values, whose gradient is the centred one at unit `offsets` [n] (model's coding).
 
         For E = -v.W.h - b.v - c.h with offsets (mu, lambda): grad W - mu (grad c)' - (grad b) lambda', then
-        grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott, JMLR 17(99), 2016).
+        grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott, JMLR 17(99), 2016). Biases make
+        up for what a change of the couplings does to the mean; where either is frozen there is nothing to make up for,
+        and the gradient is the plain one.
         """
 
     @abstractmethod
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """Set the visible biases to the data's logits, smoothed by one count of each value; in place."""
 
+    # ---- parameters as they act ----------------------------------------------------------------------------
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """The parameters as they enter the energy, in the order of `names`: parametrisations are computed."""
+        if self._acting is not None:
+            return self._acting
+        for hook in self._forward_pre_hooks.values():  # of pruning and the older norms: a model has no forward
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                hook(self, ())
+        return tuple(getattr(self, name) for name in self.names)
+
+    @contextmanager
+    def acting(self, weights: tuple[Tensor, ...]) -> Iterator[None]:
+        """Let these tensors be `weights()`, for a while: computed once, detached, or with another gradient.
+
+        A parametrisation may answer differently each time (`spectral_norm` iterates), and its parameters cannot be
+        replaced by name.
+        """
+        before, self._acting = self._acting, weights
+        try:
+            yield
+        finally:
+            self._acting = before
+
+    @torch.no_grad()
+    def set_parameter(self, name: str, value: Tensor) -> None:
+        """Set a parameter in place, or what makes it where it is parametrised.
+
+        Raises:
+            ValueError: its parametrisation has no right inverse.
+        """
+        if not parametrize.is_parametrized(self, name):
+            getattr(self, name).copy_(value)
+            return
+        try:
+            setattr(self, name, value)
+        except (NotImplementedError, RuntimeError):
+            raise ValueError(f"{name} is parametrised without a right_inverse, so it cannot be set") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def visible_index(self) -> Tensor:
+        """Numbers of the visible spins, ascending."""
+        return self.units.visible.on(self.device)
+
+    @property
+    def hidden_index(self) -> Tensor:
+        """Numbers of the hidden spins, ascending."""
+        return self.units.hidden.on(self.device)
+
     # ---- what follows ----------------------------------------------------------------------------------------
 
     @property
     def num_visible(self) -> int:
         """Visible units."""
-        return len(self.visible_index)
+        return len(self.units.visible)
 
     @property
     def num_hidden(self) -> int:
         """Hidden units."""
-        return len(self.hidden_index)
+        return len(self.units.hidden)
 
     @property
     def tractable(self) -> bool:
         """Whether no two hidden units are coupled, so that they can be summed out given the visible ones."""
-        return self.graph.without(self.visible_index).graph.num_edges == 0
+        return self.units.given.graph.num_edges == 0
 
     def ising(self, visible: Tensor | None = None) -> Ising:
-        """The joint problem over all units; with `visible` [N, n_visible], one batch of N problems over the hidden.
+        """The joint problem over all units; with `visible` [*, n_visible], a batch `*` of problems over the hidden.
 
         Both differentiable in the parameters; energies are the model's, constants included.
         """
+        if visible is not None:
+            self.check(visible)
         joint = self._joint()
-        return joint if visible is None else joint.clamp(self.visible_index, self.encode(self.check(visible)))
+        return joint if visible is None else joint.given(self.units.given, self._spins(visible))
 
     def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
-        """E(x, hidden), differentiable in the parameters."""
-        spins = self.join(x, hidden)
-        return self._joint().energy(spins.reshape(-1, spins.shape[-1])).reshape(spins.shape[:-1])
+        """E(x, hidden), `[*]`; differentiable in the parameters and in the units. Leading axes broadcast."""
+        self._check_between(x, self.num_visible, "data")
+        self._check_between(hidden, self.num_hidden, "hidden")
+        shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
+        parts = [self._spins(units).expand(*shape, -1) for units in (x, hidden)]
+        spins = torch.cat(parts, -1)[..., self.units.order.on(x.device)]
+        return self._joint().energy(spins.reshape(-1, self.graph.num_spins)).reshape(shape)
 
-    def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
+    def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
         r"""F(x) = -log sum over hidden of exp(-E(x, hidden)); F = offset - sum_j log 2 cosh h_j of the conditional.
+
+        `[*, n_visible]` to `[*]`; differentiable in the parameters and in x.
 
         Raises:
             Intractable: hidden units are coupled to each other.
+            ValueError: x of another width, or outside the two values and what lies between.
         """
         if not self.tractable:
             raise Intractable(
                 "free_energy is intractable: hidden units are coupled to each other. Sample them instead, "
                 "positive = sampler.sample(model.ising(visible=data), num), and pass positive= to cd_loss"
             )
-        return self.free_energy_of_units(self.check(x))
+        self._check_between(x, self.num_visible, "data")
+        return self.free_energy_of_units(x)
 
-    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, " batch"]:
+    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, "*batch"]:
         """`free_energy` of rows that were checked before, or decoded: a training step looks at its data once."""
-        conditional = self._joint().clamp(self.visible_index, self.encode(x))
+        conditional = self._joint().given(self.units.given, self._spins(x))
         return conditional.offset - log_2cosh(conditional.h).sum(-1)
 
     def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
@@ -114,16 +186,20 @@ class EnergyModel(nn.Module, ABC):
         check_tensors(spins=spins)
         if spins.shape[-1:] != (self.graph.num_spins,):
             raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
-        indices = zip(self._ranges, (self.visible_index, self.hidden_index), strict=True)
-        x, hidden = (self.decode(spins[..., index if units is None else units]) for units, index in indices)
+        places = zip(self.units.ranges, (self.units.visible, self.units.hidden), strict=True)
+        parts = (spins[..., index.on(spins.device) if span is None else span] for span, index in places)
+        x, hidden = (self.decode(part) for part in parts)
         return x, hidden
 
     def rows(self, data: Tensor, spins: Int[Tensor, "reads n"], dtype: torch.dtype) -> Tensor:
         """Checked data, then the visible units of joint spins, in one tensor of the model's coding and a dtype."""
         if spins.shape[1] != self.graph.num_spins:
             raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
-        visible = spins[:, self.visible_index if self._ranges[0] is None else self._ranges[0]]
+        span = self.units.ranges[0]
+        visible = spins[:, self.units.visible.on(spins.device) if span is None else span]
         _two_values(visible, -1, "spins")
+        if is_transformed(data) or is_transformed(visible):  # which cannot be written into a plain tensor
+            return torch.cat([data.to(dtype), self.decode(visible).to(dtype)])
         rows = torch.empty(len(data) + len(spins), self.num_visible, dtype=dtype, device=data.device)
         rows[: len(data)] = data
         if self.coding == "bits":
@@ -136,10 +212,8 @@ class EnergyModel(nn.Module, ABC):
         """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
         x, hidden = self.check(x), self._check(hidden, self.num_hidden, "hidden")
         shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
-        spins = torch.empty(*shape, self.graph.num_spins, dtype=torch.int8, device=x.device)
-        spins[..., self.visible_index] = self.encode(x).expand(*shape, -1)
-        spins[..., self.hidden_index] = self.encode(hidden).expand(*shape, -1)
-        return spins
+        parts = [self.encode(units).expand(*shape, -1) for units in (x, hidden)]
+        return torch.cat(parts, -1)[..., self.units.order.on(x.device)]
 
     def check(self, x: Tensor) -> Tensor:
         """`x` itself, or a ValueError that names what is wrong with it as data of this model."""
@@ -152,15 +226,29 @@ class EnergyModel(nn.Module, ABC):
         return self._check(x, self.num_visible, name)
 
     def _check(self, x: Tensor, width: int, name: str) -> Tensor:
+        self._check_width(x, width, name)
+        _two_values(x, 0 if self.coding == "bits" else -1, name)
+        return x
+
+    def _check_between(self, x: Tensor, width: int, name: str) -> None:
+        """An error unless `x` are units of this model, or lie between their two values."""
+        self._check_width(x, width, name)
+        _between(x, 0 if self.coding == "bits" else -1, name)
+
+    @staticmethod
+    def _check_width(x: Tensor, width: int, name: str) -> None:
         check_tensors(**{name: x})
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
-        _two_values(x, 0 if self.coding == "bits" else -1, name)
-        return x
 
     def encode(self, x: Tensor) -> Tensor:
         """Units in the model's coding as int8 spins."""
         return (2 * x - 1 if self.coding == "bits" else x).to(torch.int8)
+
+    def _spins(self, x: Tensor) -> Tensor:
+        """Units, or what lies between, as spins in the parameters' dtype; differentiable."""
+        x = x.to(self.weights()[0].dtype)
+        return 2 * x - 1 if self.coding == "bits" else x
 
     def decode(self, spins: Tensor) -> Tensor:
         """Spins (or their means) in the model's coding and dtype."""
@@ -171,9 +259,9 @@ class EnergyModel(nn.Module, ABC):
 
     def get_extra_state(self) -> Tensor:
         """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
-        hidden = hashlib.sha256(repr(self.hidden_index.tolist()).encode()).hexdigest()[:16]
+        hidden = hashlib.sha256(repr(self.units.hidden.cpu.tolist()).encode()).hexdigest()[:16]
         labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
-        identity = {"model": type(self).__name__, "kind": self.graph.kind, "sizes": self.graph.sizes}
+        identity = {"model": own_class(self).__name__, "kind": self.graph.kind, "sizes": self.graph.sizes}
         text = json.dumps(identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden})
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
@@ -194,21 +282,46 @@ class EnergyModel(nn.Module, ABC):
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
 
 
+def own_class(model: nn.Module) -> type:
+    """The model's class as written: torch makes subclasses of it (`parametrize`, `fully_shard`)."""
+    return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
+
+
+def normal(std: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Normal numbers of standard deviations `std` (on the CPU) on the default device: for new parameters."""
+    if torch.get_default_device().type == "meta":  # has no numbers, and takes no generator
+        return torch.empty_like(std, device="meta")
+    drawn = torch.randn(std.shape, generator=generator)
+    return std.to(drawn) * drawn
+
+
+@uncompiled
 def _two_values(x: Tensor, low: int, name: str) -> None:
     """A ValueError unless all are `low` or 1."""
-    plain = x.device.type == "cpu" and x.dtype != torch.bfloat16
-    # NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at floats
-    number = x.detach().numpy() if plain else x if x.is_floating_point() else x.float()
+    if x.is_meta:
+        return
+    number = numbers(x)
     good = (number == low) | (number == 1)
     if not good.all():
-        wrong = float(x[~torch.as_tensor(good)][0])
+        wrong = float(number[~good].reshape(-1)[0])
         raise ValueError(f"expected {name} of {'0 and 1' if low == 0 else '-1 and +1'} only; got {wrong:g}")
 
 
-def _range(index: Tensor) -> slice | None:
-    """Neighbouring numbers as a slice, which is read without gathering; None for others."""
-    first, count = int(index[0]) if len(index) else 0, len(index)
-    return slice(first, first + count) if torch.equal(index, first + torch.arange(count)) else None
+def _between(x: Tensor, low: int, name: str) -> None:
+    """A ValueError unless all lie between `low` and 1; integers must be one of them."""
+    if torch.compiler.is_compiling() or x.is_meta:  # a look at values would break the graph
+        return
+    if not x.is_floating_point():
+        _two_values(x, low, name)
+        return
+    number = numbers(x)
+    inside = (number >= low) & (number <= 1)
+    if not inside.all():
+        wrong, values = float(number[~inside].reshape(-1)[0]), "0 and 1" if low == 0 else "-1 and +1"
+        raise ValueError(f"expected {name} of {values}, or between them; got {wrong:g}")
+    zero = number == 0
+    if low == -1 and zero.any() and (number == 1).any() and (zero | (number == 1)).all():
+        raise ValueError(f"expected {name} of -1 and +1; got 0 and 1 only: 2 * bits - 1 makes spins of bits")
 
 
 class _Centre(torch.autograd.Function):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qsample.checks import is_whole
 from qsample.graph import Graph
 from qsample.ising import Ising
-from qsample.models.energy import EnergyModel, with_gradient
+from qsample.models.energy import EnergyModel, normal, with_gradient
 
 
 class BernoulliRBM(EnergyModel):
@@ -28,6 +28,8 @@ class BernoulliRBM(EnergyModel):
     Parameters: `W` [n_visible, n_hidden], `b` [n_visible], `c` [n_hidden].
     """
 
+    names = ("W", "b", "c")
+
     def __init__(
         self, n_visible: int, n_hidden: int, *, scale: float = 0.4, generator: torch.Generator | None = None
     ) -> None:
@@ -37,46 +39,64 @@ class BernoulliRBM(EnergyModel):
         n_visible, n_hidden = int(n_visible), int(n_hidden)
         if n_visible < 1 or n_hidden < 1:
             raise ValueError(f"expected at least one visible and one hidden unit; got {n_visible} and {n_hidden}")
-        hidden = n_visible + torch.arange(n_hidden)
+        hidden = n_visible + torch.arange(n_hidden, device="cpu")
         super().__init__(Graph.bipartite(n_visible, n_hidden), hidden, "bits")
-        std = scale / (n_visible * n_hidden) ** 0.25
-        self.W = nn.Parameter(std * torch.randn(n_visible, n_hidden, generator=generator))
+        std = torch.full((n_visible, n_hidden), scale / (n_visible * n_hidden) ** 0.25, device="cpu")
+        self.W = nn.Parameter(normal(std, generator))
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
 
     def _joint(self) -> Ising:
-        W, b, c = self.W, self.b, self.c
+        W, b, c = self.weights()
         rows = W.sum(1)
         h = torch.cat([-b / 2 - rows / 4, -c / 2 - W.sum(0) / 4])
         return Ising(self.graph, h, W / -4, -rows.sum() / 4 - b.sum() / 2 - c.sum() / 2)
 
     def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
         """E(x, hidden); see `EnergyModel.energy`."""
-        x, hidden = self.check(x).to(self.W), self._check(hidden, self.num_hidden, "hidden").to(self.W)
-        return -((x @ self.W + self.c) * hidden).sum(-1) - x @ self.b
+        self._check_between(x, self.num_visible, "data")
+        self._check_between(hidden, self.num_hidden, "hidden")
+        W, b, c = self.weights()
+        x, hidden = x.to(W), hidden.to(W)
+        return -((x @ W + c) * hidden).sum(-1) - x @ b
 
-    def free_energy(self, x: Shaped[Tensor, "batch v"]) -> Float[Tensor, " batch"]:
-        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$."""
-        return self.free_energy_of_units(self.check(x).to(self.W))
+    def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
+        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel.free_energy`."""
+        self._check_between(x, self.num_visible, "data")
+        return self._free_energy(x)
 
-    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, " batch"]:
+    def free_energy_of_units(self, x: Tensor) -> Float[Tensor, "*batch"]:
         """See `EnergyModel.free_energy_of_units`; x of the parameters' dtype, or of autocast's."""
-        visible, given = (x @ self.b).to(self.W), torch.addmm(self.c, x, self.W).to(self.W)  # rounded by autocast
+        return self._free_energy(x)
+
+    def _free_energy(self, x: Tensor) -> Tensor:
+        W, b, c = self.weights()
+        # autocast takes products in its own dtype, but leaves those in double precision alone
+        rounded = torch.is_autocast_enabled(x.device.type) and W.dtype != torch.float64
+        x = x if rounded and x.is_floating_point() else x.to(W)
+        given = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
+        visible, given = (x @ b).to(W), given.to(W)
         return -visible - torch.nn.functional.softplus(given).sum(-1)
 
-    def centred(self, offsets: Tensor) -> dict[str, Tensor]:
+    def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""
-        mu, lam = offsets.to(self.W).split([self.num_visible, self.num_hidden])
+        W, b, c = weights
+        if not W.requires_grad:
+            return weights
+        mu, lam = offsets.to(W).split([self.num_visible, self.num_hidden])
+        # a frozen bias makes up for nothing
+        mu = mu if c.requires_grad else torch.zeros_like(mu)
+        lam = lam if b.requires_grad else torch.zeros_like(lam)
 
         def back(W: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, ...]:
             W = W.addr(mu, c, alpha=-1).addr_(b, lam, alpha=-1)
             return W, b - W @ lam, c - mu @ W
 
-        return dict(zip("Wbc", with_gradient(back, self.W, self.b, self.c), strict=True))
+        return with_gradient(back, W, b, c)
 
     @torch.no_grad()
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: b = logit of (sum + 1)/(N + 2)."""
         data = self.check_rows(data).to(self.b)
         total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
-        self.b.copy_(((total + 1) / (len(data) + 2)).logit())
+        self.set_parameter("b", ((total + 1) / (len(data) + 2)).logit())

@@ -19,8 +19,10 @@ from qsample.grid import scatter
 from qsample.ising import Ising
 from qsample.models.boltzmann import BoltzmannMachine
 from qsample.models.tensor_file import read_file, write_file
+from qsample.models.units import FixedIndex
 from qsample.models.visible_bits import VisibleBits
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds
+from qsample.transforms import uncompiled
 
 FORMAT = "qsample thermodynamic model 2"
 
@@ -59,7 +61,6 @@ class DenoisingThermodynamicModel(nn.Module):
         ValueError: T < 1, no bits, a graph without room for the visible spins, `visible` of another length.
     """
 
-    sites: Tensor
     penalty: Tensor
     rhat: Tensor
 
@@ -81,27 +82,32 @@ class DenoisingThermodynamicModel(nn.Module):
         super().__init__()
         check_graph(graph)
         self.graph, self.visible = graph, VisibleBits(bits, classes, copies)
-        times = log_times(steps) if times is None else times
-        rates = [rate] * bits + [label_rate] * self.visible.label_bits
-        self.process = UniformBits(times, torch.tensor(rates, dtype=torch.float64))
-        if self.process.steps != steps:
-            raise ValueError(f"expected {steps + 1} times for {steps} steps; got {len(self.process.times)}")
-        if (num := self.visible.num) > graph.num_spins:
-            needed = f"{bits} bits and {self.visible.label_bits} label bits"
-            raise ValueError(f"a graph of {graph.num_spins} spins has no room for {needed}: take a larger one")
-        sites = scatter(graph, num, generator) if visible is None else graph.index(visible)
-        if len(sites) != num:
-            raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
-        self.register_buffer("sites", sites, persistent=False)
-        latent = torch.ones(graph.num_spins, dtype=torch.bool)
-        latent[sites] = False
-        hidden = [graph.labels[i] for i in latent.nonzero()[:, 0].tolist()]
+        with torch.device("cpu"):  # what has numbers also where the parameters have none
+            times = log_times(steps) if times is None else times
+            rates = [rate] * bits + [label_rate] * self.visible.label_bits
+            self.process = UniformBits(times, torch.tensor(rates, dtype=torch.float64))
+            if self.process.steps != steps:
+                raise ValueError(f"expected {steps + 1} times for {steps} steps; got {len(self.process.times)}")
+            if (num := self.visible.num) > graph.num_spins:
+                needed = f"{bits} bits and {self.visible.label_bits} label bits"
+                raise ValueError(f"a graph of {graph.num_spins} spins has no room for {needed}: take a larger one")
+            sites = scatter(graph, num, generator) if visible is None else graph.index(visible)
+            if len(sites) != num:
+                raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
+        self._sites = FixedIndex(sites.tolist())
+        shown = set(sites.tolist())
+        hidden = [label for i, label in enumerate(graph.labels) if i not in shown]
         made = (BoltzmannMachine(graph, hidden, scale=scale, generator=generator) for _ in range(steps))
         self.machines = nn.ModuleList(made)
         self.register_buffer("penalty", torch.zeros(steps))
         self.register_buffer("rhat", torch.full((steps,), float("nan")))
         self._settings = {"bits": bits, "steps": steps, "classes": classes, "copies": copies, "scale": scale}
         self._settings |= {"rate": float(rate), "label_rate": float(label_rate), "times": self.process.times.tolist()}
+
+    @property
+    def sites(self) -> Tensor:
+        """Numbers of the spins that carry the visible bits, `[v]`, on the device of the parameters."""
+        return self._sites.on(self.penalty.device)
 
     @property
     def steps(self) -> int:
@@ -169,6 +175,7 @@ class DenoisingThermodynamicModel(nn.Module):
         place[free] = torch.arange(len(free), device=spins.device)
         return torch.cat([spins[:, place[self.sites[: self.visible.bits]]], fixed], 1)
 
+    @uncompiled
     @torch.no_grad()
     def sample(
         self,
@@ -235,7 +242,7 @@ class DenoisingThermodynamicModel(nn.Module):
         return model
 
     def _identity(self) -> dict[str, Any]:
-        sites = hashlib.sha256(repr(self.sites.tolist()).encode()).hexdigest()[:16]
+        sites = hashlib.sha256(repr(self._sites.cpu.tolist()).encode()).hexdigest()[:16]
         return {"graph": self.graph.hash[:16], **self._settings, "sites": sites}
 
     def get_extra_state(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from qsample.checks import check_tensors, whole
-from qsample.sampler import Sampler, check_is_sampler
+from qsample.ranks import mean_of_ranks, own_generator
+from qsample.sampler import Sampler, check_is_sampler, draw_seed, mix
 from qsample.samples import Samples, check_samples
+from qsample.transforms import numbers, uncompiled
+from qsample.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -52,8 +56,10 @@ def cd_loss(
     for name, reads in (("samples", samples), ("positive", positive)):
         if name == "samples" or reads is not None:
             check_samples(reads, name)
+    model = bare(model)
     _check_batch(model, data, data_weight)
-    return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
+    with model.acting(model.weights()):
+        return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
 
 
 def _checked_loss(
@@ -71,8 +77,9 @@ def _checked_loss(
         bound = (positive.weight.to(energy) * energy).sum(-1)
     elif model.tractable:  # data and samples at once: the same products, but large ones
         device = data.device.type
-        auto = torch.is_autocast_enabled(device)  # products will be taken in its dtype: units are exact in any
-        dtype = torch.get_autocast_dtype(device) if auto else next(model.parameters()).dtype
+        dtype = model.weights()[0].dtype
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which it leaves as it is
+            dtype = torch.get_autocast_dtype(device)  # of the products; units are exact in any
         rows = model.rows(data, samples.spins, dtype)
         bound, free = model.free_energy_of_units(rows).split([len(data), samples.num])
     else:
@@ -97,25 +104,15 @@ def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> Non
     check_tensors(data_weight=weight)
     if weight.shape != data.shape[:1]:
         raise ValueError(f"expected data_weight of shape {[len(data)]}; got {list(weight.shape)}")
-    if not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < float("inf")):
-        raise ValueError(f"expected finite data_weight >= 0, not all zero; got {weight.tolist()[:8]}")
+    seen = numbers(weight)
+    if not (bool((seen >= 0).all()) and 0 < float(seen.sum()) < float("inf")):
+        raise ValueError(f"expected finite data_weight >= 0, not all zero; got {seen.flatten().tolist()[:8]}")
 
 
 def _normalised(weight: Tensor, like: Tensor) -> Tensor:
     """Weights (counts too) that sum to 1, in the dtype of what they weigh."""
     weight = weight.to(like)
     return weight / weight.sum()
-
-
-class _Loss(nn.Module):
-    """The loss as a module, so that `functional_call` can put centred parameters in the model's place."""
-
-    def __init__(self, model: EnergyModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return _checked_loss(self.model, *args, **kwargs)
 
 
 class ContrastiveDivergence(nn.Module):
@@ -134,8 +131,16 @@ class ContrastiveDivergence(nn.Module):
         centring_rate: weight of a new batch in that average.
         generator: randomness of everything drawn; None is torch's default.
 
-    Buffers: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. The last reads stay in
-    `samples`, for diagnostics.
+    State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in `state_dict` and
+    move with `.to()`, and are no buffers: each rank has its own. The last reads stay in `samples`, for diagnostics.
+
+    In `eval()` chains, offsets and `generator` stay where they are: reads start from the chains and are then dropped,
+    so the loss is that of the present chains on other data.
+
+    Under `torch.distributed` wrap this module (`DistributedDataParallel(cd)`, `fully_shard(cd)`), not the model. Each
+    rank then has `num` chains, replicas rank num .. rank num + num - 1 of all, drawn from one seed but no copies;
+    offsets are those of all ranks' data (a collective call: all ranks must make it). A checkpoint of rank 0 holds rank
+    0's chains: save `chains` for each rank, or let the others begin anew.
 
     Raises:
         ValueError: an unknown start, or one that the sampler cannot serve.
@@ -143,6 +148,8 @@ class ContrastiveDivergence(nn.Module):
 
     chains: Tensor
     offsets: Tensor
+
+    _STATE = ("chains", "offsets")  # kept by hand: what handles buffers would mix up the ranks' or average integers
 
     def __init__(
         self,
@@ -158,6 +165,7 @@ class ContrastiveDivergence(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        model = bare(model)
         for one in (sampler, *([] if positive_sampler is None else [positive_sampler])):
             check_is_sampler(one)
         if start not in get_args(Start):
@@ -178,43 +186,66 @@ class ContrastiveDivergence(nn.Module):
         self.carry: dict[str, Tensor] | None = None
         n, like = model.graph.num_spins, next(model.parameters())
         shape = (num, n) if start == "persistent" else (0, n)
-        self.register_buffer("chains", torch.zeros(shape, dtype=torch.int8, device=like.device))
-        self.register_buffer("offsets", torch.full((n,), float("nan"), device=like.device, dtype=like.dtype))
+        self.chains = torch.zeros(shape, dtype=torch.int8, device=like.device)
+        self.offsets = torch.full((n,), float("nan"), device=like.device, dtype=like.dtype)
 
     def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch `[N, n_visible]`; call `.backward()` on it."""
         model = self.model
         _check_batch(model, data, data_weight)  # before chains or offsets move
-        with torch.no_grad(), torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
-            positive = None
-            if not model.tractable:
-                problem = model.ising(visible=data)
-                positive = self.positive_sampler.sample(problem, self.positive_num, generator=self.generator)
-            self.samples = samples = self._negatives(data, positive, data_weight)
-            if self.centred:
-                self._move_offsets(data, positive, data_weight)
-        if not self.centred:
-            return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
-        parameters = {f"model.{name}": p for name, p in model.centred(self.offsets).items()}
-        arguments = {"positive": positive, "data_weight": data_weight}
-        return torch.func.functional_call(_Loss(model), parameters, (data, samples), arguments)
+        with torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
+            weights = model.weights()
+            with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
+                positive, offsets = self._draw(data, data_weight)
+        if self.centred:
+            weights = model.centred(weights, offsets)
+        assert self.samples is not None
+        with model.acting(weights):
+            return _checked_loss(model, data, self.samples, positive=positive, data_weight=data_weight)
 
-    def _negatives(self, data: Tensor, positive: Samples | None, data_weight: Tensor | None) -> Samples:
+    @uncompiled
+    def _draw(self, data: Tensor, data_weight: Tensor | None) -> tuple[Samples | None, Tensor]:
+        """Draws the negative samples; the positive ones, where they are needed, and the offsets of this call."""
+        generator, positive = self._generator(), None
+        if not self.model.tractable:
+            problem = self.model.ising(visible=data)
+            positive = self.positive_sampler.sample(problem, self.positive_num, generator=generator)
+        self.samples = self._negatives(data, positive, data_weight, generator)
+        offsets = self._moved_offsets(data, positive, data_weight) if self.centred else self.offsets
+        if self.training:
+            self.offsets = offsets
+        return positive, offsets
+
+    def _generator(self) -> torch.Generator | None:
+        """Of this call's draws; in eval mode one of its own, so that validation does not change training."""
+        if self.training or self.generator is None:
+            return own_generator(self.generator)
+        copied = torch.Generator(self.generator.device)
+        copied.set_state(self.generator.get_state())
+        return own_generator(copied.manual_seed(mix(draw_seed(copied), -1)))  # not what training draws next
+
+    def _negatives(
+        self,
+        data: Tensor,
+        positive: Samples | None,
+        data_weight: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Samples:
         problem, num, initial = self.model.ising(), self.num, None
         if self.start == "data":
             num = len(data)
-            hidden = self._draw_hidden(data) if positive is None else self.model.decode(positive.spins[:, 0])
+            hidden = self._draw_hidden(data, generator) if positive is None else self.model.decode(positive.spins[:, 0])
             initial = self._as_initial(self.model.join(data, hidden))
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             initial = self._as_initial(self.chains)
-        samples = self.sampler.sample(problem, num, initial=initial, generator=self.generator)
+        samples = self.sampler.sample(problem, num, initial=initial, generator=generator)
         if self.start == "data" and data_weight is not None:  # else weighted data would meet unweighted negatives
             weight = data_weight.to(samples.energy).log()
             samples = replace(samples, log_weight=weight + (0 if samples.log_weight is None else samples.log_weight))
-        if self.start == "persistent":
+        if self.start == "persistent" and self.training:
             # the parameters will have changed when the chains go on, and weights with them: spend them here
-            kept = samples if samples.log_weight is None else samples.resample(generator=self.generator)
-            self.chains.copy_(kept.spins)
+            kept = samples if samples.log_weight is None else samples.resample(generator=generator)
+            self.chains = kept.spins.to(torch.int8).clone()
             self.carry = None if kept.carry is None else dict(kept.carry)
         return samples
 
@@ -223,21 +254,72 @@ class ContrastiveDivergence(nn.Module):
         energy = torch.full(spins.shape[:-1], float("nan"), device=spins.device)
         return Samples(spins, energy, carry=self.carry if self.start == "persistent" else None)
 
-    def _draw_hidden(self, data: Tensor) -> Tensor:
+    def _draw_hidden(self, data: Tensor, generator: torch.Generator | None) -> Tensor:
         mean = (1 + self._hidden_mean_spin(data)) / 2
-        u = torch.rand(mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype)
-        return self.model.decode((u < mean).to(torch.int8) * 2 - 1)
+        device = mean.device if generator is None else generator.device
+        u = torch.rand(mean.shape, generator=generator, device=device, dtype=mean.dtype)
+        return self.model.decode((u.to(mean.device) < mean).to(torch.int8) * 2 - 1)
 
     def _hidden_mean_spin(self, data: Tensor) -> Tensor:
         return -self.model.ising(visible=data).h.tanh()
 
-    def _move_offsets(self, data: Tensor, positive: Samples | None, data_weight: Tensor | None) -> None:
-        """The moving average of the units' means over the data, hidden ones given the visible."""
+    def _moved_offsets(self, data: Tensor, positive: Samples | None, data_weight: Tensor | None) -> Tensor:
+        """The moving average of the units' means over the data, hidden ones given the visible, after this batch.
+
+        In eval mode the average so far; this batch's means where there is none.
+        """
+        old = self.offsets
+        if not self.training and not old.isnan().any():
+            return old
         hidden = self._hidden_mean_spin(data) if positive is None else positive.mean()
         units = torch.empty(len(data), self.model.graph.num_spins, device=data.device, dtype=hidden.dtype)
         units[:, self.model.visible_index] = data.to(units)
         units[:, self.model.hidden_index] = self.model.decode(hidden)
         mean = units.mean(0) if data_weight is None else _normalised(data_weight, units) @ units
-        first = self.offsets.isnan()
-        self.offsets.lerp_(mean.to(self.offsets), self.centring_rate)
-        self.offsets[first] = mean.to(self.offsets)[first]
+        mean = (mean_of_ranks(mean) if self.training else mean).to(old)
+        return torch.where(old.isnan(), mean, old.lerp(mean, self.centring_rate))
+
+    # ---- the state: moved, saved and loaded as buffers are -------------------------------------------------------
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveDivergence:
+        super()._apply(fn, recurse)
+        for name in self._STATE:
+            setattr(self, name, fn(getattr(self, name)))
+        return self
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> ContrastiveDivergence:
+        """As any module's; the chains begin anew."""
+        super().to_empty(device=device, recurse=recurse)
+        self.chains.zero_()
+        self.offsets.fill_(float("nan"))
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._STATE:
+            destination[prefix + name] = getattr(self, name)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        lists = missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+        for name in self._STATE:
+            key, own = prefix + name, getattr(self, name)
+            if key in unexpected_keys:
+                unexpected_keys.remove(key)
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif (given := state_dict[key]).shape != own.shape:
+                error_msgs.append(f"{key} has shape {list(given.shape)}, this module's {list(own.shape)}")
+            elif local_metadata.get("assign_to_params_buffers", False):
+                setattr(self, name, given)
+            else:
+                setattr(self, name, given.detach().to(own, copy=True))

@@ -200,7 +200,8 @@ class Graph:
         if self.kind == "sparse":
             return self.cached("degree", lambda: self.pairs.flatten().bincount(minlength=self.num_spins))
         other = self.sizes[::-1] if self.kind == "bipartite" else (self.sizes[0] - 1,)
-        return torch.cat([torch.full((n,), k) for n, k in zip(self.sizes, other, strict=True)])
+        parts = [torch.full((n,), k, device="cpu") for n, k in zip(self.sizes, other, strict=True)]
+        return torch.cat(parts)
 
     @property
     def colours(self) -> list[Tensor]:
@@ -235,7 +236,7 @@ class Graph:
             raise ValueError(f"no spin is labelled {labels[found.index(None)]!r}; labels are like {example!r}")
         if len(set(found)) < len(found):
             raise ValueError(f"a label is given twice in {labels[:8]!r}")
-        return torch.tensor(found, dtype=torch.int64)
+        return torch.tensor(found, dtype=torch.int64, device="cpu")
 
     def without(self, index: Tensor) -> Clamping:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""

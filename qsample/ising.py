@@ -18,6 +18,8 @@ from qsample.products import pick, product, times
 if TYPE_CHECKING:
     import dimod
 
+    from qsample.clamping import Clamping
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class Ising:
@@ -223,13 +225,20 @@ class Ising:
         The fields become `[*B', n']`; J is shared by the batch. The remaining spins keep their order and labels.
         """
         part, values = self.graph.without(as_numbers("index", index)), as_numbers("values", values)
-        free, clamped = part.free.to(self.device), part.clamped.to(self.device)
-        if values.dim() < 1 or values.shape[-1] != len(clamped):
-            raise ValueError(f"expected values of shape [*, {len(clamped)}]; got {list(values.shape)}")
+        if values.dim() < 1 or values.shape[-1] != len(part.clamped):
+            raise ValueError(f"expected values of shape [*, {len(part.clamped)}]; got {list(values.shape)}")
         v = values.to(self.h)
         if (v.abs() != 1).any():
             raise ValueError(f"expected clamped values of -1 and +1; got {float(v[v.abs() != 1][0]):g}")
         self._fits("values", v.shape[:-1])
+        return self.given(part, v)
+
+    def given(self, part: Clamping, v: Tensor) -> Ising:
+        """`clamp` for what `Graph.without` left and values `[*B', c]` like h, checked before; differentiable in them.
+
+        Energies are multilinear in the spins, so real values between -1 and +1 have a meaning: means.
+        """
+        free, clamped = part.free.to(self.device), part.clamped.to(self.device)
         h, offset = self.h[..., free], self.offset + (v * self.h[..., clamped]).sum(-1)
         if self.graph.kind == "sparse":
             edge, end, fixed = part.cut.to(self.device)

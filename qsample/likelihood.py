@@ -15,6 +15,7 @@ from qsample.annealers.importance import AnnealedImportance
 from qsample.ising import Ising
 from qsample.sampler import check_finite
 from qsample.samples import Estimate, warn_of
+from qsample.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -127,7 +128,7 @@ def log_likelihood(
 def model_log_partition(model: EnergyModel, data: Tensor, method: Method = "auto", **options: object) -> Estimate:
     """Log Z of a model as `log_likelihood` finds it, by AIS from the data's means, for several sets of rows."""
     with torch.no_grad():
-        wide = copy.deepcopy(model).double()
+        wide = copy.deepcopy(bare(model)).double()
         found = _model_log_partition(wide, wide.check_rows(data).double(), method, options)
     warn_of(found.note)
     return found
@@ -137,7 +138,7 @@ def model_log_partition(model: EnergyModel, data: Tensor, method: Method = "auto
 def _log_likelihood(
     model: EnergyModel, data: Tensor, method: Method, log_z: Estimate | None, options: dict[str, Any]
 ) -> Estimate:
-    model = copy.deepcopy(model).double()
+    model = copy.deepcopy(bare(model)).double()
     data = model.check_rows(data).double()
     if model.tractable:
         free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
@@ -178,6 +179,7 @@ def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
 
     It grows with the number of visible units; compare models of the same data only. Needs a tractable free energy.
     """
+    model = bare(model)
     data = model.check_rows(data).to(next(model.parameters()))
     d, total = model.num_visible, 0.0
     one = torch.eye(d, dtype=data.dtype, device=data.device)

@@ -414,7 +414,7 @@ class Run:
                 raise ValueError(f"{name} of shape {list(state[name].shape)}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.cd.chains.copy_(state["chains"])
-        self.cd.offsets.copy_(state["offsets"])
+        self.cd.offsets = state["offsets"].to(self.cd.offsets, copy=True)
         self.cd.carry = state["carry"]
         if state["sampler"] is not None:
             self.cd.sampler.load_state_dict(state["sampler"])  # pyright: ignore

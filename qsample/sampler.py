@@ -13,6 +13,7 @@ from torch import Tensor
 from qsample.checks import WAYS_TO_ISING, is_whole, wrong_kind
 from qsample.ising import Ising
 from qsample.samples import Samples, check_samples
+from qsample.transforms import uncompiled
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -137,6 +138,7 @@ def _finish(z: np.ndarray) -> list[int]:
     return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).tolist()
 
 
+@uncompiled
 def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
     """One 63-bit seed a problem, the only randomness a sampler takes from outside.
 
@@ -145,16 +147,17 @@ def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
     """
     count = math.prod(batch)
     if generator is None or isinstance(generator, torch.Generator):
-        return mix_many(_draw(generator), count)
+        return mix_many(draw_seed(generator), count)
     generators = list(generator) if isinstance(generator, Sequence) else [generator]
     if not all(isinstance(g, torch.Generator) for g in generators):
         wanted = "a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them"
         raise TypeError(f"expected {wanted}; got {generator!r}")
     if len(generators) != count:
         raise ValueError(f"expected one generator, or one for each of {count} problems; got {len(generators)}")
-    return [mix(_draw(g), 0) for g in generators]
+    return [mix(draw_seed(g), 0) for g in generators]
 
 
-def _draw(generator: torch.Generator | None) -> int:
+def draw_seed(generator: torch.Generator | None) -> int:
+    """One number of 63 bits from a generator; None is torch's default."""
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

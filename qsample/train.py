@@ -16,6 +16,7 @@ from qsample.sampler import Sampler
 from qsample.samples import warned_once
 from qsample.saved import former_settings
 from qsample.settings import Settings as Settings
+from qsample.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -68,6 +69,7 @@ def fit(
     if settings is None and resume and folder is not None:
         settings = former_settings(folder)
     settings = settings or Settings()
+    model = bare(model)
     data = model.check_rows(data)
     kept = None if config is None else dict(config)
     run = Run(model, data, sampler, settings, validation, folder, kept)

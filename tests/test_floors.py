@@ -39,6 +39,7 @@ FLOORS: list[list[set[str]]] = [
     [
         {
             "qsample.gradient",
+            "qsample.ranks",
             "qsample.temperature",
             "qsample.mixing",
             "qsample.enumerate",
@@ -65,6 +66,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.grid",
             "qsample.bqm",
             "qsample.clamping",
+            "qsample.transforms",
+            "qsample.wrapped",
             "qsample.products",
             "qsample.files",
             "qsample.optional",

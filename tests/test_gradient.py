@@ -204,7 +204,7 @@ def test_autocast_rounds_the_loss_and_nothing_else():
     rounded = gradients(model, loss)["W"]
     exact = gradients(model, cd_loss(model, data, cd.samples))["W"]
     generator.manual_seed(1)
-    assert torch.equal(cd._negatives(data, None, None).spins, drawn)  # pyright: ignore[reportPrivateUsage]
+    assert torch.equal(cd._negatives(data, None, None, generator).spins, drawn)  # pyright: ignore[reportPrivateUsage]
     with torch.no_grad():
         x = torch.cat([data, model.split(drawn)[0]])
         share = torch.cat([torch.full((200,), 1 / 200), torch.full((300,), 1 / 300)])[:, None]

@@ -11,13 +11,17 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from scipy.stats import power_divergence
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
-from qsample import Exactness
+import qsample as qs
+from qsample import Exactness, Graph
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
 from qsample.diffusion import AnnealedGuidance, first_order, regression, second_order
 from qsample.diffusion.hadamard import Frame, walsh_hadamard
@@ -480,3 +484,202 @@ def test_steps_are_checked(match, options, more):
     x = torch.zeros(2, 1, 4, 4)
     with pytest.raises(ValueError, match=match):
         guided.step(x, guided.timesteps[1], x, eta=1.0, **more)
+
+
+# ---- energies of x_0, half precision, attention, pipelines that make their own scheduler -------------------------
+
+
+def bright_x0(x, x0, t):
+    return -x0.flatten(1).mean(1)
+
+
+def images(energy, kind="ddpm", scale=1.0, dtype=torch.float32, **options):
+    """Two of 8 x 8 after 4 steps, by a fixed linear network."""
+    scheduler = SCHEDULERS[kind]()
+    options = {"sampler": PALINDROMIC, "K": 16, **options}
+    guided = AnnealedGuidance(scheduler, energy, scale=scale, **options)
+    guided.set_timesteps(4)
+    x = torch.randn(2, 1, 8, 8, generator=generator(1)).to(dtype) * scheduler.init_noise_sigma
+    for t in guided.timesteps:
+        output = 0.2 * guided.scale_model_input(x, t) + 0.1
+        more = {"eta": 1.0} if kind == "ddim" else {}
+        x = guided.step(output, t, x, generator=generator(2), **more).prev_sample
+        assert x.dtype is dtype
+    return x, guided.info
+
+
+LINEAR = partial(regression, flips=0.5, graph=Graph.sparse(16, []))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("surrogate", [second_order, first_order, LINEAR])
+def test_an_energy_of_x0_alone_guides(kind, surrogate):
+    """x_0 is linear in x', so G is: brighter x_0 is brighter x'; scales 1 and 1,000 differ."""
+    weak, strong = (images(bright_x0, kind, scale, surrogate=surrogate)[0] for scale in (1.0, 1e3))
+    assert not torch.equal(weak, strong)
+    x, info = images(lambda x, x0, t: -x.flatten(1).mean(1), kind, 1e3, surrogate=surrogate)
+    assert strong.mean() > weak.mean()
+    assert len(info["acceptance"]) == 3
+    if kind != "euler":  # where the gain is 1 / (1 + sigma^2): weak guidance in much noise
+        assert float((strong.mean() - weak.mean()) / (x.mean() - weak.mean())) > 0.5
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "euler"])
+def test_the_gain_is_that_of_the_best_denoiser_of_unit_variance(name):
+    """x_0 and x' jointly normal, data of variance 1: the regression of x_0 on x', from the scheduler's own noising."""
+    scheduler = SCHEDULERS[name]()
+    scheduler.set_timesteps(7)
+    x, g = torch.randn(2, 2, 4, 4, generator=generator()), generator(1)
+    more = {"eta": 1.0} if name == "ddim" else {}
+    for k, t in enumerate(scheduler.timesteps[:-1]):
+        scheduler.scale_model_input(x, t)
+        given = arguments(scheduler, t, x, g, **more)
+        reverse = REVERSE[type(scheduler)](scheduler, given)
+        then = scheduler.timesteps[k + 1 : k + 2]
+        # add_noise is signal x_0 + noise z at the time of x'
+        signal, noise = (
+            float(scheduler.add_noise(torch.full((1, 1), a), torch.full((1, 1), b), then))
+            for a, b in ((1.0, 0.0), (0.0, 1.0))
+        )
+        assert float(reverse.gain) == pytest.approx(signal / (signal**2 + noise**2), rel=1e-3)
+        moved = reverse.mean + reverse.std * torch.randn(x.shape, generator=g)
+        expected = reverse.x0 + reverse.gain * (moved - reverse.mean)
+        torch.testing.assert_close(reverse.x0_of(moved), expected)
+        x = scheduler.step(**given).prev_sample
+
+
+def test_the_law_of_an_energy_of_x0_is_exact(monkeypatch):
+    """Against the same energy written in x' by hand."""
+    scheduler = DDPMScheduler()
+    scheduler.set_timesteps(10)
+    found = {}
+
+    def of_x0(x, x0, t):
+        return quadratic(x0, x0, t) / 3
+
+    def by_hand(x, x0, t):
+        reverse = found["reverse"]
+        return quadratic(reverse.x0_of(x), reverse.x0_of(x), t) / 3 + 0.0 * x.flatten(1).sum(1)
+
+    x, t = torch.randn(50, *SHAPE, generator=generator(0)), scheduler.timesteps[2]
+    given = arguments(scheduler, t, x, generator(1))
+    found["reverse"] = REVERSE[DDPMScheduler](scheduler, given)
+    outs = []
+    for energy in (of_x0, by_hand):
+        guided = AnnealedGuidance(scheduler, energy, Exact(), K=8)
+        outs.append(guided.step(**{**given, "generator": generator(4)}).prev_sample)
+    torch.testing.assert_close(*outs)
+
+
+def steps_of_x0(x, x0, t):
+    return -(x0 > 0.3).to(x0).flatten(1).mean(1)
+
+
+def steps_of_x(x, x0, t):
+    return -(x > 0.3).to(x).flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("energy", [steps_of_x0, steps_of_x])
+def test_the_advice_for_an_energy_without_a_gradient_works(energy):
+    """What the error says, run as it says: at scale 300 the energy of a step falls, at 36 evaluations for an image."""
+    with pytest.raises(ValueError, match="no gradient") as error:
+        images(energy)
+    advice = str(error.value).split("use ")[1].split(", 34")[0]
+    known = {"partial": partial, "regression": regression, "qs": qs}
+    options = eval(f"dict({advice})", known)
+    scheduler, N = DDPMScheduler(), 100
+    scheduler.set_timesteps(10)
+    x, t = torch.randn(N, 1, 8, 8, generator=generator()), scheduler.timesteps[5]
+    given = arguments(scheduler, t, x, generator(1))
+    reverse, found = REVERSE[DDPMScheduler](scheduler, given), []
+    for scale in (0.0, 300.0):
+        guided = AnnealedGuidance(scheduler, energy, PALINDROMIC, scale=scale, K=16, **options)
+        out = guided.step(**{**given, "generator": generator(2)}).prev_sample
+        found.append(energy(out, reverse.x0_of(out), t).double())
+        assert guided.info["energy"] == (N * 36 if scale else 0)
+    fall = found[0] - found[1]
+    assert fall.mean() / (fall.std() / N**0.5) > Z_MAX
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("energy", [bright, bright_x0])
+def test_half_precision_is_guided_as_single_is(kind, dtype, energy):
+    options = {"surrogate": first_order, "moves": 0}
+    half, _ = images(energy, kind, 1e3, dtype, **options)
+    single, _ = images(energy, kind, 1e3, **options)
+    rounding = torch.finfo(dtype).eps
+    # a spin may turn where its field is near 0; the means of the images cannot tell
+    assert abs(float(half.double().mean() - single.double().mean())) < 100 * rounding
+    assert images(energy, kind, 1e3, dtype)[1]["acceptance"]
+    assert images(energy, kind, 1e3, dtype, surrogate=LINEAR)[1]["acceptance"]
+
+
+class Attention(torch.nn.Module):
+    """Mean brightness after attention over the pixels, by a chosen kernel."""
+
+    def __init__(self, kernel=None):
+        super().__init__()
+        self.kernel = kernel
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.qkv = torch.nn.Linear(1, 24)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x.flatten(1)[..., None])[:, None].chunk(3, -1)
+        if self.kernel is None:
+            return scaled_dot_product_attention(q, k, v).flatten(1).mean(1)
+        with sdpa_kernel(self.kernel):
+            return scaled_dot_product_attention(q, k, v).flatten(1).mean(1)
+
+
+def test_attention_is_derived_twice_by_its_formula():
+    by_default, by_formula = Attention(), Attention(SDPBackend.MATH)
+    ours, info = images(lambda x, x0, t: by_default(x), scale=1e3)
+    theirs, _ = images(lambda x, x0, t: by_formula(x), scale=1e3)
+    torch.testing.assert_close(ours, theirs)
+    assert info["hessian_vectors"] == 2 * 3 * 16
+
+
+def test_what_cannot_be_derived_twice_names_first_order():
+    fused = Attention(SDPBackend.FLASH_ATTENTION)
+    with pytest.raises(ValueError, match="no second derivative: use surrogate=first_order") as error:
+        images(lambda x, x0, t: fused(x))
+    assert "\n" not in str(error.value)
+    images(lambda x, x0, t: fused(x), surrogate=first_order)
+
+
+def test_a_pipeline_that_makes_its_own_scheduler_is_told(tmp_path):
+    plain = pipeline(DDIMPipeline, DDIMScheduler())
+    plain.save_pretrained(tmp_path)
+    guided = AnnealedGuidance(DDIMScheduler(), bright, PALINDROMIC)
+
+    class Rebuilding(DiffusionPipeline):
+        def __init__(self, unet, scheduler):
+            super().__init__()
+            scheduler = DDPMScheduler.from_config(scheduler.config, clip_sample=False)
+            self.register_modules(unet=unet, scheduler=scheduler)
+
+    class Reading(DiffusionPipeline):
+        def __init__(self, unet, scheduler):
+            super().__init__()
+            assert scheduler.config.num_train_timesteps == 1000 and "beta_start" in scheduler.config
+            self.register_modules(unet=unet, scheduler=scheduler)
+
+    for make in (
+        lambda: DDIMPipeline(plain.unet, guided),
+        lambda: Rebuilding(plain.unet, guided),
+        lambda: DDIMPipeline.from_pretrained(tmp_path, scheduler=guided),
+    ):
+        with pytest.raises(ValueError, match=r"without the guidance: .*pipe.scheduler = Anneal") as error:
+            make()
+        assert "\n" not in str(error.value)
+    plain.scheduler = guided
+    with pytest.raises(ValueError, match="DDIMPipeline makes a scheduler of its own"):
+        DDIMPipeline.from_pipe(plain)
+    assert type(Reading(plain.unet, guided).scheduler) is AnnealedGuidance
+    assert type(copy.deepcopy(plain).scheduler) is AnnealedGuidance
+    assert type(DDPMPipeline(plain.unet, guided).scheduler) is AnnealedGuidance
+    before = draw(plain, eta=1.0)
+    guided.scale = 1e3
+    assert draw(plain, eta=1.0).mean() > before.mean()

@@ -14,6 +14,7 @@ from qsample.annealers.dwave.submission import submit
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request
 from qsample.samples import Samples
+from qsample.transforms import uncompiled
 
 
 class DWave(Settings):
@@ -77,6 +78,7 @@ class DWave(Settings):
         """Whether `initial` is where reverse anneals begin."""
         return self.reverse is not None
 
+    @uncompiled
     def sample(
         self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Energy = Callable[[Tensor], Tensor]
 CHUNK = 1 << 22  # numbers handed to an energy at once
@@ -74,7 +75,8 @@ class Counted:
         """H(s) v of each row, `[*B, M, n]`."""
         parts = []
         for some, direction in zip(self._chunks(s), self._chunks(v), strict=True):
-            _, g, at = self._slope(some, create_graph=True)
+            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+                _, g, at = self._slope(some, create_graph=True)
             with torch.enable_grad():
                 flat = not g.requires_grad  # linear in s
                 parts.append(

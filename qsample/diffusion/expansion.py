@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qsample.diffusion.counted import Counted, Energy
 from qsample.graph import Graph
@@ -29,29 +30,41 @@ def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None
 
     Exact for a quadratic E, offset and all. `generator` is not used.
 
+    Attention is evaluated by its plain formula here: its fused kernels have no second derivative.
+
     Raises:
-        ValueError: an energy without a gradient.
+        ValueError: an energy without a gradient, or without a second derivative.
     """
     energy, n = Counted.of(energy), anchor.shape[-1]
-    with torch.enable_grad():  # one pass forward for the whole Hessian, n passes back
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # one pass forward for all, n passes back
         at = torch.zeros_like(anchor).requires_grad_()
         E = energy.energy(at[..., None, :])[..., 0]
         if not E.requires_grad:
-            raise ValueError("the energy has no gradient: use surrogate=partial(regression, flips=0.5)")
-        g = torch.autograd.grad(E.sum(), at, create_graph=True)[0]
-        flat = torch.zeros_like(g)
-        rows = [
-            torch.autograd.grad(g[..., k].sum(), at, retain_graph=True, materialize_grads=True)[0]
-            if g.requires_grad
-            else flat
-            for k in range(n)
-        ]
+            raise ValueError(
+                "the energy has no gradient: use surrogate=partial(regression, flips=0.5, "
+                f"graph=qs.Graph.sparse({n}, [])), {2 * (n + 1)} evaluations a step"
+            )
+        g = torch.autograd.grad(E.sum(), at, create_graph=True, materialize_grads=True)[0]
+        rows = [_row(g, at, k) for k in range(n)]
     H = torch.stack(rows, -2)
     energy.counts["gradients"] += anchor.shape[:-1].numel()
     energy.counts["hessian_vectors"] += anchor.shape.numel()
     diagonal = H.diagonal(dim1=-2, dim2=-1)
     J = (H + H.mT) / 2 - torch.diag_embed(diagonal)  # symmetric to the last bit
     return Ising(_complete(n), g.detach(), J, E.detach() + diagonal.sum(-1) / 2)
+
+
+def _row(g: Tensor, at: Tensor, k: int) -> Tensor:
+    """Row k of the Hessian, `[*B, n]`."""
+    if not g.requires_grad:  # linear
+        return torch.zeros_like(g)
+    try:
+        return torch.autograd.grad(g[..., k].sum(), at, retain_graph=True, materialize_grads=True)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # a kernel of the network that autograd cannot derive twice
+        cause = str(error).splitlines()[0]
+        raise ValueError(f"the energy has no second derivative: use surrogate=first_order ({cause})") from error
 
 
 @cache

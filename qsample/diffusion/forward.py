@@ -240,4 +240,4 @@ def _odd(x: Tensor) -> str:
 def _fractions(steps: int) -> Tensor:
     if steps < 1:
         raise ValueError(f"expected steps >= 1; got {steps}")
-    return torch.arange(steps + 1, dtype=torch.float64) / steps
+    return torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps

@@ -14,6 +14,7 @@ from qsample.diffusion.chains import Chains, check_positive
 from qsample.diffusion.counted import Energy
 from qsample.sampler import Generators
 from qsample.samples import Samples
+from qsample.transforms import uncompiled
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class SiteGibbs:
     def __post_init__(self) -> None:
         check_positive("steps", self.steps)
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -75,6 +77,7 @@ class GibbsWithGradients:
         below = (s * g).double().softmax(-1).cumsum(-1) < chains.uniform(1)
         return flip(s, below.sum(-1).clamp(max=s.shape[-1] - 1))
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -117,6 +120,7 @@ class DiscreteLangevin:
         """A draw of y."""
         return torch.where(chains.uniform(s.shape[-1]) < torch.sigmoid(self._logit(s, g)), -s, s)
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:

@@ -16,6 +16,7 @@ from qsample.diffusion.surrogate import Surrogate, restricted, secant
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler
 from qsample.samples import Exactness, Samples
+from qsample.transforms import uncompiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,7 @@ class BlockMetropolis:
         else:
             check_positive("block", self.block)
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -159,6 +161,7 @@ class TemperedTransitions:
         if len(self.betas) < 2 or self.betas[0] != 1 or not fall:
             raise ValueError(f"expected betas 1 = b_0 > b_1 > ... >= 0; got {list(self.betas)[:8]}")
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:
@@ -223,6 +226,7 @@ class Cycle:
         there, back = list(self.kernels), list(reversed(self.kernels))
         return there == back and all(kernel.reversible for kernel in there)
 
+    @uncompiled
     def sample(
         self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
     ) -> Samples:

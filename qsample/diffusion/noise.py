@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import FrozenDict
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
@@ -50,6 +53,19 @@ class AnnealedGuidance:
     where G is quadratic and the sampler draws exactly). To first order the step moves by $-\lambda\sigma^2\nabla G$,
     as classifier guidance does (Dhariwal and Nichol, NeurIPS 2021), but noise keeps its length however large $\lambda$.
 
+    $\hat x_0$ is held fixed. An energy of $\hat x_0$ alone (found out by an uncounted look, once a
+    run) is given one that moves with x', $\hat x_0 + g\,(x' - \mu)$. No network has seen x' yet, so
+    the slope g is that of the best denoiser of data of unit variance: $\sqrt{\bar\alpha_{t'}}$, or
+    $1/(1+\sigma'^2)$ with Euler. To see through the network itself call it in the energy, which may
+    predict its own x_0 from x and t.
+
+    In half precision (float16, bfloat16) means, noise and spins are computed in float32; x' and x_0
+    are handed to the energy as the pipeline holds them.
+
+    A pipeline that makes a scheduler of its own from the given one's config (`DDIMPipeline`,
+    `PNDMPipeline`, LEDITS++) would drop the guidance. It is refused there and set afterwards:
+    `pipe.scheduler = AnnealedGuidance(pipe.scheduler, ...)`.
+
     All else is the wrapped scheduler's: attributes, configuration, class (for `isinstance` and for saved pipelines,
     which load as the plain scheduler) and, bit for bit, the noise outside the blocks, steps without noise, `scale=0`.
     Item k of a batch is what it would be alone with its generator, bit for bit where the networks round alike.
@@ -66,16 +82,19 @@ class AnnealedGuidance:
         scale: $\lambda \ge 0$.
         K: coordinates of a block, a power of two.
         blocks: of a step, drawn together as one problem of K blocks spins.
-        surrogate: `second_order`, `first_order` (one gradient, J = 0), or `partial(regression, flips=0.5)`.
+        surrogate: `second_order`, `first_order` (one gradient, J = 0), or a fit for an energy without gradients,
+            `partial(regression, flips=0.5, graph=Graph.sparse(K * blocks, []))` (without `graph` it fits all
+            K (K - 1) / 2 couplings too, which takes thousands of evaluations a step).
         moves: of Metropolis and Hastings a step; 0 leaves the surrogate's draw as it is, from any sampler.
 
     Raises:
         TypeError: another scheduler, an energy or sampler that is none.
         ValueError: a scale that is negative or not finite, K not a power of two, a sampler that is not reversible
-            where moves > 0; at a step: blocks that the image has no room for, DDIM with eta = 0.
+            where moves > 0; at a step: blocks that the image has no room for, DDIM with eta = 0; in a pipeline that
+            makes its own scheduler.
     """
 
-    _OWN = frozenset({"scheduler", "energy", "sampler", "scale", "K", "blocks", "surrogate", "moves", "info"})
+    _OWN = frozenset({"scheduler", "energy", "sampler", "scale", "K", "blocks", "surrogate", "moves", "info", "_alone"})
 
     def __init__(
         self,
@@ -115,6 +134,7 @@ class AnnealedGuidance:
         self.scheduler, self.energy, self.sampler, self.scale = scheduler, energy, sampler, scale
         self.K, self.blocks, self.surrogate, self.moves = K, blocks, surrogate, moves
         self.info: dict[str, Any] = _fresh()
+        self._alone: tuple[Guidance, bool] | None = None  # whether this energy is one of x0 alone
 
     # ---- a transparent wrapper ---------------------------------------------------------------------------------
 
@@ -141,13 +161,25 @@ class AnnealedGuidance:
         return type(self.__dict__["scheduler"]) if "scheduler" in self.__dict__ else AnnealedGuidance
 
     @property
+    def config(self) -> Any:
+        """The wrapped scheduler's; a pipeline cannot make another scheduler of it without a word."""
+        frame, callers = sys._getframe(1), []
+        while frame is not None and len(callers) < 8:  # type checkers stand between, where there are some
+            callers.append(type(frame.f_locals.get("self")))
+            frame = frame.f_back
+        for caller in callers:
+            if any(kind.__name__ == "DiffusionPipeline" for kind in caller.__mro__):
+                return _Guarded(self.scheduler.config, caller.__name__)
+        return self.scheduler.config
+
+    @property
     def set_timesteps(self) -> Callable[..., None]:
         """The wrapped scheduler's, of its signature; `info` starts anew."""
         wrapped = self.scheduler.set_timesteps
 
         @wraps(wrapped)
         def set_timesteps(*args: Any, **kwargs: Any) -> None:
-            self.info = _fresh()
+            self.info, self._alone = _fresh(), None
             wrapped(*args, **kwargs)
 
         return set_timesteps
@@ -176,7 +208,7 @@ class AnnealedGuidance:
             raise ValueError("DDIM adds no noise at eta=0, so there is none to choose: pass eta=1.0 to the pipeline")
         if given.get("variance_noise") is not None:
             raise ValueError("variance_noise fixes the noise that guidance chooses: pass a generator instead")
-        reverse = REVERSE[type(self.scheduler)](self.scheduler, given)
+        reverse = REVERSE[type(self.scheduler)](self.scheduler, {k: _precise(v) for k, v in given.items()})
         return_dict = given.pop("return_dict")
         out = self.scheduler.step(**given, return_dict=True)
         self.info["network"] += len(given["model_output"])
@@ -195,22 +227,46 @@ class AnnealedGuidance:
         frame, generators = Frame.draw(draws, d, self.K, self.blocks), draws.generators()
         mean = reverse.mean.flatten(1).gather(1, frame.sites)
         std = reverse.std.to(mean).expand_as(usual).flatten(1).gather(1, frame.sites)
+        moving = self._is_of_x0_alone(reverse, usual)
 
         def place(s: Tensor) -> Tensor:
             chosen = mean + std * frame.noise(s.to(mean))
-            return usual.flatten(1).scatter(1, frame.sites, chosen.to(usual)).view_as(usual)
+            return _precise(usual).flatten(1).scatter(1, frame.sites, chosen).view_as(usual)
 
         def energy(s: Tensor) -> Tensor:
             """The energy of spins `[B, M, n]`, `[B, M]`: lambda G where they put x'."""
-            return torch.stack([self._guidance(place(one), reverse) for one in s.unbind(-2)], -1)
+            at = (place(one) for one in s.unbind(-2))
+            G = [self._guidance(x.to(usual), self._x0(x, reverse, moving, usual), reverse) for x in at]
+            return torch.stack(G, -1)
 
-        return place(self._spins(Counted(energy), usual.new_zeros(B, n), draws, generators))
+        spins = self._spins(Counted(energy), mean.new_zeros(B, n), draws, generators)
+        return place(spins).to(usual)
 
-    def _guidance(self, x: Tensor, reverse: Reverse) -> Tensor:
-        G = self.energy(x, reverse.x0, reverse.t)
+    @staticmethod
+    def _x0(x: Tensor, reverse: Reverse, moving: bool, like: Tensor) -> Tensor:
+        return (reverse.x0_of(x) if moving else reverse.x0).to(like)
+
+    def _is_of_x0_alone(self, reverse: Reverse, usual: Tensor) -> bool:
+        """Whether x' itself does not enter the energy: by its gradient, by its values where it has none."""
+        if self._alone is not None and self._alone[0] is self.energy:
+            return self._alone[1]
+        x0 = reverse.x0.to(usual)
+        with torch.enable_grad():
+            G = self._guidance(usual.detach().clone().requires_grad_(), x0, reverse)
+        alone = not G.requires_grad
+        if alone:
+            with torch.enable_grad():
+                alone = self._guidance(usual, x0.detach().clone().requires_grad_(), reverse).requires_grad
+            if not alone:  # no gradient at all
+                alone = torch.equal(G, self._guidance(reverse.mean.to(usual), x0, reverse))
+        self._alone = self.energy, alone
+        return alone
+
+    def _guidance(self, x: Tensor, x0: Tensor, reverse: Reverse) -> Tensor:
+        G = self.energy(x, x0, reverse.t)
         if G.shape != x.shape[:1]:
             raise ValueError(f"expected energies [{len(x)}] of x {list(x.shape)}; got {list(G.shape)}: one an item")
-        return self.scale * G
+        return self.scale * _precise(G)
 
     def _spins(self, energy: Counted, like: Tensor, draws: Draws, generators: list[torch.Generator]) -> Tensor:
         """Spins `[B, n]` for each item: the surrogate's draw, moved by Metropolis and Hastings."""
@@ -231,6 +287,28 @@ class AnnealedGuidance:
         self.info["energy"] += energy.counts["evaluations"] + energy.counts["gradients"]
         self.info["hessian_vectors"] += energy.counts["hessian_vectors"]
         return s
+
+
+class _Guarded(FrozenDict):
+    """A config as a pipeline reads it; what makes a scheduler of it asks which values are defaults, and is told."""
+
+    def __init__(self, config: Mapping[str, Any], pipeline: str) -> None:
+        super().__init__(config)
+        OrderedDict.__setattr__(self, "_pipeline", pipeline)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key == "_use_default_values":
+            raise ValueError(
+                f"{self._pipeline} makes a scheduler of its own from the given one's config, without the guidance: "
+                "construct it with the plain scheduler, then pipe.scheduler = AnnealedGuidance(pipe.scheduler, ...)"
+            )
+        return super().get(key, default)
+
+
+def _precise(value: Any) -> Any:
+    """A tensor of half precision as float32; anything else as it is."""
+    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value
 
 
 def _anchor(draws: Draws, like: Tensor) -> Tensor:

@@ -19,12 +19,19 @@ class Reverse:
         std: $\sigma$: a number, or one for each coordinate where a network predicts it. 0 where nothing is drawn.
         x0: the scheduler's prediction of $x_0$, clipped as its configuration says.
         t: the timestep of x', what a network that sees x' must be told; -1 for $x_0$ itself.
+        gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what is known of x_0 from x' before
+            a network has seen it. Near 0 in noise, 1 at the end.
     """
 
     mean: Tensor
     std: Tensor
     x0: Tensor
     t: Tensor
+    gain: Tensor
+
+    def x0_of(self, x: Tensor) -> Tensor:
+        r"""The prediction of x_0 as x' moves it: $\hat x_0 + \mathrm{gain}\,(x' - \mu)$, differentiable in x'."""
+        return self.x0 + self.gain.to(self.x0) * (x - self.mean)
 
 
 def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
@@ -50,8 +57,8 @@ def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
         variance = scheduler._get_variance(t, predicted_variance=predicted)
         # of the kinds with log in their names the scheduler answers with a logarithm, or has taken the root
         std = {"fixed_small_log": lambda v: v, "learned_range": lambda v: torch.exp(0.5 * v)}.get(kind, torch.sqrt)
-        return Reverse(mean, std(variance), x0, torch.as_tensor(then))
-    return Reverse(mean, torch.zeros(()), x0, torch.as_tensor(-1))
+        return Reverse(mean, std(variance), x0, torch.as_tensor(then), bar_then**0.5)
+    return Reverse(mean, torch.zeros(()), x0, torch.as_tensor(-1), torch.ones(()))
 
 
 def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
@@ -69,7 +76,7 @@ def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     variance = (1 - bar_then) / (1 - bar) * (1 - bar / bar_then)
     std = eta * variance**0.5
     mean = bar_then**0.5 * x0 + (1 - bar_then - std**2) ** 0.5 * noise
-    return Reverse(mean, torch.as_tensor(std), x0, torch.as_tensor(then))
+    return Reverse(mean, torch.as_tensor(std), x0, torch.as_tensor(then), bar_then**0.5)
 
 
 def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
@@ -92,7 +99,7 @@ def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     down = (then**2 - up**2) ** 0.5
     last = index + 1 >= len(scheduler.timesteps)
     t = torch.as_tensor(-1) if last else scheduler.timesteps[index + 1]
-    return Reverse(x + (x - x0) / now * (down - now), up, x0, t)
+    return Reverse(x + (x - x0) / now * (down - now), up, x0, t, 1 / (1 + then**2))
 
 
 def _predict(scheduler: Any, output: Tensor, x: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,62 @@
+"""What `torch.compile` must leave alone, and how to look at numbers that `torch.func` has wrapped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, run as written also where its caller is compiled: the graph breaks around the call.
+
+    For draws, whose 64-bit integers and NumPy a compiler would compute otherwise. `torch.compiler.disable` would load
+    the compiler (a second or more) wherever qsample is imported.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        # a traced frame sees the first, one that is run as written (too many variants to compile) the second
+        if torch.compiler.is_compiling() or "torch._dynamo" in sys.modules:
+            return _outside(function, args, kwargs)
+        return function(*args, **kwargs)
+
+    # the compiler counts its attempts per code object: not one count for all that is wrapped here
+    run.__code__ = run.__code__.replace(co_name=getattr(function, "__name__", "run"))
+    return run
+
+
+@_disable_dynamo  # loads the compiler when called, and then it is loaded already
+def _outside(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Whether a transform of `torch.func` (vmap, grad) is at work on `x`: nothing may branch on it, nor store it."""
+    compiling = torch.compiler.is_compiling()  # which does not know the next call
+    return not compiling and torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def numbers(x: Tensor) -> Any:
+    """What a check compares: an array or a tensor of all numbers, also those that a transform runs over at once.
+
+    NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at floats.
+    """
+    if is_transformed(x):
+        with temporarily_clear_interpreter_stack():  # else the transform would take part in the look
+            while is_transformed(x):
+                x = torch._C._functorch.get_unwrapped(x)
+            x = x.detach().cpu()
+            return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    if x.device.type == "cpu" and x.dtype != torch.bfloat16:
+        return x.detach().numpy()
+    return x.detach() if x.is_floating_point() else x.detach().float()
