@@ -125,6 +125,10 @@ class EnergyModel(nn.Module, ABC):
 
     # ---- what follows ----------------------------------------------------------------------------------------
 
+    def extra_repr(self) -> str:
+        """Sizes, for `print(model)`."""
+        return f"{self.num_visible} visible, {self.num_hidden} hidden, {self.graph.kind}"
+
     @property
     def num_visible(self) -> int:
         """Visible units."""

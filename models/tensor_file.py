@@ -21,7 +21,7 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abou
     from safetensors.torch import save
 
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(Path(path), save(plain, {**about, HASH: _digest(plain, about)}))
+    write_whole(Path(path).expanduser(), save(plain, {**about, HASH: _digest(plain, about)}))
 
 
 def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,7 +33,7 @@ def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(os.fspath(path), "pt") as file:
+        with safe_open(Path(path).expanduser(), "pt") as file:
             about: dict[str, str] = dict(file.metadata() or {})
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:

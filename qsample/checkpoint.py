@@ -57,7 +57,7 @@ def save(folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, ke
         CheckpointError: a value that cannot be stored, a folder that cannot be written, a full disk. The last
             checkpoint is then still there.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     for name, value, least in (("step", step, 0), ("keep", keep, 1)):
         whole(name, value, least)
     step, keep = int(step), int(keep)
@@ -112,7 +112,7 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
         NoCheckpoint: there is none.
         CheckpointError: the manifest or the tensors are truncated, corrupt, or of another format version.
     """
-    path, manifest = _manifest(Path(path))
+    path, manifest = _manifest(Path(path).expanduser())
     tensors = manifest["tensors"]
     file = path.parent / tensors["file"]
     try:
@@ -143,7 +143,7 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
 
 def last_step(path: str | os.PathLike[str]) -> int:
     """The step of a folder's checkpoint (or of a manifest), without reading tensors; raises as `load` does."""
-    return _manifest(Path(path))[1]["step"]
+    return _manifest(Path(path).expanduser())[1]["step"]
 
 
 def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:

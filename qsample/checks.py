@@ -56,6 +56,16 @@ WAYS_TO_QUBO = {
 }
 
 
+WAYS_TO_TENSOR = {
+    "DataFrame": "torch.as_tensor(frame.to_numpy()) makes one",
+    "Series": "torch.as_tensor(series.to_numpy()) makes one",
+    "Dataset": "dataset.x is one",
+    "TensorDataset": "dataset.tensors[0] is one",
+    "Subset": "torch.stack([subset[i][0] for i in range(len(subset))]) makes one",
+    "DataLoader": "torch.cat([rows for rows, *_ in loader]) makes one",
+}
+
+
 def wrong_kind(expected: str, got: object, ways: dict[str, str]) -> TypeError:
     """The error, with the way from what was given where one is known."""
     kind = type(got).__name__
@@ -70,7 +80,9 @@ def check_tensors(**values: object) -> None:
     """TypeError for what is no torch tensor."""
     for name, value in values.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"expected {name} as a torch tensor; got {type(value).__name__}: use torch.as_tensor")
+            kind = type(value).__name__
+            way = WAYS_TO_TENSOR.get(kind, "use torch.as_tensor")
+            raise TypeError(f"expected {name} as a torch tensor; got {kind}: {way}")
 
 
 def as_numbers(name: str, value: Any) -> Tensor:
