@@ -48,11 +48,11 @@ WAYS_TO_GRAPH = {
     "dict": "Graph.sparse(n, edges) makes one",
 }
 WAYS_TO_QUBO = {
+    **{name: way for name, way in WAYS_TO_ISING.items() if name.endswith(("QuadraticModel", "Polynomial"))},
     **dict.fromkeys(_BQMS, "Ising.from_bqm(bqm) takes it as it is"),
     "ndarray": "dict(np.ndenumerate(Q)) makes one of a matrix",
     "Tensor": "dict(np.ndenumerate(Q.numpy())) makes one of a matrix",
     "tuple": "bqm.to_qubo() gives (Q, offset): Ising.from_qubo(Q, offset)",
-    **{name: way for name, way in WAYS_TO_ISING.items() if name.endswith(("QuadraticModel", "Polynomial"))},
 }
 
 
@@ -87,6 +87,8 @@ def check_tensors(**values: object) -> None:
 
 def as_numbers(name: str, value: Any) -> Tensor:
     """`value` as a tensor, of lists and arrays too; TypeError for what holds no numbers."""
+    if isinstance(value, Tensor):
+        return value  # as_tensor would move it to the default device
     try:
         return torch.as_tensor(value)
     except (RuntimeError, TypeError, ValueError):

@@ -58,7 +58,9 @@ class Graph:
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None = None) -> Graph:
+    def sparse(
+        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None = None
+    ) -> Graph:
         """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
         if hasattr(edges, "nodes") or isinstance(edges, Mapping) or not isinstance(edges, Iterable):
             raise wrong_kind("edges as pairs of spin numbers, [k, 2]", edges, WAYS_TO_GRAPH)
@@ -66,8 +68,12 @@ class Graph:
             return Graph._sparse(_size(n), edges, labels)
 
     @staticmethod
-    def _sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None) -> Graph:
-        raw = edges.cpu().numpy() if isinstance(edges, Tensor) else np.array(list(edges))
+    def _sparse(
+        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None
+    ) -> Graph:
+        if isinstance(edges, Tensor):
+            edges = edges.cpu().numpy()
+        raw = edges if isinstance(edges, np.ndarray) else np.array(list(edges))
         raw = raw.reshape(-1, 2) if raw.size == 0 else raw
         if raw.ndim != 2 or raw.shape[1] != 2 or raw.size and raw.dtype.kind not in "iu":
             raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {raw.dtype} {list(raw.shape)}")
