@@ -49,6 +49,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         {"exact", "persistent", "fresh", "data"},
         "likelihood.png",
     ),
+    "missed_modes": (
+        {"seeds": 2, "steps": 60, "chains": 64, "cores": (15,)},
+        "results.json",
+        {"options", "cases"},
+        "missed_modes.png",
+    ),
     "bench_engine": (
         {"problems": ("3d-3, 4 x 3",), "engines": ("qsample", "dwave Metropolis"), "repeats": 1, "rounds": 1},
         "results.json",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import qsample.enumerate
-from qsample import Graph, Ising, log_likelihood, log_partition, pseudo_log_likelihood
+from qsample import Graph, Ising, ReliabilityWarning, log_likelihood, log_partition, pseudo_log_likelihood
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.models.energy import Intractable
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem, one_by_one, slow_law
@@ -103,7 +103,11 @@ def test_ais_says_when_few_of_its_runs_count():
     """A single step is importance sampling from independent spins: hopeless for a cold problem."""
     cold = a_problem(Graph.complete(12), scale=8.0)
     cold = Ising(cold.graph, torch.zeros(12).double(), cold.J)
-    poor = log_partition(cold, "ais", steps=1, chains=50, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(ReliabilityWarning) as said:
+        poor = log_partition(
+            cold, "ais", steps=1, chains=50, check=False, generator=torch.Generator().manual_seed(1)
+        )
+    assert [str(w.message) for w in said] == [poor.note]
     assert poor.ess < 10 and poor.note == f"only {poor.ess:.1f} effective runs: raise steps"
     assert poor.note in str(poor)
     warm = log_partition(a_problem(Graph.complete(12), scale=0.1), "ais", steps=100, chains=50)
@@ -117,6 +121,7 @@ def test_ais_without_couplings_is_exact():
     assert found.stderr < 1e-12 and found.ess == pytest.approx(5)
 
 
+@pytest.mark.filterwarnings("ignore::qsample.samples.ReliabilityWarning")  # of 8 runs of 5 steps
 def test_ais_draws_from_its_generator_only():
     problem = a_problem(Graph.complete(30), scale=0.2)
     state = torch.get_rng_state()
