@@ -446,9 +446,9 @@ def order_test(reads: Reads) -> Finding | None:
 
     $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean as unit vectors (less their mean), or the
     ranks of the energies. All orders being equally likely, its mean is $-\sum_r |x_r|^2 / (R - 1)$ and its variance
-    V near $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the largest
-    $|x_r|^2$: rare reads are far from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one test, all
-    others together as one.
+    V near $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the
+    largest $|x_r|^2$: rare reads are far from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one
+    test, all others together as one.
     """
     R = len(reads)
     if R < 20:

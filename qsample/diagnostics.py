@@ -164,18 +164,18 @@ def _wrong_energies(problem: Ising, samples: Samples) -> str:
 def _reads(problem: Ising, samples: Samples) -> Reads:
     """The reads with the weights and families that the samples name."""
     R = samples.num
-    cluster = samples.family
+    cluster = None if samples.family is None else samples.family.cpu()
     block = samples.info.get("block", 1)
     if cluster is None and isinstance(block, int) and block > 1 and R % block == 0:
-        cluster = torch.arange(R, device=samples.spins.device) // block
+        cluster = torch.arange(R) // block
     if cluster is not None and len(cluster.unique()) == R:
         cluster = None
     weight = None
     if samples.log_weight is not None:
-        weight = samples.log_weight.double().softmax(-1)
+        weight = samples.log_weight.cpu().double().softmax(-1)
         if float(weight.max() - weight.min()) < 1e-9 / R:
             weight = None
-    return Reads.of(problem, samples.spins, weight, cluster)
+    return Reads.of(problem, samples.spins.cpu(), weight, cluster)
 
 
 def _law_tests(

@@ -47,8 +47,8 @@ class Reference:
 
 
 def plain(problem: Ising) -> Ising:
-    """The problem in double precision without its offset, and without a batch of one."""
-    exact = problem.detach().to(dtype=torch.float64)
+    """The problem in double precision on the CPU, without its offset."""
+    exact = problem.detach().to(device="cpu", dtype=torch.float64)
     return Ising(exact.graph, exact.h, exact.J)
 
 
@@ -186,7 +186,7 @@ def _disagreement(reads: Reads, ladders: int) -> tuple[float, str]:
         error = (mean.var(1) / mean.shape[1]).clamp_min(1e-300)
         for a, b in ((0, 1), (0, 2), (1, 2)):
             z = float((mean[a].mean() - mean[b].mean()) / (error[a] + error[b]).sqrt())
-            if student(z, mean.shape[1] - 1) < 1e-3 / (3 * len(columns)):
+            if student(z, float(mean.shape[1] - 1)) < 1e-3 / (3 * len(columns)):
                 rhat = max(rhat, math.inf)
         if rhat > worst:
             worst, at = rhat, name

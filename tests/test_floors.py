@@ -25,6 +25,8 @@ FLOORS: list[list[set[str]]] = [
             "qsample.data",
             "qsample.likelihood",
             "qsample.diagnostics",
+            "qsample.comparison",
+            "qsample.reference",
             "qsample.testing",
             "qsample.testing.*",
             "qsample.metrics",
