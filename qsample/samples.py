@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsample.graph import Graph
+from qsample.transforms import uncompiled
 
 if TYPE_CHECKING:
     import dimod
@@ -111,6 +112,7 @@ class Samples:
         """
         return 1 / self.weight.square().sum(-1)
 
+    @uncompiled
     def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
         """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average."""
         num = self.num if num is None else num
