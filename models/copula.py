@@ -16,7 +16,7 @@ from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.samples import Samples
-from qsample.transforms import uncompiled
+from qsample.transforms import numbers, uncompiled
 
 CdStart = Literal["data", "fresh"]
 SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has no gradient
@@ -93,7 +93,7 @@ class IsingCopula(nn.Module):
         steps = torch.as_tensor(k, device=x.device)
         if steps.shape not in ((), x.shape[:1]):
             raise ValueError(f"expected one step k, or one for each of {len(x)} rows; got {list(steps.shape)}")
-        if not ((steps >= 1) & (steps <= self.process.steps)).all():
+        if not numbers((steps >= 1) & (steps <= self.process.steps)).all():
             raise ValueError(f"expected steps 1 <= k <= {self.process.steps}; got {steps.tolist()}")
         answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
         logits, u = answer if isinstance(answer, tuple) else (answer, None)
@@ -130,6 +130,7 @@ class IsingCopula(nn.Module):
 
     # ---- learning --------------------------------------------------------------------------------------------
 
+    @uncompiled
     def pairs(self, data: Shaped[Tensor, "B n"], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, each row with a uniform random step k."""
         self._check(data)
@@ -188,7 +189,7 @@ class IsingCopula(nn.Module):
             raise ValueError(f"expected spins [B, {n}], one a spin of the graph; got {list(x.shape)}")
         if x.device != self.J.device:
             raise ValueError(f"x is on {x.device}, the model on {self.J.device}: move one")
-        if not (x.abs() == 1).all():
+        if not numbers(x.abs() == 1).all():
             odd = float(x[x.abs() != 1][0])
             raise ValueError(f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qsample.checks import check_tensors, whole
 from qsample.graph import Graph, check_graph
+from qsample.transforms import uncompiled
 
 if TYPE_CHECKING:
     import dimod
@@ -157,6 +158,7 @@ class Samples:
         """
         return 1 / self.by_family(self.weight).square().sum(-1)
 
+    @uncompiled
     def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
         """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average.
 

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._compile import _disable_dynamo
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
@@ -31,7 +32,8 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     # the compiler counts its attempts per code object: not one count for all that is wrapped here
-    run.__code__ = run.__code__.replace(co_name=getattr(function, "__name__", "run"))
+    own: Any = run
+    own.__code__ = own.__code__.replace(co_name=getattr(function, "__name__", "run"))
     return run
 
 
@@ -43,7 +45,7 @@ def _outside(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 def is_transformed(x: Tensor) -> bool:
     """Whether a transform of `torch.func` (vmap, grad) is at work on `x`: nothing may branch on it, nor store it."""
     compiling = torch.compiler.is_compiling()  # which does not know the next call
-    return not compiling and torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not compiling and _functorch.is_functorch_wrapped_tensor(x)
 
 
 def numbers(x: Tensor) -> Any:
@@ -54,7 +56,7 @@ def numbers(x: Tensor) -> Any:
     if is_transformed(x):
         with temporarily_clear_interpreter_stack():  # else the transform would take part in the look
             while is_transformed(x):
-                x = torch._C._functorch.get_unwrapped(x)
+                x = _functorch.get_unwrapped(x)
             x = x.detach().cpu()
             return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     if x.device.type == "cpu" and x.dtype != torch.bfloat16:

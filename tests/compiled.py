@@ -1,5 +1,7 @@
 """What `torch.compile` makes of callers of qsample; run by test_transforms in a process without type checks."""
 
+from typing import Any
+
 import torch
 
 from qsample import ContrastiveDivergence, Graph, cd_loss
@@ -34,16 +36,17 @@ def learning(start):
     x = (torch.rand(5, 4, generator=generator(1)) < 0.5).float()
     for compile_it in (False, True):
         model = BernoulliRBM(4, 3, generator=generator())
-        how = {"start": start, "num": 8, "centred": True, "generator": generator(4)}
+        how: Any = {"start": start, "num": 8, "centred": True, "generator": generator(4)}
         cd = ContrastiveDivergence(model, Gibbs(2), **how)
         step = torch.compile(cd, backend="eager") if compile_it else cd
-        for _ in range(3):
-            loss = step(x)
+        step(x), step(x)
+        loss = step(x)
         loss.backward()
+        assert cd.samples is not None
         runs.append((cd.samples.spins, cd.offsets, loss.detach(), model.W.grad))
         compiled = torch.compile(cd_loss, backend="eager")(model, x, cd.samples)
         torch.testing.assert_close(compiled, cd_loss(model, x, cd.samples))
-        wrapped = torch.compile(model, backend="eager")
+        wrapped: Any = torch.compile(model, backend="eager")
         torch.testing.assert_close(cd_loss(wrapped, x, cd.samples), compiled)
         whole = torch.compile(model.free_energy, backend="eager", fullgraph=True)
         torch.testing.assert_close(whole(x), model.free_energy(x))

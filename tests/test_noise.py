@@ -652,7 +652,7 @@ def test_what_cannot_be_derived_twice_names_first_order():
 def test_a_pipeline_that_makes_its_own_scheduler_is_told(tmp_path):
     plain = pipeline(DDIMPipeline, DDIMScheduler())
     plain.save_pretrained(tmp_path)
-    guided = AnnealedGuidance(DDIMScheduler(), bright, PALINDROMIC)
+    guided: Any = AnnealedGuidance(DDIMScheduler(), bright, PALINDROMIC)
 
     class Rebuilding(DiffusionPipeline):
         def __init__(self, unet, scheduler):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from qsample import ContrastiveDivergence, cd_loss
@@ -80,7 +80,7 @@ def refusals():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.start_processes(work, (str(folder), ("ddp", "fsdp")), WORLD, start_method="fork")
+    start_processes(work, (str(folder), ("ddp", "fsdp")), WORLD, start_method="fork")
     return [torch.load(folder / str(rank)) for rank in range(WORLD)]
 
 

@@ -17,7 +17,12 @@ from torch.func import functional_call, grad, hessian, vmap
 from qsample import ContrastiveDivergence, Graph, cd_loss
 from qsample.annealers import Exact, Gibbs
 from qsample.diffusion import UniformBits, log_times
-from qsample.models import BernoulliRBM, BoltzmannMachine, DenoisingThermodynamicModel
+from qsample.models import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    DenoisingThermodynamicModel,
+    IsingCopula,
+)
 from tests.oracle import untyped
 from tests.zoo import MODELS, law_samples, machine, rbm, some_data, units
 
@@ -81,10 +86,10 @@ def test_energies_are_multilinear_in_rows_of_any_leading_shape(name):
     torch.testing.assert_close(model.energy(x[0], hidden[0]), expected[0])
     cube = model.energy(x.reshape(2, 3, -1), hidden.reshape(2, 3, -1))
     torch.testing.assert_close(cube, expected.reshape(2, 3))
-    leaves = [x.clone().requires_grad_(), hidden.clone().requires_grad_()]
+    leaves: Any = [x.clone().requires_grad_(), hidden.clone().requires_grad_()]
     plain = [x.clone().requires_grad_(), hidden.clone().requires_grad_()]
     ours = torch.autograd.grad(model.energy(*leaves).sum(), leaves, materialize_grads=True)
-    theirs = plain_energy(model, *plain, numbers_of(model)).sum()
+    theirs = plain_energy(model, plain[0], plain[1], numbers_of(model)).sum()
     theirs = torch.autograd.grad(theirs, plain, materialize_grads=True)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
@@ -160,18 +165,18 @@ def test_per_sample_gradients_of_free_energy(name):
     found = vmap(grad(run), in_dims=(None, 0))(parameters, x)
     for k, row in enumerate(x):
         leaves = [value.clone().requires_grad_() for value in numbers_of(model)]
-        exact = torch.autograd.grad(plain_free_energy(model, row, leaves), leaves, materialize_grads=True)
+        energy = plain_free_energy(model, row, leaves)
+        exact = torch.autograd.grad(energy, leaves, materialize_grads=True)
         for key, value in zip(model.names, exact, strict=True):
             torch.testing.assert_close(found[key][k], value)
     relaxed = between(model, 2)
     second = vmap(hessian(model.free_energy))(relaxed)
-    plain = torch.stack(
-        [
-            torch.autograd.functional.hessian(lambda v: plain_free_energy(model, v, numbers_of(model)), row)
-            for row in relaxed
-        ]
-    )
-    torch.testing.assert_close(second, plain)
+
+    def plain_at(row):
+        return plain_free_energy(model, row, numbers_of(model))
+
+    each: Any = [torch.autograd.functional.hessian(plain_at, row) for row in relaxed]
+    torch.testing.assert_close(second, torch.stack(each))
 
 
 @tractable
@@ -207,6 +212,27 @@ def test_per_sample_gradients_with_a_sampled_positive_phase():
     exact = torch.autograd.grad(loss, list(model.parameters()))
     for (key, _), value in zip(model.named_parameters(), exact, strict=True):
         torch.testing.assert_close(found[key], value)
+
+
+def test_per_sample_gradients_of_a_copula():
+    class Line(torch.nn.Linear):
+        def forward(self, x, k):  # pyright: ignore[reportIncompatibleMethodOverride]
+            return super().forward(x)
+
+    graph, process = Graph.sparse(4, [(0, 1), (2, 1)]), UniformBits(log_times(3))
+    copula = IsingCopula(Line(4, 4, dtype=torch.float64), graph, process)
+    copula.J.data.normal_(generator=generator())
+    x, after, k = copula.pairs(2 * units(rbm(4), 4) - 1, generator())
+
+    def one(model, *row):
+        return model.pseudo_likelihood(*(t[None] for t in row))[0]
+
+    run, parameters = functional(copula, one)
+    found = vmap(grad(run), in_dims=(None, 0, 0, 0))(parameters, x, after, k)
+    for at in range(len(x)):
+        exact = torch.autograd.grad(one(copula, x[at], after[at], k[at]), list(copula.parameters()))
+        for (key, _), value in zip(copula.named_parameters(), exact, strict=True):
+            torch.testing.assert_close(found[key][at], value)
 
 
 def test_an_ensemble_of_models_and_bad_rows_under_vmap():
@@ -306,4 +332,6 @@ def test_a_thermodynamic_model_on_the_meta_device():
     x = torch.tensor([[1.0, -1.0, 1.0]])
     torch.testing.assert_close(empty.machine(1).free_energy(x), model.machine(1).free_energy(x))
     assert len(empty.sample(Gibbs(2), 3, generator=generator())) == 3
-    assert UniformBits(log_times(2)).steps == 2
+    with torch.device("meta"):
+        copula = IsingCopula(torch.nn.Linear(6, 6), model.graph, UniformBits(log_times(2)))
+    assert copula.J.is_meta and copula.process.steps == 2

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map
 
 import qsample as qs
 from qsample import ContrastiveDivergence, Graph, cd_loss
@@ -127,7 +128,7 @@ def test_the_centred_gradient_goes_through_a_parametrisation(name, kind):
 @pytest.mark.parametrize("kind", ["spectral_norm", "weight_norm"])
 def test_a_loss_of_a_parametrised_model_leaves_its_weights(kind):
     """2.5 without an optimiser, once: `functional_call` set the weight through the right inverse."""
-    model = rbm()
+    model: Any = rbm()
     before = model.W.detach().clone()
     getattr(parametrizations, kind)(model, "W")
     start = model.parametrizations.W.original0 if kind == "weight_norm" else model.parametrizations.W.original
@@ -167,6 +168,7 @@ def test_tied_biases_share_their_centred_gradient():
     for m in (model, separate):
         ContrastiveDivergence(m, Law(), start="fresh", num=1, centred=True)(data).backward()
     assert model.b.grad is not None
+    assert separate.b.grad is not None and separate.c.grad is not None
     torch.testing.assert_close(model.b.grad, separate.b.grad + separate.c.grad)
 
 
@@ -247,14 +249,14 @@ def test_eval_moves_nothing(name, start):
     cd.eval()
     first = cd(some_data(model, 4, seed=8))
     assert first.isfinite() and torch.equal(first, cd(some_data(model, 4, seed=8)))
-    torch.utils._pytree.tree_map(lambda a, b: torch.testing.assert_close(a, b), before, state())
+    tree_map(lambda a, b: torch.testing.assert_close(a, b), before, state())
     straight = copy.deepcopy(cd).train()
     cd.train()
     assert torch.equal(cd(data), straight(data))
 
 
 def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
-    seen = []
+    seen: list[Any] = []
 
     class Still:
         warm_start, reversible = True, True
@@ -269,7 +271,8 @@ def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
     assert seen[-1] is None and not cd.chains.any() and cd.offsets.isnan().all()
     cd.train()(some_data(rbm()))
     cd.eval()(some_data(rbm()))
-    assert torch.equal(seen[-1].spins, cd.chains)
+    last: Any = seen[-1]
+    assert torch.equal(last.spins, cd.chains)
 
 
 # ---- averages, copies, state -------------------------------------------------------------------------------------
@@ -278,10 +281,10 @@ def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
 @models
 def test_averaging_with_buffers_averages_weights_and_nothing_else(name):
     first, second = MODELS[name](), randomise(MODELS[name](), seed=5)
-    averaged = AveragedModel(first, use_buffers=True)
+    averaged: Any = AveragedModel(first, use_buffers=True)
     averaged.update_parameters(first)
     averaged.update_parameters(second)
-    model = averaged.module
+    model: Any = averaged.module
     for a, b, mean in zip(first.parameters(), second.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mean, (a + b) / 2)
     assert torch.equal(model.visible_index, first.visible_index)
@@ -296,16 +299,16 @@ def test_averaging_with_buffers_averages_weights_and_nothing_else(name):
 def test_averaging_a_loss_and_a_thermodynamic_model():
     cd = ContrastiveDivergence(rbm(), Gibbs(1), num=4)
     cd(some_data(rbm()))
-    averaged = AveragedModel(cd, use_buffers=True)
+    averaged: Any = AveragedModel(cd, use_buffers=True)
     for _ in range(3):
         cd(some_data(rbm()))
         averaged.update_parameters(cd)
     assert bool((averaged.module.chains.abs() == 1).all())
     model = DenoisingThermodynamicModel(Graph.complete(4), 3, 2, visible=[3, 0, 2])
-    averaged = AveragedModel(model, use_buffers=True)
+    both: Any = AveragedModel(model, use_buffers=True)
     for _ in range(3):
-        averaged.update_parameters(model)
-    assert averaged.module.sites.tolist() == [3, 0, 2]
+        both.update_parameters(model)
+    assert both.module.sites.tolist() == [3, 0, 2]
 
 
 def test_chains_and_offsets_move_and_are_saved_like_buffers():

@@ -15,6 +15,7 @@ from qsample.diffusion.draws import Draws
 from qsample.graph import lasting
 from qsample.ising import Ising
 from qsample.sampler import Generators, draw_seeds
+from qsample.transforms import numbers, uncompiled
 
 Step = int | Tensor  # number of a step, for all items or one for each `[*B]`
 SMALLEST = 1e-12  # rate * dt below which a coupling no longer grows: a field of 14.2, no flip in a trillion
@@ -84,7 +85,7 @@ class Uniform:
         times = self.times.double()
         if times.dim() != 1 or len(times) < 2 or times[0] != 0 or not (times.diff() > 0).all():
             raise ValueError(f"expected times 0 = t_0 < t_1 < ... < t_T; got {times.tolist()[:8]}: see log_times(T)")
-        rate = torch.as_tensor(self.rate, dtype=torch.float64)
+        rate = torch.as_tensor(self.rate, dtype=torch.float64, device="cpu")  # whatever the default
         if rate.dim() > 1 or not ((rate > 0) & rate.isfinite()).all():
             raise ValueError(f"expected a rate > 0, or one a site [n]; got {rate.tolist()}")
         if self.states < 2:
@@ -104,7 +105,7 @@ class Uniform:
         """
         k = torch.as_tensor(k).cpu()
         start = k - 1 if start is None else torch.as_tensor(start).cpu()
-        if not ((start >= 0) & (start <= k) & (k <= self.steps)).all():
+        if not numbers((start >= 0) & (start <= k) & (k <= self.steps)).all():
             at = f"start = {start.tolist()}, k = {k.tolist()}"
             raise ValueError(f"expected steps 0 <= start <= k <= {self.steps}; got {at}")
         dt = torch.where(start == k, 0.0, self.times[k] - self.times[start])
@@ -124,6 +125,7 @@ class Uniform:
         a = (-self.rate_dt(k, start)).exp()[..., None, None]
         return a * torch.eye(self.states, dtype=a.dtype) + (1 - a) / self.states
 
+    @uncompiled
     def noise(self, x: Tensor, k: Step, start: Step = 0, generator: Generators | None = None) -> Tensor:
         """x_k given x_start = `x` `[*B, n]`: each site keeps its state or draws a new one. Same shape and dtype.
 
@@ -135,6 +137,7 @@ class Uniform:
         resampled = when < -(-self.rate_dt(k, start).to(x.device)).expm1()
         return torch.where(resampled.reshape(x.shape), self._fresh(fresh).to(x.dtype).reshape(x.shape), x)
 
+    @uncompiled
     def prior(self, shape: tuple[int, ...], generator: Generators | None = None) -> Tensor:
         """States at infinite time: uniform, `[*B, n]`; int64, or int8 spins."""
         draws = Draws(draw_seeds(generator, shape[:-1]), torch.device("cpu"))
@@ -211,7 +214,7 @@ class UniformBits(Uniform):
         $h = -w_k x_k - w_{0 \to k-1} x_0$.
         """
         self._check(x)
-        if not (mean.abs() <= 1).all():
+        if not numbers(mean.abs() <= 1).all():
             raise ValueError(f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}")
         near, start = (self.coupling(*at).to(x.device) / 2 for at in ((k,), (k - 1, 0)))
         # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh depends on x_k x_0 alone
@@ -227,7 +230,7 @@ class UniformBits(Uniform):
         return (u < 0.5).to(torch.int8) * 2 - 1
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() < 1 or not (x.abs() == 1).all():
+        if x.dim() < 1 or not numbers(x.abs() == 1).all():
             raise ValueError(f"expected spins x [*, n] of -1 and +1; got {_odd(x)}: 2 * bits - 1 makes spins of bits")
 
 

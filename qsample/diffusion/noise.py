@@ -292,9 +292,11 @@ class AnnealedGuidance:
 class _Guarded(FrozenDict):
     """A config as a pipeline reads it; what makes a scheduler of it asks which values are defaults, and is told."""
 
+    _pipeline: str
+
     def __init__(self, config: Mapping[str, Any], pipeline: str) -> None:
         super().__init__(config)
-        OrderedDict.__setattr__(self, "_pipeline", pipeline)
+        OrderedDict.__setattr__(self, "_pipeline", pipeline)  # it is frozen
 
     def get(self, key: str, default: Any = None) -> Any:
         if key == "_use_default_values":
