@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 ROWS = 256  # of the data, evenly spread, that are looked at
 PROBES = 64  # random states that are relaxed, in search of low energies
-TIMES = 3  # as many nats a row as this many times a fair coin for each unit, or as the model began with
+AT_WORST = 10  # times the nats of a fair coin for each unit that a state on the way may cost
+AT_LAST = 3  # and the last one: what swings may come back while updates are left
 
 
 class Diverged(FloatingPointError):
@@ -51,7 +52,7 @@ class Judge:
         units = model.num_visible if model.tractable else model.graph.num_spins
         coins = units * math.log(2)
         start = self.bound(None)
-        self.limit = TIMES * max(coins, start if math.isfinite(start) else 0.0) + 10.0
+        self.coins = max(coins, start if math.isfinite(start) else 0.0)
         self.strongest = max(2.0**23, 4 * strength(problem))  # 2^24 is float32's one
 
     @torch.no_grad()
@@ -70,9 +71,9 @@ class Judge:
             contradiction = torch.nn.functional.softplus(2 * field).sum(-1).mean()
             return max(float(energy.mean() - lowest), float(contradiction))
 
-    def refuses(self, nats: float) -> bool:
-        """Whether so many nats a row are beyond the limit; what is not a number is."""
-        return not nats <= self.limit
+    def limit(self, last: bool) -> float:
+        """The nats a row that a state may cost."""
+        return (AT_LAST if last else AT_WORST) * self.coins + 10.0
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, -(1 << 40) - purpose))
