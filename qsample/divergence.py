@@ -12,13 +12,16 @@ from torch import Tensor
 from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
 from qsample.sampler import check_finite, mix
+from qsample.samples import Samples
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
 ROWS = 256  # of the data, evenly spread, that are looked at
+READS = 16  # of the hidden units of each row: the lowest is taken
 PROBES = 64  # random states that are relaxed, in search of low energies
-TIMES = 3  # as many nats a row as this many times a fair coin for each unit, or as the model began with
+AT_WORST = 10  # times the nats of a fair coin for each unit that a state on the way may cost
+AT_LAST = 5  # and the last one: what swings may come back while updates are left
 
 
 class Diverged(FloatingPointError):
@@ -32,10 +35,9 @@ class Judge:
 
     $$-\log p(\mathrm{data}) \ge \langle F \rangle_{\mathrm{data}} - \min_x F(x):$$
 
-    data that lie far above the lowest free energy one can find are unlikely, whatever the sampler was worth. Where
-    hidden units are coupled, joint energies stand in for F. The other look is at each pixel given all other units,
-    $\sum_i -\log P(x_i \mid \mathrm{rest})$: where this collapses the model contradicts the data pixel by pixel.
-    Both are below `limit` for every model that is not much worse than a coin for each unit.
+    data that lie far above the lowest free energy one can find are unlikely, whatever the sampler was worth. It is
+    looked for from random states, from the data and among the reads, by some sweeps each. Where hidden units are
+    coupled, joint energies stand in for F, with the best hidden units drawn given the data.
 
     Args:
         model: as it is at the start.
@@ -51,7 +53,7 @@ class Judge:
         units = model.num_visible if model.tractable else model.graph.num_spins
         coins = units * math.log(2)
         start = self.bound(None)
-        self.limit = TIMES * max(coins, start if math.isfinite(start) else 0.0) + 10.0
+        self.coins = max(coins, start if math.isfinite(start) else 0.0)
         self.strongest = max(2.0**23, 4 * strength(problem))  # 2^24 is float32's one
 
     @torch.no_grad()
@@ -59,37 +61,43 @@ class Judge:
         """Nats a row that the training rows cost at least; `states` [R, n] are joint spins to look at too."""
         with torch.autocast(self.rows.device.type, enabled=False):
             problem = self.model.ising().detach()
-            joint, probes = self._data_spins(), self._probes(problem, states)
+            joint = self._data_spins()
+            probes = self._probes(problem, joint, states)
             model, problem = copy.deepcopy(self.model).double(), problem.to(dtype=torch.float64)
             if model.tractable:
                 energy = model.free_energy(self.rows.double())
                 lowest = model.free_energy(model.split(probes)[0].double()).min()
             else:
                 energy, lowest = problem.energy(joint), problem.energy(probes).min()
-            field = (joint * problem.field(joint))[:, model.visible_index]
-            contradiction = torch.nn.functional.softplus(2 * field).sum(-1).mean()
-            return max(float(energy.mean() - lowest), float(contradiction))
+            return float(energy.mean() - lowest)
 
-    def refuses(self, nats: float) -> bool:
-        """Whether so many nats a row are beyond the limit; what is not a number is."""
-        return not nats <= self.limit
+    def limit(self, last: bool) -> float:
+        """The nats a row that a state may cost."""
+        return (AT_LAST if last else AT_WORST) * self.coins + 20.0
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, -(1 << 40) - purpose))
 
     def _data_spins(self) -> Tensor:
-        """The rows with hidden units drawn, as joint spins."""
+        """The rows with hidden units that suit them, as joint spins."""
         model, rows = self.model, self.rows
         if model.num_hidden == 0:
             return model.join(rows, rows[:, :0])
         given = model.ising(visible=rows).detach()
-        hidden = Gibbs(3).sample(given, 1, generator=self._generator(0)).spins[:, 0]
+        reads = Gibbs(3).sample(given, READS, generator=self._generator(0))
+        best = reads.energy.argmin(1)
+        hidden = reads.spins[torch.arange(len(rows), device=best.device), best]
         return model.join(rows, model.decode(hidden))
 
-    def _probes(self, problem: Ising, states: Tensor | None) -> Tensor:
+    def _probes(self, problem: Ising, joint: Tensor, states: Tensor | None) -> Tensor:
         """States that should be low in energy."""
-        relaxed = Gibbs(8).sample(problem, PROBES, generator=self._generator(1)).spins
-        return relaxed if states is None else torch.cat([relaxed, states.to(relaxed)])
+        sampler = Gibbs(8)
+        start = Samples(joint[:PROBES], joint.new_zeros(len(joint[:PROBES]), dtype=torch.float32))
+        probes = [
+            sampler.sample(problem, PROBES, generator=self._generator(1)).spins,
+            sampler.sample(problem, len(start.spins), initial=start, generator=self._generator(2)).spins,
+        ]
+        return torch.cat(probes if states is None else [*probes, states.to(joint)])
 
 
 def strength(problem: Ising) -> float:

@@ -279,8 +279,8 @@ class Run:
         nats = self.judge.bound(None if samples is None else samples.spins)
         if likelihood and self.validation is self.data and "log_likelihood" in likelihood:
             nats = max(nats, -likelihood["log_likelihood"])
-        if self.judge.refuses(nats):
-            limit = self.judge.limit
+        limit = self.judge.limit(self.update == self.settings.updates)
+        if not nats <= limit:  # nor where it is not a number
             raise self.diverged(f"training diverged: the data cost {nats:.4g} nats a row, beyond {limit:.4g}")
         self.judged = self.update
 
