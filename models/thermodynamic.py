@@ -250,7 +250,15 @@ class DenoisingThermodynamicModel(nn.Module):
 
 
 # What a file may set, and of what kind: it may come from anyone, and names nothing but numbers.
-_NUMBERS = {"bits": int, "steps": int, "classes": int, "copies": int, "scale": float, "rate": float, "label_rate": float}
+_NUMBERS = {
+    "bits": int,
+    "steps": int,
+    "classes": int,
+    "copies": int,
+    "scale": float,
+    "rate": float,
+    "label_rate": float,
+}
 
 
 def _settings_in(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -265,7 +265,9 @@ def test_a_logged_exception_has_no_frames(server, caplog):
 
 
 def test_warnings_of_a_fallback_show_no_token(server):
-    with connect(server, token="short-" + TOKEN, client={"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0}, retries=0) as sampler:
+    with connect(
+        server, token="short-" + TOKEN, client={"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0}, retries=0
+    ) as sampler:
         object.__setattr__(sampler, "fallback", Gibbs(1))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -106,9 +106,7 @@ class Ledger:
         """
         for cost in costs:
             if not is_charge(cost):
-                raise DeviceError(
-                    f"solver {solver} estimates a job at {cost} us, which cannot be: nothing was sent"
-                )
+                raise DeviceError(f"solver {solver} estimates a job at {cost} us, which cannot be: nothing was sent")
         with self._locked() as file:
             self._check(math.fsum(costs), budget, call)
             entries = [uuid.uuid4().hex[:16] for _ in costs]

@@ -297,9 +297,7 @@ class quiet:
     def __enter__(self) -> None:
         _LOADING.acquire()
         self._loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-        self._loggers = [
-            one for one in self._loggers if one.name.startswith("dwave.cloud") and not one.disabled
-        ]
+        self._loggers = [one for one in self._loggers if one.name.startswith("dwave.cloud") and not one.disabled]
         for one in self._loggers:
             one.disabled = True
 
