@@ -37,7 +37,7 @@ def server():
         yield server
 
 
-# ---- files that are not ours ------------------------------------------------------------------------------------------
+# ---- files that are not ours ---------------------------------------------------------------------
 
 STRANGE = {
     "a note": b"buy milk, call Ann, 17:30",
@@ -104,7 +104,7 @@ def test_one_file_for_two_things(server, tmp_path):
         assert before == [(tmp_path / name).read_bytes() for name in "lr"]
 
 
-# ---- charges that cannot be -------------------------------------------------------------------------------------------
+# ---- charges that cannot be ----------------------------------------------------------------------
 
 WRONG = [
     "NaN",
@@ -219,7 +219,7 @@ def test_budgets_that_are_none(server, name, value):
         connect(server, **{name: value})
 
 
-# ---- crashes, and several at once ------------------------------------------------------------------------------------
+# ---- crashes, and several at once ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40, 60])

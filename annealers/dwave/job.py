@@ -15,7 +15,6 @@ from qsample.annealers.dwave.ledger import Allowance, Ledger, is_charge
 from qsample.annealers.dwave.programming import Programming
 from qsample.annealers.dwave.session import CLOSED, REFUSED, Session, _line, code, passing
 
-
 DOUBTFUL = 10  # between an access time and its estimate: beyond, the service's word is doubted
 
 
