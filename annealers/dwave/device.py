@@ -197,7 +197,12 @@ class State:
             if key not in self.sites:
                 chip = Chip.from_properties(device.properties)
                 cache = None if settings.cache is None else path_of(settings.cache)
-                placement = place(graph, chip, copies=settings.copies, seed=0, cache=cache, timeout=settings.timeout)
+                try:
+                    placement = place(
+                        graph, chip, copies=settings.copies, seed=0, cache=cache, timeout=settings.timeout
+                    )
+                except OSError as error:
+                    raise DeviceError(f"cannot keep embeddings in {cache}: {error.strerror}") from None
                 self.sites[key] = Site.of(placement, device.properties)
             return self.sites[key]
 

@@ -185,8 +185,9 @@ class Ledger:
                     yield file
 
     def _mend(self, file: int, rest: bytes) -> None:
-        """End a whole line that lacks its end; drop one that a crash cut short: it was never on the disk, so nothing
-        was sent for it.
+        """End a whole line that lacks its end; drop one that a crash cut short.
+
+        That was never on the disk, so nothing was sent for it.
         """
         if _record(rest) is not None:
             _write(file, b"\n")

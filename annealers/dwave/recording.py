@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import stat
+import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,11 +40,23 @@ def request_key(solver: str, programming: Programming, params: Mapping[str, Any]
     return digest.hexdigest()
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is something in the file; a `DeviceError` for what is no plain file."""
+    try:
+        found = path.stat()
+    except OSError:  # the one who opens it hears why
+        return False
+    if not stat.S_ISREG(found.st_mode):
+        raise DeviceError(f"cannot record to {path}: it is no plain file, name another")
+    return found.st_size > 0
+
+
 class Recorder:
     """Appends answers to a file; one that exists must be of the same solver."""
 
     def __init__(self, path: Path, solver: str, properties: Mapping[str, Any]) -> None:
-        if path.exists() and path.stat().st_size:
+        self._lock = threading.Lock()  # threads share it
+        if _is_there(path):
             name = _head(path)["solver"]
             if name != solver:
                 raise DeviceError(f"{path} records solver {name}, this is {solver}: record to another file")
@@ -60,7 +74,10 @@ class Recorder:
         key = request_key(solver, programming, params)
         bits = base64.b64encode(np.packbits(answer.spins > 0, axis=1).tobytes()).decode()
         shape = list(answer.spins.shape)
-        self._write({"key": key, "id": answer.id, "timing": dict(answer.timing), "shape": shape, "spins": bits})
+        with self._lock:
+            if self._file.closed:
+                raise DeviceError("this DWave was closed before an answer was recorded: call it again")
+            self._write({"key": key, "id": answer.id, "timing": dict(answer.timing), "shape": shape, "spins": bits})
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(_render(record) + "\n")
@@ -68,7 +85,8 @@ class Recorder:
 
     def close(self) -> None:
         """End the file."""
-        self._file.close()
+        with self._lock:
+            self._file.close()
 
 
 class Replay:
