@@ -197,8 +197,8 @@ def run_torch(
         if first and alive is not None and not alive():
             break
         beta = part.to(work.device, work.dtype)
-        each = beta.expand(-1, -1, num) if beta.dim() > 1 else beta.tolist()
-        done += sweep_kernel(kernel, each, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive)
+        beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
+        done += sweep_kernel(kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive)
     spins = kernel.spins().reshape(*batch, num, n)
     energy = work.energy(spins).to(problem.dtype)
     return spins, energy, torch.full((*batch, num), done, dtype=torch.int64)

@@ -4,7 +4,8 @@ A field $f_i = h_i + \sum_j J_{ij} s_j$ is a sum that is rounded to $2^{-24}$ (s
 $2^{-53}$ (double) of its largest value $F = \max_i (|h_i| + \sum_j |J_{ij}|)$, and a spin is decided by
 the logit $2 \beta f$. Where $F$ is large that is not small beside 1, and other spins are drawn than the
 problem's. So single precision serves up to $\beta F = 2^{13}$ and double up to $2^{42}$: one rounding then
-moves a logit by $2^{-10}$ at most, and a probability by $2^{-12}$. Nor does any rounding happen where all h
+moves a logit by $2^{-10}$ at most, and a probability by $2^{-12}$. Colder than beta 1, where only annealers
+go and none claims a law, single precision serves up to $\beta F = 2^{19}$. Nor does any rounding happen where all h
 and J are multiples of one number that $F$ holds no more than $2^{24}$ (or $2^{53}$) times, such as
 integers: then single (or double) precision serves at any beta.
 """
@@ -20,8 +21,9 @@ from torch import Tensor
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
 
-SINGLE = 2.0**13  # the largest beta F in single precision
-DOUBLE = 2.0**42
+SINGLE = 2.0**13  # the largest F in single precision
+COLD = 2.0**19  # and the largest beta F
+DOUBLE = 2.0**42  # both in double
 
 
 class Wide(NamedTuple):
@@ -37,11 +39,12 @@ def wide_problems(problem: Ising, coldest: float = 1.0) -> Wide | None:
     Raises:
         ValueError: fields so large that double precision does not serve either.
     """
-    if _bound(problem) * max(coldest, 1.0) <= SINGLE:
+    bound = _bound(problem)
+    if bound <= SINGLE and bound * coldest <= COLD:
         return None
     sizes = field_sizes(problem)
     _refuse_above(DOUBLE, sizes, 1.0)
-    fields = sizes * coldest > SINGLE
+    fields = (sizes > SINGLE) | (sizes * coldest > COLD)
     if fields.any():
         fields = fields & ~_exact(problem, sizes, 24)
     hopeless = sizes * coldest > DOUBLE

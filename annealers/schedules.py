@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.replicas import Replicas, ordered_sum
+from qsample.annealers.replicas import Replicas, ordered_sum, without_offset
 from qsample.ising import Ising
 from qsample.sampler import mix
 
@@ -59,7 +59,7 @@ def equal_lengths(
     first, last = beta_range
     t = torch.linspace(0, 1, TEMPERATURES, dtype=torch.float64)
     grid = first + (last - first) * t**2
-    pilot = Replicas(problem, PILOTS, [mix(seed, 4) for seed in seeds], coldest=max(beta_range))
+    pilot = Replicas(without_offset(problem), PILOTS, [mix(seed, 4) for seed in seeds], coldest=max(beta_range))
     sigma: list[Tensor] = []
     for beta in grid.tolist():
         if alive is not None and not alive():

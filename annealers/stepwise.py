@@ -5,7 +5,7 @@ Which torch kernel serves which graph is decided in `kernel_for`, here and nowhe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -59,7 +59,7 @@ def kernel_for(problem: Ising, spins: Tensor, streams: Streams, precision: Preci
 
 def sweep_kernel(
     kernel: Kernel,
-    betas: Iterable[float | Tensor],
+    betas: Tensor,
     rule: Rule,
     *,
     first_sweep: int = 0,
@@ -67,18 +67,22 @@ def sweep_kernel(
     alive: Callable[[], bool] | None = None,
     before: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """A sweep at each beta, until `alive` says no: the sweeps done. `before` is told the number of each sweep."""
+    """A sweep at each of `betas`, `[S]` or `[S, P, R]` on the kernel's device, until `alive` says no: the sweeps done.
+
+    `before` is told the number of each sweep.
+    """
     order = [*range(kernel.groups)]
     if palindromic:
         order += order[-2::-1]
+    each = betas.tolist() if betas.dim() == 1 else betas  # numbers are cheaper than tensors of one
     done = 0
-    for beta in betas:
+    for k in range(len(betas)):
         if alive is not None and not alive():
             break
         before(first_sweep + done)
         kernel.rule = rule_of(rule, first_sweep + done)
         for group in order:
-            kernel.update(group, beta)
+            kernel.update(group, each[k])
         done += 1
     return done
 
@@ -93,7 +97,9 @@ def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full")
     if wide is None:
         return problem if problem.dtype in (torch.float32, torch.float64) else problem.to(dtype=torch.float32)
     if precision != "full":
-        raise ValueError(f"precision {precision!r} is too coarse for local fields beyond 8192 / beta: use 'full'")
+        raise ValueError(
+            f"precision {precision!r} is too coarse for fields that single precision cannot hold: use 'full'"
+        )
     return problem.to(dtype=torch.float64)
 
 
@@ -121,10 +127,9 @@ def sweep_double(
     def turn(number: int) -> None:
         streams.position = size * (1 + 2 * number)  # a palindromic sweep takes two numbers a spin
 
-    each = torch.as_tensor(betas, dtype=torch.float64)
     done = sweep_kernel(
         kernel,
-        each if each.dim() > 1 else each.tolist(),
+        torch.as_tensor(betas, dtype=torch.float64),
         rule,
         first_sweep=first_sweep,
         palindromic=palindromic,

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from qsample.annealers.replicas import Replicas
+from qsample.annealers.replicas import Replicas, without_offset
 from qsample.annealers.streams import Streams
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
@@ -68,7 +68,7 @@ class TemperedGibbs:
         problem = check_request(self, problem, num, initial)
         seeds, batch = draw_seeds(generator, problem.batch_shape), problem.batch_shape
         start = None if initial is None else initial.spins
-        replicas = Replicas(problem, num, seeds, start, palindromic=True)
+        replicas = Replicas(without_offset(problem), num, seeds, start, palindromic=True)
         streams, steps = Streams([mix(seed, 5) for seed in seeds], problem.device), list(pairwise(self.ladder))
         accepted = torch.zeros(len(seeds), dtype=torch.float64)
         cold = torch.ones(self.sweeps)

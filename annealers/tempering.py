@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from qsample.annealers.replicas import Replicas, ordered_sum
+from qsample.annealers.replicas import Replicas, ordered_sum, without_offset
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Rule
 from qsample.ising import Ising
@@ -152,7 +152,7 @@ class Ladders:
     def __init__(self, problem: Ising, beta: Tensor, spins: Tensor, seeds: Sequence[int], rule: Rule = "gibbs") -> None:
         self.beta = beta  # [P, L], the same for all ladders of a problem
         self.shape = P, N, L = spins.shape[:3]
-        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1), rule)
+        self.replicas = Replicas(without_offset(problem), N * L, seeds, spins.reshape(P, N * L, -1), rule)
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0

@@ -26,7 +26,7 @@ from qsample.annealers.stepwise import sweep_double, working
 from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem, one_by_one, slow_energy
 
-READS = 4000
+READS = 2000
 
 
 def cancelling(kind: str, v: float, small: float = 0.5, dtype: torch.dtype = torch.float64) -> Ising:
@@ -45,24 +45,24 @@ def z_of_first_spin(spins: torch.Tensor, field: float) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("v", [3e7, 1e8, 1e11])
+@pytest.mark.parametrize("v", [3e7, 1e11])
 def test_a_small_field_beside_large_ones_that_cancel(kind, v):
-    spins = Gibbs(20).sample(cancelling(kind, v), READS, generator=torch.Generator().manual_seed(1)).spins
+    spins = Gibbs(9).sample(cancelling(kind, v), READS, generator=torch.Generator().manual_seed(1)).spins
     assert abs(z_of_first_spin(spins, 0.5)) < Z_MAX
     assert (spins[:, 1] == -1).all()
 
 
 SAMPLERS = {
-    "gibbs": Gibbs(20),
-    "palindromic": Gibbs(20, scan="palindromic"),
-    "annealing": SimulatedAnnealing(40),
-    "metropolis": SimulatedAnnealing(40, rule="metropolis"),
-    "adaptive": SimulatedAnnealing(40, (0.01, 1.0), "adaptive"),
-    "tempering": ParallelTempering(30, 3),
-    "tempered": TemperedGibbs(3, rounds=3),
-    "importance": AnnealedImportance(100),
-    "corrected": Corrected(SimulatedAnnealing(3), Gibbs(20)),
-    "neal": Neal(100),
+    "gibbs": Gibbs(9),
+    "palindromic": Gibbs(9, scan="palindromic"),
+    "annealing": SimulatedAnnealing(20),
+    "metropolis": SimulatedAnnealing(20, rule="metropolis"),
+    "adaptive": SimulatedAnnealing(20, (0.01, 1.0), "adaptive"),
+    "tempering": ParallelTempering(8, 3),
+    "tempered": TemperedGibbs(3, rounds=2),
+    "importance": AnnealedImportance(20),
+    "corrected": Corrected(SimulatedAnnealing(3), Gibbs(9)),
+    "neal": Neal(50),
 }
 
 
@@ -84,7 +84,7 @@ def test_sums_of_single_precision_numbers_are_rounded_too(kind):
     else:
         graph = Graph.bipartite(1, 2) if kind == "bipartite" else Graph.complete(3)
         problem = Ising(graph, h, graph.couplings(J[: graph.num_edges]))
-    spins = Gibbs(20).sample(problem, READS, generator=torch.Generator().manual_seed(3)).spins
+    spins = Gibbs(9).sample(problem, READS, generator=torch.Generator().manual_seed(3)).spins
     assert abs(z_of_first_spin(spins, 0.25)) < Z_MAX
 
 
@@ -93,9 +93,7 @@ def test_whole_numbers_of_one_unit_need_no_more_than_single_precision():
         wide = wide_problems(cancelling("sparse", scale, scale / 2), coldest=1e9)
         assert wide is not None and wide.fields.tolist() == [False] and wide.energies.tolist() == [True]
     assert native_for(cancelling("sparse", 1.0), coldest=1e9) is sweep
-    spins = (
-        Gibbs(20).sample(cancelling("sparse", 2.0**21, 1.0), READS, generator=torch.Generator().manual_seed(4)).spins
-    )
+    spins = Gibbs(9).sample(cancelling("sparse", 2.0**21, 1.0), READS, generator=torch.Generator().manual_seed(4)).spins
     assert abs(z_of_first_spin(spins, 1.0)) < Z_MAX
 
 
@@ -106,10 +104,10 @@ def test_who_serves_whom():
             graph = Graph.sparse(9, [(k, k + 1) for k in range(8)]) if kind == "sparse" else a_graph(kind)
             assert native_for(a_problem(graph, dtype=dtype)) is native[kind]
     cold = a_problem(Graph.sparse(9, [(k, k + 1) for k in range(8)]))
-    assert native_for(cold, coldest=1e5) is not sweep  # the largest beta counts
+    assert native_for(cold, coldest=1e6) is not sweep  # the largest beta counts
     assert working(cold).dtype == working(cold.to(dtype=torch.float64)).dtype == torch.float64
     assert working(cold.to(dtype=torch.float16)).dtype == torch.float32
-    assert working(cold.to(dtype=torch.float32), 1e5).dtype == torch.float64
+    assert working(cold.to(dtype=torch.float32), 1e6).dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,6 +121,18 @@ def test_field_sizes(kind, own):
             fields[a] += abs(J)
             fields[b] += abs(J)
         torch.testing.assert_close(field_sizes(problem)[k], fields.max(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gibbs", "adaptive", "tempering", "tempered"])
+@pytest.mark.parametrize("offset", [1e17, -3e300])
+def test_an_offset_changes_no_draw(name, offset):
+    """Beside a large one differences of energies would be rounded away."""
+    problem = a_problem(a_graph("sparse"), scale=0.7)
+    shifted = Ising(problem.graph, problem.h, problem.J, torch.tensor(offset, dtype=torch.float64))
+    found, other = (
+        SAMPLERS[name].sample(p, 50, generator=torch.Generator().manual_seed(1)) for p in (problem, shifted)
+    )
+    assert torch.equal(found.spins, other.spins)
 
 
 # ---- beyond double --------------------------------------------------------------------------------------------------
@@ -161,19 +171,18 @@ def test_a_beta_may_be_too_cold():
 
 def test_bfloat16_products_are_refused_where_single_precision_would_not_do():
     problem = cancelling("bipartite", 1e6 / 3, dtype=torch.float32)
-    with pytest.raises(ValueError, match="'bfloat16' is too coarse for local fields.*use 'full'"):
+    with pytest.raises(ValueError, match="'bfloat16' is too coarse for fields.*use 'full'"):
         Gibbs(3, precision="bfloat16").sample(problem, 2)
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "name", ["gibbs", "palindromic", "metropolis", "adaptive", "tempering", "tempered", "importance"]
-)
+BATCHES = [(name, kind) for name in ("gibbs", "metropolis", "tempering", "tempered", "importance") for kind in KINDS]
+
+
+@pytest.mark.parametrize(("name", "kind"), [*BATCHES, ("adaptive", "sparse")])
+@pytest.mark.parametrize(("own", "dtype"), [(False, torch.float64), (True, torch.float32)])
 def test_a_large_problem_changes_nothing_for_the_others_of_a_batch(kind, own, dtype, name):
     problem = a_problem(a_graph(kind), h=(4,), J=(4,) if own else (), offset=(4,), dtype=dtype)
     large = problem.h.clone()

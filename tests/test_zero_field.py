@@ -34,7 +34,7 @@ from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import Z_MAX
 
 SPREADS = (0.0, 1e-6, 1e-4)  # of h and of J about its value
-READS = 4000
+READS = 3000
 
 # A graph, and |J| at which a hundred sweeps are many.
 GRAPHS = {
@@ -101,22 +101,25 @@ def check_law(problem: Ising, spins: torch.Tensor, cases: int, weights: torch.Te
         assert p_value > FALSE_ALARM / (len(SPREADS) * cases), (spread, distance, floor)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("kernel", SPARSE)
-@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+CASES = [(name, kernel, "metropolis") for name in GRAPHS for kernel in SPARSE if kernel != "double"]
+CASES += [(name, "double", "metropolis") for name in ("even ring", "frustrated K5")]  # in torch, and slow
+CASES += [("even ring", kernel, "gibbs") for kernel in SPARSE]
+
+
+@pytest.mark.parametrize(("name", "kernel", "rule"), CASES)
 def test_every_kernel_reaches_the_law(name, kernel, rule):
     problem = a_case(name)
     swept = SPARSE[kernel](problem, READS, [1.0] * 100, [1, 2, 3], rule=rule)
-    check_law(problem, swept.spins, 2 * len(SPARSE) * len(GRAPHS))
+    check_law(problem, swept.spins, len(CASES))
 
 
-@pytest.mark.parametrize("sizes", [(3, 3), (1, 6), (2, 5)])
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 6)])
 @pytest.mark.parametrize("kernel", SIDES)
 @pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
 def test_every_kernel_of_two_sides_reaches_the_law(sizes, kernel, rule):
     problem = spread_out(Graph.bipartite(*sizes), -0.4)
     swept = SIDES[kernel](problem, READS, [1.0] * 100, [1, 2, 3], rule=rule)
-    check_law(problem, swept.spins, 2 * len(SIDES) * 3)
+    check_law(problem, swept.spins, 2 * len(SIDES) * 2)
 
 
 TORCH = {
@@ -126,12 +129,9 @@ TORCH = {
 }
 
 
-@pytest.mark.parametrize("kernel", TORCH)
-@pytest.mark.parametrize("precision", ["full", "bfloat16"])
+@pytest.mark.parametrize(("kernel", "precision"), [*((kernel, "full") for kernel in TORCH), ("two sides", "bfloat16")])
 def test_torch_kernels_reach_the_law(kernel, precision):
     """What other devices run, and the products with their native draws."""
-    if precision == "bfloat16" and kernel != "two sides":
-        return
     problem = TORCH[kernel]()
     how = {"initial": None, "seeds": [1, 2, 3], "rule": "metropolis", "precision": precision}
     check_law(problem, sweeping.run_torch(problem, READS, [1.0] * 100, **how)[0], 4)
