@@ -11,7 +11,8 @@ from torch import Tensor
 
 Schedule = Literal["geometric", "linear", "adaptive"]
 
-BLOCK = 1 << 16  # sweeps that are asked for at once, at most
+BLOCK = 1 << 16  # sweeps that are asked for at once, at most: a multiple of the dense kernel's 64
+LISTENING = 1 << 12  # under a time limit, which small calls do not hear
 COLDEST = 1e37  # with room for a factor in single precision
 
 

@@ -81,7 +81,7 @@ def sweep(
         first_replica: the number of replica 0, for randomness.
         first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps continues it.
         rule: "gibbs" or "metropolis"; see `update.rule_of`.
-        palindromic: each sweep visits the spins forward and back (reversible).
+        palindromic: each sweep visits the spins forward and back (reversible under the heat bath).
         precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice the lanes: with F
             the largest field that any state has, or 1.5 times the largest that J alone makes, u = F/32766: couplings
             are rounded to multiples of u/2, fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5,

@@ -12,11 +12,10 @@ from qsample.ising import Ising
 
 
 def energies(problem: Ising, spins: Tensor) -> Tensor:
-    """E of spins `[P, R, n]`, summed in double precision with the offset: `[P, R]` float64 on the CPU."""
-    if problem.graph.kind != "sparse" or problem.device.type != "cpu":
+    """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
+    if problem.graph.kind != "sparse":
         wide = problem.to(dtype=torch.float64)
-        found = wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:]))
-        return found.reshape(spins.shape[:-1]).cpu()
+        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(spins.shape[:-1])
     from qsample.annealers import _engine
 
     h, J = (t.detach().double().contiguous().numpy() for t in flatten(problem))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers import compiled, compiled_bipartite, compiled_dense
-from qsample.annealers.betas import BLOCK, Betas, blocks, listed
+from qsample.annealers.betas import BLOCK, LISTENING, Betas, blocks, listed
 from qsample.annealers.compiled import Swept
 from qsample.annealers.energies import energies
 from qsample.annealers.precision import Wide, check_sizes, wide_problems
@@ -70,7 +70,7 @@ def run(
     if precision == "fixed16" and betas.count > BLOCK:  # refused before the first block, if at all
         native(problem, 1, [betas.coldest], seeds, **how)
     done, energy = torch.zeros(len(seeds), num, dtype=torch.int64), torch.empty(0)
-    for first, beta in blocks(betas, _longest(betas, len(seeds) * num)):
+    for first, beta in blocks(betas, _longest(betas, len(seeds) * num, alive)):
         if first and alive is not None and not alive():
             break
         beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
@@ -86,11 +86,11 @@ def run(
     return spins.reshape(*shape, n), energy.to(problem.dtype).reshape(shape), done.reshape(shape)
 
 
-def _longest(betas: Betas, replicas: int) -> int:
+def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
     """Sweeps of a block, a power of two: fewer where each replica has a beta of its own, which takes memory."""
+    longest = BLOCK if alive is None else LISTENING
     if betas.block(0, 1).dim() == 1:
-        return BLOCK
-    longest = BLOCK
+        return longest
     while longest > 64 and longest * replicas > 1 << 22:
         longest //= 2
     return longest
@@ -190,7 +190,7 @@ def run_torch(
     streams = Streams(seeds, problem.device)
     start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
     kernel = kernel_for(work, start, streams, precision)
-    done, every = 0, blocks(betas, _longest(betas, len(seeds) * num))
+    done, every = 0, blocks(betas, _longest(betas, len(seeds) * num, alive))
     if rule == "gibbs" and problem.graph.num_edges == 0:  # independent spins: one heat-bath update is an exact draw
         every = [(0, betas.block(betas.count - 1, betas.count))]
     for first, part in every:

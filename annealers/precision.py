@@ -62,16 +62,24 @@ def check_sizes(problem: Ising) -> None:
 
 def field_sizes(problem: Ising) -> Tensor:
     r"""The largest local field that any state of each problem has, $\max_i |h_i| + \sum_j |J_{ij}|$, `[P]` float64."""
-    graph = problem.graph
-    h, J = (t.detach().cpu().double().abs() for t in flatten(problem))
+    graph, wide = problem.graph, torch.float64
+    h, J = _numbers(problem)
+    J = J.abs()
     if graph.kind == "sparse":
-        i, j = graph.pairs
-        reach = J.new_zeros(len(J), graph.num_spins).index_add_(1, i, J).index_add_(1, j, J)
+        i, j = graph.pairs.to(J.device)
+        reach = J.new_zeros(len(J), graph.num_spins, dtype=wide)
+        reach = reach.index_add_(1, i, J.to(wide)).index_add_(1, j, J.to(wide))
     elif graph.kind == "bipartite":
-        reach = torch.cat([J.sum(-1), J.sum(-2)], -1)
+        reach = torch.cat([J.sum(-1, dtype=wide), J.sum(-2, dtype=wide)], -1)
     else:
-        reach = J.sum(-1)
-    return (h + reach).amax(-1)
+        reach = J.sum(-1, dtype=wide)
+    return (h.abs().to(wide) + reach).amax(-1).cpu()
+
+
+def _numbers(problem: Ising) -> tuple[Tensor, Tensor]:
+    """Fields `[P, n]` and J `[1 or P, ...]`, where there is double precision: on their device, but for Apple's."""
+    h, J = (t.detach() for t in flatten(problem))
+    return (h.cpu(), J.cpu()) if problem.device.type == "mps" else (h, J)
 
 
 def _bound(problem: Ising) -> float:
@@ -98,11 +106,11 @@ def _exact(problem: Ising, sizes: Tensor, bits: int) -> Tensor:
     """Whether sums of a problem's h and J have no rounding in floats of so many bits, `[P]`."""
     _, exponent = torch.frexp(sizes)
     unit = torch.ldexp(torch.ones_like(sizes), exponent - bits)
-    h, J = (t.detach().cpu().double() for t in flatten(problem))
+    h, J = _numbers(problem)
 
     def whole(t: Tensor) -> Tensor:
-        units = t.flatten(1) / unit[:, None]
-        return (units == units.round()).all(-1)
+        units = t.flatten(1).double() / unit[:, None].to(t.device)
+        return (units == units.round()).all(-1).cpu()
 
     return whole(h) & whole(J)
 

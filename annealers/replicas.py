@@ -80,6 +80,10 @@ class Replicas:
         """
         if self._native is not None and problem.dtype != torch.float64:
             return self._native(problem, self.num, torch.empty(0), self._seeds, spins=self.spins).energy
+        if self._native is None:
+            spins = self.spins.reshape(*problem.batch_shape, *self.spins.shape[1:])
+            found = problem.to(dtype=self._dtype).energy(spins)
+            return found.reshape(len(self._seeds), self.num).cpu().double()
         return energies(problem, self.spins)
 
     def sweep(self, betas: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Gibbs, _engine
 from qsample.annealers.compiled_bipartite import sweep_bipartite
-from qsample.annealers.heat_bath import native_for, run_torch
+from qsample.annealers.heat_bath import clock, native_for, run_torch
 from qsample.testing import FALSE_ALARM, g_test
 from tests.slow_sweep import Fixed16, random_bits
 
@@ -236,7 +236,7 @@ def test_a_run_goes_on_where_it_stopped(draw):
 @pytest.mark.parametrize("precision", ["full", "fixed16"])
 def test_interrupt_returns_what_is_done(precision):
     problem = normal(200, 150, scale=0.1)
-    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=lambda: False, precision=precision)
+    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=clock(0.1), precision=precision)
     assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
     exact = problem.to(dtype=torch.float64).energy(swept.spins)
     torch.testing.assert_close(swept.energy, exact, rtol=1e-6, atol=1e-3)
