@@ -60,7 +60,7 @@ def sweep(
         seed: int64 [P].
         first_replica: the number of replica 0, for randomness.
         first_sweep: the number of the first sweep, for randomness.
-        metropolis: that rule instead of heat bath.
+        metropolis: that rule in three of four sweeps, instead of heat bath.
         palindromic: each sweep forward and back.
         random_start: from uniform random spins.
         fixed16: fields in 16 bits.
@@ -115,6 +115,7 @@ def sweep_dense(
     J: np.ndarray,
     beta: np.ndarray,
     seed: np.ndarray,
+    first_sweep: int,
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
@@ -131,11 +132,35 @@ def sweep_dense(
         J: float32 [1 or P, n, row], symmetric with zero diagonal, rows padded with zeros to a multiple of 16.
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
-        metropolis: that rule instead of heat bath.
+        first_sweep: the number of the first sweep, for randomness.
+        metropolis: that rule in three of four sweeps, instead of heat bath.
         palindromic: each sweep forward and back.
         random_start: from uniform random spins.
         threads: at most so many.
         alive: asked now and then; False ends the call after the present sweep.
+    """
+
+def energies(
+    spins: np.ndarray,
+    energy: np.ndarray,
+    start: np.ndarray,
+    near: np.ndarray,
+    edge: np.ndarray,
+    h: np.ndarray,
+    J: np.ndarray,
+    threads: int,
+) -> None:
+    """Energies of R reads of each of P problems on one sparse graph, in double precision throughout.
+
+    Args:
+        spins: int8 [P R, n].
+        energy: float64 [P R], the result, without the offset.
+        start: int32 [n + 1], where the neighbours of each spin begin.
+        near: int32 [2 k], neighbours, ascending for each spin.
+        edge: int32 [2 k], their edges.
+        h: float64 [P, n].
+        J: float64 [1 or P, k].
+        threads: at most so many.
     """
 
 def sweep_bipartite(
@@ -166,7 +191,7 @@ def sweep_bipartite(
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
         first_sweep: the number of the first sweep, for randomness.
-        metropolis: that rule instead of heat bath.
+        metropolis: that rule in three of four sweeps, instead of heat bath.
         palindromic: the right side, the left, the right again.
         random_start: from uniform random spins.
         fixed16: fields in 16 bits.

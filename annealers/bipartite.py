@@ -23,9 +23,9 @@ class Bipartite:
 
     groups = 2
 
-    def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule, precision: Precision) -> None:
+    def __init__(self, problem: Ising, spins: Tensor, streams: Streams, precision: Precision) -> None:
         self.streams, self.sizes = streams, problem.graph.sizes
-        self.rule: Rule = rule
+        self.rule: Rule = "gibbs"
         P, R, _ = spins.shape
         kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
         h, J = flatten(problem)

@@ -50,9 +50,9 @@ class Chromatic:
     Products with J are exact and neighbours are added in a fixed order, so rounding does not depend on the batch.
     """
 
-    def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule) -> None:
+    def __init__(self, problem: Ising, spins: Tensor, streams: Streams) -> None:
         self.streams = streams
-        self.rule: Rule = rule
+        self.rule: Rule = "gibbs"
         self.plan = plan(problem.graph, problem.device)
         self.groups = len(self.plan.ranges)
         h, J = flatten(problem)

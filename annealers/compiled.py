@@ -47,7 +47,7 @@ class Swept(NamedTuple):
     """What a call leaves. Replicas are swept in blocks: a call that was ended leaves some done and some not begun."""
 
     spins: Tensor  # int8 [P, R, n]
-    energy: Tensor  # float64 [P, R], with the offset
+    energy: Tensor  # float64 [P, R], with the offset; the native kernels take h and J in single precision
     sweeps: int  # done by every replica
     done: Tensor  # int32 [P, R], by each
 
@@ -80,8 +80,8 @@ def sweep(
         spins: where to start, `[P, R, n]`; uniform random spins by default.
         first_replica: the number of replica 0, for randomness.
         first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps continues it.
-        rule: "gibbs" or "metropolis".
-        palindromic: each sweep visits the spins forward and back (reversible).
+        rule: "gibbs" or "metropolis"; see `update.rule_of`.
+        palindromic: each sweep visits the spins forward and back (reversible under the heat bath).
         precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice the lanes: with F
             the largest field that any state has, or 1.5 times the largest that J alone makes, u = F/32766: couplings
             are rounded to multiples of u/2, fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5,

@@ -18,9 +18,9 @@ class Dense:
     Fields are recomputed at the start of each sweep, so that rounding does not build up.
     """
 
-    def __init__(self, problem: Ising, spins: Tensor, streams: Streams, rule: Rule) -> None:
+    def __init__(self, problem: Ising, spins: Tensor, streams: Streams) -> None:
         self.streams, self.groups = streams, problem.num_spins
-        self.rule: Rule = rule
+        self.rule: Rule = "gibbs"
         self.h, J = flatten(problem)
         J = square(problem, J)
         P, R, n = spins.shape

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
-from qsample.annealers.heat_bath import Precision, Rule, Scan, run
-from qsample.annealers.replicas import Replicas
+from qsample.annealers.betas import Constant, Schedule, check_choice, listed, schedule
+from qsample.annealers.heat_bath import Scan, clock, run
 from qsample.annealers.schedules import equal_lengths
+from qsample.annealers.update import Precision, Rule
 from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
 from qsample.transforms import uncompiled
-
-Schedule = Literal["geometric", "linear", "adaptive"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Gibbs:
             are HEURISTIC.
         time_limit: seconds after which a call (but one of milliseconds) ends with the present sweeps and returns what
             is done; reads are swept in blocks, so some may have all their sweeps and some none: `info["done"]`
-            `[*B, num]` says it.
+            `[*B, num]` says it. Sweeps that are not reached cost nothing: ask for 10**12.
     """
 
     sweeps: int = 100
@@ -54,10 +51,10 @@ class Gibbs:
 
     def __post_init__(self) -> None:
         whole_settings(self, sweeps=1)
-        _choice("scan", self.scan, Scan)
-        _choice("precision", self.precision, Precision)
+        check_choice("scan", self.scan, Scan)
+        check_choice("precision", self.precision, Precision)
         if self.betas is not None:
-            _finite_betas(self.betas)
+            listed(self.betas)
         _time_limit(self.time_limit)
 
     @property
@@ -75,13 +72,14 @@ class Gibbs:
     ) -> Samples:
         """See `Sampler.sample`. Weights of `initial` are kept: the kernel leaves the problem's law invariant."""
         problem = check_request(self, problem, num, initial)
-        betas = [1.0] * self.sweeps if self.betas is None else [float(beta) for beta in self.betas]
+        alive = clock(self.time_limit)
+        betas = Constant(int(self.sweeps)) if self.betas is None else listed(self.betas)
         seeds = draw_seeds(generator, problem.batch_shape)
-        how = {"scan": self.scan, "precision": self.precision, "time_limit": self.time_limit}
+        how = {"scan": self.scan, "precision": self.precision, "alive": alive}
         spins, energy, done = run(problem, num, betas, initial=initial, seeds=seeds, **how)
         weight = None if initial is None or initial.log_weight is None or not self._valid else initial.log_weight
         tag = Exactness.ASYMPTOTIC if self._valid else Exactness.HEURISTIC
-        info = {"sweeps": len(betas)} | ({} if self.time_limit is None else {"done": done})
+        info = {"sweeps": betas.count} | ({} if self.time_limit is None else {"done": done})
         family = None if initial is None else initial.family
         return Samples(spins, energy, None if weight is None else weight.clone(), tag, info, family=family)
 
@@ -102,9 +100,11 @@ class SimulatedAnnealing:
         schedule: "geometric", "linear", "adaptive" (for each problem, equal steps of thermodynamic length, measured
             by a pilot run: see `schedules`), or the betas themselves (a tensor or sequence; `sweeps` and `beta_range`
             are then unused).
-        rule: "gibbs" (heat bath) or "metropolis" (mixes faster when cold; near-deterministic when hot).
+        rule: "gibbs" (heat bath) or "metropolis" (mixes faster when cold; near-deterministic when hot). The
+            first of every four Metropolis sweeps is of the heat bath, without which rings never reach their law:
+            see `update.rule_of`.
         precision: see `Gibbs`.
-        time_limit: see `Gibbs`; for "adaptive", see its `betas` and give them as a schedule.
+        time_limit: see `Gibbs`; the pilot run of "adaptive" counts, and its `info["betas"]` are those that were swept.
     """
 
     sweeps: int = 1000
@@ -119,12 +119,13 @@ class SimulatedAnnealing:
 
     def __post_init__(self) -> None:
         whole_settings(self, sweeps=1)
-        _choice("rule", self.rule, Rule)
-        _choice("precision", self.precision, Precision)
+        check_choice("rule", self.rule, Rule)
+        check_choice("precision", self.precision, Precision)
         _time_limit(self.time_limit)
-        if self._adaptive and self.time_limit is not None:
-            raise ValueError("an adaptive schedule has no time_limit: give the betas it found as the schedule")
-        _finite_betas(self.beta_range if self._adaptive else self.betas)
+        if self._adaptive:
+            listed(self.beta_range)
+        else:
+            schedule(self.schedule, self.sweeps, self.beta_range)
 
     @property
     def _adaptive(self) -> bool:
@@ -133,7 +134,8 @@ class SimulatedAnnealing:
     @property
     def betas(self) -> list[float]:
         """The inverse temperature of each sweep; an adaptive schedule's are in `info["betas"]` `[*B, sweeps]`."""
-        return schedule(self.schedule, self.sweeps, self.beta_range)
+        betas = schedule(self.schedule, self.sweeps, self.beta_range)
+        return betas.block(0, betas.count).tolist()
 
     @uncompiled
     def sample(
@@ -141,51 +143,24 @@ class SimulatedAnnealing:
     ) -> Samples:
         """See `Sampler.sample`; `initial` is refused, because annealing starts hot and would forget it."""
         problem = check_request(self, problem, num, initial)
+        alive = clock(self.time_limit)
         seeds = draw_seeds(generator, problem.batch_shape)
         if self._adaptive:
-            return self._adapted(problem, num, seeds)
-        betas = self.betas
-        how = {"rule": self.rule, "precision": self.precision, "time_limit": self.time_limit}
+            betas = equal_lengths(problem, self.beta_range, int(self.sweeps), seeds, alive)
+        else:
+            betas = schedule(self.schedule, int(self.sweeps), self.beta_range)
+        how = {"rule": self.rule, "precision": self.precision, "alive": alive}
         spins, energy, done = run(problem, num, betas, initial=None, seeds=seeds, **how)
-        info = {"sweeps": len(betas), "beta_range": (betas[0], betas[-1])}
-        info |= {} if self.time_limit is None else {"done": done}
+        ends = [float(betas.block(k, k + 1).flatten()[0]) for k in (0, betas.count - 1)]
+        info = {"sweeps": betas.count, "beta_range": self.beta_range if self._adaptive else tuple(ends)}
+        if self._adaptive:
+            swept = betas.count if alive is None else int(done.max())
+            info["betas"] = betas.block(0, swept)[..., 0].float().T.reshape(*problem.batch_shape, swept)
+        if alive is not None:
+            info["done"] = done
         return Samples(spins, energy, exactness=Exactness.HEURISTIC, info=info)
-
-    def _adapted(self, problem: Ising, num: int, seeds: Sequence[int]) -> Samples:
-        betas, batch = equal_lengths(problem, self.beta_range, self.sweeps, seeds), problem.batch_shape
-        replicas = Replicas(problem, num, seeds, rule=self.rule, precision=self.precision)
-        for some in betas[..., None].split(32):
-            replicas.sweep(some.expand(-1, -1, num))
-        spins = replicas.spins.reshape(*batch, num, problem.num_spins)
-        info = {"sweeps": self.sweeps, "beta_range": self.beta_range, "betas": betas.T.reshape(*batch, self.sweeps)}
-        return Samples(spins, problem.energy(spins), exactness=Exactness.HEURISTIC, info=info)
-
-
-def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]) -> list[float]:
-    """The betas of a named schedule, its ends exact, or the given ones as floats."""
-    if not isinstance(name, str):
-        return [float(beta) for beta in name]
-    first, last = beta_range
-    if name == "geometric" and not 0 < min(beta_range):
-        raise ValueError(f"a geometric schedule needs beta_range > 0; got {beta_range}: use schedule='linear'")
-    _choice("schedule", name, Schedule)
-    if name == "adaptive":
-        raise ValueError("an adaptive schedule depends on the problem: info['betas'] of its samples holds it")
-    t = torch.linspace(0, 1, sweeps, dtype=torch.float64)
-    betas = first * (last / first) ** t if name == "geometric" else first + (last - first) * t
-    return [*betas[:-1].tolist(), last]
 
 
 def _time_limit(seconds: float | None) -> None:
     if seconds is not None and not seconds > 0:
         raise ValueError(f"expected time_limit > 0 seconds, or None for none; got {seconds!r}")
-
-
-def _choice(name: str, value: object, options: object) -> None:
-    if value not in get_args(options):
-        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}")
-
-
-def _finite_betas(betas: Sequence[float]) -> None:
-    if not len(betas) or not all(0 <= beta < float("inf") for beta in betas):
-        raise ValueError(f"expected finite betas >= 0, at least one; got {list(betas)[:4]}")

@@ -170,7 +170,9 @@ def anneal(
         left = replicas.spins[..., : sizes[0]].reshape(*batch, num, sizes[0])
         return enumeration.side_log_weights(at(b, wide), 0, left).reshape(-1, num).cpu()
 
-    replicas, once = Replicas(at(0.0), num, seeds), torch.ones(1, dtype=torch.float32)
+    hardest = Ising(problem.graph, torch.maximum(base.abs(), problem.h.abs()), problem.J)
+    replicas = Replicas(at(0.0), num, seeds, hardest=hardest)
+    once = torch.ones(1, dtype=torch.float32)
     replicas.sweep(once)  # no couplings: an exact draw
     log_w = torch.zeros(len(seeds), num, dtype=torch.float64)
     path = list(zip([0.0, *betas], betas, strict=False))

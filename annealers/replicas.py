@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qsample.annealers.compiled_dense import sweep_dense
-from qsample.annealers.heat_bath import Kernel, kernel_for, native_for
+from qsample.annealers.energies import energies
+from qsample.annealers.heat_bath import native_for
+from qsample.annealers.stepwise import Kernel, kernel_for, sweep_kernel, working
 from qsample.annealers.streams import Streams
-from qsample.annealers.update import Precision, Rule, some_of
+from qsample.annealers.update import Rule, some_of
 from qsample.ising import Ising
-from qsample.sampler import mix, mix_each
 
 
 class Replicas:
@@ -20,6 +20,17 @@ class Replicas:
 
     `heat_bath.native_for` decides which. Replica r of a problem draws from numbers of its own, and the draws of a
     problem are a function of its seed alone.
+
+    Args:
+        problem: the first problem.
+        num: R.
+        seeds: one a problem.
+        spins: where to start; uniform random spins by default.
+        rule: of the sweeps; see `update.rule_of`.
+        palindromic: sweeps forward and back.
+        hardest: the problem with the largest fields that replicas will `move` to, which decide the precision; by
+            default the first.
+        coldest: the largest beta of all sweeps.
     """
 
     def __init__(
@@ -29,16 +40,17 @@ class Replicas:
         seeds: Sequence[int],
         spins: Tensor | None = None,
         rule: Rule = "gibbs",
-        precision: Precision = "full",
         palindromic: bool = False,
+        hardest: Ising | None = None,
+        coldest: float = 1.0,
     ) -> None:
         self._problem, self.num, self._seeds = problem, num, seeds
         self._rule: Rule = rule
         self._back = palindromic
-        self._native = native_for(problem, precision)
-        self._numbered = self._native is not None and self._native is not sweep_dense
+        hardest = problem if hardest is None else hardest
+        self._native = native_for(hardest, "full", coldest)
+        self._dtype = problem.dtype if self._native is not None else working(hardest, coldest).dtype
         self._streams = Streams(seeds, problem.device)
-        self._own = [mix(seed, 3) for seed in seeds]
         self._kernel: Kernel | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
         self._energy: Tensor | None = None
@@ -57,12 +69,8 @@ class Replicas:
     @property
     def energy(self) -> Tensor:
         """E of each replica under the present problem, `[P, R]` float64 on the CPU, without a sweep."""
-        if self._energy is None:
-            none, native = torch.empty(0), self._native  # of the same rounding with and without a sweep before
-            if native is None:
-                self._energy = self.energy_under(self._problem)
-            else:
-                self._energy = native(self._problem, self.num, none, self._seeds, spins=self._spins).energy
+        if self._energy is None:  # of the same rounding with and without a sweep before
+            self._energy = self.energy_under(self._problem)
         return self._energy
 
     def energy_under(self, problem: Ising) -> Tensor:
@@ -70,14 +78,18 @@ class Replicas:
 
         The native kernels take couplings in single precision; a problem in double is not theirs here.
         """
-        if self._native is not None and problem.dtype == torch.float32:
-            return self._native(problem, self.num, torch.empty(0), self._seeds, spins=self.spins).energy
-        spins = self.spins.reshape(*problem.batch_shape, *self.spins.shape[1:])
-        return problem.energy(spins).double().reshape(len(self._seeds), self.num).cpu()
+        if self._native is not None and problem.dtype != torch.float64:
+            none = torch.empty(0, dtype=torch.float32)
+            return self._native(problem, self.num, none, self._seeds, spins=self.spins).energy
+        if self._native is None:
+            spins = self.spins.reshape(*problem.batch_shape, *self.spins.shape[1:])
+            found = problem.to(dtype=self._dtype).energy(spins)
+            return found.reshape(len(self._seeds), self.num).cpu().double()
+        return energies(problem, self.spins)
 
     def sweep(self, betas: Tensor) -> None:
         """One sweep at each of `betas`: `[S]`, or `[S, P, R]` with one a replica."""
-        if self._native is not None and self._numbered:
+        if self._native is not None:
             swept = self._native(
                 self._problem,
                 self.num,
@@ -88,20 +100,19 @@ class Replicas:
                 rule=self._rule,
                 palindromic=self._back,
             )
-            self._spins, self._energy = swept.spins, swept.energy
-        elif self._native is not None:  # which numbers the sweeps of a call from 0: a seed for each call
-            seeds = mix_each(self._own, self._sweeps)
-            how = {"rule": self._rule, "palindromic": self._back}
-            swept = self._native(self._problem, self.num, betas, seeds, spins=self._spins, **how)
-            self._spins, self._energy = swept.spins, swept.energy
+            self._spins = swept.spins
+            self._energy = None if self._problem.dtype == torch.float64 else swept.energy
         else:
+            work = self._problem.to(dtype=self._dtype)
             if self._kernel is None:
-                self._kernel = kernel_for(self._problem, self._spins, self._streams, self._rule, "full")
-            order = [*range(self._kernel.groups)]
-            order += order[-2::-1] if self._back else []
-            for beta in betas.to(self._spins.device, self._problem.dtype):
-                for group in order:
-                    self._kernel.update(group, beta if beta.dim() else float(beta))
+                self._kernel = kernel_for(work, self._spins, self._streams, "full")
+            sweep_kernel(
+                self._kernel,
+                betas.to(work.device, work.dtype),
+                self._rule,
+                first_sweep=self._sweeps,
+                palindromic=self._back,
+            )
             self._energy = None
         self._sweeps += len(betas)
 
@@ -113,7 +124,7 @@ class Replicas:
         """Go on with some of the problems of a batch of one dimension; their draws do not change."""
         self._problem, spins = some_of(self._problem, index.to(self._problem.device)), self.spins
         kept = index.tolist()
-        self._seeds, self._own = [self._seeds[k] for k in kept], [self._own[k] for k in kept]
+        self._seeds = [self._seeds[k] for k in kept]
         self._streams.keep(kept)
         self.take(spins[index.to(spins.device)])
 

@@ -12,6 +12,27 @@ from qsample.ising import Ising
 Rule = Literal["gibbs", "metropolis"]
 Precision = Literal["full", "bfloat16", "fixed16"]
 
+METROPOLIS_CYCLE = 4
+
+
+def rule_of(rule: Rule, sweep: int) -> Rule:
+    """The rule of a sweep by its number: the first of every four Metropolis sweeps is a heat bath.
+
+    Metropolis flips a spin in no field (and nearly always one in hardly any) at each visit: under a
+    fixed order of visits domain walls then circulate for ever and never meet, as on a ring in no
+    field. A cycle of kernels that leave the law invariant leaves it invariant. With a heat-bath sweep
+    in so many (relaxation in sweeps, from the spectrum; mean energies of an annealed Gaussian glass
+    on a torus of 24 x 24, in 64 sweeps to +-0.3 and in 1024 to +-0.2):
+
+    | | 1 | 2 | 4 | 8 | 16 | none |
+    |---|---|---|---|---|---|---|
+    | ring of 8, J = 1 | 13.7 | 6.8 | 3.9 | 7.1 | 14 | never |
+    | frustrated K5, J = 2 | 1.6 | 4.1 | 6.6 | 16 | 26 | never |
+    | glass, 64 sweeps | -714.4 | -717.2 | -718.2 | -718.5 | -718.8 | -719.1 |
+    | glass, 1024 sweeps | -740.0 | -741.2 | -741.6 | -741.7 | -741.4 | -741.8 |
+    """
+    return rule if sweep % METROPOLIS_CYCLE else "gibbs"
+
 
 def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) -> Tensor:
     """New bits (0/1 floats) into `out`, from `logits` = -2 beta f (overwritten), uniform numbers, and current bits.

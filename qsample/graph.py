@@ -213,7 +213,9 @@ class Graph:
     def colours(self) -> list[Tensor]:
         """Groups of mutually uncoupled spins: a sweep updates one group at a time, all its spins at once.
 
-        Greedy colouring, largest degree first (Welsh and Powell, Comput. J. 10, 1967); ties go by index.
+        Two for a bipartite graph, in the spins' own order: each connected part without an odd cycle is coloured by the
+        parity of distances. Other parts are coloured greedily, largest degree first (Welsh and Powell, Comput. J. 10,
+        1967); ties go by index.
         """
 
         def make() -> list[Tensor]:
@@ -223,14 +225,39 @@ class Graph:
                 return [side for side in sides if len(side)]
             if self.kind == "complete":
                 return [torch.tensor([i]) for i in range(self.num_spins)]
+            side = self._sides()
+            colour = side.tolist()
             start, neighbour, _ = (part.tolist() for part in self.csr)
-            colour = [-1] * self.num_spins
             for i in (-self.degree).argsort(stable=True).tolist():
+                if side[i] >= 0:
+                    continue
                 taken = {colour[j] for j in neighbour[start[i] : start[i + 1]]}
                 colour[i] = next(c for c in range(len(taken) + 1) if c not in taken)
-            return [(torch.tensor(colour) == c).nonzero()[:, 0] for c in range(max(colour, default=-1) + 1)]
+            every = torch.tensor(colour, dtype=torch.int64)
+            return [(every == c).nonzero()[:, 0] for c in range(max(colour, default=-1) + 1)]
 
         return self.cached("colours", make)
+
+    def _sides(self) -> np.ndarray:
+        """The two colours of spins in parts without an odd cycle, 0 and 1; -1 elsewhere: `[n]`."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components, dijkstra
+
+        n, (i, j) = self.num_spins, self.pairs.numpy()
+        if not len(i):
+            return np.zeros(n, dtype=np.int64)
+        shape = (n + 1, n + 1)  # one more spin, coupled to the first of each part: then all distances are of one search
+        count, part = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=shape), directed=False)
+        first = np.full(count, n)
+        np.minimum.at(first, part[:n], np.arange(n))
+        first = first[first < n]
+        ends = np.concatenate([i, first]), np.concatenate([j, np.full(len(first), n)])
+        joined = coo_array((np.ones(len(ends[0])), ends), shape=shape)
+        distance = dijkstra(joined, directed=False, indices=n, unweighted=True)[:n]
+        side = (distance.astype(np.int64) + 1) % 2
+        odd = np.zeros(count, dtype=bool)
+        odd[part[i[side[i] == side[j]]]] = True
+        return np.where(odd[part[:n]], -1, side)
 
     def index(self, labels: Iterable[Hashable]) -> Tensor:
         """Spin numbers of the given labels; an unknown or repeated label raises ValueError."""

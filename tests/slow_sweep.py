@@ -125,8 +125,11 @@ def slow_sweep(
     for i in range(n):
         first = random_bits(seed, replicas, 2**32 - 1, i) < 2**31
         up[:, i] = first if spins is None else spins[:, i].numpy() > 0
-    two, fixed = np.float32(2), Fixed16(problem, rule) if precision == "fixed16" else None
+    two, asked = np.float32(2), rule
+    both = {rule: Fixed16(problem, rule) if precision == "fixed16" else None for rule in ("gibbs", asked)}
     for k, beta in enumerate(betas):
+        rule = asked if (first_sweep + k) % 4 else "gibbs"
+        fixed = both[rule]
         beta = np.broadcast_to(np.asarray(beta, dtype=np.float32), num)
         visits = [(2 * (first_sweep + k), i) for i in order]
         visits += [(2 * (first_sweep + k) + 1, i) for i in reversed(order) if palindromic]

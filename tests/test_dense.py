@@ -7,7 +7,7 @@ from qsample import Graph, Ising, Samples
 from qsample.annealers import Gibbs
 from qsample.annealers.compiled import sweep
 from qsample.annealers.compiled_dense import sweep_dense
-from qsample.annealers.heat_bath import native_for, run_torch
+from qsample.annealers.heat_bath import clock, native_for, run_torch
 from qsample.testing import FALSE_ALARM, g_test
 
 
@@ -109,7 +109,7 @@ def test_first_reads_do_not_depend_on_how_many(reads, rule, back):
 
 def test_interrupt_returns_what_is_done():
     problem = complete(200)
-    swept = sweep_dense(problem, 64, [1.0] * 100_000, [1], alive=lambda: False)
+    swept = sweep_dense(problem, 64, [1.0] * 100_000, [1], alive=clock(0.1))
     assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
     torch.testing.assert_close(
         swept.energy[0], problem.to(dtype=torch.float64).energy(swept.spins)[0], rtol=1e-6, atol=1e-4

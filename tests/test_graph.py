@@ -1,5 +1,7 @@
 """Graphs: layouts, structure computed once, and what a clamp leaves."""
 
+import random
+
 import networkx
 import pytest
 import torch
@@ -119,6 +121,52 @@ def test_neighbours_degrees_and_colours(recipe):
     assert sum(map(len, graph.colours)) == graph.num_spins
     assert all(colour[i] != colour[j] for i, j in edges)
     assert len(graph.colours) <= 1 + max(graph.degree.tolist(), default=0)
+
+
+def shuffled(graph: networkx.Graph, seed: int = 0) -> Graph:
+    """Spins and edges in random order, each edge either way round."""
+    rng = random.Random(seed)
+    names = rng.sample(range(graph.number_of_nodes()), graph.number_of_nodes())
+    number = dict(zip(graph.nodes, names, strict=True))
+    edges = [tuple(rng.sample((number[a], number[b]), 2)) for a, b in graph.edges]
+    return Graph.sparse(len(names), rng.sample(edges, len(edges)))
+
+
+BIPARTITE = {
+    "open grid": networkx.grid_2d_graph(7, 9),
+    "even torus": networkx.grid_2d_graph(6, 8, periodic=True),
+    "tree": networkx.random_labeled_tree(80, seed=1),
+    "even ring": networkx.cycle_graph(12),
+    "K_nm": networkx.complete_bipartite_graph(4, 9),
+    "hypercube": networkx.hypercube_graph(5),
+    "union": networkx.disjoint_union_all(
+        [networkx.path_graph(5), networkx.cycle_graph(8), networkx.empty_graph(3), networkx.star_graph(6)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BIPARTITE)
+def test_bipartite_graphs_have_two_colours(name):
+    for seed in range(5):
+        graph = shuffled(BIPARTITE[name], seed)
+        colour = torch.empty(graph.num_spins, dtype=torch.int64)
+        for c, group in enumerate(graph.colours):
+            colour[group] = c
+        first, second = graph.pairs
+        assert len(graph.colours) == 2 and (colour[first] + colour[second] == 1).all()
+
+
+def test_an_odd_part_costs_the_others_no_colour():
+    graph = networkx.disjoint_union(networkx.cycle_graph(5), networkx.grid_2d_graph(6, 7))
+    colours = shuffled(graph).colours
+    assert len(colours) == 3 and len(colours[2]) == 1
+
+
+def test_a_hundred_thousand_spins_are_coloured_at_once():
+    """Parts are not taken one by one, and a long chain is no deep recursion."""
+    chain = torch.arange(100_000)
+    assert len(Graph.sparse(100_000, torch.stack([chain[:-1], chain[1:]], 1)).colours) == 2
+    assert len(Graph.sparse(100_000, chain.reshape(-1, 2)).colours) == 2
 
 
 def test_colouring_of_random_graphs_is_proper():

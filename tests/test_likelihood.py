@@ -104,9 +104,7 @@ def test_ais_says_when_few_of_its_runs_count():
     cold = a_problem(Graph.complete(12), scale=8.0)
     cold = Ising(cold.graph, torch.zeros(12).double(), cold.J)
     with pytest.warns(ReliabilityWarning) as said:
-        poor = log_partition(
-            cold, "ais", steps=1, chains=50, check=False, generator=torch.Generator().manual_seed(1)
-        )
+        poor = log_partition(cold, "ais", steps=1, chains=50, check=False, generator=torch.Generator().manual_seed(1))
     assert [str(w.message) for w in said] == [poor.note]
     assert poor.ess < 10 and poor.note == f"only {poor.ess:.1f} effective runs: raise steps"
     assert poor.note in str(poor)

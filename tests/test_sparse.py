@@ -346,10 +346,10 @@ def test_alive_false_returns_what_is_done(num, count, threads):
 
     def alive() -> bool:
         asked.append(time.perf_counter() - begun)
-        return len(asked) < 4
+        return asked[-1] < 0.2
 
     swept = compiled.sweep(problem, num, LONG, [1], alive=alive)
-    assert len(asked) == 4 and asked[-1] < 20
+    assert len(asked) > 1 and 0.2 <= asked[-1] < 20
     assert swept.sweeps == swept.done.min() < len(LONG) and swept.done.max() > 0
     assert torch.allclose(swept.energy[0].float(), problem.energy(swept.spins[0]), rtol=1e-4, atol=1e-3)
     for r in (0, num - 1):  # what is done is done right: as many sweeps asked for give the same state
@@ -382,28 +382,3 @@ def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
     assert time.perf_counter() - sent[0] < 5  # some 50 ms, but for a busy machine
     timer.join()
     assert native_threads() <= before
-
-
-@pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
-@pytest.mark.parametrize(
-    "graph", [random_graph(200, 600), Graph.complete(60), Graph.bipartite(40, 30)], ids=lambda g: g.kind
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # in double, RBMs are torch's
-def test_time_limit_returns_what_is_done(make, graph, dtype):
-    problem = Ising(graph, torch.zeros(graph.num_spins, dtype=dtype), torch.ones(graph.coupling_shape, dtype=dtype))
-    if graph.kind == "complete":
-        problem = Ising(graph, problem.h, 1 - torch.eye(60, dtype=dtype))
-    begun = time.monotonic()
-    found = make(500_000, time_limit=0.1).sample(problem, 100)
-    assert time.monotonic() - begun < 30
-    assert 0 < found.info["done"].max() < 500_000 and found.info["done"].shape == (100,)
-    assert torch.allclose(found.energy, problem.energy(found.spins))
-    assert make(3, time_limit=60.0).sample(problem, 2).info["done"].tolist() == [3, 3]
-
-
-@pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
-def test_time_limit_must_be_positive(make):
-    with pytest.raises(ValueError, match="time_limit > 0 seconds, or None for none; got 0.0"):
-        make(10, time_limit=0.0)
-    with pytest.raises(ValueError, match="adaptive schedule has no time_limit"):
-        SimulatedAnnealing(10, schedule="adaptive", time_limit=1.0)

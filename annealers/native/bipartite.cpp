@@ -50,7 +50,7 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     std::vector<float> unit;
     if (fixed16) {
         unit = bipartite::units(job, *kernel), job.unit = unit.data();
-        job.table = &sparse::table(metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
+        job.tables = sparse::tables();
     }
     Listener listen(std::move(alive));
     int done = 0;

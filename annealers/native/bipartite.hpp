@@ -42,7 +42,7 @@ struct Block {
         return static_cast<T *>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64));
     }
     Block(const Job &j, std::int64_t f, int c)
-        : job(j), first(f), count(c), L(j.table ? (c + W16 - 1) / W16 * W16 : (c + W - 1) / W * W),
+        : job(j), first(f), count(c), L(j.tables ? (c + W16 - 1) / W16 * W16 : (c + W - 1) / W * W),
           own(problem(0) != problem(c - 1)), n{j.n, j.m}, last(j.palindromic) {
         for (int side = 0; side < 2; ++side) word[side] = room<std::uint32_t>((n[side] + 31) / 32 * L);
         base = room<float>((n[0] + n[1]) * (own ? L : 1));
@@ -200,13 +200,14 @@ struct Block {
             for (int l = 0; l < L; ++l) rate[l] = 2 * log2_e * now[job.beta_stride ? lane(l) : 0];
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             tally = done + 1 == job.sweeps;
-            job.metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
+            const bool metropolis = rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Do::metropolis>(number) : sweep<Do::heat_bath>(number);
         }
         return done;
     }
     int run() {
         job.random_start ? scatter() : pack();
-        const int done = job.table ? Fixed<Block>(*this).run() : sweeps();
+        const int done = job.tables ? Fixed<Block>(*this).run() : sweeps();
         if (done < 0) return done;
         if (!tally) tally = true, pass<Do::measure>(last, 0);
         energies();

@@ -138,7 +138,7 @@ struct Fixed {
             const std::uint32_t old = rule == Rule::metropolis ? less(V{}, spins & one) : 0;
             const std::uint32_t bits =
                 redraw16<rule>(load<V>(field[spin % 4] + l), load<V>(most + l), load<V>(twice + l), load<V>(all + l),
-                               load<V>(part + l), u, *job.table, old);
+                               load<V>(part + l), u, job.tables[static_cast<int>(rule)], old);
             spins = (spins & ~one) | (spread16(bits) & one);
             std::memcpy(now + l, &spins, sizeof spins);
         }
@@ -189,7 +189,8 @@ struct Fixed {
             if (!done || job.beta_stride || job.beta[done] != job.beta[done - 1])
                 heat(job.beta + done * (job.beta_stride ? job.beta_stride : 1));
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            job.metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
+            const bool metropolis = sparse::rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
         }
         give();
         return done;

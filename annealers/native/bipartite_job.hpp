@@ -17,7 +17,7 @@ struct Job {
     const float *beta;                         // [sweeps], or [sweeps, P R]
     std::int64_t beta_stride;                  // 0, or P R
     bool metropolis, palindromic, random_start;
-    const sparse::Table *table;                // 16-bit fields and these probabilities; null for single precision
+    const sparse::Table *tables;               // 16-bit fields and the probabilities of each rule; null for single precision
     const float *unit;                         // [P], of 16-bit fields
     const std::uint16_t *fives[2], *base16;    // of one problem in 16 bits: see `prepare`
     const std::uint64_t *seed;                 // [P]

@@ -99,7 +99,7 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
         kernel.sums(job.J + p * job.J_stride, job.n, job.m, column.data(), sum.data() + p * N);
     job.sum = sum.data(), job.sum_stride = own > 1 ? N : 0;
     const double updates = static_cast<double>(job.lanes()) * (N + job.n * job.m / 128.0) * job.sweeps;
-    if (job.table) return run16(job, kernel, threads, updates, stop, alive);
+    if (job.tables) return run16(job, kernel, threads, updates, stop, alive);
     const std::int64_t width = team::block_width(rows, 128, own > 1 ? 1 : threads, 16);
     const std::int64_t pieces = (rows + width - 1) / width;
     const auto piece = [&](std::size_t k) {

@@ -90,14 +90,12 @@ void sparse_trial(int trial) {
     job.colour = graph.colour.data(), job.colours = static_cast<int>(graph.colour.size()) - 1;
     job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? graph.k : 0;
     job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0, job.seed = seed.data();
-    job.rule = below(2) ? sparse::Rule::metropolis : sparse::Rule::heat_bath;
-    job.palindromic = below(2), job.random_start = below(2);
-    const sparse::Table table = sparse::make_table(job.rule);
+    job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
     if (below(2)) {  // 16 bits
         for (float &one : beta) one = 100 * std::fabs(one);
         for (int p = 0; p < problems; ++p)
             unit.push_back(sparse::scale_of(job, p, sparse::reaches(job, job.J + p * job.J_stride)).unit);
-        job.table = &table, job.unit = unit.data();
+        job.tables = sparse::tables(), job.unit = unit.data();
     }
     for (const sparse::Kernel *kernel : sparse::kernels()) {
         Result whole(lanes, graph.n), again(lanes, graph.n);
@@ -182,7 +180,7 @@ void bipartite_trial(int trial) {
     if (trial % 4 < 2) {  // 16 bits
         for (float &one : beta) one = 2 * std::fabs(one);  // colder ones are refused
         unit = bipartite::units(job, bipartite::plain), job.unit = unit.data();
-        job.table = &sparse::table(job.metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath);
+        job.tables = sparse::tables();
     }
     for (const bipartite::Kernel *kernel : bipartite::kernels()) {
         Result whole(lanes, n + m), again(lanes, n + m);

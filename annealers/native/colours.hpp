@@ -162,7 +162,8 @@ struct Colours {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int r = 0; r < R; ++r) rate[r] = 2 * log2_e * now[job.beta_stride ? lane(r) : 0];
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(number, rate) : sweep<Rule::metropolis>(number, rate);
+            const bool metropolis = rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(number, rate) : sweep<Rule::heat_bath>(number, rate);
         }
         unpack();
         energies();

@@ -150,26 +150,30 @@ struct Rows {
         }
     }
     template <Rule rule>
+    void sweep(std::uint32_t number) {
+        const auto next = [&](std::int64_t from, int step, std::uint32_t pass) {
+            visit<rule>(from, job.n - from < some ? static_cast<int>(job.n - from) : some, step, pass);
+        };
+        for (std::int64_t from = 0; from < job.n; from += some) next(from, 1, 2 * number);
+        if (job.palindromic)
+            for (std::int64_t from = (job.n - 1) / some * some; from >= 0; from -= some) next(from, -1, 2 * number + 1);
+    }
     int sweeps() {
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             if (done % refresh == 0) sum();
             const float *beta = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int l = 0; l < lanes; ++l) rate[l] = 2 * log2_e * beta[job.beta_stride ? lane(l) : 0];
-            const auto pass = static_cast<std::uint32_t>(2 * done);
-            const auto next = [&](std::int64_t from, int step, std::uint32_t number) {
-                visit<rule>(from, job.n - from < some ? static_cast<int>(job.n - from) : some, step, number);
-            };
-            for (std::int64_t from = 0; from < job.n; from += some) next(from, 1, pass);
-            if (job.palindromic)
-                for (std::int64_t from = (job.n - 1) / some * some; from >= 0; from -= some) next(from, -1, pass + 1);
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            const bool metropolis = rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
         }
         return done;
     }
     int run() {
         if (!f || !up) return -1;
         begin();
-        const int done = job.metropolis ? sweeps<Rule::metropolis>() : sweeps<Rule::heat_bath>();
+        const int done = sweeps();
         sum();
         for (int l = 0; l < count; ++l) {  // E = sum_i s_i (h_i + f_i) / 2
             double energy = 0;

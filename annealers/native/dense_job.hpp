@@ -17,6 +17,7 @@ struct Job {
     std::int64_t beta_stride;                  // 0, or P R
     bool metropolis, palindromic, random_start;
     const std::uint64_t *seed;                 // [P]
+    std::uint32_t first_sweep;                 // randomness goes on from here
     std::int8_t *spins;                        // [P R, n]
     double *energy;                            // [P R], without the offset
     std::int32_t *done;                        // [P R], sweeps

@@ -37,8 +37,8 @@ struct Piece {
 // that lanes would idle. Other batches fill blocks across problems. Up to 8 replicas of one problem take the colours'
 // spins as lanes, unless colours are so small that those idle too; 16 bits have no such path.
 inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel) {
-    const bool wide = !job.table && job.n >= 8 * std::int64_t{job.colours};
-    const bool own_J = job.J_stride || job.table, large = job.start[job.n] > (job.table ? 32768 : 16384);
+    const bool wide = !job.tables && job.n >= 8 * std::int64_t{job.colours};
+    const bool own_J = job.J_stride || job.tables, large = job.start[job.n] > (job.tables ? 32768 : 16384);
     const bool apart = job.problems > 1 && (job.replicas >= 32 || (own_J && large) || (wide && job.lanes() <= few));
     const std::int64_t rows = apart ? job.replicas : job.lanes(), parts = apart ? job.problems : 1;
     const int width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
@@ -48,7 +48,7 @@ inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel)
         if (apart) {
             one.problems = 1;
             one.h += p * job.n, one.J += p * job.J_stride, one.J_stride = 0, one.seed += p;
-            one.unit += job.table ? p : 0;
+            one.unit += job.tables ? p : 0;
             one.spins += p * job.replicas * job.n, one.energy += p * job.replicas, one.done += p * job.replicas;
             if (job.beta_stride) one.beta += p * job.replicas;
         } else if (job.problems == 1) {
@@ -63,7 +63,7 @@ inline std::vector<Piece> cut(const Job &job, int threads, const Kernel &kernel)
     return pieces;
 }
 
-// Run it all; `alive` is asked every 50 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps
+// Run it all; `alive` is asked every 2 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps
 // any lane did, or -1 without memory.
 inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
     std::atomic<bool> stop{false};

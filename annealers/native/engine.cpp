@@ -82,6 +82,7 @@ nb::tuple philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2
 
 void bind_bipartite(nb::module_ &m);
 void bind_dense(nb::module_ &m);
+void bind_energies(nb::module_ &m);
 void bind_logits(nb::module_ &m);
 void bind_sparse(nb::module_ &m);
 
@@ -93,6 +94,7 @@ NB_MODULE(_engine, m) {
           "One block of four words of Philox4x32-10.");
     bind_bipartite(m);
     bind_dense(m);
+    bind_energies(m);
     bind_logits(m);
     bind_sparse(m);
 }

@@ -123,7 +123,7 @@ struct Fixed {
                 bits[g] = static_cast<std::uint32_t>(before >> (W16 * (first + g)) & ((std::uint64_t{1} << W16) - 1));
             });
             random<N>(first, v0, v1, u);
-            redraw16<rule, N>(f + first, by[0], by[1], by[2], by[3], u, *block.job.table, bits);
+            redraw16<rule, N>(f + first, by[0], by[1], by[2], by[3], u, block.job.tables[static_cast<int>(rule)], bits);
             each<N>([&](int g) { out |= static_cast<Word>(bits[g]) << (W16 * (first + g)); });
         }
         block.word[i] = out;

@@ -29,9 +29,10 @@ inline float fine_unit(const Scale &scale, float coldest) {
     throw std::invalid_argument(text);
 }
 
-inline const Table &table(Rule rule) {
-    static const Table heat_bath = make_table(Rule::heat_bath), metropolis = make_table(Rule::metropolis);
-    return rule == Rule::heat_bath ? heat_bath : metropolis;
+// By rule.
+inline const Table *tables() {
+    static const Table both[] = {make_table(Rule::heat_bath), make_table(Rule::metropolis)};
+    return both;
 }
 
 }  // namespace sparse

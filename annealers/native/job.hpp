@@ -8,6 +8,14 @@ namespace sparse {
 
 enum class Rule : int { heat_bath, metropolis };
 
+// The rule of a sweep by its number. Metropolis flips a spin in no field (and nearly always one in hardly any) at each
+// visit: under a fixed order of visits domain walls then circulate for ever and never meet. So the first of every four
+// of its sweeps is one of the heat bath; a cycle of kernels that leave the law invariant leaves it invariant.
+constexpr std::uint32_t metropolis_cycle = 4;
+inline Rule rule_of(bool metropolis, std::uint32_t sweep) {
+    return metropolis && sweep % metropolis_cycle ? Rule::metropolis : Rule::heat_bath;
+}
+
 // A probability by its logit in 16 bits; see fixed_table.hpp.
 struct Table {
     alignas(64) std::uint16_t c0[64], c1[64], c2[64];
@@ -26,9 +34,9 @@ struct Job {
     std::int64_t J_stride;                  // k, or 0 where J is shared
     const float *beta;                      // [sweeps], or [sweeps, all lanes of the call]
     std::int64_t beta_stride;               // 0, or all lanes of the call
-    Rule rule;
+    bool metropolis;                        // see `rule_of`
     bool palindromic;                       // each sweep there and back
-    const Table *table;                     // 16-bit fields and these probabilities; null for single precision
+    const Table *tables;                    // 16-bit fields and the probabilities of each rule; null for single precision
     const float *unit;                      // [P], of 16-bit fields
     const std::uint64_t *seed;              // [P]
     std::uint32_t first_replica;            // replica 0 draws the numbers of this one

@@ -151,7 +151,8 @@ struct Block {
             for (int l = 0; l < L; ++l) beta[l] = now[job.beta_stride ? lane(l) : 0];
             draw.heat(beta);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            job.rule == Rule::heat_bath ? sweep<Rule::heat_bath>(draw, number) : sweep<Rule::metropolis>(draw, number);
+            const bool metropolis = rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(draw, number) : sweep<Rule::heat_bath>(draw, number);
         }
         unpack();
         energies();

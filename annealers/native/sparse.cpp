@@ -73,15 +73,14 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     job.colour = colour.data(), job.colours = static_cast<int>(colour.shape(0)) - 1;
     job.h = h.data(), job.J = J.data(), job.J_stride = J.shape(0) > 1 ? k : 0;
     job.beta = beta.data(), job.beta_stride = beta.shape(1) > 1 ? lanes : 0;
-    job.rule = metropolis ? sparse::Rule::metropolis : sparse::Rule::heat_bath;
-    job.palindromic = palindromic;
+    job.metropolis = metropolis, job.palindromic = palindromic;
     job.seed = reinterpret_cast<const std::uint64_t *>(seed.data());
     job.first_replica = static_cast<std::uint32_t>(first_replica);
     job.first_sweep = static_cast<std::uint32_t>(first_sweep);
     job.random_start = random_start;
     job.spins = spins.data(), job.energy = energy.data(), job.done = done.data();
     std::vector<float> unit;
-    if (fixed16) unit = units(job), job.unit = unit.data(), job.table = &sparse::table(job.rule);
+    if (fixed16) unit = units(job), job.unit = unit.data(), job.tables = sparse::tables();
     const sparse::Kernel *kernel = nullptr;
     for (const sparse::Kernel *one : sparse::kernels())
         if (!kernel && (isa.empty() || isa == one->name)) kernel = one;

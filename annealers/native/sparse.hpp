@@ -12,7 +12,7 @@ template <class Word, bool own_h, bool own_J>
 int go(const Job &job, std::int64_t first, int count) {
     Block<Word, own_h, own_J> block(job, first, count);
     if (!block.ready()) return -1;
-    if (job.table) return block.run(Fixed<Block<Word, own_h, own_J>>(block));
+    if (job.tables) return block.run(Fixed<Block<Word, own_h, own_J>>(block));
     return block.run(Single<Block<Word, own_h, own_J>>(block));
 }
 

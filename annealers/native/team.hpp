@@ -21,7 +21,7 @@ inline std::int64_t block_width(std::int64_t rows, std::int64_t widest, std::int
 }
 
 // `work(k)` for each piece k < pieces, on at most `threads` threads; it returns the sweeps done, or -1. The calling
-// thread asks `alive` every 50 ms or so, and sets `stop` when that says false. Short calls (few `updates` of a spin) run
+// thread asks `alive` every 2 ms or so, and sets `stop` when that says false. Short calls (few `updates` of a spin) run
 // right here, unheard. The fewest sweeps of any piece; `all` where there is none.
 inline int share(std::size_t pieces, int threads, double updates, int all, std::atomic<bool> &stop,
                  const std::function<bool()> &alive, const std::function<int(std::size_t)> &work) {
@@ -34,7 +34,7 @@ inline int share(std::size_t pieces, int threads, double updates, int all, std::
         }
     };
     threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), pieces));
-    if (updates < 3e5 || (threads <= 1 && updates < 3e6)) {
+    if (updates < 3e5 || (threads <= 1 && updates < 1e6)) {
         serve();
         return fewest;
     }
@@ -51,7 +51,7 @@ inline int share(std::size_t pieces, int threads, double updates, int all, std::
         });
     {
         std::unique_lock<std::mutex> lock(mutex);
-        while (!ended.wait_for(lock, std::chrono::milliseconds(50), [&] { return left == 0; })) {
+        while (!ended.wait_for(lock, std::chrono::milliseconds(2), [&] { return left == 0; })) {
             lock.unlock();
             if (!stop && !alive()) stop = true;
             lock.lock();
