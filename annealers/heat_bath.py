@@ -128,7 +128,7 @@ def native_for(problem: Ising, precision: Precision = "full", coldest: float = 1
             what = (
                 f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
             )
-            wanted = "sparse and bipartite problems on the CPU"
+            wanted = "sparse problems and bipartite ones on the CPU"
             raise ValueError(f"precision 'fixed16' is for {wanted}; got {what}: use 'full'")
         return partial(compiled.sweep, precision="fixed16")
     if precision != "full" or problem.device.type != "cpu":
