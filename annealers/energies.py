@@ -27,10 +27,11 @@ def energies(problem: Ising, spins: Tensor) -> Tensor:
     return torch.from_numpy(energy).reshape(reads) + offset
 
 
-def _csr(graph: Graph) -> tuple[np.ndarray, ...]:
+def _csr(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The graph's neighbours as the native code reads them, int32."""
 
-    def make() -> tuple[np.ndarray, ...]:
-        return tuple(np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr)
+    def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        start, near, edge = (np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr)
+        return start, near, edge
 
     return graph.cached("native csr", make)

@@ -83,7 +83,18 @@ def run(
     if problem.dtype == torch.float64:
         energy = energies(problem, spins.reshape(len(seeds), num, n))
     shape = (*batch, num)
-    return spins.reshape(*shape, n), energy.to(problem.dtype).reshape(shape), done.reshape(shape)
+    return spins.reshape(*shape, n), _narrowed(energy, problem.dtype).reshape(shape), done.reshape(shape)
+
+
+def _narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
+    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
+    most = torch.finfo(dtype).max
+    if dtype == torch.float16 and (energy.abs() > most).any():
+        raise ValueError(
+            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers end at {most:g}: "
+            f"use problem.to(dtype=torch.float32)"
+        )
+    return energy.to(dtype)
 
 
 def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
@@ -117,7 +128,7 @@ def native_for(problem: Ising, precision: Precision = "full", coldest: float = 1
             what = (
                 f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
             )
-            wanted = "sparse and bipartite problems on the CPU"
+            wanted = "sparse problems and bipartite ones on the CPU"
             raise ValueError(f"precision 'fixed16' is for {wanted}; got {what}: use 'full'")
         return partial(compiled.sweep, precision="fixed16")
     if precision != "full" or problem.device.type != "cpu":
@@ -200,5 +211,5 @@ def run_torch(
         beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
         done += sweep_kernel(kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive)
     spins = kernel.spins().reshape(*batch, num, n)
-    energy = work.energy(spins).to(problem.dtype)
+    energy = _narrowed(work.energy(spins), problem.dtype)
     return spins, energy, torch.full((*batch, num), done, dtype=torch.int64)

@@ -9,7 +9,8 @@ import torch
 from qsample import Graph, Ising
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.annealers.betas import BLOCK, Constant, Ramp, blocks, listed, schedule
-from qsample.annealers.heat_bath import EPOCH, run
+from qsample.annealers.compiled import Swept
+from qsample.annealers.heat_bath import EPOCH, native_for, run
 from tests.oracle import a_graph, a_problem
 from tests.test_sparse import random_graph
 
@@ -67,25 +68,16 @@ def test_sweeps_that_are_not_reached_cost_nothing(name, sweeps, scale):
     assert torch.allclose(found.energy, problem.energy(found.spins))
 
 
-@pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
-def test_more_sweeps_than_a_block_are_those_of_one_call(make):
+@pytest.mark.parametrize("betas", [Constant(BLOCK + 70), Ramp("geometric", BLOCK + 70, 0.01, 1.0)])
+@pytest.mark.parametrize("problem", [FEW, Ising(Graph.complete(4), FEW.h, 1 - torch.eye(4))])
+def test_more_sweeps_than_a_block_are_those_of_one_call(betas, problem):
     """The draws of sweep t depend on its number, not on how sweeps are split."""
-    sampler, sweeps = make(BLOCK + 70), BLOCK + 70
-    betas = torch.tensor(sampler.betas) if make is SimulatedAnnealing else torch.ones(sweeps)
-    from qsample.annealers.heat_bath import native_for
-
-    for problem in (FEW, Ising(Graph.complete(4), FEW.h, 1 - torch.eye(4))):
-        found = run(
-            problem,
-            3,
-            Ramp("geometric", sweeps, 0.01, 1.0) if len(set(betas.tolist())) > 1 else Constant(sweeps),
-            initial=None,
-            seeds=[5],
-        )
-        native = native_for(problem)
-        assert native is not None
-        assert torch.equal(found[0], native(problem, 3, betas, [5]).spins[0])
-        assert found[2].tolist() == [sweeps] * 3
+    spins, energy, done = run(problem, 3, betas, initial=None, seeds=[5])
+    native = native_for(problem)
+    assert native is not None
+    whole = native(problem, 3, betas.block(0, betas.count), [5])
+    assert torch.equal(spins, whole.spins[0]) and torch.equal(energy.double(), whole.energy[0])
+    assert done.tolist() == [betas.count] * 3
 
 
 def test_more_sweeps_than_one_seed_numbers(monkeypatch):
@@ -94,11 +86,8 @@ def test_more_sweeps_than_one_seed_numbers(monkeypatch):
 
     def counted(problem, num, betas, seeds, *, spins=None, first_sweep=0, **_):
         seen.append((tuple(seeds), first_sweep, len(betas)))
-        return Swept(
-            torch.ones(1, num, 4, dtype=torch.int8), torch.zeros(1, num), len(betas), torch.full((1, num), len(betas))
-        )
-
-    from qsample.annealers.compiled import Swept
+        done = torch.full((1, num), len(betas))
+        return Swept(torch.ones(1, num, 4, dtype=torch.int8), torch.zeros(1, num), len(betas), done)
 
     monkeypatch.setattr("qsample.annealers.heat_bath.EPOCH", 2 * BLOCK)
     monkeypatch.setattr("qsample.annealers.heat_bath.native_for", lambda *_: counted)

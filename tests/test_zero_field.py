@@ -34,7 +34,7 @@ from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import Z_MAX
 
 SPREADS = (0.0, 1e-6, 1e-4)  # of h and of J about its value
-READS = 3000
+READS = 2000
 
 # A graph, and |J| at which a hundred sweeps are many.
 GRAPHS = {
@@ -149,8 +149,8 @@ SAMPLERS = {
     "annealing, metropolis, 16 bits": SimulatedAnnealing(schedule=LONG, rule="metropolis", precision="fixed16"),
     "tempering": ParallelTempering(60, 4),
     "tempering, metropolis": ParallelTempering(60, 4, rule="metropolis"),
-    "tempering, metropolis, annealed": ParallelTempering(60, 4, swap_every=3, anneal=10, rule="metropolis"),
-    "tempered": TemperedGibbs(4, rounds=30),
+    "tempering, metropolis, annealed": ParallelTempering(60, 3, swap_every=3, anneal=10, rule="metropolis"),
+    "tempered": TemperedGibbs(3, rounds=15),
     "population": PopulationAnnealing(20),
     "neal": Neal(schedule=tuple(LONG.tolist())),
     "neal, metropolis": Neal(schedule=tuple(LONG.tolist()), rule="metropolis"),
@@ -173,8 +173,8 @@ def test_short_calls_one_after_the_other_reach_it_too(sweeps):
     """Each call numbers its sweeps from 0: the heat bath must be among the first."""
     problem, sampler = a_case("even ring"), ParallelTempering(sweeps, (0.5, 1.0), rule="metropolis")
     generator, found = torch.Generator().manual_seed(6), None
-    for _ in range(60):
-        found = sampler.sample(problem, 2000, initial=found, generator=generator)
+    for _ in range(40):
+        found = sampler.sample(problem, 1000, initial=found, generator=generator)
     assert found is not None
     check_law(problem, found.spins, 2)
 
