@@ -96,6 +96,8 @@ class AnnealedImportance:
         base = problem.h if self.base is None else self.base.to(problem.h)
         if base.shape[-1:] != problem.h.shape[-1:]:
             raise ValueError(f"expected base fields of shape [{problem.num_spins}]; got {list(base.shape)}")
+        if starts is not None and (starts.dim() != 2 or starts.shape[-1] != problem.num_spins or len(starts) == 0):
+            raise ValueError(f"expected starts of shape [S, {problem.num_spins}]; got {list(starts.shape)}")
         replicas, log_w = anneal(problem, num, self.betas, seeds, base)
         start = log_2cosh_sum(base).cpu().expand(batch).reshape(-1)
         ess = num * effective_fraction(log_w)
