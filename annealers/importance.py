@@ -105,6 +105,9 @@ class AnnealedImportance:
         base = problem.h if self.base is None else self.base.to(problem.h)
         if base.shape[-1:] != problem.h.shape[-1:]:
             raise ValueError(f"expected base fields of shape [{problem.num_spins}]; got {list(base.shape)}")
+        rows = None if starts is None else (starts.dim(), starts.shape[-1], len(starts) > 0)
+        if starts is not None and rows != (2, problem.num_spins, True):
+            raise ValueError(f"expected starts of shape [S, {problem.num_spins}]; got {list(starts.shape)}")
         bare = problem.without_offset()  # an offset counts at the end: beside a large one nothing is exact
         replicas, log_w = anneal(bare, num, self.betas, seeds, base)
         start = log_2cosh_sum(base).cpu().expand(batch).reshape(-1)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from qsample.enumerate import states
 from qsample.models import BernoulliRBM
 from tests.oracle import KINDS, a_graph, a_problem
 
-QUICK = {"steps": 100, "chains": 128}
+QUICK: dict[str, Any] = {"steps": 100, "chains": 128}
 
 
 def generator(seed=0):
@@ -168,11 +169,11 @@ def test_basins_tell_modes_from_motion():
     g = generator()
     centres = torch.tensor([[0.9] * 40, [-0.9] * 40, [0.9] * 20 + [-0.9] * 20]).double()
     which = torch.arange(60) % 3
-    halves = [centres[which] + 0.2 * torch.randn(60, 40, generator=g).double() for _ in range(2)]
-    found = basins(*halves, 6)
+    first, second = (centres[which] + 0.2 * torch.randn(60, 40, generator=g).double() for _ in range(2))
+    found = basins(first, second, 6)
     assert sorted(tuple(sorted(which[b.members].unique().tolist())) for b in found) == [(0,), (1,), (2,)]
-    moving = [torch.randn(60, 40, generator=g).double() / 3 for _ in range(2)]
-    assert len(basins(*moving, 6)) == 1
+    first, second = (torch.randn(60, 40, generator=g).double() / 3 for _ in range(2))
+    assert len(basins(first, second, 6)) == 1
 
 
 def test_started_apart_tells_who_disagrees():
@@ -184,6 +185,11 @@ def test_started_apart_tells_who_disagrees():
     assert together.rhat < 1.05 and together.note == ""
     with pytest.raises(ValueError, match=r"expected starts 'mine' of shape \[R, 40\]; got \[3, 4\]"):
         started_apart(problem, {"mine": torch.ones(3, 4)})
+
+
+def test_starts_must_fit():
+    with pytest.raises(ValueError, match=r"expected starts of shape \[S, 60\]; got \[3, 4\]"):
+        log_partition(ferromagnet(30)[0], "ais", starts=torch.ones(3, 4))
 
 
 # ---- warnings ------------------------------------------------------------------------------------
