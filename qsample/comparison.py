@@ -118,13 +118,13 @@ class Reads:
 
 
 class Columns(NamedTuple):
-    """`count` statistics of -1 or +1 of each read.
+    """`number` statistics of -1 or +1 of each read.
 
-    `make(spins, start, stop)` gives `[R, stop - start]`, `sums(spins)` the sums of all over reads, `[count]` float64.
+    `make(spins, start, stop)` gives `[R, stop - start]`, `sums(spins)` the sums of all over reads, `[number]` float64.
     """
 
     name: str
-    count: int
+    number: int
     make: Callable[[Tensor, int, int], Tensor]
     sums: Callable[[Tensor], Tensor]
     label: Callable[[int], str]
@@ -206,7 +206,7 @@ def compare_columns(reads: Reads, other: Reads, columns: Columns) -> Finding:
     """The largest difference of two sets of reads in any column; p is Bonferroni's over the columns."""
     if reads.independent and other.independent:
         best = _by_count(reads, other, columns.sums(reads.spins), columns.sums(other.spins))
-        tried = columns.count
+        tried = columns.number
     else:
         moments = [_moments(part, columns) for part in (reads, other)]
         best, tried = _by_variance(reads, other, *moments)
@@ -230,8 +230,8 @@ def _moments(part: Reads, columns: Columns) -> Moments:
     step = max(1, (1 << 22) // len(part))
     weight = part.by_cluster(part.w[:, None])
     means, squares, cross = [], [], []
-    for start in range(0, columns.count, step):
-        x = columns.make(part.spins, start, min(start + step, columns.count)).double()
+    for start in range(0, columns.number, step):
+        x = columns.make(part.spins, start, min(start + step, columns.number)).double()
         sums = part.by_cluster(part.w[:, None] * x)
         means.append(sums.sum(0))
         squares.append(sums.square().sum(0))
