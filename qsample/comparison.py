@@ -118,35 +118,48 @@ class Reads:
 
 
 class Columns(NamedTuple):
-    """`count` statistics of -1 or +1 of each read.
+    """`number` statistics of -1 or +1 of each read.
 
-    `make(spins, start, stop)` gives `[R, stop - start]`; `sums(spins)`, where there is a quick way, `[count]`.
+    `make(spins, start, stop)` gives `[R, stop - start]`, `sums(spins)` the sums of all over reads, `[number]` float64.
     """
 
     name: str
-    count: int
+    number: int
     make: Callable[[Tensor, int, int], Tensor]
+    sums: Callable[[Tensor], Tensor]
     label: Callable[[int], str]
-    sums: Callable[[Tensor], Tensor] | None = None
 
 
 def products(name: str, index: Tensor) -> Columns:
-    """Products of the spins in each row of `index` [q, k]."""
+    """Products of the spins in each row of `index` [q, k], k from 1 to 4."""
+    k = index.shape[1]
 
     def make(spins: Tensor, start: int, stop: int) -> Tensor:
-        return spins[:, index[start:stop].to(spins.device)].prod(-1)
+        rows = spins.T.contiguous()  # whole rows are gathered quickly
+        product = rows[index[start:stop, 0]]
+        for i in range(1, k):
+            product *= rows[index[start:stop, i]]
+        return product.T
 
     def sums(spins: Tensor) -> Tensor:
-        if index.shape[1] == 1:
-            return spins.sum(0)[index[:, 0].to(spins.device)]
-        i, j = index.T.to(spins.device)
-        return sum((some.T @ some)[i, j].double() for some in spins.split(1 << 20))
+        if k == 1:
+            return spins.sum(0).double()[index[:, 0]]
+        if k == 2:
+            return (spins.T @ spins).double()[index[:, 0], index[:, 1]]
+        n = spins.shape[1]
+        first, second = torch.triu_indices(n, n, offset=1)
+        pairs = spins[:, first] * spins[:, second]
+        number = torch.zeros(n, n, dtype=torch.long)
+        number[first, second] = torch.arange(len(first))
+        left = number[index[:, 0], index[:, 1]]
+        if k == 3:
+            return (pairs.T @ spins).double()[left, index[:, 2]]
+        return (pairs.T @ pairs).double()[left, number[index[:, 2], index[:, 3]]]
 
-    def label(k: int) -> str:
-        return "spins " + ", ".join(map(str, index[k].tolist()))
+    def label(row: int) -> str:
+        return "spins " + ", ".join(map(str, index[row].tolist()))
 
-    quick = sums if index.shape[1] <= 2 else None
-    return Columns(name, len(index), make, label, quick)
+    return Columns(name, len(index), make, sums, label)
 
 
 def parities(name: str, members: Tensor) -> Columns:
@@ -156,7 +169,10 @@ def parities(name: str, members: Tensor) -> Columns:
         down = (spins < 0).float() @ members[start:stop].to(spins).T
         return 1 - 2 * (down % 2)
 
-    return Columns(name, len(members), make, lambda k: f"a product of {int(members[k].sum())} spins")
+    def sums(spins: Tensor) -> Tensor:
+        return make(spins, 0, len(members)).sum(0).double()
+
+    return Columns(name, len(members), make, sums, lambda k: f"a product of {int(members[k].sum())} spins")
 
 
 def all_columns(problem: Ising, generator: torch.Generator) -> Iterator[Columns]:
@@ -188,26 +204,41 @@ def all_columns(problem: Ising, generator: torch.Generator) -> Iterator[Columns]
 
 def compare_columns(reads: Reads, other: Reads, columns: Columns) -> Finding:
     """The largest difference of two sets of reads in any column; p is Bonferroni's over the columns."""
-    counted = reads.independent and other.independent
-    if counted and columns.sums is not None:
+    if reads.independent and other.independent:
         best = _by_count(reads, other, columns.sums(reads.spins), columns.sums(other.spins))
-        tried = columns.count
+        tried = columns.number
     else:
-        best, tried = [], 0
-        step = max(1, (1 << 22) // max(1, len(reads) + len(other)))
-        for start in range(0, columns.count, step):
-            stop = min(start + step, columns.count)
-            ours, theirs = (columns.make(part.spins, start, stop) for part in (reads, other))
-            if counted:
-                found, number = _by_count(reads, other, ours.sum(0), theirs.sum(0)), stop - start
-            else:
-                found, number = _by_variance(reads, other, ours, theirs)
-            tried += number
-            best += [(p, start + k, text) for p, k, text in found]
+        moments = [_moments(part, columns) for part in (reads, other)]
+        best, tried = _by_variance(reads, other, *moments)
     if not best:
         return Finding(columns.name, 1.0)
     p, k, text = min(best)
     return Finding(columns.name, min(1.0, p * tried), f"{columns.label(k)}: {text}")
+
+
+Moments = tuple[Tensor, Callable[[Tensor], Tensor]]
+
+
+def _moments(part: Reads, columns: Columns) -> Moments:
+    r"""The means `[q]`, and a function that gives their variances about a middle `[q]`.
+
+    That is $\sum_c (\sum_{r \in c} w_r (x_r - m))^2 = A - 2 m B + m^2 C$ over clusters c.
+    """
+    if part.independent:
+        mean = columns.sums(part.spins) / len(part)
+        return mean, lambda middle: (1 - 2 * middle * mean + middle.square()) / len(part)
+    step = max(1, (1 << 22) // len(part))
+    weight = part.by_cluster(part.w[:, None])
+    means, squares, cross = [], [], []
+    for start in range(0, columns.number, step):
+        x = columns.make(part.spins, start, min(start + step, columns.number)).double()
+        sums = part.by_cluster(part.w[:, None] * x)
+        means.append(sums.sum(0))
+        squares.append(sums.square().sum(0))
+        cross.append((weight * sums).sum(0))
+    mean, A, B = torch.cat(means), torch.cat(squares), torch.cat(cross)
+    C = weight.square().sum()
+    return mean, lambda middle: (A - 2 * middle * B + middle.square() * C).clamp_min(0)
 
 
 def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> list[tuple[float, int, str]]:
@@ -229,15 +260,14 @@ def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> list[
     return found
 
 
-def _by_variance(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> tuple[list[tuple[float, int, str]], int]:
+def _by_variance(
+    reads: Reads, other: Reads, ours: Moments, theirs: Moments
+) -> tuple[list[tuple[float, int, str]], int]:
     """The z of each column from the variance between clusters, where enough reads take either value."""
     a, b = reads.effective, other.effective
-    x, y = ours.double(), theirs.double()
-    mean, expected = reads.w @ x, other.w @ y
+    mean, expected = ours[0], theirs[0]
     middle = (a * mean + b * expected) / (a + b)
-    variance = torch.zeros_like(mean)
-    for part, values in ((reads, x), (other, y)):
-        variance += part.by_cluster(part.w[:, None] * (values - middle)).square().sum(0)
+    variance = ours[1](middle) + theirs[1](middle)
     lesser = (1 - middle.abs()) / 2 * min(a, b)
     z = ((mean - expected) / variance.sqrt()).nan_to_num(0.0).where(lesser >= LEAST, 0)
     freedom = min(a, b) - 1
@@ -269,8 +299,12 @@ def compare_cells(name: str, reads: Reads, other: Reads, ours: Tensor, theirs: T
     if K == 1:
         return Finding(name, 1.0)
     if not (reads.independent and other.independent):
-        hot = [torch.nn.functional.one_hot(codes, K).double() * 2 - 1 for codes in (ours, theirs)]
-        found, number = _by_variance(reads, other, hot[0], hot[1])
+        moments = []
+        for part, codes in ((reads, ours), (other, theirs)):
+            signs = torch.nn.functional.one_hot(codes, K).float() * 2 - 1
+            columns = products(name, torch.arange(K)[:, None])
+            moments.append(_moments(replace(part, spins=signs), columns))
+        found, number = _by_variance(reads, other, *moments)
         p = min((p for p, _, _ in found), default=1.0)
         return Finding(name, min(1.0, p * number))
     counts = torch.stack([torch.bincount(codes, minlength=K) for codes in (ours, theirs)]).double()

@@ -115,15 +115,16 @@ def _swift(problem: Ising) -> Ising:
 
 def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> Tensor:
     """An adapted ladder `[L]` from 0 to 1 with two levels for each unit of its barrier (swap rates near 1/2)."""
-    levels = 16
+    levels, betas = 16, torch.linspace(0, 1, 16, dtype=torch.float64)
     for _ in range(3):
         sampler = ParallelTempering(sweeps=max(32, sweeps), betas=levels)
-        found = sampler.sample(_swift(problem), 16, generator=generator)
-        wanted = min(64, max(6, math.ceil(2 * float(found.info["barrier"])) + 2))
+        info = sampler.sample(_swift(problem), 16, generator=generator).info
+        betas = info["betas"].double()
+        wanted = min(64, max(6, math.ceil(2 * float(info["barrier"])) + 2))
         if wanted <= levels <= 2 * wanted:
             break
         levels = wanted
-    return found.info["betas"].double()
+    return betas
 
 
 def default_budget(problem: Ising) -> int:
