@@ -235,12 +235,13 @@ def _after_fork() -> None:
         state.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def path_of(name: Path | str | None) -> Path:
-    """A path as the user wrote it, `~` being home."""
-    return Path(name or "").expanduser()
+    """A path, `~` being home, that stays where it is when the process goes to another folder."""
+    return Path(name or "").expanduser().absolute()
 
 
 def backoff(base: float) -> Callable[[int], float]:
