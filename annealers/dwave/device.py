@@ -240,8 +240,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def path_of(name: Path | str | None) -> Path:
-    """A path, `~` being home, that stays where it is when the process goes to another folder."""
-    return Path(name or "").expanduser().absolute()
+    """A path as the user wrote it, `~` being home."""
+    return Path(name or "").expanduser()
 
 
 def backoff(base: float) -> Callable[[int], float]:
