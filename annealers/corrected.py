@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.ising import Ising
-from qsample.sampler import Generators, OffTarget, Sampler, check_is_sampler, check_request
+from qsample.sampler import Generators, Sampler, check_is_sampler, check_request, corrected_later
 from qsample.samples import Exactness, Samples
 from qsample.transforms import uncompiled
 
@@ -60,8 +59,7 @@ class Corrected:
         check_request(self, problem, num, initial)
         before = {}
         if initial is None:
-            with warnings.catch_warnings():  # the kernel corrects the temperature
-                warnings.simplefilter("ignore", OffTarget)
+            with corrected_later():  # the kernel corrects the temperature
                 first = self.sampler.sample(problem, num, generator=generator)
             before = {"before": dict(first.info)}
             initial = replace(first, carry=None)  # the sampler's own, which the kernel cannot read

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +23,25 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 class OffTarget(UserWarning):
     """Reads at another temperature than the problem's, and nothing that corrects them."""
+
+
+_CORRECTED: ContextVar[bool] = ContextVar("corrected", default=False)
+
+
+@contextmanager
+def corrected_later() -> Iterator[None]:
+    """Inside, in this thread alone, nobody is told of an `OffTarget`: what is drawn is corrected afterwards."""
+    before = _CORRECTED.set(True)  # not `catch_warnings`, whose filters are those of all threads
+    try:
+        yield
+    finally:
+        _CORRECTED.reset(before)
+
+
+def warn_off_target(said: str, stacklevel: int = 2) -> None:
+    """Warn of reads at another temperature, unless they are `corrected_later`."""
+    if not _CORRECTED.get():
+        warnings.warn(said, OffTarget, stacklevel=stacklevel + 1)
 
 
 @runtime_checkable

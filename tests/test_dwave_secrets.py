@@ -23,6 +23,7 @@ pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
 from qsample.annealers.dwave import DeviceError, Fallback  # noqa: E402
 from qsample.annealers.dwave.secret import HIDDEN, Secret, Spoken, cleaned  # noqa: E402
+from qsample.annealers.dwave.session import Session  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
 _ = isolated
@@ -99,7 +100,8 @@ def made(server, given, token, **more):
 @pytest.mark.parametrize("around", AROUND)
 def test_what_lies_around_a_token_is_dropped(server, around, given):
     with made(server, given, around.format(TOKEN)) as sampler:
-        assert sampler.state.device(sampler).token.reveal() == TOKEN
+        device = sampler.state.device(sampler)
+        assert isinstance(device, Session) and device.token.reveal() == TOKEN
 
 
 @pytest.mark.parametrize("around", AROUND[:1])
@@ -126,8 +128,9 @@ def test_a_token_is_not_shown(server, given, around, caplog, tmp_path, capsys):
             seen += [repr(one), str(one), str(vars(one)), pprint.pformat(one), str(pickle.dumps(one))]
             seen += [str(dataclasses.asdict(one)), str(dataclasses.astuple(one))]
         seen += [repr(dataclasses.replace(sampler, retries=1)), str(sampler.state_dict())]
-        seen += [str(vars(sampler.state)), str(vars(sampler.state.opened.line.session))]
-        seen += [repr(sampler.state.opened.line.session.client.config)]
+        line = sampler.state.opened.line
+        assert line is not None
+        seen += [str(vars(sampler.state)), str(vars(line.session)), repr(line.session.client.config)]
     seen += [path.read_text() for path in tmp_path.glob("[lr]")] + [caplog.text, *capsys.readouterr()]
     for record in caplog.records:
         seen += [str(record.msg), str(record.args), str(record.exc_text), str(record.exc_info)]
@@ -246,7 +249,7 @@ def test_secrets():
             raise RuntimeError(f"no {TOKEN}") from inner
     except RuntimeError as error:
         found = cleaned(error, [one])
-    assert found.args == (f"no {HIDDEN}",) and found.__cause__.args == (HIDDEN,)
+    assert found.args == (f"no {HIDDEN}",) and inner.args == (HIDDEN,)
 
 
 def test_a_logged_exception_has_no_frames(server, caplog):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from qsample.annealers import DWave
+import qsample as qs
 from tests.loopback import cell, connect, generator, isolated
 
 pytest.importorskip("dwave.cloud")
@@ -72,7 +72,8 @@ def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings)
         assert len(made) == 1 and len(server.jobs) - jobs == 21
         spent = sum(job.charged for job in server.jobs[jobs:]) / 1e6
         assert sampler.spent == pytest.approx(spent)
-        assert len({name for one in found for name in one.info["job_ids"]}) == 21
+        names = {name for one in found if isinstance(one, qs.Samples) for name in one.info["job_ids"]}
+        assert len(names) == 21
     assert not strangers(before)
     if "record" in settings:  # whole lines, one an answer
         assert len(settings["record"].read_text().splitlines()) == 1 + 21
@@ -269,8 +270,11 @@ def test_pickles_and_copies(server, tmp_path):
             loaded.sample(cell(), 1)
 
 
-def test_a_spawned_process(server, tmp_path):
-    """It gets the settings, takes the token from its environment, and shares the ledger."""
+def test_a_spawned_process_that_ends_with_a_call_under_way(server, tmp_path):
+    """It gets the settings, takes the token from its environment and shares the ledger.
+
+    The interpreter's end closes it: the call is cancelled and taken back, at once, with nothing on stderr.
+    """
     path = tmp_path / "ledger"
     with connect(server, ledger=path) as sampler:
         sampler.sample(cell(), 5, generator=generator())
@@ -279,34 +283,38 @@ def test_a_spawned_process(server, tmp_path):
             f"import pickle, sys; sys.path.insert(0, {os.getcwd()!r})\n"
             "from tests.loopback import cell, generator\n"
             f"s = pickle.load(open({str(tmp_path / 'pickle')!r}, 'rb'))\n"
-            "before = s.spent\ns.sample(cell(), 5, generator=generator())\nprint(before, s.spent)\n"
-        )  # and it is not closed: the interpreter's end does that
+            "before = s.spent\ns.sample(cell(), 5, generator=generator())\n"
+            "print(before, s.spent, flush=True)\ninput()\n"
+            "p = s.submit(cell(), 5)\n[job.future.wait_id(10) for job in p._jobs]\n"
+        )
         env = os.environ | {"DWAVE_API_TOKEN": server.token}
         spent = sampler.spent
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0 and not done.stderr
-        before, after = map(float, done.stdout.split())
+        run = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
+        assert run.stdout is not None
+        before, after = map(float, run.stdout.readline().split())
         assert before == pytest.approx(spent) and sampler.spent == pytest.approx(after) and after > before
+        with server.held():
+            said = run.communicate("\n", timeout=60)
+            assert run.returncode == 0 and said == ("", "")
+            assert server.jobs[-1].status == "CANCELLED"
+        assert sampler.spent == pytest.approx(after)
 
 
-def test_an_interpreter_that_ends_with_a_call_under_way(server, tmp_path):
-    """It cancels, and ends at once, with nothing on stderr."""
-    code = (
-        f"import sys; sys.path.insert(0, {os.getcwd()!r})\n"
-        "from tests.loopback import cell, generator\nfrom qsample.annealers import DWave\n"
-        f"s = DWave(client={{'endpoint': {server.endpoint!r}}}, ledger={str(tmp_path / 'ledger')!r}, timeout=20)\n"
-        "s.sample(cell(), 5, generator=generator())\nprint(s.spent, flush=True)\ninput()\n"
-        "p = s.submit(cell(), 5)\n[job.future.wait_id(10) for job in p._jobs]\n"
-    )
-    env = os.environ | {"DWAVE_API_TOKEN": server.token}
-    run = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
-    spent = float(run.stdout.readline())
-    with server.held():
-        begun = time.monotonic()
-        said = run.communicate("\n", timeout=60)
-        assert run.returncode == 0 and said == ("", "") and time.monotonic() - begun < 10
-        assert server.jobs[-1].status == "CANCELLED"
-    assert DWave(ledger=tmp_path / "ledger").spent == pytest.approx(spent)
+def test_corrected_threads_leave_the_warnings_alone():
+    """Each is told of its own reads' temperature or not; the filters of the process stay as they are."""
+    from qsample.annealers import Corrected, Gibbs
+    from qsample.annealers.dwave import OffTarget
+    from qsample.testing.sapi import definition
+
+    with SolverServer(definition("chimera-1", h_range=[-0.1, 0.1]), chip=Chip(beta=3.0)) as hot:
+        with connect(hot) as sampler, warnings.catch_warnings():
+            warnings.simplefilter("error", OffTarget)
+            filters = list(warnings.filters)
+            sampler.sample(cell(scale=0.05), 100, generator=generator())
+            both = Corrected(sampler, Gibbs(1))
+            found = at_once(8, lambda k: (both if k % 2 else sampler).sample(cell(), 5, generator=generator(k)))
+            assert [isinstance(one, OffTarget) for one in found] == [k % 2 == 0 for k in range(8)]
+            assert warnings.filters == filters
 
 
 def test_one_that_is_forgotten(server):

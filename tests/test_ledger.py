@@ -277,6 +277,19 @@ def test_a_ledger_that_vanishes(tmp_path, how):
     assert how == "cut" or (tmp_path / "gone").read_text().count("post") == 1
 
 
+def test_a_relative_path_stays(tmp_path, monkeypatch):
+    """The process goes to another folder, the ledger does not; messages say it as the user did."""
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger(Path("ledger"))
+    monkeypatch.chdir("/")
+    post(ledger, 5.0)
+    with pytest.raises(BudgetExceeded, match=r"\(ledger ledger\)"):
+        post(ledger, 5.0, budget=6.0)
+    assert Ledger(tmp_path / "ledger").spent == 5.0
+
+
 def test_what_a_file_may_only_read(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write everything")

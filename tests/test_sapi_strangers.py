@@ -29,8 +29,8 @@ def ask(server, head, body=b"", seconds=10.0):
     with socket.create_connection(("127.0.0.1", server._http.server_port), seconds) as line:
         with contextlib.suppress(ConnectionError):
             line.sendall(head.encode("latin-1") + body)
+        found = b""
         with contextlib.suppress(ConnectionError):
-            found = b""
             while part := line.recv(1 << 16):
                 found += part
         return (int(found.split()[1]), found.split(b"\r\n\r\n", 1)[1]) if found else (0, b"")

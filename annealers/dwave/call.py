@@ -48,8 +48,12 @@ class Pending(Generic[T]):
         """Ask the service to run none of what has not run; a cancelled job is taken back from the ledger."""
         if self._found is None and not self._cancelled:
             self._cancelled = True
-            if self._process == os.getpid():
+            if self._process != os.getpid():
+                return
+            try:
                 give_up(self._jobs)
+            except BaseException as error:
+                raise cleaned(error) from None
 
     def result(self) -> T:
         """The reads.

@@ -235,7 +235,8 @@ def _after_fork() -> None:
         state.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def path_of(name: Path | str | None) -> Path:

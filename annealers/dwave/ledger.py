@@ -56,7 +56,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+        self.path = path  # as the user says it
+        self._place = None if path is None else path.absolute()  # wherever the process goes to
         self.lines: list[str] = []
         self._known: set[str] = set()
         self._charge: dict[str, float] = {}
@@ -159,9 +160,9 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read what others have appended."""
-        if self.path is None or self._file is None and not _exists(self.path):
+        if self._place is None or self._file is None and not _exists(self._place):
             return
-        with self._lock, _opened(self.path, os.O_RDONLY) as file, _flock(file, self.path, shared=True):
+        with self._lock, _opened(self._place, os.O_RDONLY) as file, _flock(file, self._place, shared=True):
             self._take_up(file)
 
     # ---- the file ------------------------------------------------------------------------------------------------
@@ -170,15 +171,15 @@ class Ledger:
     def _locked(self) -> Iterator[int | None]:
         """The file, its own, up to date; None where the entries are in memory."""
         with self._lock:
-            if self.path is None:
+            if self._place is None:
                 yield None
                 return
             self.refresh()  # a file that is no ledger is refused before it is opened for writing
-            new = not _exists(self.path)
-            with _opened(self.path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if new else 0)) as file:
+            new = not _exists(self._place)
+            with _opened(self._place, os.O_RDWR | os.O_APPEND | (os.O_CREAT if new else 0)) as file:
                 if new:  # the name, too, must survive a crash
-                    _sync_folder(self.path.parent)
-                with _flock(file, self.path, shared=False):
+                    _sync_folder(self._place.parent)
+                with _flock(file, self._place, shared=False):
                     rest = self._take_up(file)
                     if rest:
                         self._mend(file, rest)

@@ -9,6 +9,7 @@ from qsample.annealers.dwave.calibration import Track
 from qsample.annealers.dwave.call import Pending
 from qsample.annealers.dwave.device import State
 from qsample.annealers.dwave.errors import DeviceError
+from qsample.annealers.dwave.secret import cleaned
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.submission import submit
 from qsample.ising import Ising
@@ -130,7 +131,10 @@ class DWave(Settings):
 
     def close(self) -> None:
         """Cancel what is outstanding, end the client's threads, let go of the files; the next call begins anew."""
-        self.state.close()
+        try:
+            self.state.close()
+        except BaseException as error:
+            raise cleaned(error) from None
 
     def __enter__(self) -> DWave:
         return self

@@ -11,8 +11,9 @@ import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+E = TypeVar("E", bound=BaseException)
 HIDDEN = "(token)"
 PIECE = 12  # characters of a secret in a row that are hidden too: messages cut long values short
 LONGEST = 20_000  # characters of a text that is searched for pieces
@@ -208,14 +209,15 @@ def without_password(url: str) -> str:
 # ---- errors ------------------------------------------------------------------------------------------------------
 
 
-def cleaned(error: BaseException, secrets: Iterable[Secret] = ()) -> BaseException:
+def cleaned(error: E, secrets: Iterable[Secret] = ()) -> E:
     """The error, in place, without frames of the client and what it talks through, and without a secret in its words.
 
     One of ours says all in its line: what it was raised from, and through, goes. Raise what this returns.
     """
     from qsample.annealers.dwave.errors import DeviceError
 
-    known, seen, left = list(secrets) or _FILTER.known, set[int](), [error]
+    known, seen = list(secrets) or _FILTER.known, set[int]()
+    left: list[BaseException] = [error]
     if isinstance(error, DeviceError):
         error.__cause__ = error.__context__ = None
         error.__traceback__ = None

@@ -172,7 +172,8 @@ def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]
         with quiet():
             found = sealed(dwave.cloud.config.load_config(**asked))
     except Exception as error:  # a parser repeats the line that it cannot read, and the token may be in it
-        what = token.hide(_line(error)) if type(error) is ValueError else type(error).__name__
+        plain = type(error) is ValueError or type(error).__name__ == "ConfigFileReadError"
+        what = token.hide(_line(error)) if plain else type(error).__name__
         hint = "a file holds [section] and key = value, with %% for a %"
         raise DeviceError(f"D-Wave's configuration cannot be read: {what}; {hint}") from None
     if token.reveal() is None:

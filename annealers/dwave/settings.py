@@ -100,7 +100,7 @@ _sealing(Settings)
 def _check(settings: Settings) -> None:
     for name in ("budget", "budget_per_call"):
         value = getattr(settings, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not value > 0):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0):
             raise ValueError(f"expected {name} > 0 seconds of QPU access time, or None for no limit; got {value!r}")
     if not isinstance(settings.client, Mapping):
         raise TypeError('expected client as a mapping, such as client={"profile": "mine"}')

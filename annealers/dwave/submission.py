@@ -25,7 +25,7 @@ from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
-from qsample.sampler import Generators, OffTarget, draw_seeds, mix
+from qsample.sampler import Generators, draw_seeds, mix, warn_off_target
 from qsample.samples import Exactness, Samples
 
 PILOT = (
@@ -209,10 +209,9 @@ class Call:
         if found.note:
             info["note"] = found.note
         if self.limited and not settings.reweight:
-            warnings.warn(
+            warn_off_target(
                 f"the ranges of solver {self.device.name} allow the factor {scale:g} at most: the reads are at beta "
                 f"{beta:.3g} instead of 1; use Corrected(DWave(...), Gibbs(...)), reweight=True or smaller weights",
-                OffTarget,
                 stacklevel=4,
             )
         spins = spins.reshape(*shape, -1).to(problem.device)
