@@ -21,10 +21,10 @@ import matplotlib
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import SimulatedAnnealing
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -140,7 +140,7 @@ def main(o: Options) -> None:
         law = exact_law(problem, beta)
         draws = dice.multinomial(o.reads, law / law.sum(), 20) / o.reads
         floors[beta] = float(np.abs(draws - law).sum(1).mean() / 2)
-    for engine in tqdm(o.engines, unit="engine"):
+    for engine in progress_bar(o.engines, unit="engine"):
         result = bench_engine.isolated(__file__, "--cell", engine, *sizes)
         if isinstance(result, str):
             print(f"left out: {engine} ({result})")

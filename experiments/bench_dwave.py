@@ -25,10 +25,10 @@ from typing import Any
 import matplotlib
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import DWave
+from qsample.progress import progress_bar
 from qsample.testing.sapi import Chip, SolverServer
 
 matplotlib.use("Agg")
@@ -130,7 +130,7 @@ def main(o: Options) -> None:
                 calls["plugin"] = other[0]
             for call in calls.values():
                 call()  # imports, placements, connections
-            for _ in tqdm(range(o.rounds)):
+            for _ in progress_bar(range(o.rounds)):
                 for name in rng.sample(list(calls), len(calls)):
                     rounds[name].append(timer.measure(calls[name]))
             if other is not None:

@@ -22,10 +22,10 @@ import matplotlib
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import ParallelTempering, SimulatedAnnealing
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -130,7 +130,7 @@ def main(o: Options) -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     cells = [(p, e, seed) for p in o.problems for e in o.engines for seed in range(o.seeds)]
     rows, missing = [], {}
-    for name, engine, seed in tqdm(cells, unit="run"):
+    for name, engine, seed in progress_bar(cells, unit="run"):
         if (name, engine) in missing:
             continue
         row = bench_engine.isolated(__file__, "--cell", name, engine, seed, "--seconds", o.seconds)

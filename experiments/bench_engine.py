@@ -31,10 +31,10 @@ import numpy as np
 import readme_table
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -190,7 +190,7 @@ def main(o: Options) -> None:
         return
     o.out.mkdir(parents=True, exist_ok=True)
     rows, reasons = [], {}
-    for name in tqdm(o.problems, unit="problem"):
+    for name in progress_bar(o.problems, unit="problem"):
         found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in o.engines}
         for _ in range(o.rounds):
             for engine in [e for e in o.engines if (name, e) not in reasons]:

@@ -25,11 +25,11 @@ from typing import Any
 import matplotlib
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Gibbs
 from qsample.models import BernoulliRBM
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -168,7 +168,7 @@ def main(o: Options) -> None:
             print(f"left out: {name} ({error})")
     wall: dict[str, list[float]] = {name: [] for name in steps}
     cpu: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(o.rounds), unit="round"):
+    for _ in progress_bar(range(o.rounds), unit="round"):
         for name in random.sample(list(steps), len(steps)):
             time.sleep(0.1)  # the threads of the library before stop spinning
             w, c = time.perf_counter(), time.process_time()

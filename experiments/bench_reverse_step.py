@@ -23,13 +23,13 @@ from typing import Any
 import matplotlib
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Gibbs
 from qsample.annealers.heat_bath import run_torch
 from qsample.grid import grid
 from qsample.models import DenoisingThermodynamicModel
+from qsample.progress import progress_bar
 from qsample.sampler import draw_seeds
 
 matplotlib.use("Agg")
@@ -106,7 +106,7 @@ def main(options: Options) -> None:
     cells = [(name, threads) for name in samplers for threads in o.threads]
     seconds: dict[tuple[str, int], list[tuple[float, float]]] = {cell: [] for cell in cells}
     dice = random.Random(0)
-    for at in tqdm(range(o.rounds + 1), "rounds", dynamic_ncols=True):
+    for at in progress_bar(range(o.rounds + 1), "rounds", dynamic_ncols=True):
         for name, threads in dice.sample(cells, len(cells)):
             if name != "torch" or at <= o.torch_rounds:
                 torch.set_num_threads(threads)

@@ -17,10 +17,10 @@ from typing import Any
 import matplotlib
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, SimulatedAnnealing
+from qsample.progress import progress_bar
 from qsample.testing import g_test
 
 matplotlib.use("Agg")
@@ -86,7 +86,7 @@ def main(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     cells = [(p, s) for p in problems(options.coupling, options.seed).items() for s in samplers().items()]
-    for (problem_name, problem), (name, sampler) in tqdm(cells, unit="cell"):
+    for (problem_name, problem), (name, sampler) in progress_bar(cells, unit="cell"):
         generator = torch.Generator().manual_seed(options.seed)
         wall, cpu = time.perf_counter(), time.process_time()
         samples = sampler.sample(problem, options.reads, generator=generator)

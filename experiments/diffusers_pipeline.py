@@ -33,12 +33,12 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from torch import Tensor
 from torch.nn.functional import mse_loss, softplus
-from tqdm import tqdm
 
 from qsample.data import load
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
 from qsample.diffusion.latents import decode, encode
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -107,7 +107,7 @@ def train(pipe: IsingDiffusionPipeline, x: Tensor, options: Options, name: str) 
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
     times, losses = [*scheduler.timesteps.tolist(), 0.0], []
-    for _ in tqdm(range(options.updates), desc=name):
+    for _ in progress_bar(range(options.updates), desc=name):
         rows = torch.randint(len(x), (options.batch,), generator=generator)
         k = int(torch.randint(len(scheduler), (), generator=generator))
         t, s = times[k], times[k + 1]
@@ -145,7 +145,7 @@ def codebook(x: Tensor, options: Options) -> VQModel:
         model.quantize.embedding.weight.copy_(latents[torch.randperm(len(latents))[:16]])
     generator = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for _ in tqdm(range(options.codebook_updates), desc="VQModel"):
+    for _ in progress_bar(range(options.codebook_updates), desc="VQModel"):
         rows = x[torch.randint(len(x), (options.batch,), generator=generator)]
         reconstruction, commitment = model(rows, return_dict=False)
         optimizer.zero_grad()
@@ -253,7 +253,7 @@ def timed(batch: int, options: Options, steps: int = 16) -> dict[str, Any]:
     order = random.Random(options.seed)
     for call in run.values():
         call()
-    for _ in tqdm(range(options.rounds), desc=f"batch {batch}"):
+    for _ in progress_bar(range(options.rounds), desc=f"batch {batch}"):
         for name in order.sample(list(run), len(run)):
             began = time.process_time(), time.perf_counter()
             run[name]()

@@ -21,7 +21,6 @@ import matplotlib
 import torch
 import tyro
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
@@ -29,6 +28,7 @@ from qsample.data import Dataset, load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 from qsample.models import IsingCopula
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -114,7 +114,7 @@ def annealing(sweeps: int) -> SimulatedAnnealing:
     return SimulatedAnnealing(schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise])
 
 
-def train(kind: str, steps: int, seed: int, data: Dataset, options: Options, bar: tqdm[Any]) -> IsingCopula:
+def train(kind: str, steps: int, seed: int, data: Dataset, options: Options, bar: Any) -> IsingCopula:
     """One model; the factorised one is the copula on a graph without edges."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -166,7 +166,7 @@ def main(options: Options) -> None:
     rows: list[dict[str, Any]] = []
     results: dict[str, Any] = {"options": asdict(options) | {"out": str(options.out)}, "floor": floor, "rows": rows}
     images: dict[tuple[str, int], Tensor] = {}
-    bar = tqdm(total=len(KINDS) * len(options.steps) * len(options.seeds) * options.updates, unit="update")
+    bar = progress_bar(total=len(KINDS) * len(options.steps) * len(options.seeds) * options.updates, unit="update")
     for seed in options.seeds:
         for steps in options.steps:
             for kind in KINDS:

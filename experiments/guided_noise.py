@@ -34,12 +34,12 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from tqdm import trange
 
 from qsample.annealers import Gibbs
 from qsample.diffusion import AnnealedGuidance, first_order, second_order
 from qsample.diffusion.reverse import ddpm
 from qsample.metrics import ImageFeatures, frechet_distance
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -114,7 +114,7 @@ def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> Any:
     optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     mean = torch.optim.swa_utils.AveragedModel(unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
-    for _ in trange(updates, desc="UNet"):
+    for _ in progress_bar(range(updates), desc="UNet"):
         image, t = x[torch.randint(len(x), (128,))], torch.randint(1000, (128,))
         noise = torch.randn(image.shape)
         seen: Any = scheduler.add_noise(image, noise, t)  # pyright: ignore[reportArgumentType]
@@ -131,7 +131,7 @@ def train_classifier(x: Tensor, y: Tensor, scheduler: DDPMScheduler, updates: in
     """The guide: cross entropy at all timesteps, the clean image's among them."""
     net = NoisyClassifier()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, weight_decay=1e-4)
-    for _ in trange(updates, desc="classifier"):
+    for _ in progress_bar(range(updates), desc="classifier"):
         rows, t = torch.randint(len(x), (256,)), torch.randint(-100, 1000, (256,)).clamp(min=-1)
         loss = nn.functional.cross_entropy(net(noisy(scheduler, x[rows], t), t), y[rows])
         optimizer.zero_grad()

@@ -43,7 +43,6 @@ import torch
 import tyro
 from scipy.stats import power_divergence
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import Gibbs, ParallelTempering, TemperedGibbs
@@ -63,6 +62,7 @@ from qsample.diffusion import (
 )
 from qsample.enumerate import states
 from qsample.mixing import autocorrelation_time
+from qsample.progress import progress_bar
 from qsample.testing import FALSE_ALARM
 
 matplotlib.use("Agg")
@@ -189,7 +189,7 @@ def train(rows: list[Tensor], options: Options) -> tuple[Energy, Tempered]:
     )
     chains = Tempered(network, torch.randint(2, (64, n)).mul(2.0).sub(1), 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for update in tqdm(range(options.updates), desc=f"training on {n} pixels", leave=False):
+    for update in progress_bar(range(options.updates), desc=f"training on {n} pixels", leave=False):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - update / options.updates)
         chains.step(max(1, n // 4))
         batch = data[torch.randint(len(data), (128,))]
@@ -224,7 +224,7 @@ class Modes:
 def weigh(tempered: Tempered, modes: Modes, options: Options) -> dict[str, float]:
     """The first mode's weight, its error from ladders that know nothing of each other."""
     found = []
-    for _ in tqdm(range(options.reference), desc="the modes' weights", leave=False):
+    for _ in progress_bar(range(options.reference), desc="the modes' weights", leave=False):
         tempered.step(16)
         found.append((modes.place(tempered.cold) > 0).float())
     each = torch.stack(found).mean(0)

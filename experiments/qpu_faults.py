@@ -22,11 +22,11 @@ from typing import Any
 import matplotlib
 import torch
 import tyro
-from tqdm import tqdm
 
 import qsample as qs
 from qsample.annealers import DWave
 from qsample.annealers.dwave import BudgetExceeded, DeviceError
+from qsample.progress import progress_bar
 from qsample.testing.sapi import EVERY, SolverServer
 
 matplotlib.use("Agg")
@@ -80,7 +80,7 @@ def main(o: Options) -> None:
     ledger, record = o.out / "ledger.jsonl", o.out / "recording.jsonl"
     for path in (ledger, record):
         path.unlink(missing_ok=True)
-    bar = tqdm(range(o.calls), unit="call")
+    bar = progress_bar(range(o.calls), unit="call")
     threads = set(threading.enumerate())  # the bar's own among them
     seconds, wrong, used = list[float](), list[str](), set[str]()
     outcomes: collections.Counter[str] = collections.Counter()

@@ -28,13 +28,13 @@ import matplotlib
 import torch
 import tyro
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from qsample.annealers import Gibbs
 from qsample.data import Dataset, load
 from qsample.grid import grid
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, denoising_loss, reverse_rhat
+from qsample.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -171,7 +171,7 @@ def main(options: Options) -> None:
     floor = judge(data.x, test)
 
     def run(jobs: list[Job], what: str) -> list[dict[str, Any]]:
-        show = partial(tqdm, desc=what, total=len(jobs), dynamic_ncols=True)
+        show = partial(progress_bar, desc=what, total=len(jobs), dynamic_ncols=True)
         if options.workers == 1:
             return [train(job, options, judge) for job in show(jobs)]
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

@@ -199,7 +199,7 @@ class Stopper:
         else:
             import _thread
 
-            _thread.interrupt_main(number)
+            _thread.interrupt_main(number)  # pyright: ignore[reportArgumentType]
 
     def _leave_behind(self, number: int) -> None:
         """Where the main thread is still in a part that should be over: save for it, and end the process."""

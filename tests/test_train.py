@@ -80,7 +80,7 @@ def rows(model):
     return x if model.coding == "bits" else 2 * x - 1
 
 
-def run(model, sampler, settings=SHORT, **options):
+def run(model, sampler, settings: Settings | None = SHORT, **options):
     return fit(model, rows(model), sampler, settings, progress=False, **options)
 
 
