@@ -486,7 +486,7 @@ def test_steps_are_checked(match, options, more):
         guided.step(x, guided.timesteps[1], x, eta=1.0, **more)
 
 
-# ---- energies of x_0, half precision, attention, pipelines that make their own scheduler -------------------------
+# ---- energies of x_0, half precision, attention, pipelines that make their own scheduler ---------
 
 
 def bright_x0(x, x0, t):
@@ -582,6 +582,8 @@ def steps_of_x(x, x0, t):
 @pytest.mark.parametrize("energy", [steps_of_x0, steps_of_x])
 def test_the_advice_for_an_energy_without_a_gradient_works(energy):
     """What the error says, run as it says: at scale 300 the energy of a step falls, at 36 evaluations for an image."""
+    with pytest.raises(ValueError, match="no gradient: use surrogate=partial"):
+        images(energy, surrogate=first_order)
     with pytest.raises(ValueError, match="no gradient") as error:
         images(energy)
     advice = str(error.value).split("use ")[1].split(", 34")[0]

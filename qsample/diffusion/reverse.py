@@ -19,8 +19,8 @@ class Reverse:
         std: $\sigma$: a number, or one for each coordinate where a network predicts it. 0 where nothing is drawn.
         x0: the scheduler's prediction of $x_0$, clipped as its configuration says.
         t: the timestep of x', what a network that sees x' must be told; -1 for $x_0$ itself.
-        gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what is known of x_0 from x' before
-            a network has seen it. Near 0 in noise, 1 at the end.
+        gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what x' says of
+            x_0 before a network has seen it. Near 0 in noise, 1 at the end.
     """
 
     mean: Tensor
