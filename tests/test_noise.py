@@ -617,6 +617,14 @@ def test_half_precision_is_guided_as_single_is(kind, dtype, energy):
     assert images(energy, kind, 1e3, dtype, surrogate=LINEAR)[1]["acceptance"]
 
 
+@pytest.mark.parametrize("energy", [dots, bright_x0])
+def test_guidance_under_inference_mode(energy):
+    plain, _ = images(energy, scale=3.0)
+    with torch.inference_mode():
+        found, info = images(energy, scale=3.0)
+    assert torch.equal(found, plain) and info["hessian_vectors"] == 2 * 3 * 16
+
+
 class Attention(torch.nn.Module):
     """Mean brightness after attention over the pixels, by a chosen kernel."""
 

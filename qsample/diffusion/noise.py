@@ -213,7 +213,12 @@ class AnnealedGuidance:
         out = self.scheduler.step(**given, return_dict=True)
         self.info["network"] += len(given["model_output"])
         if bool((reverse.std != 0).any()):
-            out.prev_sample = self._choose(reverse, out.prev_sample, given["generator"])
+            usual, generator = out.prev_sample, given["generator"]
+            if torch.is_inference_mode_enabled():  # which forbids the gradients of the energy
+                with torch.inference_mode(False), torch.no_grad():
+                    out.prev_sample = self._choose(reverse.copied(), usual.clone(), generator)
+            else:
+                out.prev_sample = self._choose(reverse, usual, generator)
         return out if return_dict else (out.prev_sample, out.pred_original_sample)
 
     def _choose(self, reverse: Reverse, usual: Tensor, generator: Generators | None) -> Tensor:

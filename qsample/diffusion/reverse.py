@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -28,6 +28,10 @@ class Reverse:
     x0: Tensor
     t: Tensor
     gain: Tensor
+
+    def copied(self) -> Reverse:
+        """The same numbers in new tensors, which are no inference tensors where this is called outside that mode."""
+        return Reverse(*(getattr(self, field.name).clone() for field in fields(self)))
 
     def x0_of(self, x: Tensor) -> Tensor:
         r"""The prediction of x_0 as x' moves it: $\hat x_0 + \mathrm{gain}\,(x' - \mu)$, differentiable in x'."""
