@@ -33,10 +33,10 @@ class EnergyModel(nn.Module, ABC):
 
     Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1 (`"spins"`).
 
-    One rule for all models and for any leading dimensions `[*, n]`, none included: `energy` and `free_energy` are
-    multilinear in x and in the hidden units, differentiable in both, and take what lies between the two values as well
-    as the values themselves. What is sampled or learnt from (`ising(visible=)`, `join`, `cd_loss`) takes the two
-    values only.
+    One rule for all models and for any leading dimensions `[*, n]`, none included: `energy` and
+    `free_energy` are multilinear in x and in the hidden units, differentiable in both, and take
+    what lies between the two values as well as the values themselves. What is sampled or learnt
+    from (`ising(visible=)`, `join`, `cd_loss`) takes the two values only.
     """
 
     #: the parameters by name, in the order of `weights`
@@ -59,17 +59,17 @@ class EnergyModel(nn.Module, ABC):
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """`weights`, same values, whose gradient is the centred one at unit `offsets` [n] (model's coding).
 
-        For E = -v.W.h - b.v - c.h with offsets (mu, lambda): grad W - mu (grad c)' - (grad b) lambda', then
-        grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott, JMLR 17(99), 2016). Biases make
-        up for what a change of the couplings does to the mean; where either is frozen there is nothing to make up for,
-        and the gradient is the plain one.
+        For E = -v.W.h - b.v - c.h with offsets (mu, lambda): grad W - mu (grad c)' - (grad b)
+        lambda', then grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott,
+        JMLR 17(99), 2016). Biases make up for what a change of the couplings does to the mean;
+        where either is frozen there is nothing to make up for, and the gradient is the plain one.
         """
 
     @abstractmethod
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """Set the visible biases to the data's logits, smoothed by one count of each value; in place."""
 
-    # ---- parameters as they act ----------------------------------------------------------------------------
+    # ---- parameters as they act ------------------------------------------------------------------
 
     def weights(self) -> tuple[Tensor, ...]:
         """The parameters as they enter the energy, in the order of `names`: parametrisations are computed."""
@@ -84,8 +84,8 @@ class EnergyModel(nn.Module, ABC):
     def acting(self, weights: tuple[Tensor, ...]) -> Iterator[None]:
         """Let these tensors be `weights()`, for a while: computed once, detached, or with another gradient.
 
-        A parametrisation may answer differently each time (`spectral_norm` iterates), and its parameters cannot be
-        replaced by name.
+        A parametrisation may answer differently each time (`spectral_norm` iterates), and its
+        parameters cannot be replaced by name.
         """
         before, self._acting = self._acting, weights
         try:

@@ -15,8 +15,9 @@ from qsample.graph import Graph
 class FixedIndex:
     """Numbers that belong to a module's structure, int64 `[k]`, on whatever device its parameters are.
 
-    No buffer: what casts, averages, broadcasts or empties buffers (`AveragedModel(use_buffers=True)`,
-    `DistributedDataParallel`, `to_empty`) must leave them as they are. Copies of a module share them.
+    No buffer: what casts, averages, broadcasts or empties buffers
+    (`AveragedModel(use_buffers=True)`, `DistributedDataParallel`, `to_empty`) must leave them as
+    they are. Copies of a module share them.
     """
 
     def __init__(self, values: Sequence[int]) -> None:
@@ -47,7 +48,8 @@ class Units:
     Args:
         visible: numbers of the visible spins.
         hidden: numbers of the hidden ones.
-        order: where each spin stands in (visible, hidden), so that `cat([x, hidden])[order]` are joint spins.
+        order: where each spin stands in (visible, hidden), so that `cat([x, hidden])[order]` are
+            joint spins.
         given: what remains of the graph when the visible spins are fixed.
         ranges: both as slices where they are neighbours, which are read without gathering.
     """

@@ -131,16 +131,18 @@ class ContrastiveDivergence(nn.Module):
         centring_rate: weight of a new batch in that average.
         generator: randomness of everything drawn; None is torch's default.
 
-    State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in `state_dict` and
-    move with `.to()`, and are no buffers: each rank has its own. The last reads stay in `samples`, for diagnostics.
+    State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in
+    `state_dict` and move with `.to()`, and are no buffers: each rank has its own. The last reads
+    stay in `samples`, for diagnostics.
 
-    In `eval()` chains, offsets and `generator` stay where they are: reads start from the chains and are then dropped,
-    so the loss is that of the present chains on other data.
+    In `eval()` chains, offsets and `generator` stay where they are: reads start from the chains and
+    are then dropped, so the loss is that of the present chains on other data.
 
-    Under `torch.distributed` wrap this module (`DistributedDataParallel(cd)`, `fully_shard(cd)`), not the model. Each
-    rank then has `num` chains, replicas rank num .. rank num + num - 1 of all, drawn from one seed but no copies;
-    offsets are those of all ranks' data (a collective call: all ranks must make it). A checkpoint of rank 0 holds rank
-    0's chains: save `chains` for each rank, or let the others begin anew.
+    Under `torch.distributed` wrap this module (`DistributedDataParallel(cd)`, `fully_shard(cd)`),
+    not the model. Each rank then has `num` chains, replicas rank num .. rank num + num - 1 of all,
+    drawn from one seed but no copies; offsets are those of all ranks' data (a collective call: all
+    ranks must make it). A checkpoint of rank 0 holds rank 0's chains: save `chains` for each rank,
+    or let the others begin anew.
 
     Raises:
         ValueError: an unknown start, or one that the sampler cannot serve.
@@ -279,7 +281,7 @@ class ContrastiveDivergence(nn.Module):
         mean = (mean_of_ranks(mean) if self.training else mean).to(old)
         return torch.where(old.isnan(), mean, old.lerp(mean, self.centring_rate))
 
-    # ---- the state: moved, saved and loaded as buffers are -------------------------------------------------------
+    # ---- the state: moved, saved and loaded as buffers are ---------------------------------------
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveDivergence:
         super()._apply(fn, recurse)

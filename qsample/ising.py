@@ -236,7 +236,8 @@ class Ising:
     def given(self, part: Clamping, v: Tensor) -> Ising:
         """`clamp` for what `Graph.without` left and values `[*B', c]` like h, checked before; differentiable in them.
 
-        Energies are multilinear in the spins, so real values between -1 and +1 have a meaning: means.
+        Energies are multilinear in the spins, so real values between -1 and +1 have a meaning:
+        means.
         """
         free, clamped = part.free.to(self.device), part.clamped.to(self.device)
         h, offset = self.h[..., free], self.offset + (v * self.h[..., clamped]).sum(-1)

@@ -18,9 +18,9 @@ def world() -> tuple[int, int]:
 def own_generator(generator: torch.Generator | None) -> torch.Generator | None:
     """The generator of this rank's draws in one call: its own stream, made of the same seed on all ranks.
 
-    With `num` replicas on each rank, replica r of rank k is number k num + r of all; its stream is a function of the
-    seed and of (k, r), so one seed on all ranks makes no copies, and two runs on as many ranks are equal. A single
-    process draws from `generator` itself.
+    With `num` replicas on each rank, replica r of rank k is number k num + r of all; its stream is
+    a function of the seed and of (k, r), so one seed on all ranks makes no copies, and two runs on
+    as many ranks are equal. A single process draws from `generator` itself.
     """
     rank, size = world()
     if size == 1:

@@ -20,8 +20,9 @@ T = TypeVar("T")
 def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
     """The function, run as written also where its caller is compiled: the graph breaks around the call.
 
-    For draws, whose 64-bit integers and NumPy a compiler would compute otherwise. `torch.compiler.disable` would load
-    the compiler (a second or more) wherever qsample is imported.
+    For draws, whose 64-bit integers and NumPy a compiler would compute otherwise.
+    `torch.compiler.disable` would load the compiler (a second or more) wherever qsample is
+    imported.
     """
 
     @wraps(function)
@@ -51,7 +52,8 @@ def is_transformed(x: Tensor) -> bool:
 def numbers(x: Tensor) -> Any:
     """What a check compares: an array or a tensor of all numbers, also those that a transform runs over at once.
 
-    NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at floats.
+    NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at
+    floats.
     """
     if is_transformed(x):
         with temporarily_clear_interpreter_stack():  # else the transform would take part in the look

@@ -8,8 +8,8 @@ from typing import Any
 def bare(model: Any, method: str = "ising") -> Any:
     """The model itself: `torch.compile`'s wrapper is looked through, others (with `.module`) are refused by name.
 
-    Their `forward` (which averages gradients, gathers shards or splits batches) would never be called: a model's
-    methods are.
+    Their `forward` (which averages gradients, gathers shards or splits batches) would never be
+    called: a model's methods are.
 
     Args:
         model: a model that has `method`, or a module around one.

@@ -486,7 +486,7 @@ def test_steps_are_checked(match, options, more):
         guided.step(x, guided.timesteps[1], x, eta=1.0, **more)
 
 
-# ---- energies of x_0, half precision, attention, pipelines that make their own scheduler -------------------------
+# ---- energies of x_0, half precision, attention, pipelines that make their own scheduler ---------
 
 
 def bright_x0(x, x0, t):
@@ -582,6 +582,8 @@ def steps_of_x(x, x0, t):
 @pytest.mark.parametrize("energy", [steps_of_x0, steps_of_x])
 def test_the_advice_for_an_energy_without_a_gradient_works(energy):
     """What the error says, run as it says: at scale 300 the energy of a step falls, at 36 evaluations for an image."""
+    with pytest.raises(ValueError, match="no gradient: use surrogate=partial"):
+        images(energy, surrogate=first_order)
     with pytest.raises(ValueError, match="no gradient") as error:
         images(energy)
     advice = str(error.value).split("use ")[1].split(", 34")[0]
@@ -613,6 +615,14 @@ def test_half_precision_is_guided_as_single_is(kind, dtype, energy):
     assert abs(float(half.double().mean() - single.double().mean())) < 100 * rounding
     assert images(energy, kind, 1e3, dtype)[1]["acceptance"]
     assert images(energy, kind, 1e3, dtype, surrogate=LINEAR)[1]["acceptance"]
+
+
+@pytest.mark.parametrize("energy", [dots, bright_x0])
+def test_guidance_under_inference_mode(energy):
+    plain, _ = images(energy, scale=3.0)
+    with torch.inference_mode():
+        found, info = images(energy, scale=3.0)
+    assert torch.equal(found, plain) and info["hessian_vectors"] == 2 * 3 * 16
 
 
 class Attention(torch.nn.Module):

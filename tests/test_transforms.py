@@ -73,7 +73,7 @@ def numbers_of(model):
     return tuple(getattr(model, name).detach() for name in model.names)
 
 
-# ---- one rule for rows -------------------------------------------------------------------------------------------
+# ---- one rule for rows ---------------------------------------------------------------------------
 
 
 @models
@@ -134,7 +134,7 @@ def test_bits_are_not_taken_for_relaxed_spins():
     torch.testing.assert_close(model.free_energy(centre), plain_free_energy(model, centre, numbers_of(model)))
 
 
-# ---- torch.func --------------------------------------------------------------------------------------------------
+# ---- torch.func ----------------------------------------------------------------------------------
 
 
 class Call(torch.nn.Module):
@@ -248,7 +248,7 @@ def test_an_ensemble_of_models_and_bad_rows_under_vmap():
         vmap(grad(model.free_energy))(torch.full((2, 3), 7.0).double())
 
 
-# ---- torch.compile -----------------------------------------------------------------------------------------------
+# ---- torch.compile -------------------------------------------------------------------------------
 
 
 def test_compiled_callers_draw_and_learn_what_others_do():
@@ -258,7 +258,7 @@ def test_compiled_callers_draw_and_learn_what_others_do():
     assert done.stdout == "equal\n", done.stderr
 
 
-# ---- autocast and meta devices -----------------------------------------------------------------------------------
+# ---- autocast and meta devices -------------------------------------------------------------------
 
 
 @tractable

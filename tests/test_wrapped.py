@@ -24,7 +24,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- the centred gradient through parametrisations ---------------------------------------------------------------
+# ---- the centred gradient through parametrisations -----------------------------------------------
 
 
 class Scaled(nn.Module):
@@ -198,7 +198,7 @@ def test_weights_keep_their_model_when_torch_makes_subclasses():
     rbm().load_state_dict(model.state_dict())
 
 
-# ---- wrappers ----------------------------------------------------------------------------------------------------
+# ---- wrappers ------------------------------------------------------------------------------------
 
 
 def wrappers(model):
@@ -228,7 +228,7 @@ def test_a_wrapped_model_is_refused_by_name():
         denoising_loss(nn.DataParallel(thermodynamic), 2 * some_data(model) - 1, Gibbs())  # pyright: ignore
 
 
-# ---- eval mode ---------------------------------------------------------------------------------------------------
+# ---- eval mode -----------------------------------------------------------------------------------
 
 
 @models
@@ -275,7 +275,7 @@ def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
     assert torch.equal(last.spins, cd.chains)
 
 
-# ---- averages, copies, state -------------------------------------------------------------------------------------
+# ---- averages, copies, state ---------------------------------------------------------------------
 
 
 @models

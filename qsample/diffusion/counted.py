@@ -12,6 +12,10 @@ Energy = Callable[[Tensor], Tensor]
 CHUNK = 1 << 22  # numbers handed to an energy at once
 
 
+class NoGradient(ValueError):
+    """The energy is a detached or discrete function of the spins."""
+
+
 class Counted:
     """E of states `[*B, M, n]` (floats of -1 and +1) as `[*B, M]`, like `Ising.energy`: any network or function.
 
@@ -92,7 +96,7 @@ class Counted:
             at = s.detach().clone().requires_grad_()
             E = self._checked(at)
             if not E.requires_grad:
-                raise ValueError(
+                raise NoGradient(
                     "the energy has no gradient (a detached or discrete function): use secant or SiteGibbs"
                 )
             return E, torch.autograd.grad(E.sum(), at, create_graph=create_graph, materialize_grads=True)[0], at

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qsample.diffusion.counted import Counted, Energy
+from qsample.diffusion.counted import Counted, Energy, NoGradient
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.sampler import Generators
@@ -20,7 +20,10 @@ from qsample.sampler import Generators
 
 def first_order(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
     r"""No couplings, $h = \nabla E(0)$: one gradient, and `generator` unused."""
-    E, g = Counted.of(energy).gradient(torch.zeros_like(anchor)[..., None, :])
+    try:
+        E, g = Counted.of(energy).gradient(torch.zeros_like(anchor)[..., None, :])
+    except NoGradient:
+        raise NoGradient(_advice(anchor.shape[-1])) from None
     h = g[..., 0, :]
     return Ising(_free(anchor.shape[-1]), h, h.new_zeros(0), E[..., 0])
 
@@ -40,10 +43,7 @@ def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None
         at = torch.zeros_like(anchor).requires_grad_()
         E = energy.energy(at[..., None, :])[..., 0]
         if not E.requires_grad:
-            raise ValueError(
-                "the energy has no gradient: use surrogate=partial(regression, flips=0.5, "
-                f"graph=qs.Graph.sparse({n}, [])), {2 * (n + 1)} evaluations a step"
-            )
+            raise NoGradient(_advice(n))
         g = torch.autograd.grad(E.sum(), at, create_graph=True, materialize_grads=True)[0]
         rows = [_row(g, at, k) for k in range(n)]
     H = torch.stack(rows, -2)
@@ -52,6 +52,12 @@ def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None
     diagonal = H.diagonal(dim1=-2, dim2=-1)
     J = (H + H.mT) / 2 - torch.diag_embed(diagonal)  # symmetric to the last bit
     return Ising(_complete(n), g.detach(), J, E.detach() + diagonal.sum(-1) / 2)
+
+
+def _advice(n: int) -> str:
+    """A fit without couplings: as many evaluations as it has coefficients, twice."""
+    fit = f"partial(regression, flips=0.5, graph=qs.Graph.sparse({n}, []))"
+    return f"the energy has no gradient: use surrogate={fit}, {2 * (n + 1)} evaluations a step"
 
 
 def _row(g: Tensor, at: Tensor, k: int) -> Tensor:

@@ -82,16 +82,16 @@ class AnnealedGuidance:
         scale: $\lambda \ge 0$.
         K: coordinates of a block, a power of two.
         blocks: of a step, drawn together as one problem of K blocks spins.
-        surrogate: `second_order`, `first_order` (one gradient, J = 0), or a fit for an energy without gradients,
-            `partial(regression, flips=0.5, graph=Graph.sparse(K * blocks, []))` (without `graph` it fits all
-            K (K - 1) / 2 couplings too, which takes thousands of evaluations a step).
+        surrogate: `second_order`, `first_order` (one gradient, J = 0), or for an energy without
+            gradients a fit, `partial(regression, flips=0.5, graph=Graph.sparse(K * blocks, []))`.
+            (Without `graph` it fits all K (K - 1) / 2 couplings too, by thousands of evaluations.)
         moves: of Metropolis and Hastings a step; 0 leaves the surrogate's draw as it is, from any sampler.
 
     Raises:
         TypeError: another scheduler, an energy or sampler that is none.
         ValueError: a scale that is negative or not finite, K not a power of two, a sampler that is not reversible
-            where moves > 0; at a step: blocks that the image has no room for, DDIM with eta = 0; in a pipeline that
-            makes its own scheduler.
+            where moves > 0; at a step: blocks that the image has no room for, DDIM with eta = 0; in
+            a pipeline that makes its own scheduler.
     """
 
     _OWN = frozenset({"scheduler", "energy", "sampler", "scale", "K", "blocks", "surrogate", "moves", "info", "_alone"})
@@ -213,7 +213,12 @@ class AnnealedGuidance:
         out = self.scheduler.step(**given, return_dict=True)
         self.info["network"] += len(given["model_output"])
         if bool((reverse.std != 0).any()):
-            out.prev_sample = self._choose(reverse, out.prev_sample, given["generator"])
+            usual, generator = out.prev_sample, given["generator"]
+            if torch.is_inference_mode_enabled():  # which forbids the gradients of the energy
+                with torch.inference_mode(False), torch.no_grad():
+                    out.prev_sample = self._choose(reverse.copied(), usual.clone(), generator)
+            else:
+                out.prev_sample = self._choose(reverse, usual, generator)
         return out if return_dict else (out.prev_sample, out.pred_original_sample)
 
     def _choose(self, reverse: Reverse, usual: Tensor, generator: Generators | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ class Reverse:
         std: $\sigma$: a number, or one for each coordinate where a network predicts it. 0 where nothing is drawn.
         x0: the scheduler's prediction of $x_0$, clipped as its configuration says.
         t: the timestep of x', what a network that sees x' must be told; -1 for $x_0$ itself.
-        gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what is known of x_0 from x' before
-            a network has seen it. Near 0 in noise, 1 at the end.
+        gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what x' says of
+            x_0 before a network has seen it. Near 0 in noise, 1 at the end.
     """
 
     mean: Tensor
@@ -28,6 +28,10 @@ class Reverse:
     x0: Tensor
     t: Tensor
     gain: Tensor
+
+    def copied(self) -> Reverse:
+        """The same numbers in new tensors, which are no inference tensors where this is called outside that mode."""
+        return Reverse(*(getattr(self, field.name).clone() for field in fields(self)))
 
     def x0_of(self, x: Tensor) -> Tensor:
         r"""The prediction of x_0 as x' moves it: $\hat x_0 + \mathrm{gain}\,(x' - \mu)$, differentiable in x'."""
