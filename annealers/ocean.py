@@ -197,7 +197,8 @@ class AsDimod(dimod.Sampler):
         num = whole("num_reads", 1 if num_reads is None else num_reads, 1)
         if bqm.num_variables == 0:
             return dimod.SampleSet.from_samples_bqm(([[]] * num, []), bqm)
-        problem, sampler, info = Ising.from_bqm(bqm), self.sampler, {}
+        problem, sampler = Ising.from_bqm(bqm), self.sampler
+        info: dict[str, Any] = {}
         if self.optimise:
             hot, cold = optimising_range(problem)
             problem, sampler = problem.scale(cold), _cooled(sampler, hot / cold)

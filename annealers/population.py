@@ -137,12 +137,14 @@ class PopulationAnnealing:
                 rho = ordered_sum(members.square()) / N
                 log_weight = log_z[k][mine // (N // BLOCKS)]
                 reads = spins[k][mine.to(spins.device)]
-                cooled[int(number[k])] = reads, log_weight, family[k][mine], log_z[k], rho, torch.tensor(steps), left[k]
+                about = log_z[k], rho, torch.tensor(steps), left[k]
+                cooled[int(number[k])] = (reads, log_weight, family[k][mine], *about)
             going = (~done).nonzero()[:, 0]
             if len(going):  # a problem at beta 1 rests: nobody waits for the slowest
                 replicas.keep(going)
                 streams.keep(going.tolist())
-            number, beta, left, log_z, family = (t[going] for t in (number, beta, left, log_z, family))
+            number, beta, left = number[going], beta[going], left[going]
+            log_z, family = log_z[going], family[going]
         return [cooled[k] for k in range(P)]
 
     def _note(self, ess: float, left: float) -> str:

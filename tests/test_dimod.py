@@ -1,5 +1,8 @@
 """Both ways across the bridge to Ocean, by dimod's own conformance suite and by hand."""
 
+# dimod's types: a Sample's fields, models that are not listed, numbers of NumPy
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+
 import unittest
 import warnings
 

@@ -1,5 +1,8 @@
 """NumPy's integers where an int is expected, and arrays where a tensor is: taken as meant, or refused with the way."""
 
+# what is passed is of the wrong kind on purpose
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+
 import json
 import re
 from collections import OrderedDict

@@ -1,5 +1,7 @@
 """An offset is in no law: draws, weights and log Z where it dwarfs what tells states apart, in every dtype."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -80,7 +82,8 @@ def test_the_three_spins_that_were_reported():
 @pytest.mark.parametrize("dtype", OFFSETS, ids=str)
 def test_a_penalty_in_a_qubo_leaves_the_law(dtype):
     """sum b = 1 by a penalty of 2e4: the offset, fields and couplings are all as large."""
-    Q = {(i, i): -2e4 + 0.5 * i for i in range(3)} | {(i, j): 4e4 for i in range(3) for j in range(i)}
+    Q: dict[Any, float] = {(i, i): -2e4 + 0.5 * i for i in range(3)}
+    Q |= {(i, j): 4e4 for i in range(3) for j in range(i)}
     problem = Ising.from_qubo(Q, 2e4 + 3e7 * (dtype == torch.float64), torch.float64)
     if dtype == torch.float64:
         p = torch.tensor([0.0, -0.5, -1.0]).softmax(0).double()
@@ -152,7 +155,8 @@ def test_enumeration_is_in_double_precision_and_differentiable(kind, dtype):
     if kind == "tree":
         return
     problem = problem_of(kind, dtype, OFFSETS[dtype])
-    problem.h.requires_grad_(), problem.J.requires_grad_()
+    problem.h.requires_grad_()
+    problem.J.requires_grad_()
     mean, log_z = mean_spin(problem.detach())
     value = log_partition(problem)
     assert value.dtype == log_weights(problem).dtype == torch.float64

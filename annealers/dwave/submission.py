@@ -23,6 +23,7 @@ from qsample.annealers.dwave.recording import Replay, request_key
 from qsample.annealers.dwave.secret import cleaned
 from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
+from qsample.annealers.replicas import as_log_weight
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
 from qsample.sampler import Generators, draw_seeds, mix, warn_off_target
@@ -202,7 +203,7 @@ class Call:
         if settings.reweight:
             if not np.isfinite(beta):
                 raise DeviceError(f"cannot reweight: {found.note}")
-            weight = ((beta - 1) * energy).reshape(shape)
+            weight = as_log_weight(((beta - 1) * energy).reshape(-1, shape[-1]), problem)
         info |= {"beta": beta, "beta_stderr": stderr, "chip_beta": self.track.value, "scale": scale}
         info |= {"range_limited": self.limited, "qpu_access_time": self.access, "job_ids": self.ids}
         info["gauge"] = torch.from_numpy(self.gauge).reshape(*problem.batch_shape, *self.gauge.shape[1:])
@@ -216,7 +217,6 @@ class Call:
             )
         spins = spins.reshape(*shape, -1).to(problem.device)
         energy = energy.reshape(shape).to(problem.h)
-        weight = None if weight is None else weight.to(problem.h)
         samples = Samples(spins, energy, weight, Exactness.HEURISTIC, info)
         if weight is not None:
             info["ess"] = samples.ess()
