@@ -13,6 +13,7 @@ from qsample.testing.contract import Verdict, reference_cases
 from tests.oracle import Z_MAX
 
 CASES = {case.name: case.problem for case in reference_cases()[:3]}
+REPEATS = 200
 READS = [300, 2000, 20_000]
 SHARE = FALSE_ALARM / (2 * len(CASES) * len(READS))
 
@@ -29,7 +30,7 @@ def exact_draws(problem, num, repeats, seed):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("num", READS)
 def test_p_values_of_exact_draws_are_uniform_and_the_floor_is_their_mean_distance(name, num):
-    repeats = 600
+    repeats = REPEATS
     results = [g_test(CASES[name], s)[0] for s in exact_draws(CASES[name], num, repeats, seed=num)]
     p, distance, floor = torch.tensor(results, dtype=torch.float64).T
     assert kstest(p.numpy(), "uniform").pvalue > SHARE

@@ -20,11 +20,12 @@ CLEAR = 80  # a direction of variance v is tested where reads x v is at least th
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A connected part of a problem: its spins, its edges, and the probability of each of its states."""
+    """A connected part of a problem: its spins, its edges, the probability of each of its states, and log Z."""
 
     spins: Tensor
     edges: Tensor
     p: Tensor
+    log_z: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,11 @@ class Law:
         """Var E, the Fisher information of one read about beta."""
         return float(self.coefficients @ self.covariance @ self.coefficients)
 
+    @property
+    def log_z(self) -> float:
+        """log of the sum of exp(-E) over all states, without the offset."""
+        return sum(part.log_z for part in self.parts)
+
     def coincidence(self, power: int = 2) -> float:
         """Sum of p^power over states: for 2, the chance that two reads are equal."""
         product = 1.0
@@ -115,8 +121,8 @@ def _law(graph: Graph, h: Tensor, J: Tensor) -> Law:
         place = torch.zeros(graph.num_spins, dtype=torch.int64)
         place[spins] = torch.arange(len(spins))
         small = Graph.sparse(len(spins), place[graph.edges[:, edges]].T)
-        p = log_weights(Ising(small, h[spins], J[edges])).softmax(-1)
-        parts.append(Part(spins, edges, p))
+        weights = log_weights(Ising(small, h[spins], J[edges]))
+        parts.append(Part(spins, edges, weights.softmax(-1), float(weights.logsumexp(-1))))
     return Law(graph, torch.cat([h, J]), tuple(parts))
 
 
