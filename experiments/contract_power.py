@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from qsample import Exactness, Graph, Ising, Sampler, Samples
+from qsample import Exactness, Ising, Sampler, Samples
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
 from qsample.testing import ContractError, check_sampler
 
@@ -29,7 +29,9 @@ EXACT = Exact()
 class Draw(Protocol):
     """Draws reads of a request that was checked."""
 
-    def __call__(self, problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples: ...
+    def __call__(self, problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+        """`num` reads of each problem."""
+        ...
 
 
 class Wrong:

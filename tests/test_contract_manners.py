@@ -108,7 +108,7 @@ class Unseeded(Sampler):
     """Without a generator it draws from one of its own."""
 
     def draw(self, problem, num, initial, generator):
-        own = torch.Generator().manual_seed(torch.seed() if self.fresh else 3)
+        own = torch.Generator().manual_seed(time.perf_counter_ns() if self.fresh else 3)
         return super().draw(problem, num, initial, own if generator is None else generator)
 
     def __init__(self, fresh):

@@ -15,7 +15,9 @@ from qsample.ising import Ising
 from qsample.sampler import Sampler, check_is_sampler
 from qsample.samples import Exactness, Samples
 from qsample.testing.independence import (
+    STEADY,
     Finding,
+    Part,
     across,
     between,
     least_of,
@@ -43,6 +45,8 @@ __all__ = ["FALSE_ALARM", "Case", "ContractError", "Verdict", "Verdicts", "check
 FALSE_ALARM = 1e-4  #: chance that the whole suite rejects right samplers; shared out over its tests (Bonferroni)
 POWER = 0.95  # with which the errors that a verdict states are found
 LEAST_ESS = 0.02  # of reads: below it weights leave nothing to judge
+STRENGTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)  # of couplings whose memory lasts 5 to 200 sweeps
+MANY = 60  # moments: beside their sum the worst one is looked at
 SHARES = 7  # stages that share the false-alarm rate
 Clause = str
 CLAUSES = ("seeds", "alone", "initial", "reversible", "exact", "half")
@@ -139,9 +143,7 @@ class Run:
                     f"{self.ask.where(look.case)}: {look.seen}: p = {look.p_value:.2g} < {threshold:.2g}"
                 )
             self.verdicts.append(
-                Verdict(
-                    look.case, look.p_value, look.total_variation, look.floor, look.check, look.detects(threshold)
-                )
+                Verdict(look.case, look.p_value, look.total_variation, look.floor, look.check, look.detects(threshold))
             )
         self.looks = []
 
@@ -207,12 +209,22 @@ def _manners(run: Run) -> None:
     first = _liveliest(run.cases)
     one = alone(first.problem)
     if "seeds" not in run.skip:
-        check_seeds(run.ask, first.name, one)
+        num = _enough(one)
+        if num:
+            check_seeds(run.ask, first.name, one, num)
+        else:
+            run.verdicts.notes.append("seeds: every case has all but one state")
     if "alone" not in run.skip:
         kinds = {case.problem.graph.kind: case for case in reversed(run.cases) if case.problem.batch_shape}
         for case in kinds.values() or [first]:
             check_alone(run.ask, case.name, case.problem, 33)
     check_refusals(run.ask, run.cases[0].problem)
+
+
+def _enough(problem: Ising) -> int:
+    """Reads enough that two sets of them are never equal by chance, 64 or more; 0 where thousands are not enough."""
+    (law,) = Law.of(problem)
+    return next((num for num in (64, 512, 4096) if law.coincidence() ** num < 1e-12), 0)
 
 
 def _fresh(run: Run) -> None:
@@ -282,13 +294,13 @@ def _few(run: Run) -> None:
     case = _liveliest([c for c in run.cases if c.problem.num_spins <= 8] or run.cases)
     one = alone(case.problem)
     (law,) = Law.of(one)
-    times = min(1.0, run.reads / 4000)
+    times = run.reads / 4000
     for rows, num, calls in FEW:
         wide = max(4, round(rows * times)) if rows else 0
         problem = Ising(one.graph, one.h.expand(wide, -1), one.J, one.offset) if wide else one
         label = f"{case.name}, {num} reads" + (f" of each of {wide} alike" if wide else "")
         rows_of_calls = []
-        for _ in range(calls if wide else math.ceil(calls * times)):
+        for _ in range(calls if wide else math.ceil(calls * min(1.0, times))):
             samples = run.ask(label, problem, num)
             if samples.log_weight is not None:
                 break
@@ -318,9 +330,8 @@ def _twice(run: Run) -> None:
     label = f"{case.name}, a batch of two alike"
     calls = []
     for _ in range(2):
-        samples = run.ask(label, problem, num)
-        calls.append(Reads.of(laws, samples))
-        _collect(run, label, problem, samples, calls[-1])
+        calls.append(Reads.of(laws, run.ask(label, problem, num)))
+        _collect(run, label, calls[-1])
     (a, b), (c, d) = calls
     problems = [between(x, y, "two problems of a batch", alike=True) for x, y in ((a, b), (c, d))]
     others = [between(x, y, "two calls", alike=True) for x, y in ((a, c), (b, d), (a, d), (b, c))]
@@ -330,14 +341,23 @@ def _twice(run: Run) -> None:
             finding = Finding.of(parts)
             run.looks.append(Look(label, check, *finding, _repeated(a)))
     if "seeds" not in run.skip:
-        first = run.cases[0]
+        _once_more(run, case.name, problem)
+
+
+def _once_more(run: Run, label: str, batch: Ising) -> None:
+    """Calls repeated with other calls between them: nothing is remembered."""
+    first = run.cases[0]
+    requests = [(first.name, first.problem, 100), (label, batch, 301)]
+
+    def answers() -> list[Tensor]:
         generator = torch.Generator().manual_seed(2 * run.ask.seed)
-        again = torch.Generator().manual_seed(2 * run.ask.seed)
-        early = run.ask(first.name, first.problem, 100, generator=generator).spins
-        run.ask(case.name, problem, 5)
-        if not torch.equal(early, run.ask(first.name, first.problem, 100, generator=again).spins):
+        return [run.ask(name, problem, num, generator=generator).spins for name, problem, num in requests]
+
+    before, after = answers(), answers()
+    for (name, _, num), early, late in zip(requests, before, after, strict=True):
+        if not torch.equal(early, late):
             raise ContractError(
-                f"{run.ask.where(first.name)}: the same call, later, returns other reads: "
+                f"{run.ask.where(name)}: the same call of {num} reads, later, returns other reads: "
                 "draws must not depend on former calls"
             )
 
@@ -401,7 +421,7 @@ def _law_of_call(run: Run, label: str, problem: Ising, num: int, initial: Sample
         raise ContractError(
             f"{run.ask.where(label)}: the weights of {num} reads are worth {least:.1f} equal ones: too few to judge"
         )
-    _collect(run, label, problem, samples, call)
+    _collect(run, label, call)
 
 
 def _check_log_partition(where: str, problem: Ising, laws: Sequence[Law], samples: Samples) -> None:
@@ -420,10 +440,10 @@ def _check_log_partition(where: str, problem: Ising, laws: Sequence[Law], sample
 MAX_ASKED = 16  # spins that any sampler must take
 
 
-def _collect(run: Run, label: str, problem: Ising, samples: Samples, call: Sequence[Reads]) -> None:
+def _collect(run: Run, label: str, call: Sequence[Reads], *, by_state: bool = True) -> None:
     """All looks at one call, and its part of the pooled sums."""
-    for k, reads in enumerate(call):
-        if reads.num >= 200 and len(reads.law.parts) == 1:
+    for reads in call:
+        if by_state and reads.num >= 200 and len(reads.law.parts) == 1:
             run.looks += _state_by_state(label, reads)
     total, rank = _score(call)
     if rank:
@@ -454,9 +474,7 @@ def _state_by_state(label: str, reads: Reads) -> list[Look]:
         check = "law" if windows == 1 else f"law of spins {int(spins[0])} to {int(spins[-1])}"
         information = reads.ess * reads.law.energy_variance
         states = int((p * reads.ess >= 5).sum())
-        looks.append(
-            Look(label, check, p_value, seen, _beta_error(max(1, states), information), distance, floor)
-        )
+        looks.append(Look(label, check, p_value, seen, _beta_error(max(1, states), information), distance, floor))
     return looks
 
 
@@ -501,7 +519,26 @@ def _moments(label: str, total: float, rank: int, call: Sequence[Reads]) -> Look
         single = f", one field or coupling by {math.sqrt(size / own):.2g}" if own else ""
         return _beta_error(rank, information)(alpha) + single
 
-    return Look(label, "moments", float(chi2.sf(total, rank)), seen, detects)
+    parts = [Part(float(chi2.sf(total, rank)), seen)]
+    if rank >= MANY:
+        parts.append(_worst_moment(call))
+    return Look(label, "moments", *Finding.of(parts), detects)
+
+
+def _worst_moment(call: Sequence[Reads]) -> Part:
+    """The moment that is most off: among hundreds, one wrong field or coupling is lost in their sum."""
+    z, names = [], []
+    for k, reads in enumerate(call):
+        graph, kept = reads.law.graph, reads.law.covariance.diagonal() >= STEADY
+        scale = (reads.covariance.diagonal() * reads.num).sqrt()
+        z.append((reads.deviation.sum(0) / scale)[kept])
+        every = [f"spin {i}" for i in range(graph.num_spins)] + [f"edge {tuple(e)}" for e in graph.edges.T.tolist()]
+        names += [f"{every[i]} of problem {k}" for i in kept.nonzero()[:, 0].tolist()]
+    off = torch.cat(z)
+    at = int(off.abs().argmax())
+    return Part(
+        least_of(two_sided(float(off[at])), len(off)), f"the mean of {names[at]} is off: z = {float(off[at]):.1f}"
+    )
 
 
 def _independence(label: str, finding: Finding, call: Sequence[Reads]) -> Look:
@@ -619,10 +656,7 @@ def _is_reversible(run: Run, kind: Kind) -> None:
 
     Strong couplings keep a memory of many sweeps: each strength is a time scale.
     """
-    from scipy.stats import chi2
-
-    strengths = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-    problem, rows = rows_of_three(kind, strengths, 8)
+    problem, rows = rows_of_three(kind, STRENGTHS, 16)
     label, num = "rows of three, from exact reads", run.number(0.5)
     start = Law.of(problem)[0].draw(num, run.ask.generator())
     try:
@@ -630,22 +664,28 @@ def _is_reversible(run: Run, kind: Kind) -> None:
     except ValueError as refusal:
         run.verdicts.notes.append(f"reversible: refused ({refusal})")
         return
-    for strength, copies in zip(strengths, rows, strict=True):
-        x, y = codes(start[:, copies]), codes(end[:, copies])
-        there = torch.nn.functional.one_hot(8 * x + y, 64).sum(1).double().reshape(num, 8, 8)
+    for strength, spins in zip(STRENGTHS, rows, strict=True):
+        x, y = start[:, spins], end[:, spins]
+        step = torch.nn.functional.one_hot(8 * codes(x) + codes(y), 64).sum(1).double().reshape(num, 8, 8)
         i, j = torch.triu_indices(8, 8, 1)
-        flow = (there - there.mT)[:, i, j]  # of each read: as likely as its negative
-        total = flow.mT @ flow
-        basis = whitened(total, 25.0)
-        if not basis.shape[1]:
-            continue
-        value = float((flow.sum(0) @ basis).square().sum())
+        s, t = x.double(), y.double()
+        # the middle after the ends, less the ends after the middle: what a scan in a fixed order favours
+        turns = s[..., [1]] * t[..., [0, 2]] - s[..., [0, 2]] * t[..., [1]]
+        flows = [(step - step.mT)[:, i, j], turns.sum(1)]
         seen = f"the kernel is not reversible: states of spins coupled by {strength:g} follow each other one way"
-        run.looks.append(
-            Look(
-                label, f"reversible at {strength:g}", float(chi2.sf(value, basis.shape[1])), seen, lambda alpha: ""
-            )
-        )
+        parts = [Part(p_value, seen) for p_value in map(_symmetric, flows) if p_value is not None]
+        if parts:
+            run.looks.append(Look(label, f"reversible at {strength:g}", *Finding.of(parts), lambda alpha: ""))
+
+
+def _symmetric(flow: Tensor) -> float | None:
+    """The p-value of rows `[R, f]` each of which is as likely as its negative; None where too few are not 0."""
+    from scipy.stats import chi2
+
+    basis = whitened(flow.mT @ flow, 25.0)
+    if not basis.shape[1]:
+        return None
+    return float(chi2.sf(float((flow.sum(0) @ basis).square().sum()), basis.shape[1]))
 
 
 def _is_exact(run: Run, kind: Kind) -> None:
@@ -653,8 +693,8 @@ def _is_exact(run: Run, kind: Kind) -> None:
     problem, label, num = two_modes(kind), "two modes", run.number(0.5)
     if run.ask(label, problem, 1).exactness is not Exactness.EXACT:
         return
-    samples = run.ask(label, problem, num)
-    _collect(run, f"{label}, tagged EXACT", problem, samples, Reads.of(Law.of(problem), samples))
+    call = Reads.of(Law.of(problem), run.ask(label, problem, num))
+    _collect(run, f"{label}, tagged EXACT", call, by_state=False)  # two states in all: moments say as much
 
 
 def _liveliest(cases: Sequence[Case]) -> Case:

@@ -149,11 +149,12 @@ def repeats(reads: Reads) -> Part | None:
     sigma = math.sqrt(pairs * (a - a * a + 2 * (R - 2) * (b - a * a)))
     z = (equal - pairs * a) / sigma
     return Part(
-        two_sided(z), f"{equal:.0f} pairs of reads are equal, where independent reads have {pairs * a:.0f} ± {sigma:.0f}"
+        two_sided(z),
+        f"{equal:.0f} pairs of reads are equal, where independent reads have {pairs * a:.0f} ± {sigma:.0f}",
     )
 
 
-def _countable(law: Law, pairs: float) -> bool:
+def _countable(law: Law, pairs: float | int) -> bool:
     """Whether equal pairs are many enough for a normal law, and states many enough to be worth it."""
     n = law.graph.num_spins
     return n <= 62 and law.coincidence() < 0.02 and pairs * law.coincidence() >= 100
@@ -225,5 +226,7 @@ def across(call: Sequence[Reads]) -> Finding | None:
         variance = call[0].num * float(square) / 2
         if variance > 0:
             z = float(total) / math.sqrt(variance)
-            parts.append(Part(two_sided(z), f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}"))
+            parts.append(
+                Part(two_sided(z), f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}")
+            )
     return Finding.of(parts) if parts else None

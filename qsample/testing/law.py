@@ -139,10 +139,7 @@ def _connected(graph: Graph) -> list[tuple[Tensor, Tensor]]:
         root[find(i)] = find(j)
     of_spin = torch.tensor([find(i) for i in range(graph.num_spins)])
     of_edge = of_spin[graph.edges[0]]
-    return [
-        ((of_spin == r).nonzero()[:, 0], (of_edge == r).nonzero()[:, 0])
-        for r in of_spin.unique().tolist()
-    ]
+    return [((of_spin == r).nonzero()[:, 0], (of_edge == r).nonzero()[:, 0]) for r in of_spin.unique().tolist()]
 
 
 # ---- the G-test -----------------------------------------------------------------------------------------
@@ -156,7 +153,7 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
     count by their effective number N. The floor is the expected total variation of N independent exact draws.
     """
     n = problem.num_spins
-    exact = log_weights(problem.to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
+    exact = log_weights(problem.detach().to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
     code = codes(samples.spins.reshape(-1, samples.num, n))
     weight = samples.weight.double().reshape(code.shape)
     numbers = samples.ess().double().reshape(-1)
@@ -248,7 +245,7 @@ def whitened(covariance: Tensor, least: float) -> Tensor:
     return vector[:, keep] / value[keep].sqrt()
 
 
-def quadratic(total: Tensor, covariance: Tensor, num: float) -> tuple[float, int]:
+def quadratic(total: Tensor, covariance: Tensor, num: int) -> tuple[float, int]:
     r"""$d^\top C^{-1} d$ of a sum of `num` independent rows whose covariance is `covariance`, and its rank.
 
     With the exact covariance of the sufficient statistics this is Rao's score test of all fields and couplings.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,12 +96,14 @@ class Watched:
 
 
 def _world() -> dict[str, bytes | int]:
-    """The random state of the process: nobody's to touch who was given a generator."""
+    """The random state of the process, nobody's to touch who was given a generator.
+
+    (Python's own is left out: type checkers of the beartype kind draw from it.)
+    """
     numpy = np.random.get_state()  # noqa: NPY002
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "numpy": hash((numpy[1].tobytes(), *numpy[2:])),  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-        "random": hash(random.getstate()),
     }
 
 
@@ -141,9 +142,7 @@ def check_values(where: str, problem: Ising, samples: object, reads: int) -> Non
     expected = (*problem.batch_shape, reads, problem.num_spins)
     spins, energy = samples.spins, samples.energy
     if spins.shape != expected or spins.dtype != torch.int8:
-        raise ContractError(
-            f"{where}: expected int8 spins {list(expected)}; got {spins.dtype} {list(spins.shape)}"
-        )
+        raise ContractError(f"{where}: expected int8 spins {list(expected)}; got {spins.dtype} {list(spins.shape)}")
     if not (spins.abs() == 1).all():
         raise ContractError(f"{where}: expected spins of -1 and +1 only")
     for tensor in _results(samples).values():
@@ -187,9 +186,7 @@ def _check_info(where: str, samples: Samples) -> None:
         if name in samples.info:
             value = torch.as_tensor(samples.info[name]).double()
             if not ((low <= value) & (value <= high)).all():
-                raise ContractError(
-                    f"{where}: info[{name!r}] = {samples.info[name]!r} is not between {low} and {high}"
-                )
+                raise ContractError(f"{where}: info[{name!r}] = {samples.info[name]!r} is not between {low} and {high}")
 
 
 # ---- seeds ---------------------------------------------------------------------------------------------------
@@ -212,9 +209,7 @@ def check_seeds(ask: Watched, label: str, problem: Ising, num: int = 64) -> None
     for k, answer in enumerate(answers):
         for j in range(k):
             if torch.equal(answer.spins, answers[j].spins):
-                raise ContractError(
-                    f"{name}: calls with seeds {seeds[j]} and {seeds[k]} return the same {num} reads"
-                )
+                raise ContractError(f"{name}: calls with seeds {seeds[j]} and {seeds[k]} return the same {num} reads")
     for s, answer in zip(seeds, answers, strict=True):
         if not _equal(answer, ask(label, problem, num, generator=_seeded(s))):
             raise ContractError(
@@ -286,6 +281,4 @@ def check_refusals(ask: Watched, problem: Ising) -> None:
             ask.sampler.sample(p, num, initial=initial)
         except ValueError:
             continue
-        raise ContractError(
-            f"{ask.name}: expected a ValueError for {what}; qsample.sampler.check_request raises it"
-        )
+        raise ContractError(f"{ask.name}: expected a ValueError for {what}; qsample.sampler.check_request raises it")

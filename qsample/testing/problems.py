@@ -65,29 +65,27 @@ def reference_cases() -> list[Case]:
         Case("sparse", Ising(ring(6, [(0, 3)]), 0.4 * normal(6), 0.9 * normal.couplings(7), 0.3)),
         Case(
             "sparse, double, labelled",
-            Ising(
-                ring(7, [(2, 5)], "gacbfed"), 0.4 * normal(7, dtype=double), 0.8 * normal.couplings(8, dtype=double)
-            ),
+            Ising(ring(7, [(2, 5)], "gacbfed"), 0.4 * normal(7, dtype=double), 0.8 * normal.couplings(8, dtype=double)),
         ),
-        Case("bipartite", Ising(Graph.bipartite(4, 3), (0.4 * normal(7)).requires_grad_(), 0.5 * normal.couplings(4, 3))),
+        Case("bipartite", Ising(Graph.bipartite(4, 3), 0.4 * normal(7), 0.5 * normal.couplings(4, 3))),
+        Case("complete, a batch", Ising(Graph.complete(5), 0.3 * normal(2, 5), 0.5 * normal.symmetric(2, 5)), 0.7),
         Case(
             "bipartite, double, a batch of J",
             Ising(
-                Graph.bipartite(5, 4),
-                0.4 * normal(9, dtype=double),
-                0.35 * normal.couplings(3, 5, 4, dtype=double),
+                Graph.bipartite(6, 5),
+                0.4 * normal(11, dtype=double),
+                0.3 * normal.couplings(3, 6, 5, dtype=double),
                 -2.5,
             ),
             0.5,
         ),
-        Case("complete, a batch", Ising(Graph.complete(5), 0.3 * normal(2, 5), 0.5 * normal.symmetric(2, 5)), 0.7),
         Case(
             "complete, double",
-            Ising(Graph.complete(9), 0.3 * normal(9, dtype=double), 0.25 * normal.symmetric(9, dtype=double), 7.0),
+            Ising(Graph.complete(11), 0.3 * normal(11, dtype=double), 0.2 * normal.symmetric(11, dtype=double), 7.0),
         ),
         Case(
             "sparse, a batch sharing J",
-            Ising(ring(6, [(0, 3)]), 0.6 * normal(6, 3).mT, 0.8 * normal.couplings(7)),
+            Ising(ring(6, [(0, 3)]), (0.6 * normal(6, 3)).mT.requires_grad_(), 0.8 * normal.couplings(7)),
             0.5,
         ),
         Case(
@@ -97,17 +95,20 @@ def reference_cases() -> list[Case]:
         ),
         Case(
             "sparse, a batch of offsets",
-            Ising(chain(4), 0.5 * normal(4, dtype=double), 0.8 * normal.couplings(3, dtype=double), normal(2).double()),
+            Ising(
+                Graph.sparse(5, [(0, 1), (1, 3), (3, 4)]),  # spin 2 stands alone
+                0.5 * normal(5, dtype=double),
+                0.8 * normal.couplings(3, dtype=double),
+                normal(2, dtype=double),
+            ),
             0.3,
         ),
         Case("conditional: one side empty", Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4)), 0.5),
-        Case("one spin", Ising(Graph.sparse(1, []), torch.tensor([0.9]), torch.zeros(0)), 0.7),
+        Case("one spin", Ising(Graph.sparse(1, []), torch.tensor([0.9]), torch.zeros(0))),
         Case("two spins, a batch of one", Ising(chain(2), torch.tensor([[0.2, -0.4]]), torch.tensor([0.8])), 0.5),
         Case("no fields", Ising(ring(10), torch.zeros(10), 0.9 * normal.couplings(10), 1.5)),
         Case("strong", strong()),
-        Case(
-            "weak", Ising(ring(12, [(1, 7)]), 0.15 * normal(12), 0.25 * normal.couplings(13), 300.0)
-        ),
+        Case("weak", Ising(ring(12, [(1, 7)]), 0.15 * normal(12), 0.25 * normal.couplings(13), 300.0)),
         Case("many parts", many_parts(Normals(21)), 0.2),
         Case(
             "a batch of 48",
@@ -128,11 +129,11 @@ def strong() -> Ising:
     return Ising(Graph.sparse(9, [*pinned, *((k, k + 1) for k in range(3, 8))]), h, J)
 
 
-def many_parts(normal: Normals, parts: int = 44, dtype: torch.dtype = torch.float32) -> Ising:
+def many_parts(normal: Normals, parts: int = 44) -> Ising:
     """132 spins in rows of three, each with its own numbers: fields and couplings far down the list count as well."""
     edges = [(3 * k + i, 3 * k + i + 1) for k in range(parts) for i in (0, 1)]
-    h, J = 0.5 * normal(3 * parts, dtype=dtype), 0.8 * normal.couplings(2 * parts, dtype=dtype)
-    return Ising(Graph.sparse(3 * parts, edges), h, J)
+    h = 0.8 * normal.couplings(3 * parts)
+    return Ising(Graph.sparse(3 * parts, edges), h, 0.8 * normal.couplings(2 * parts))
 
 
 def other_dtype(problem: Ising) -> Ising:
@@ -189,7 +190,7 @@ def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[
     h, J = torch.zeros(n), torch.zeros(n, n)
     h[spins[:, 0]], h[spins[:, 1]], h[spins[:, 2]] = 0.1, -0.2, 0.3
     J[spins[:, 0], spins[:, 1]] = size
-    J[spins[:, 2], spins[:, 1]] = -0.7 * size
+    J[spins[:, 2], spins[:, 1]] = -size
     spins = spins.reshape(len(strengths), copies, 3)
     return dense(kind, h, J + J.mT, split=2 * rows), spins
 
