@@ -495,7 +495,7 @@ def _score(call: Sequence[Reads]) -> tuple[float, int]:
 
 def _directions(law: Law) -> Tensor:
     """The features, and the energies of fields and of couplings (of variance 1), whose sign no problem changes."""
-    n, size = law.graph.num_spins, len(law.mean)
+    size = len(law.mean)
     columns = [torch.eye(size, dtype=torch.float64)]
     for part in slices(law).values():
         c = torch.zeros(size, dtype=torch.float64)

@@ -86,7 +86,7 @@ class Law:
 
     @property
     def log_z(self) -> float:
-        """log of the sum of exp(-E) over all states, without the offset."""
+        """Log of the sum of exp(-E) over all states, without the offset."""
         return sum(part.log_z for part in self.parts)
 
     def coincidence(self, power: int = 2) -> float:

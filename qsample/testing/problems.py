@@ -30,6 +30,7 @@ class Normals:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The next ones, rounded to a dtype."""
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64).to(dtype)
 
     def couplings(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -49,7 +50,7 @@ def ring(n: int, chords: Sequence[tuple[int, int]] = (), labels: Sequence[str] |
 
 
 def chain(n: int) -> Graph:
-    """n spins in a row."""
+    """A row of n spins."""
     return Graph.sparse(n, [(k, k + 1) for k in range(n - 1)])
 
 
