@@ -506,10 +506,12 @@ def main(options: Options) -> None:
     names = options.only or tuple(WRONG)
     passed = check_sampler(EXACT, power=options.power)
     beta = next(verdict.detects for verdict in passed if verdict.check == "beta")
-    results = {name: rejected(WRONG[name], options.seeds, options.power) for name in tqdm(names)}
     about = {"power": options.power, "finds with probability 0.95": beta, "verdicts": len(passed)}
+    results: dict[str, Any] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+    for name in tqdm(names):
+        results[name] = rejected(WRONG[name], options.seeds, options.power)
+        options.out.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
     for name, found in results.items():
         print(f"{name:45} {found['rejected']:3} of {found['seeds']}  {found['message'][:150]}")
 
