@@ -47,8 +47,6 @@ class Gibbs:
     betas: Sequence[float] | None = None
     time_limit: float | None = None
 
-    warm_start = True
-
     def __post_init__(self) -> None:
         whole_settings(self, sweeps=1)
         check_choice("scan", self.scan, Scan)
@@ -56,6 +54,11 @@ class Gibbs:
         if self.betas is not None:
             listed(self.betas)
         _time_limit(self.time_limit)
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether chains are continued: not where the first of `betas` is 0, which draws every spin anew."""
+        return self.betas is None or self.betas[0] > 0
 
     @property
     def reversible(self) -> bool:

@@ -1,0 +1,232 @@
+"""Are reads independent: of each other, of other problems' and of other calls'? Correlations, repeats, drifts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsample.testing.law import CLEAR, Law, Reads, codes, whitened
+
+STEADY = 0.25  # least variance of a feature whose products are summed: products of rare events have heavy tails
+
+
+class Part(NamedTuple):
+    """One look at the reads: its p-value, and what was seen."""
+
+    p_value: float
+    seen: str
+
+
+class Finding(NamedTuple):
+    """Several looks as one p-value, which is uniform where they are independent (Sidak); the worst is named."""
+
+    p_value: float
+    seen: str
+
+    @staticmethod
+    def of(parts: Sequence[Part]) -> Finding:
+        """The least p-value of several, as a p-value."""
+        worst = min(parts, key=lambda part: part.p_value)
+        return Finding(least_of(worst.p_value, len(parts)), worst.seen)
+
+
+def least_of(p_value: float, number: int) -> float:
+    """The p-value of the least of `number` independent p-values: 1 - (1 - p)^number."""
+    if p_value >= 1:
+        return 1.0
+    return -math.expm1(number * math.log1p(-p_value))
+
+
+def two_sided(z: float) -> float:
+    """The chance of a normal number this far from 0, on either side."""
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def slices(law: Law) -> dict[str, slice]:
+    """The kinds of features: what is summed over a kind cannot cancel against another."""
+    n = law.graph.num_spins
+    return {"spins": slice(0, n), "products": slice(n, len(law.mean))}
+
+
+class Standard(NamedTuple):
+    """Features of one kind with mean 0 and variance 1, `[R, f]`, and their correlations `[f, f]`."""
+
+    z: Tensor
+    correlation: Tensor
+    kept: Tensor
+
+
+def standard(reads: Reads, kind: slice) -> Standard:
+    """The steady features of one kind."""
+    variance = reads.covariance.diagonal()[kind]
+    kept = reads.law.covariance.diagonal()[kind] >= STEADY
+    scale = variance[kept].rsqrt()
+    covariance = reads.covariance[kind, kind][kept][:, kept]
+    z = reads.deviation[:, kind][:, kept] * scale
+    return Standard(z, scale[:, None] * covariance * scale, kept)
+
+
+# ---- within a call -----------------------------------------------------------------------------------------
+
+
+def autocorrelation(z: Tensor) -> Tensor:
+    """sum_r z_r . z_(r+L), the reads in a circle, for L = 1 .. R // 2; the last halved in variance if R is even."""
+    R = len(z)
+    power = torch.fft.rfft(z, dim=0).abs().square().sum(-1)
+    total = torch.fft.irfft(power, n=R)[1 : R // 2 + 1]
+    if R % 2 == 0:
+        total[-1] /= math.sqrt(2)  # each pair was met twice
+    return total
+
+
+def neighbours(call: Sequence[Reads], name: str) -> tuple[Tensor, float] | None:
+    """Autocorrelations of one kind of features, summed over the problems of a call, and their variance."""
+    total, variance = None, 0.0
+    for reads in call:
+        z, correlation, _ = standard(reads, slices(reads.law)[name])
+        if z.shape[1]:
+            some = autocorrelation(z)
+            total = some if total is None else total + some
+            variance += reads.num * float(correlation.square().sum())
+    return None if total is None else (total, variance)
+
+
+def within(call: Sequence[Reads]) -> Finding | None:
+    """The reads of a call: correlations at every distance, drift, repeats. None where nothing is steady."""
+    parts = []
+    for name in ("spins", "products"):
+        found = neighbours(call, name)
+        if found is None:
+            continue
+        total, variance = found
+        z = total / math.sqrt(variance)
+        parts.append(
+            Part(two_sided(float(z[0])), f"{name} of neighbouring reads are correlated: z = {float(z[0]):.1f}")
+        )
+        if len(z) > 1:
+            parts.append(_farthest(z[1:], 2, f"{name} of reads"))
+    parts += [part for reads in call for part in (drift(reads), repeats(reads)) if part is not None]
+    return Finding.of(parts) if parts else None
+
+
+def _farthest(z: Tensor, first: int, what: str) -> Part:
+    """The largest of many correlations at distances first, first + 1, ..."""
+    at = int(z.abs().argmax())
+    p_value = least_of(two_sided(float(z[at])), len(z))
+    return Part(p_value, f"{what} at distance {first + at} are correlated: z = {float(z[at]):.1f}")
+
+
+def drift(reads: Reads) -> Part | None:
+    """Do features rise or fall along the reads, as they do in sorted ones or while a chain forgets its start?"""
+    from scipy.stats import chi2
+
+    time = torch.linspace(-1, 1, reads.num, dtype=torch.float64)
+    time /= time.square().mean().sqrt()
+    basis = whitened(reads.covariance, CLEAR / reads.num)
+    if not basis.shape[1]:
+        return None
+    slope = (time @ reads.deviation @ basis) / math.sqrt(reads.num)
+    p_value = float(chi2.sf(float(slope.square().sum()), len(slope)))
+    return Part(p_value, "reads change along the call, from the first to the last")
+
+
+def repeats(reads: Reads) -> Part | None:
+    r"""Equal pairs of reads against their number for independent ones.
+
+    Of $R (R-1) / 2$ pairs a fraction $a = \sum p^2$ is equal, with variance $a - a^2 + 2 (R - 2)(b - a^2)$ a pair,
+    $b = \sum p^3$. Judged where states are many: else the G-test sees as much.
+    """
+    R, a, b = reads.num, reads.law.coincidence(2), reads.law.coincidence(3)
+    pairs = R * (R - 1) / 2
+    if reads.weight is not None or not _countable(reads.law, pairs):
+        return None
+    _, count = codes(reads.spins).unique(return_counts=True)
+    equal = float((count * (count - 1)).sum()) / 2
+    sigma = math.sqrt(pairs * (a - a * a + 2 * (R - 2) * (b - a * a)))
+    z = (equal - pairs * a) / sigma
+    return Part(
+        two_sided(z),
+        f"{equal:.0f} pairs of reads are equal, where independent reads have {pairs * a:.0f} ± {sigma:.0f}",
+    )
+
+
+def _countable(law: Law, pairs: float | int) -> bool:
+    """Whether equal pairs are many enough for a normal law, and states many enough to be worth it."""
+    n = law.graph.num_spins
+    return n <= 62 and law.coincidence() < 0.02 and pairs * law.coincidence() >= 100
+
+
+# ---- between problems, and between calls -------------------------------------------------------------------
+
+
+def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
+    """Two sets of reads: correlations read by read and at every shift, and equal pairs where both laws are alike."""
+    R = min(one.num, two.num)
+    parts = []
+    for name, kind in slices(one.law).items():
+        first, second = standard(one, kind), standard(two, kind)
+        both = first.kept & second.kept
+        if not both.any():
+            continue
+        a, b = first.z[:R, both[first.kept]], second.z[:R, both[second.kept]]
+        square = _of(first, both) * _of(second, both)
+        cross = torch.fft.rfft(a, dim=0).conj() * torch.fft.rfft(b, dim=0)
+        z = torch.fft.irfft(cross.sum(-1), n=R) / math.sqrt(R * float(square.sum()))
+        seen = f"{name} of {what}, read by read, are correlated: z = {float(z[0]):.1f}"
+        parts.append(Part(two_sided(float(z[0])), seen))
+        if R > 1:
+            parts.append(_farthest(z[1:], 1, f"{name} of {what}"))
+    if alike and _countable(one.law, R * R) and one.weight is None and two.weight is None:
+        parts.append(_shared(one, two, what))
+    return parts
+
+
+def _of(some: Standard, both: Tensor) -> Tensor:
+    return some.correlation[both[some.kept]][:, both[some.kept]]
+
+
+def _shared(one: Reads, two: Reads, what: str) -> Part:
+    """Equal pairs across two sets of reads of one law; for the variance see `repeats`."""
+    a, b = one.law.coincidence(2), one.law.coincidence(3)
+    N, M = one.num, two.num
+    state, place = torch.cat([codes(one.spins), codes(two.spins)]).unique(return_inverse=True)
+    here = place[:N].bincount(minlength=len(state))
+    there = place[N:].bincount(minlength=len(state))
+    equal, pairs = float((here * there).sum()), N * M
+    sigma = math.sqrt(pairs * (a - a * a + (N + M - 2) * (b - a * a)))
+    return Part(
+        two_sided((equal - pairs * a) / sigma),
+        f"{what} have {equal:.0f} equal pairs, where independent reads have {pairs * a:.0f} ± {sigma:.0f}",
+    )
+
+
+def across(call: Sequence[Reads]) -> Finding | None:
+    """The problems of a batch, read by read: the same random numbers for two problems correlate their reads."""
+    if len(call) < 2 or call[0].num * len(call) < 100:
+        return None
+    if len(call) <= 6:
+        pairs = [(i, j) for j in range(len(call)) for i in range(j)]
+        parts = [part for i, j in pairs for part in between(call[i], call[j], f"problems {i} and {j}", alike=False)]
+        return Finding.of(parts) if parts else None
+    parts = []
+    for name, kind in slices(call[0].law).items():
+        some = [standard(reads, kind) for reads in call]
+        size = len(some[0].kept)
+        wide = torch.zeros(len(call), call[0].num, size, dtype=torch.float64)
+        correlation = torch.zeros(len(call), size, size, dtype=torch.float64)
+        for k, (z, own, kept) in enumerate(some):
+            wide[k][:, kept] = z
+            correlation[k][kept.outer(kept)] = own.flatten()
+        total = (wide.sum(0).square().sum() - wide.square().sum()) / 2
+        square = correlation.sum(0).square().sum() - correlation.square().sum()
+        variance = call[0].num * float(square) / 2
+        if variance > 0:
+            z = float(total) / math.sqrt(variance)
+            parts.append(
+                Part(two_sided(z), f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}")
+            )
+    return Finding.of(parts) if parts else None
