@@ -65,8 +65,8 @@ void energies(Array<const std::int8_t, 2> spins, Array<double, 1> energy, Array<
         static_cast<std::int64_t>(energy.shape(0)) != lanes || (own != 1 && own != problems) ||
         static_cast<std::int64_t>(start.shape(0)) != n + 1 || near.shape(0) != edge.shape(0) ||
         near.shape(0) != 2 * J.shape(1) || static_cast<std::size_t>(start.data()[n]) != near.shape(0))
-        throw nb::value_error("expected spins [P R, n], energy [P R], the CSR of a graph of n spins and k edges, h [P, n], "
-                              "J [1 or P, k] and threads >= 1");
+        throw nb::value_error("expected spins [P R, n], energy [P R], the CSR of a graph of n spins "
+                              "and k edges, h [P, n], J [1 or P, k] and threads >= 1");
     const std::int64_t replicas = lanes / problems, blocks = (replicas + reads - 1) / reads;
     const Job job{n, lanes, replicas, start.data(), near.data(), edge.data(), h.data(), J.data(),
                   own > 1 ? static_cast<std::int64_t>(J.shape(1)) : 0, spins.data(), energy.data()};
