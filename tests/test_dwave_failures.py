@@ -167,7 +167,15 @@ def test_ctrl_c_cancels_everything(server):
     with calm(connect(server)) as sampler, server.held():
         spent, before = sampler.spent, len(server.jobs)
         other = sampler.submit(cell(), 5)
-        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+        def interrupt():
+            deadline = time.monotonic() + 20
+            while len(server.jobs) < before + 4 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             sampler.sample(cell((3,)), 5)
         assert [job.status for job in server.jobs[before:]] == ["CANCELLED"] * 4

@@ -58,6 +58,9 @@ def submit(
     except DeviceError as error:
         refused = error
     except BaseException as error:
+        line = state.opened.line
+        if line is not None and not isinstance(error, Exception):  # Ctrl-C ends what other calls have under way
+            give_up(list(line.outstanding))
         raise cleaned(error) from None
     return Pending.ready(instead(refused))
 
