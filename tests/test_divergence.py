@@ -108,16 +108,16 @@ KINDS = [
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("lr", [0.1, *(pytest.param(lr, marks=pytest.mark.long) for lr in (0.005, 0.02, 0.3))])
 def test_ordinary_training_is_never_stopped(make, lr):
-    for options in KINDS:
+    for options in KINDS[:: 2 if lr == 0.1 else 1]:
         run(make(), Gibbs(2), replace(SHORT, lr=lr, **options))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2])
 def test_nor_is_training_on_a_few_rows(count):
     """The model piles up on them, its weights grow, every read is a local minimum: as it should."""
     for lr in (0.05, 0.5):
         model = rbm()
-        settings = replace(SHORT, lr=lr, updates=60, decay="none", start="fresh")
+        settings = replace(SHORT, lr=lr, updates=30, decay="none", start="fresh")
         fit(model, rows(model)[:count], Gibbs(5), settings, progress=False)
 
 

@@ -161,8 +161,10 @@ def test_a_lock_that_is_dropped_lets_go(tmp_path):
     lock.release()
 
 
-@pytest.mark.parametrize("call", [3, 7, 20])
-@pytest.mark.parametrize("how", ["deleted", "moved", "emptied", "replaced"])
+@pytest.mark.parametrize(
+    ("how", "call"),
+    [("deleted", 3), ("deleted", 20), ("moved", 7), ("emptied", 7), ("replaced", 7)],
+)
 def test_a_folder_that_vanishes_is_made_anew_with_everything(tmp_path, call, how):
     out = tmp_path / "run"
 
