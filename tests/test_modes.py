@@ -146,7 +146,8 @@ def test_the_couplings_of_a_process_are_no_inference_tensors():
 
 # ---- the default dtype --------------------------------------------------------------------------------------------
 
-DEFAULTS = [torch.float64, torch.float16, torch.bfloat16]
+HALVES = [pytest.param(half, marks=pytest.mark.long) for half in (torch.float16, torch.bfloat16)]
+DEFAULTS = [torch.float64, *HALVES]
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def test_beyond_double_precision_is_refused():
             call()
 
 
-WEIGHTED = {"AIS": AnnealedImportance(40), "population": PopulationAnnealing(4, 1024)}
+WEIGHTED = {"AIS": AnnealedImportance(20), "population": PopulationAnnealing(4, 1024)}
 
 
 @pytest.mark.parametrize("kind", ["sparse", "bipartite", "complete"])
