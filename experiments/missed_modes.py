@@ -197,8 +197,8 @@ COLOURS = {"AIS alone": "C3", "population": "C7", "qsample": "C0"}
 
 
 def picture(found: dict[str, Any], path: Path) -> None:
-    """The error of each run and its bar of two standard errors, the truth as a line; hollow where there is a note."""
-    figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 4.4), squeeze=False)
+    """The error of each run with its stated one, the truth as a line; hollow where there is a note."""
+    figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 5.0), squeeze=False)
     for axis, (name, ways) in zip(axes[0], found.items(), strict=True):
         axis.axhline(0, color="k", lw=1, label="exact")
         for k, (way, colour) in enumerate(COLOURS.items()):
@@ -210,7 +210,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
                 axis.errorbar(
                     x,
                     run["error"],
-                    yerr=2 * run["stderr"],
+                    yerr=run["stderr"],
                     color=colour,
                     fmt="o",
                     ms=4,
@@ -220,8 +220,8 @@ def picture(found: dict[str, Any], path: Path) -> None:
                 )
         axis.set(title=name, xticks=[])
         axis.grid(alpha=0.3, axis="y")
-        axis.legend(loc="best", fontsize=8)
-    axes[0, 0].set_ylabel("estimate less exact value, nats (bars: 2 standard errors)")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.03), fontsize=8)
+    axes[0, 0].set_ylabel("estimate less exact, nats (bars: stated error)")
     figure.suptitle("A mode that annealing misses; hollow: the estimate carries a note")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
