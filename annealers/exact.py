@@ -64,7 +64,8 @@ class Exact:
         flat = one_batch(problem.to(dtype=torch.float64))
         work = 1 << listed if method is _by_state else max(1 << listed, min(n - listed << listed, CHUNK))
         step = max(1, MAX_STATES // work)
-        parts = [method(some_of(flat, slice(a, a + step)), num, seeds[a : a + step]) for a in range(0, len(seeds), step)]
+        few = [slice(a, a + step) for a in range(0, len(seeds), step)]
+        parts = [method(some_of(flat, some), num, seeds[some]) for some in few]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
         log_z = torch.cat([part[1] for part in parts]).reshape(batch) - problem.offset.double()
         return Samples(spins, problem.energy(spins), None, Exactness.EXACT, {"log_partition": log_z})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from qsample.annealers.heat_bath import Precision, Rule, Scan, run
 from qsample.annealers.replicas import Replicas
 from qsample.annealers.schedules import equal_lengths
+from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
@@ -52,7 +52,7 @@ class Gibbs:
     warm_start = True
 
     def __post_init__(self) -> None:
-        _positive("sweeps", self.sweeps)
+        whole_settings(self, sweeps=1)
         _choice("scan", self.scan, Scan)
         _choice("precision", self.precision, Precision)
         if self.betas is not None:
@@ -91,6 +91,9 @@ class SimulatedAnnealing:
     Independent reads from random spins, one sweep at each beta of the schedule, with the kernel of `Gibbs`. The
     slower the schedule, the nearer the reads come to the target; how near, `effective_beta` tells.
 
+    It is no optimiser as it stands: beta 1 is where the law is. For the lowest energy of a BQM use
+    `AsDimod(SimulatedAnnealing(1000), optimise=True)`, which takes the temperatures from the BQM, or end far above 1.
+
     Args:
         sweeps: sweeps of a named schedule.
         beta_range: first and last beta; the last is 1 for Boltzmann samples, larger for an optimiser.
@@ -113,7 +116,7 @@ class SimulatedAnnealing:
     reversible = False
 
     def __post_init__(self) -> None:
-        _positive("sweeps", self.sweeps)
+        whole_settings(self, sweeps=1)
         _choice("rule", self.rule, Rule)
         _choice("precision", self.precision, Precision)
         _time_limit(self.time_limit)
@@ -168,11 +171,6 @@ def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range:
     t = torch.linspace(0, 1, sweeps, dtype=torch.float64)
     betas = first * (last / first) ** t if name == "geometric" else first + (last - first) * t
     return [*betas[:-1].tolist(), last]
-
-
-def _positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"expected {name} >= 1; got {value!r}")
 
 
 def _time_limit(seconds: float | None) -> None:

@@ -17,6 +17,7 @@ from qsample.annealers.replicas import (
     log_mean_exp,
     relative_error,
 )
+from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds
 from qsample.samples import Exactness, Samples
@@ -54,8 +55,7 @@ class AnnealedImportance:
     reversible = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or self.sweeps < 1:
-            raise ValueError(f"expected sweeps >= 1; got {self.sweeps!r}")
+        whole_settings(self, sweeps=1)
         if isinstance(self.schedule, str) and self.schedule not in get_args(Schedule):
             raise ValueError(f"unknown schedule {self.schedule!r}; expected linear, or the betas themselves")
         path = self.betas

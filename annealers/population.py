@@ -19,6 +19,7 @@ from qsample.annealers.replicas import (
 )
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import one_batch, some_of
+from qsample.checks import whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples, warn_of
@@ -66,10 +67,7 @@ class PopulationAnnealing:
     reversible = False
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "population", "max_steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        whole_settings(self, sweeps=1, population=1, max_steps=1)
         if not 0 < self.target_ess < 1:
             raise ValueError(f"expected target_ess between 0 and 1; got {self.target_ess!r}")
 
@@ -138,20 +136,21 @@ class PopulationAnnealing:
                 rho = ordered_sum(members.square()) / N
                 log_weight = log_z[k][mine // (N // BLOCKS)]
                 reads = spins[k][mine.to(spins.device)]
-                cooled[int(number[k])] = reads, log_weight, family[k][mine], log_z[k], rho, torch.tensor(steps), left[k]
+                about = log_z[k], rho, torch.tensor(steps), left[k]
+                cooled[int(number[k])] = (reads, log_weight, family[k][mine], *about)
             going = (~done).nonzero()[:, 0]
             if len(going):  # a problem at beta 1 rests: nobody waits for the slowest
                 replicas.keep(going)
                 streams.keep(going.tolist())
-            number, beta, left, log_z, family = (t[going] for t in (number, beta, left, log_z, family))
+            number, beta, left = number[going], beta[going], left[going]
+            log_z, family = log_z[going], family[going]
         return [cooled[k] for k in range(P)]
 
     def _note(self, ess: float, left: float) -> str:
         notes = []
         if left > 0:
-            notes.append(
-                f"steps ran out at beta {1 - left:.3g} (max_steps={self.max_steps}): raise max_steps or lower target_ess"
-            )
+            ran_out = f"steps ran out at beta {1 - left:.3g} (max_steps={self.max_steps})"
+            notes.append(f"{ran_out}: raise max_steps or lower target_ess")
         if ess < 100:
             notes.append(f"only {ess:.0f} effective families: raise population or sweeps")
         return "; ".join(notes)

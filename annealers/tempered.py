@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qsample.annealers.replicas import Replicas
 from qsample.annealers.streams import Streams
+from qsample.checks import is_whole, whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
@@ -46,10 +47,9 @@ class TemperedGibbs:
     reversible = True
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "rounds"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        whole_settings(self, sweeps=1, rounds=1)
+        if is_whole(self.betas):
+            object.__setattr__(self, "betas", int(self.betas))  # pyright: ignore[reportArgumentType]
         ladder = [1.0, 0.0] if isinstance(self.betas, int) else self.betas
         fall = len(ladder) > 1 and ladder[0] == 1 and all(a > b >= 0 for a, b in pairwise(ladder))
         if not fall or (isinstance(self.betas, int) and (self.betas < 1 or isinstance(self.betas, bool))):

@@ -12,6 +12,7 @@ from torch import Tensor
 from qsample.annealers.replicas import Replicas, ordered_sum
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Rule
+from qsample.checks import is_whole, whole_settings
 from qsample.ising import Ising
 from qsample.sampler import Generators, check_request, draw_seeds, mix
 from qsample.samples import Exactness, Samples
@@ -70,13 +71,12 @@ class ParallelTempering:
     reversible = False
 
     def __post_init__(self) -> None:
-        for name, least in (("sweeps", 1), ("swap_every", 1), ("reads_per_ladder", 1), ("anneal", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"expected {name} >= {least}; got {value!r}")
+        whole_settings(self, sweeps=1, swap_every=1, reads_per_ladder=1, anneal=0)
+        if is_whole(self.betas):
+            object.__setattr__(self, "betas", int(self.betas))  # pyright: ignore[reportArgumentType]
         if self.rule not in get_args(Rule):
             raise ValueError(f"unknown rule {self.rule!r}; expected one of {', '.join(get_args(Rule))}")
-        ladder = [self.betas] if isinstance(self.betas, int) else list(self.betas)
+        ladder = [self.betas] if isinstance(self.betas, int) else [float(beta) for beta in self.betas]
         if isinstance(self.betas, int):
             good = self.betas >= 2
         else:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 import torch
 from torch import Tensor, nn
 
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.models.energy import EnergyModel, with_gradient
 
@@ -36,6 +36,7 @@ class BoltzmannMachine(EnergyModel):
         scale: float = 0.1,
         generator: torch.Generator | None = None,
     ) -> None:
+        check_graph(graph)
         super().__init__(graph, graph.index(hidden), "spins")
         if self.num_visible == 0:
             raise ValueError(f"no visible spin: all {graph.num_spins} spins of the graph are hidden")

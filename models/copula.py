@@ -10,8 +10,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from qsample.checks import is_whole
 from qsample.diffusion.forward import Step, UniformBits
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.samples import Samples
@@ -65,6 +66,7 @@ class IsingCopula(nn.Module):
     def __init__(self, denoiser: nn.Module, graph: Graph, process: UniformBits) -> None:
         if not isinstance(process, UniformBits):
             raise TypeError(f"expected a process of spins, such as UniformBits(log_times(4)); got {process!r}")
+        check_graph(graph)
         super().__init__()
         self.denoiser, self.graph, self.process = denoiser, graph, process
         like = next((p for p in denoiser.parameters() if p.is_floating_point()), torch.empty(0))
@@ -112,7 +114,7 @@ class IsingCopula(nn.Module):
         With a list of generators, one an image, each is what it would be alone, where the denoiser rounds alike.
         """
         check_is_sampler(sampler)
-        if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 images; got {num!r}")
         seeds = draw_seeds(generator, (num,))
 

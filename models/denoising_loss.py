@@ -56,7 +56,7 @@ def denoising_loss(
             penalty.
     """
     strength = model.penalty if penalty is None else torch.as_tensor(penalty).expand(model.steps)
-    clean, loss = model.encode(x, labels), torch.zeros((), device=x.device)
+    clean, loss = model.encode(x, labels), torch.zeros((), dtype=next(model.parameters()).dtype, device=x.device)
     how = {"chains": chains, "positive": positive, "generator": generator}
     for k in range(1, model.steps + 1) if steps is None else steps:
         model.machine(k)  # an unknown step is refused before anything is drawn

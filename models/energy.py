@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from qsample.checks import check_tensors
 from qsample.enumerate import log_2cosh
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 
 Coding = Literal["bits", "spins"]
@@ -33,6 +34,7 @@ class EnergyModel(nn.Module, ABC):
 
     def __init__(self, graph: Graph, hidden: Tensor, coding: Coding) -> None:
         super().__init__()
+        check_graph(graph)
         self.graph, self.coding = graph, coding
         hidden = hidden.sort().values  # the order in which a clamp leaves them
         visible = torch.ones(graph.num_spins, dtype=torch.bool)
@@ -109,6 +111,7 @@ class EnergyModel(nn.Module, ABC):
 
     def split(self, spins: Int[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
         """Joint spins as `(x, hidden)` in the model's coding."""
+        check_tensors(spins=spins)
         if spins.shape[-1:] != (self.graph.num_spins,):
             raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
         indices = zip(self._ranges, (self.visible_index, self.hidden_index), strict=True)
@@ -149,8 +152,7 @@ class EnergyModel(nn.Module, ABC):
         return self._check(x, self.num_visible, name)
 
     def _check(self, x: Tensor, width: int, name: str) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected {name} as a torch tensor; got {type(x).__name__}: use torch.as_tensor")
+        check_tensors(**{name: x})
         if x.dim() < 1 or x.shape[-1] != width:
             raise ValueError(f"expected {name} of shape [*, {width}]; got {list(x.shape)}")
         _two_values(x, 0 if self.coding == "bits" else -1, name)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from qsample.checks import is_whole
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.models.energy import EnergyModel, with_gradient
@@ -30,6 +31,10 @@ class BernoulliRBM(EnergyModel):
     def __init__(
         self, n_visible: int, n_hidden: int, *, scale: float = 0.4, generator: torch.Generator | None = None
     ) -> None:
+        for name, size in (("n_visible", n_visible), ("n_hidden", n_hidden)):
+            if not is_whole(size):
+                raise TypeError(f"expected {name} as a number of units; got {type(size).__name__}")
+        n_visible, n_hidden = int(n_visible), int(n_hidden)
         if n_visible < 1 or n_hidden < 1:
             raise ValueError(f"expected at least one visible and one hidden unit; got {n_visible} and {n_hidden}")
         hidden = n_visible + torch.arange(n_hidden)

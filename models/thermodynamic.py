@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from qsample.diffusion.draws import Draws
 from qsample.diffusion.forward import UniformBits, log_times
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.grid import scatter
 from qsample.ising import Ising
 from qsample.models.boltzmann import BoltzmannMachine
@@ -79,6 +79,7 @@ class DenoisingThermodynamicModel(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        check_graph(graph)
         self.graph, self.visible = graph, VisibleBits(bits, classes, copies)
         times = log_times(steps) if times is None else times
         rates = [rate] * bits + [label_rate] * self.visible.label_bits

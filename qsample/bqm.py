@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from qsample.checks import WAYS_TO_BQM, WAYS_TO_QUBO, wrong_kind
 from qsample.graph import Graph
 from qsample.ising import Ising
 
@@ -19,15 +20,24 @@ def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
     """See `Ising.from_bqm`."""
     import dimod
 
+    check_bqm(bqm)
     spin = bqm if bqm.vartype is dimod.SPIN else bqm.change_vartype(dimod.SPIN, inplace=False)
     labels = list(spin.variables)
     vectors = spin.to_numpy_vectors(variable_order=labels)
     ends = np.sort(np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices]).astype(np.int64), 0)
     order = np.lexsort(ends[::-1])  # each class of BQM lists its pairs in its own order; equal BQMs, equal graphs
-    graph = Graph.sparse(len(labels), torch.as_tensor(ends[:, order].T), _plain(labels))
+    graph = Graph.sparse(len(labels), ends[:, order].T, _plain(labels))
     biases = vectors.linear_biases, np.asarray(vectors.quadratic.biases)[order]
     h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in biases)
     return Ising(graph, h.to(dtype), J.to(dtype), float(spin.offset))
+
+
+def check_bqm(bqm: object) -> None:
+    """TypeError for what is no BQM, with the way to one."""
+    import dimod
+
+    if not isinstance(bqm, dimod.BinaryQuadraticModel):
+        raise wrong_kind("a dimod BinaryQuadraticModel", bqm, WAYS_TO_BQM)
 
 
 def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
@@ -42,8 +52,11 @@ def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
 
 def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype) -> Ising:
     """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4."""
-    if not isinstance(Q, Mapping):
-        raise TypeError(f"expected a QUBO as a dictionary {{(i, j): value}}; got {type(Q).__name__}")
+    if not isinstance(Q, Mapping) or type(Q).__name__ in WAYS_TO_QUBO:  # a polynomial is a mapping too
+        raise wrong_kind("a QUBO as a dictionary {(i, j): value}", Q, WAYS_TO_QUBO)
+    odd = next((pair for pair in Q if not (isinstance(pair, tuple) and len(pair) == 2)), None)
+    if odd is not None:  # a word of two letters, say, would be two variables
+        raise TypeError(f"expected a QUBO with keys (i, j); got the key {odd!r}")
     place: dict[Hashable, int] = {}
     ends = np.array([place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64)
     i, j = ends.reshape(-1, 2).T
@@ -56,7 +69,7 @@ def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype
     low, high = code // max(n, 1), code % max(n, 1)
     h = h + np.bincount(low, J, n) + np.bincount(high, J, n)
     offset = offset + float(values[diagonal].sum()) / 2 + float(J.sum())
-    graph = Graph.sparse(n, torch.as_tensor(np.stack([low, high], 1)), _plain(list(place)))
+    graph = Graph.sparse(n, np.stack([low, high], 1), _plain(list(place)))
     return Ising(graph, torch.as_tensor(h, dtype=dtype), torch.as_tensor(J, dtype=dtype), offset)
 
 

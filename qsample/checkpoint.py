@@ -24,6 +24,7 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from qsample.checks import whole
 from qsample.files import sync_folder, write_whole
 
 LATEST = "checkpoint.json"
@@ -57,8 +58,8 @@ def save(folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, ke
     """
     folder = Path(folder)
     for name, value, least in (("step", step, 0), ("keep", keep, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"expected {name} >= {least}; got {value!r}")
+        whole(name, value, least)
+    step, keep = int(step), int(keep)
     data, tree = _pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qsample.checks import plain_seed
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.models.energy import Coding
@@ -62,7 +63,7 @@ class Dataset:
         if min(test, validation) < 0 or test + validation >= n:
             rows = f"the {n} rows of {self.name}"
             raise ValueError(f"expected test, validation >= 0, below {rows} together; got {test} and {validation}")
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(plain_seed(seed)))
         first, second, third = (self._rows(rows) for rows in order.split([n - test - validation, validation, test]))
         return first, second, third
 
@@ -173,8 +174,8 @@ def planted_ising(
     site = torch.arange(n).reshape(rows, columns)
     across, down = (site[:, :-1], site[:, 1:]), (site[:-1], site[1:])
     edges = torch.cat([torch.stack([a.flatten(), b.flatten()], 1) for a, b in (across, down)])
-    generator = torch.Generator().manual_seed(seed)
-    g = torch.randn(n + len(edges), generator=generator)
+    generator = torch.Generator().manual_seed(plain_seed(seed))
+    g = torch.randn(n + len(edges), generator=generator, dtype=torch.float32)
     if couplings == "plus-minus":
         g = g.sign()
     problem = Ising(Graph.sparse(n, edges), field * g[:n], beta * g[n:])

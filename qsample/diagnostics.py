@@ -27,7 +27,7 @@ from qsample.enumerate import log_partition
 from qsample.ising import Ising
 from qsample.reference import Reference, default_budget, exact_reference, kernel_reads, ladders_apart, plain
 from qsample.sampler import check_finite
-from qsample.samples import Estimate, Samples
+from qsample.samples import Estimate, Samples, check_samples
 from qsample.temperature import beta_of_reads
 
 FALSE_ALARM = 1e-4  #: chance that `diagnose` calls right reads wrong; shared out over its tests (Bonferroni)
@@ -99,6 +99,7 @@ def diagnose(
         ValueError: a batch of problems or of reads, or reads of another number of spins.
     """
     check_finite(problem)
+    check_samples(samples)
     if samples.spins.dim() != 2 or problem.batch_shape.numel() != 1:
         shape = list(samples.spins.shape if samples.spins.dim() != 2 else problem.batch_shape)
         what = "reads of one problem [R, n]" if samples.spins.dim() != 2 else "one problem"
@@ -299,10 +300,10 @@ def _temperature(beta: Estimate, tests: list[Finding], level: float) -> str:
 
 
 def _energy_moments(problem: Ising) -> tuple[float, float]:
-    """Exact mean and variance of E: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
+    """Exact mean and variance of E, without the offset: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
     with torch.enable_grad():
         beta = torch.ones((), dtype=torch.float64, device=problem.device, requires_grad=True)
-        log_z = log_partition(problem.detach().to(dtype=torch.float64).scale(beta))
+        log_z = log_partition(problem.detach().to(dtype=torch.float64).without_offset().scale(beta))
         (first,) = torch.autograd.grad(log_z, beta, create_graph=True)
         (second,) = torch.autograd.grad(first, beta)
     return -float(first.detach()), float(second)

@@ -70,7 +70,7 @@ def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
 
 
 def log_weights(problem: Ising) -> Tensor:
-    """offset - E of all 2^n states, float64 `[*B, 2^n]`, in the order of `states`: two additions per state.
+    """Offset - E of all 2^n states, float64 `[*B, 2^n]`, in the order of `states`: two additions per state.
 
     Adding spin k to the energies e of the first k spins gives [e - x, e + x], x = h_k + (its couplings to them),
     and x itself is built the same way.

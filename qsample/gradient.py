@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from qsample.checks import check_tensors, whole
 from qsample.sampler import Sampler, check_is_sampler
-from qsample.samples import Samples
+from qsample.samples import Samples, check_samples
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -48,6 +49,9 @@ def cd_loss(
     Raises:
         ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message says how to make it).
     """
+    for name, reads in (("samples", samples), ("positive", positive)):
+        if name == "samples" or reads is not None:
+            check_samples(reads, name)
     _check_batch(model, data, data_weight)
     return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
 
@@ -90,6 +94,7 @@ def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> Non
     model.check_rows(data)
     if weight is None:
         return
+    check_tensors(data_weight=weight)
     if weight.shape != data.shape[:1]:
         raise ValueError(f"expected data_weight of shape {[len(data)]}; got {list(weight.shape)}")
     if not (bool((weight >= 0).all()) and 0 < float(weight.sum()) < float("inf")):
@@ -163,9 +168,7 @@ class ContrastiveDivergence(nn.Module):
                 f"start={start!r} continues chains and {name} cannot: use start='fresh', Gibbs(...), or "
                 f"Corrected({name}(...), Gibbs(...))"
             )
-        for name, value in (("num", num), ("positive_num", positive_num)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        num, positive_num = whole("num", num, 1), whole("positive_num", positive_num, 1)
         if not 0 < centring_rate <= 1:
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
         self.model, self.sampler, self.start, self.num = model, sampler, start, num

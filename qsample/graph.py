@@ -7,7 +7,7 @@ colouring, the graph that a clamp leaves). All of it is computed once and cached
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from qsample.checks import WAYS_TO_GRAPH, as_numbers, is_whole, wrong_kind
 
 if TYPE_CHECKING:
     import networkx
@@ -27,7 +29,7 @@ MAX_CLAMPINGS = 256  # kept on a graph, the oldest given up first
 
 
 @contextmanager
-def _lasting() -> Iterator[None]:
+def lasting() -> Iterator[None]:
     """Where tensors are made that outlive the call: fit for training, on the CPU, whatever the caller's mode is.
 
     A tensor of `torch.inference_mode` can never be saved for a backward pass, and one of the meta device holds nothing.
@@ -56,14 +58,22 @@ class Graph:
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None = None) -> Graph:
+    def sparse(
+        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None = None
+    ) -> Graph:
         """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
-        with _lasting():
-            return Graph._sparse(n, edges, labels)
+        if hasattr(edges, "nodes") or isinstance(edges, Mapping) or not isinstance(edges, Iterable):
+            raise wrong_kind("edges as pairs of spin numbers, [k, 2]", edges, WAYS_TO_GRAPH)
+        with lasting():
+            return Graph._sparse(_size(n), edges, labels)
 
     @staticmethod
-    def _sparse(n: int, edges: Iterable[Sequence[int]] | Tensor, labels: Sequence[Hashable] | None) -> Graph:
-        raw = edges.cpu().numpy() if isinstance(edges, Tensor) else np.array(list(edges))
+    def _sparse(
+        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None
+    ) -> Graph:
+        if isinstance(edges, Tensor):
+            edges = edges.cpu().numpy()
+        raw = edges if isinstance(edges, np.ndarray) else np.array(list(edges))
         raw = raw.reshape(-1, 2) if raw.size == 0 else raw
         if raw.ndim != 2 or raw.shape[1] != 2 or raw.size and raw.dtype.kind not in "iu":
             raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {raw.dtype} {list(raw.shape)}")
@@ -83,7 +93,7 @@ class Graph:
                 twice, times = (int(found[count > 1][0]) for found in (code, count))
                 edge = names[twice // n], names[twice % n]
                 raise ValueError(f"edge {edge} is given {times} times: expected once")
-        return Graph("sparse", (_size(n),), pairs, _labels(labels, n))
+        return Graph("sparse", (n,), pairs, _labels(labels, n))
 
     @staticmethod
     def bipartite(n: int, m: int, labels: Sequence[Hashable] | None = None) -> Graph:
@@ -98,6 +108,8 @@ class Graph:
     @staticmethod
     def from_networkx(graph: networkx.Graph) -> Graph:
         """A sparse graph with the nodes as labels, in the order networkx lists nodes and edges."""
+        if not (hasattr(graph, "nodes") and hasattr(graph, "edges")):
+            raise wrong_kind("a networkx graph", graph, WAYS_TO_GRAPH)
         labels = list(graph.nodes)
         index = {label: i for i, label in enumerate(labels)}
         return Graph.sparse(len(labels), [(index[a], index[b]) for a, b in graph.edges()], labels)
@@ -159,7 +171,7 @@ class Graph:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed at the first call with this key and kept with the graph."""
         if key not in self._cache:
-            with _lasting():
+            with lasting():
                 self._cache[key] = make()
         return self._cache[key]
 
@@ -233,6 +245,7 @@ class Graph:
 
     def without(self, index: Tensor) -> Clamping:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
+        index = as_numbers("index", index)
         if index.dim() != 1 or index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
             raise ValueError(f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}")
         known: dict[bytes, Clamping] = self.cached("clampings", dict)
@@ -242,19 +255,28 @@ class Graph:
 
             if len(known) == MAX_CLAMPINGS:  # ever new blocks, say, would fill the memory
                 del known[next(iter(known))]
-            with _lasting():  # a copy: the cache keeps it, and the caller may write into theirs
+            with lasting():  # a copy: the cache keeps it, and the caller may write into theirs
                 known[key] = leave_out(self, index.detach().to("cpu", torch.int64, copy=True))
         return known[key]
 
 
+def check_graph(graph: object) -> None:
+    """TypeError for what is no `Graph`, with the way to one."""
+    if not isinstance(graph, Graph):
+        raise wrong_kind("a qsample Graph", graph, WAYS_TO_GRAPH)
+
+
 def _size(n: int) -> int:
+    if not is_whole(n):
+        ways = {**WAYS_TO_GRAPH, "float": "", "str": ""}
+        raise wrong_kind("a number of spins", n, ways)
     if n < 0:
         raise ValueError(f"expected a number of spins >= 0; got {n}")
     return int(n)
 
 
 def _no_edges() -> Tensor:
-    with _lasting():
+    with lasting():
         return torch.empty(2, 0, dtype=torch.int64)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qsample.graph import Graph
+from qsample.checks import as_numbers, check_tensors
+from qsample.graph import Graph, check_graph
 from qsample.products import pick, product, times
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Ising:
     offset: Tensor
 
     def __init__(self, graph: Graph, h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> None:
-        _tensors(h=h, J=J)
+        check_graph(graph)
+        check_tensors(h=h, J=J)
         if not h.is_floating_point():
             raise TypeError(f"expected floating-point h; got {h.dtype}")
         offset = offset if isinstance(offset, Tensor) else h.new_tensor(offset)
@@ -71,13 +74,13 @@ class Ising:
         h: Tensor, edges: Iterable[Sequence[int]] | Tensor, J: Tensor, offset: Tensor | float = 0.0
     ) -> Ising:
         """A sparse problem: one J for each of `edges`, in their order."""
-        _tensors(h=h)
+        check_tensors(h=h)
         return Ising(Graph.sparse(h.shape[-1], edges), h, J, offset)
 
     @staticmethod
     def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
         """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
-        _tensors(J=J)
+        check_tensors(J=J)
         if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
             raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
         if (J.diagonal(dim1=-2, dim2=-1) != 0).any():
@@ -152,7 +155,11 @@ class Ising:
     def scale(self, beta: Tensor | float) -> Ising:
         """The problem at inverse temperature `beta` (a float or `[*B]`): h, J and offset times beta."""
         if not isinstance(beta, Tensor):
-            return self._map(lambda t: t * beta)
+            if not isinstance(beta, Real):
+                got = type(beta).__name__
+                raise TypeError(f"expected beta as a number or a torch tensor [*B]; got {got}: use torch.as_tensor")
+            number = float(beta)  # a NumPy number would decide the dtype
+            return self._map(lambda t: t * number)
         beta = beta.to(self.h)
         self._fits("beta", beta.shape)
         own = [1] * len(self.graph.coupling_shape)
@@ -168,6 +175,7 @@ class Ising:
     # ---- energies --------------------------------------------------------------------------------------------
 
     def _as_float(self, spins: Tensor) -> Tensor:
+        check_tensors(spins=spins)
         if spins.dim() < 2 or spins.shape[-1] != self.num_spins:
             raise ValueError(f"expected spins of shape [*B, R, {self.num_spins}]; got {list(spins.shape)}")
         self._fits("spins", spins.shape[:-2])
@@ -214,7 +222,7 @@ class Ising:
         Its energies are those of the whole problem: `clamp(...).energy(free)` equals `energy` of the joined spins.
         The fields become `[*B', n']`; J is shared by the batch. The remaining spins keep their order and labels.
         """
-        part, values = self.graph.without(torch.as_tensor(index)), torch.as_tensor(values)
+        part, values = self.graph.without(as_numbers("index", index)), as_numbers("values", values)
         free, clamped = part.free.to(self.device), part.clamped.to(self.device)
         if values.dim() < 1 or values.shape[-1] != len(clamped):
             raise ValueError(f"expected values of shape [*, {len(clamped)}]; got {list(values.shape)}")
@@ -246,9 +254,3 @@ class Ising:
         inside = (times(v_left, pick(self.J, left, right, n)) * v_right).sum(-1)
         h = h + torch.cat([from_right, from_left], -1)
         return Ising(part.graph, h, pick(self.J, rows, columns, n), offset + inside)
-
-
-def _tensors(**values: object) -> None:
-    for name, value in values.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"expected {name} as a torch tensor; got {type(value).__name__}: use torch.as_tensor")

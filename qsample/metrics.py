@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from qsample.checks import plain_seed
+
 
 def pair_correlation_error(real: Shaped[Tensor, "N _"], generated: Shaped[Tensor, "M _"]) -> float:
     r"""Root mean square difference of the covariances of all pairs of spins.
@@ -67,7 +69,7 @@ class ImageFeatures(nn.Module):
         self.shape = shape
         classes = int(labels.max()) + 1
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(plain_seed(seed))
             flat = 32 * math.prod((side + 3) // 4 for side in shape)
             self.hidden = nn.Sequential(
                 *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
@@ -75,6 +77,7 @@ class ImageFeatures(nn.Module):
                 *(nn.Flatten(), nn.Linear(flat, 32), nn.ReLU()),
             )
             self.head = nn.Linear(32, classes)
+            self.float()  # whatever torch's default is: images are
             optimizer = torch.optim.Adam(self.parameters(), lr=2e-3)
             for _ in range(epochs):
                 for rows in torch.randperm(len(images)).split(100):

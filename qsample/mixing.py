@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsample.checks import check_tensors
+
 
 def autocorrelation_time(x: Tensor) -> float:
     r"""Integrated autocorrelation time of `x` [T, R], a statistic of R chains at T successive times, in steps.
@@ -13,6 +15,7 @@ def autocorrelation_time(x: Tensor) -> float:
     Sci. 7, 1992); covariances are averaged over chains after the mean over chains is taken off at each time, so that a
     drifting model does not count as correlation. Between 1 (independent) and T.
     """
+    check_tensors(x=x)
     T, R = x.shape
     if T < 4 or R < 2:
         raise ValueError(f"expected at least 4 times of 2 chains; got {T} of {R}")
@@ -45,6 +48,7 @@ def split_rhat(x: Tensor) -> Tensor:
     chains:
     their variances are averaged before the ratio is taken. Chains that do not move give 1 where they agree, else inf.
     """
+    check_tensors(x=x)
     n, R = x.shape[0] // 2, x.shape[1]
     if n < 2 or R < 2:
         raise ValueError(f"expected at least 4 times of 2 chains; got {x.shape[0]} of {R}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qsample.checks import WAYS_TO_ISING, is_whole, wrong_kind
 from qsample.ising import Ising
-from qsample.samples import Samples
+from qsample.samples import Samples, check_samples
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -58,7 +58,7 @@ def check_is_sampler(sampler: object) -> None:
 def check_finite(problem: Ising) -> None:
     """TypeError for what is no problem, ValueError for an h, J or offset that is not finite."""
     if not isinstance(problem, Ising):
-        raise TypeError(f"expected an Ising problem, such as model.ising(); got {type(problem).__name__}")
+        raise wrong_kind("an Ising problem, such as model.ising()", problem, WAYS_TO_ISING)
     for name in ("h", "J", "offset"):
         t: Tensor = getattr(problem, name).detach()
         # NumPy looks at a CPU tensor on one thread: torch's would go on spinning beside those of the native kernels
@@ -76,7 +76,7 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
             `initial` of the wrong shape or for a sampler that cannot continue chains.
         TypeError: `problem` is no Ising problem, or `initial` no Samples.
     """
-    if isinstance(num, bool) or not isinstance(num, Integral) or num < 1:
+    if not is_whole(num) or num < 1:
         raise ValueError(f"expected num >= 1 reads; got {num!r}")
     check_finite(problem)
     if problem.num_spins == 0:
@@ -92,10 +92,7 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
             raise ValueError(
                 f"{name} cannot continue chains from `initial`: use Gibbs, or Corrected({name}(...), Gibbs(...))"
             )
-        if not isinstance(initial, Samples):
-            raise TypeError(
-                f"expected `initial` as Samples; got {type(initial).__name__}: Samples(spins=..., energy=...)"
-            )
+        check_samples(initial, "`initial`")
         expected = (*problem.batch_shape, num, problem.num_spins)
         if initial.spins.shape != expected:
             raise ValueError(f"expected initial spins of shape {list(expected)}; got {list(initial.spins.shape)}")

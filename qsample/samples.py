@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsample.graph import Graph
+from qsample.checks import check_tensors, whole
+from qsample.graph import Graph, check_graph
 
 if TYPE_CHECKING:
     import dimod
@@ -79,6 +80,9 @@ class Samples:
     family: Tensor | None = None
 
     def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("log_weight", "family")}
+        check_tensors(spins=self.spins, energy=self.energy)
+        check_tensors(**{name: t for name, t in given.items() if t is not None})
         reads = self.spins.shape[:-1]
         beside = {"energy": self.energy, "log_weight": self.log_weight, "family": self.family}
         for name, t in beside.items():
@@ -105,6 +109,9 @@ class Samples:
     def mean(self, f: Tensor | Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The weighted mean over reads of `f`: a tensor `[*B, R, ...]`, a function of the spins, or the spins."""
         values = self.spins if f is None else f(self.spins) if callable(f) else f
+        check_tensors(f=values)
+        if values.shape[: self.energy.dim()] != self.energy.shape:
+            raise ValueError(f"expected f of shape {[*self.energy.shape, '...']}; got {list(values.shape)}")
         weight = self.weight
         values = values.to(weight)
         mean = (weight.reshape(*weight.shape, *[1] * (values.dim() - weight.dim())) * values).sum(weight.dim() - 1)
@@ -135,7 +142,7 @@ class Samples:
 
         The copies of a read are one `family`, so that `ess` stays what the weights had left of it.
         """
-        num = self.num if num is None else num
+        num = self.num if num is None else whole("num", num, 1)
         weight = self.weight.double().reshape(-1, self.num)
         if not weight.isfinite().all():
             raise ValueError("the weights are nan: every log_weight of a problem is -inf, or one is nan")
@@ -162,17 +169,34 @@ class Samples:
         return replace(self, spins=spins, energy=energy, log_weight=weight, carry=carry, family=family)
 
     def to_sampleset(self, graph: Graph | None = None) -> dimod.SampleSet:
-        """These reads (of one problem) as a dimod SampleSet with the graph's labels; weights as a vector beside."""
+        """These reads (of one problem) as a dimod SampleSet with the graph's labels; weights as a vector beside.
+
+        Ocean's tools do not look at weights: `samples.resample().to_sampleset(graph)` gives reads of equal ones.
+        """
         import dimod
 
         if self.spins.dim() != 2:
             raise ValueError(f"expected reads of one problem [R, n]; got a batch {list(self.spins.shape)}")
+        if graph is not None:
+            check_graph(graph)
         labels = range(self.spins.shape[-1]) if graph is None else graph.labels
         vectors: dict[str, Any] = {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
         info = {"exactness": self.exactness.value, **_plain(self.info)}
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)), dimod.SPIN, self.energy.cpu().numpy(), info=info, **vectors
         )
+
+
+def check_samples(samples: object, name: str = "samples") -> None:
+    """TypeError for what is no `Samples`."""
+    if not isinstance(samples, Samples):
+        got = type(samples).__name__
+        way = {
+            "SampleSet": "DimodAnnealer(sampler).sample(problem, num) returns reads of a dimod sampler",
+            "Tensor": "Samples(spins=..., energy=problem.energy(spins))",
+            "ndarray": "spins = torch.as_tensor(...), then Samples(spins=spins, energy=problem.energy(spins))",
+        }
+        raise TypeError(f"expected {name} as Samples; got {got}" + (f": {way[got]}" if got in way else ""))
 
 
 def _plain(value: Any) -> Any:

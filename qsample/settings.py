@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from qsample.checks import plain_seed, whole_settings
 from qsample.gradient import Start
 
 Decay = Literal["linear", "none"]
@@ -42,16 +43,14 @@ class Settings:
     """updates between checkpoints"""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "chains", "evaluate_every", "checkpoint_every"):
-            if type(value := getattr(self, name)) is not int or value < 1:  # a checkpoint stores them as they are
-                raise ValueError(f"expected {name} >= 1; got {value!r}")
+        # plain ints: a checkpoint stores them as they are
+        whole_settings(self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1)
+        object.__setattr__(self, "seed", plain_seed(self.seed))
         for name, options in (("decay", Decay), ("optimizer", Optimizer), ("start", Start)):
             if getattr(self, name) not in get_args(options):
                 wanted = ", ".join(get_args(options))
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected a weight_decay >= 0; got {self.weight_decay}")
-        if type(self.seed) is not int or not -(1 << 63) <= self.seed < 1 << 63:
-            raise ValueError(f"expected a seed of 64 bits; got {self.seed!r}")
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")

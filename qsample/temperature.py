@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from qsample.checks import is_whole
 from qsample.ising import Ising
 from qsample.sampler import check_finite
-from qsample.samples import Estimate, Samples, warn_of
+from qsample.samples import Estimate, Samples, check_samples, warn_of
 
 LEAST = 5  # independent reads (or blocks) below which no error is stated
 FEW = 30  # and below which a note says that the error is itself uncertain
@@ -54,12 +55,13 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None
 def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) -> Estimate:
     """`effective_beta` without the warning, for those who show its note themselves."""
     check_finite(problem)
+    check_samples(samples)
     R, ess = samples.num, samples.ess().double()
     named = block is None
     if block is None:
         given = samples.info.get("block", 1)
         block = given if isinstance(given, int) and given > 0 and R % given == 0 else 1
-    if block < 1 or R % block:
+    if not is_whole(block) or block < 1 or R % block:
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
     spins = samples.spins
     if not (spins.abs() == 1).all():

@@ -83,11 +83,14 @@ def assert_same(together, alone, k):
     assert torch.equal(together.spins[k], alone.spins) and torch.equal(together.energy[k], alone.energy)
     if alone.log_weight is not None:
         assert torch.equal(together.log_weight[k], alone.log_weight)
+    if alone.family is not None:
+        assert torch.equal(together.family[k], alone.family)
     for name, value in alone.info.items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(together.info[name][k], value), name
 
 
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of populations this small
 @pytest.mark.parametrize("own", [False, True], ids=["J shared", "J each"])
 @pytest.mark.parametrize(("name", "graph"), CASES)
 def test_a_batch_of_four_is_four_singles(name, graph, own):

@@ -1,5 +1,8 @@
 """Both ways across the bridge to Ocean, by dimod's own conformance suite and by hand."""
 
+# dimod's types: a Sample's fields, models that are not listed, numbers of NumPy
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+
 import unittest
 import warnings
 
@@ -13,7 +16,19 @@ from dimod.generators import gnm_random_bqm
 from dwave.samplers import SimulatedAnnealingSampler, SteepestDescentSampler, TreeDecompositionSampler
 
 from qsample import Exactness, Graph, Ising, Samples
-from qsample.annealers import AsDimod, Corrected, DimodAnnealer, Exact, Gibbs, Neal, SimulatedAnnealing
+from qsample.annealers import (
+    AnnealedImportance,
+    AsDimod,
+    Corrected,
+    DimodAnnealer,
+    Exact,
+    Gibbs,
+    Neal,
+    ParallelTempering,
+    PopulationAnnealing,
+    SimulatedAnnealing,
+)
+from qsample.annealers.ocean import optimising_range
 from tests.oracle import Z_MAX, slow_law, untyped
 
 OURS = [Exact(), Gibbs(sweeps=2), SimulatedAnnealing(sweeps=2), Neal(sweeps=2), Corrected(Neal(sweeps=2))]
@@ -98,13 +113,132 @@ class Weighted:
 
 
 @pytest.mark.parametrize("vartype", ["SPIN", "BINARY"])
-def test_weights_are_not_lost(vartype):
+def test_weights_are_kept_on_request(vartype):
     """Reads without their weights would be another law, silently."""
-    found = AsDimod(Weighted()).sample(dimod.BQM({"a": 1.0}, {}, vartype), num_reads=6)
+    adapter = AsDimod(Weighted(), keep_weights=True)
+    found = adapter.sample(dimod.BQM({"a": 1.0}, {}, vartype), num_reads=6)
     energy = Ising.from_bqm(dimod.BQM({"a": 1.0}, {}, vartype)).energy(
         torch.from_numpy(2 * found.record.sample - 1 if vartype == "BINARY" else found.record.sample)
     )
     np.testing.assert_allclose(found.record.log_weight, -energy)
+
+
+def weighted_problem():
+    """A frustrated ring in a field, which three sweeps of annealing leave far from its law."""
+    h = {i: 0.8 if i % 2 else -0.3 for i in range(6)}
+    return dimod.BQM(h, {(i, (i + 1) % 6): -0.9 for i in range(6)}, "SPIN")
+
+
+@pytest.mark.parametrize("client", ["plain", "aggregate", "composite", "our own", "our own, weights kept"])
+def test_ocean_sees_the_law_of_weighted_reads(client):
+    """Clients that know no weights: resampled reads are right without them."""
+    bqm, num = weighted_problem(), 20_000
+    problem, sampler = Ising.from_bqm(bqm), AnnealedImportance(3)
+    adapter = AsDimod(sampler, keep_weights=client == "our own, weights kept")
+    states, p, _ = slow_law(problem)
+    mean = torch.tensor(p, dtype=torch.float64) @ torch.tensor(states, dtype=torch.float64)
+    if client.startswith("our own"):
+        reads = DimodAnnealer(adapter).sample(problem, num, generator=torch.Generator().manual_seed(1))
+        assert (reads.log_weight is None) == (client == "our own")
+        found = reads.mean().double()
+    else:
+        if client == "composite":
+            poly = dimod.BinaryPolynomial.from_hising(bqm.linear, bqm.quadratic)
+            answer = dimod.HigherOrderComposite(adapter).sample_poly(poly, num_reads=num, seed=3)
+        else:
+            answer = adapter.sample(bqm, num_reads=num, seed=3)
+        answer = answer.aggregate() if client == "aggregate" else answer
+        rows = answer.record.sample[:, [answer.variables.index(i) for i in range(6)]]
+        found = torch.from_numpy(np.average(rows, axis=0, weights=answer.record.num_occurrences))
+        if client != "composite":  # which makes an info of its own
+            left = answer.info["resampled"]
+            assert 0.05 * num < left < 0.8 * num
+    error = ((1 - mean**2) / (0.05 * num)).sqrt()
+    assert ((found - mean).abs() / error).max() < Z_MAX
+    unweighted = sampler.sample(problem, num, generator=torch.Generator().manual_seed(3)).spins.double().mean(0)
+    assert ((unweighted - mean).abs() / error).max() > Z_MAX  # what the clients saw before
+
+
+def test_the_same_seed_resamples_alike():
+    one, two = (AsDimod(AnnealedImportance(3)).sample(weighted_problem(), num_reads=50, seed=8) for _ in range(2))
+    assert np.array_equal(one.record.sample, two.record.sample) and one.info == two.info
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, int])
+def test_numpy_integers_are_seeds_and_numbers_of_reads(kind):
+    bqm, adapter = weighted_problem(), AsDimod(Gibbs(3))
+    with untyped():
+        found = adapter.sample(bqm, num_reads=kind(5), seed=kind(3))
+        assert found == adapter.sample(bqm, num_reads=5, seed=3) and len(found) == 5
+        for seed in (1.5, "1", True):
+            with pytest.raises(ValueError, match="expected a seed of 64 bits"):
+                adapter.sample(bqm, seed=seed)
+        with pytest.raises(ValueError, match=r"expected num_reads >= 1; got 2\.5"):
+            adapter.sample(bqm, num_reads=2.5)
+
+
+def test_no_number_of_reads_is_one():
+    for bqm in (weighted_problem(), dimod.BQM("SPIN")):
+        assert len(AsDimod(Gibbs(3)).sample(bqm, num_reads=None)) == 1
+
+
+# ---- optimisation ----------------------------------------------------------------------------------------------
+
+
+def instances():
+    rng = np.random.default_rng(7)
+    torus = [((r, c), ((r + a) % 8, (c + 1 - a) % 8)) for r in range(8) for c in range(8) for a in (0, 1)]
+    yield "spin glass of +-1", dimod.BQM.from_ising({}, {edge: float(rng.choice([-1, 1])) for edge in torus})
+    K = {(i, j): float(rng.normal()) for i in range(30) for j in range(i)}
+    yield "complete, scaled by 1,000", dimod.BQM.from_ising({}, {pair: 1e3 * J for pair, J in K.items()})
+    yield (
+        "QUBO of integers",
+        gnm_random_bqm(40, 160, "BINARY", random_state=4, bias_generator=lambda n: rng.integers(-9, 9, n)),
+    )
+    yield "weak", dimod.BQM.from_ising({i: 0.01 for i in range(30)}, {pair: 1e-2 * J for pair, J in K.items()})
+
+
+INSTANCES = list(instances())
+OPTIMISERS = {
+    "annealing": SimulatedAnnealing(500),
+    "annealing, metropolis": SimulatedAnnealing(500, rule="metropolis"),
+    "neal": Neal(500),
+    "tempering": ParallelTempering(200, 8),
+    "corrected": Corrected(SimulatedAnnealing(500), Gibbs(5)),
+    "population": PopulationAnnealing(5, 256),
+}
+
+
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # all of one family: it is the ground state's
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(("kind", "bqm"), INSTANCES, ids=[kind for kind, _ in INSTANCES])
+def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name):
+    theirs = SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy
+    found = AsDimod(OPTIMISERS[name], optimise=True).sample(bqm, num_reads=40, seed=1)
+    assert found.first.energy <= theirs + 1e-9 * abs(theirs)
+    assert found.first.energy == pytest.approx(bqm.energy(found.first.sample)) and found.vartype is bqm.vartype
+    hot, cold = found.info["beta_range"]
+    assert 0 < hot < cold
+
+
+def test_without_it_the_reads_follow_the_law():
+    """Of weak couplings beta 1 finds nothing: that is the law, and what surprised users of Ocean."""
+    bqm = dict(INSTANCES)["weak"]
+    cold = AsDimod(SimulatedAnnealing(500), optimise=True).sample(bqm, num_reads=40, seed=1)
+    plain = AsDimod(SimulatedAnnealing(500)).sample(bqm, num_reads=40, seed=1)
+    assert plain.record.energy.mean() > 0.2 * cold.first.energy
+
+
+def test_the_range_is_that_of_the_energies():
+    """Two spins by hand: flips change E by at most 2 (|h| + |J|) = 5, at least by 2 |J| = 1, which both spins feel."""
+    problem = Ising.from_bqm(dimod.BQM({"a": 2.0, "b": 0.0}, {"ab": 0.5}, "SPIN"))
+    hot, cold = optimising_range(problem)
+    assert hot == pytest.approx(np.log(2) / 5) and cold == pytest.approx(np.log(200) / 1)
+    flat = Ising.from_bqm(dimod.BQM({"a": 0.0}, {}, "SPIN"))
+    assert optimising_range(flat) == (1, 1)
+    assert len(AsDimod(Gibbs(1), optimise=True).sample_ising({"a": 0.0}, {}, num_reads=3)) == 3
+    noisy = Ising.from_bqm(dimod.BQM({"a": 1.0, "b": 1e-12}, {}, "SPIN"))
+    assert optimising_range(noisy)[1] <= 1e6
 
 
 # ---- dimod's samplers as ours ----------------------------------------------------------------------------------

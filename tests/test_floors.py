@@ -67,6 +67,7 @@ FLOORS: list[list[set[str]]] = [
             "qsample.clamping",
             "qsample.products",
             "qsample.files",
+            "qsample.checks",
         }
     ],
 ]

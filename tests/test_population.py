@@ -1,14 +1,15 @@
 """Population annealing: log Z and its error, weights, families, steps."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
 from qsample import Exactness, Graph, Ising, ReliabilityWarning
-from qsample.annealers import PopulationAnnealing
+from qsample.annealers import PopulationAnnealing, population
 from qsample.annealers.population import step, systematic
-from qsample.annealers.replicas import effective_fraction
+from qsample.annealers.replicas import Replicas, effective_fraction
 from qsample.enumerate import log_partition, log_weights, states
 from qsample.testing import ContractError, check_sampler
 
@@ -160,3 +161,58 @@ def test_a_cold_problem_is_told():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         PopulationAnnealing(**settings)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_steps_have_a_limit_and_the_note_says_it(scale):
+    problem = problems("complete", 2).scale(scale)
+    sampler = PopulationAnnealing(sweeps=1, population=64, max_steps=5)
+    with pytest.warns(ReliabilityWarning, match=r"steps ran out at beta .* \(max_steps=5\): raise max_steps"):
+        found = sampler.sample(problem, 8, generator=generator())
+    assert (found.info["steps"] == 5).all() and "raise max_steps" in found.info["note"]
+    assert found.info["log_partition"].isfinite().all() and (found.spins.abs() == 1).all()
+
+
+def test_the_last_step_keeps_the_estimate_of_z_unbiased():
+    """Two steps where ten are wanted: weights are wide, and the mean of Z over runs is right all the same."""
+    one = problems("sparse", 1).scale(0.4)
+    many = Ising(one.graph, one.h.expand(300, -1), one.J, one.offset)
+    with pytest.warns(ReliabilityWarning, match="steps ran out"):
+        info = PopulationAnnealing(sweeps=1, population=320, max_steps=2).sample(many, 1, generator=generator()).info
+    ratio = (info["log_partition"] - log_partition(one)).exp()
+    assert abs(float((ratio.mean() - 1) / (ratio.std() / 300**0.5))) < Z_MAX
+
+
+def test_coupling_scale_does_not_make_a_call_endless():
+    graph = GRAPHS["complete"]
+    J = torch.where(torch.rand(graph.num_edges, generator=generator(1)) < 0.5, -1e3, 1e3)
+    problem = Ising(graph, torch.zeros(10), graph.couplings(J))
+    assert int(PopulationAnnealing(1, 64).sample(problem.scale(1e-3), 4).info["steps"]) < 50
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReliabilityWarning)
+        found = PopulationAnnealing(1, 64).sample(problem, 4, generator=generator())
+    assert int(found.info["steps"]) <= PopulationAnnealing().max_steps
+
+
+def test_nobody_waits_for_the_slowest_of_a_batch(monkeypatch):
+    """The replicas that are swept grow with the number of problems, not with that times the longest run."""
+    swept = []
+    found = Replicas.sweep
+    monkeypatch.setattr(Replicas, "sweep", lambda self, betas: swept.append(betas.shape[1]) or found(self, betas))
+    g = problems("complete", 1).scale(0.05)
+    slow = torch.ones(400)
+    slow[7] = 400.0
+    batch = Ising(g.graph, g.h * slow[:, None], g.J * slow[:, None, None], g.offset.expand(400))
+    with pytest.warns(ReliabilityWarning):
+        whole = PopulationAnnealing(1, 64).sample(batch, 1, generator=generator())
+    steps = whole.info["steps"]
+    assert sum(swept) == int(steps.sum()) and int(steps[7]) > 4 * int(steps.median())
+    monkeypatch.setattr(population, "AT_ONCE", 64 * 10 * 30)
+    swept.clear()
+    with pytest.warns(ReliabilityWarning):
+        parts = PopulationAnnealing(1, 64).sample(batch, 1, generator=generator())
+    assert max(swept) == 30 and torch.equal(parts.spins, whole.spins)
+    alone = PopulationAnnealing(1, 64).sample(g, 1, generator=[generator(3)])
+    pair = Ising(g.graph, torch.cat([9 * g.h, g.h]), torch.cat([9 * g.J, g.J]), torch.cat([g.offset] * 2))
+    both = PopulationAnnealing(1, 64).sample(pair, 1, generator=[generator(9), generator(3)])
+    assert torch.equal(both.spins[1], alone.spins[0])

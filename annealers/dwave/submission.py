@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from qsample.annealers.dwave.programming import Programming
 from qsample.annealers.dwave.recording import request_key
 from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
+from qsample.annealers.replicas import as_log_weight
 from qsample.annealers.update import flatten
 from qsample.ising import Ising
 from qsample.sampler import Generators, OffTarget, draw_seeds, mix
@@ -47,7 +49,7 @@ def submit(
         name = type(settings.fallback).__name__
         warnings.warn(f"{error}; {name} serves instead", Fallback, stacklevel=4)
         found = settings.fallback.sample(problem, num, generator=generator)
-        return Samples(found.spins, found.energy, found.log_weight, found.exactness, {**found.info, "fallback": name})
+        return replace(found, info={**found.info, "fallback": name}, carry=None)
 
     try:
         call = Call(settings, state, problem, num, initial, seeds)
@@ -196,7 +198,7 @@ class Call:
         if settings.reweight:
             if not np.isfinite(beta):
                 raise DeviceError(f"cannot reweight: {found.note}")
-            weight = ((beta - 1) * energy).reshape(shape)
+            weight = as_log_weight(((beta - 1) * energy).reshape(-1, shape[-1]), problem)
         info |= {"beta": beta, "beta_stderr": stderr, "chip_beta": self.track.value, "scale": scale}
         info |= {"range_limited": self.limited, "qpu_access_time": self.access, "job_ids": self.ids}
         info["gauge"] = torch.from_numpy(self.gauge).reshape(*problem.batch_shape, *self.gauge.shape[1:])
@@ -211,7 +213,6 @@ class Call:
             )
         spins = spins.reshape(*shape, -1).to(problem.device)
         energy = energy.reshape(shape).to(problem.h)
-        weight = None if weight is None else weight.to(problem.h)
         samples = Samples(spins, energy, weight, Exactness.HEURISTIC, info)
         if weight is not None:
             info["ess"] = samples.ess()

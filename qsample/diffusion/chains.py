@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from qsample.checks import whole
 from qsample.diffusion.counted import Counted, Energy
 from qsample.diffusion.draws import Draws
 from qsample.sampler import Generators, draw_seeds
@@ -94,5 +95,4 @@ class Chains:
 
 def check_positive(name: str, value: object) -> None:
     """ValueError unless `value` is a whole number >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"expected {name} >= 1; got {value!r}")
+    whole(name, value, 1)

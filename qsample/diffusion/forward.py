@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from qsample.diffusion.draws import Draws
+from qsample.graph import lasting
 from qsample.ising import Ising
 from qsample.sampler import Generators, draw_seeds
 
@@ -114,7 +115,8 @@ class Uniform:
         if not (isinstance(k, int) and isinstance(start, int | None)):
             return coupling(self.rate_dt(k, start), self.states)
         if (k, start) not in self._couplings:  # a reverse step asks again and again
-            self._couplings[k, start] = coupling(self.rate_dt(k, start), self.states)
+            with lasting():
+                self._couplings[k, start] = coupling(self.rate_dt(k, start), self.states)
         return self._couplings[k, start]
 
     def kernel(self, k: Step, start: Step | None = None) -> Tensor:

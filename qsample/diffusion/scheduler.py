@@ -13,11 +13,12 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from qsample.annealers.catalogue import configured, described
+from qsample.checks import is_whole, whole
 from qsample.diffusion.answers import Answer, grid_edges, read, to_sample, to_spins
 from qsample.diffusion.draws import Draws
 from qsample.diffusion.forward import UniformBits, cosine_time, log_time
 from qsample.diffusion.steps import draw, falling_times, index_of_time, noised
-from qsample.graph import Graph
+from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.samples import Exactness
@@ -25,6 +26,24 @@ from qsample.samples import Exactness
 Schedule = Literal["log", "cosine"]
 TIMES = {"log": log_time, "cosine": cosine_time}
 LIVE = "live: "  # what a config says of a sampler that JSON cannot hold
+
+
+def _listed(name: str, pairs: Any) -> list[list[int]] | None:
+    """Offsets or edges as lists of plain ints, of any array, tensor or sequence; ValueError for other numbers."""
+    if pairs is None:
+        return None
+    rows = pairs.tolist() if hasattr(pairs, "tolist") else [list(row) for row in pairs]
+    rows = [[number.item() if hasattr(number, "item") else number for number in row] for row in rows]
+    if not all(is_whole(number) for row in rows for number in row):
+        raise ValueError(f"expected {name} as rows of whole numbers; got {rows[:4]}")
+    return rows
+
+
+def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Settings with lists and numbers in place of arrays and theirs."""
+    if settings is None:
+        return None
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in settings.items()}
 
 
 @dataclass
@@ -64,8 +83,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
     Args:
         num_inference_steps: N; `set_timesteps` changes it.
         schedule: how fast bits are resampled: "log" (a bit is still its own with probability 1 - t) or "cosine".
-        sampler: a name (`qsample samplers` lists them); `scheduler.sampler = Gibbs(50)` sets any sampler.
-        sampler_settings: arguments of the sampler's class.
+        sampler: a name (`qsample samplers` lists them) or a sampler, as `scheduler.sampler = Gibbs(50)` sets it.
+        sampler_settings: arguments of the named sampler's class.
         reads: of the sampler for each item, one of which is kept (by weight): weighted samplers need many.
         neighbours: the graph as offsets on the sample's grid, such as [[0, 1], [1, 0]] for (rows, columns), or
             [channels, rows, columns]; no wrapping around.
@@ -81,7 +100,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         self,
         num_inference_steps: int = 32,
         schedule: Schedule = "log",
-        sampler: str = "gibbs",
+        sampler: str | Sampler = "gibbs",
         sampler_settings: Mapping[str, Any] | None = None,
         reads: int = 1,
         neighbours: Sequence[Sequence[int]] | None = None,
@@ -92,14 +111,25 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"unknown schedule {schedule!r}; expected one of {', '.join(get_args(Schedule))}")
         if neighbours is not None and edges is not None:
             raise ValueError("neighbours and edges are both given: a scheduler has one graph")
-        for name, value, least in (("reads", reads, 1), ("pair_features", pair_features, 0)):
-            if type(value) is not int or value < least:
-                raise ValueError(f"expected {name} >= {least}; got {value!r}")
-        self.register_to_config(_use_default_values=[])  # from_config would drop these, positional arguments among them
+        plain = {  # of arrays, tensors and their numbers, which no file holds
+            "num_inference_steps": whole("num_inference_steps", num_inference_steps, 1),
+            "reads": whole("reads", reads, 1),
+            "pair_features": whole("pair_features", pair_features, 0),
+            "neighbours": _listed("neighbours", neighbours),
+            "edges": _listed("edges", edges),
+            "sampler_settings": _plain(sampler_settings),
+        }
+        # from_config would drop these, positional arguments among them
+        self.register_to_config(_use_default_values=[], **plain)
         self._graphs: dict[tuple[int, ...], Graph] = {}
         self._falling: list[float] = []
-        live = isinstance(sampler, str) and sampler.startswith(LIVE)
-        self._sampler = None if live else configured(sampler, sampler_settings or {})
+        if not isinstance(sampler, str):
+            if sampler_settings:
+                raise ValueError(f"sampler_settings are for a sampler's name; got them beside {sampler!r}")
+            self.sampler = sampler
+        else:
+            live = sampler.startswith(LIVE)
+            self._sampler = None if live else configured(sampler, _plain(sampler_settings) or {})
         self.set_timesteps(num_inference_steps)
 
     @property
@@ -124,6 +154,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     @graph.setter
     def graph(self, graph: Graph) -> None:
+        check_graph(graph)
         self.register_to_config(edges=graph.edges.T.tolist(), neighbours=None)
         self._graphs = {(): graph}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from qsample.checks import whole
 from qsample.diffusion.draws import Draws
 from qsample.ising import Ising
 from qsample.sampler import Sampler
@@ -17,8 +19,7 @@ def falling_times(steps: int | None, timesteps: Sequence[float] | Tensor | None)
     """N equal `steps` from 1 down to 1/N, or the given `timesteps`, checked; float64 on the CPU."""
     if (steps is None) == (timesteps is None):
         raise ValueError("expected num_inference_steps or timesteps, one of them")
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ValueError(f"expected num_inference_steps >= 1; got {steps!r}")
+    steps = None if steps is None else whole("num_inference_steps", steps, 1)
     given = [k / steps for k in range(steps, 0, -1)] if steps is not None else timesteps
     t = torch.as_tensor(given, dtype=torch.float64).cpu()
     if t.dim() != 1 or not len(t) or not (0 < t[-1] and t[0] <= 1 and (t.diff() < 0).all()):
@@ -28,7 +29,7 @@ def falling_times(steps: int | None, timesteps: Sequence[float] | Tensor | None)
 
 def index_of_time(timestep: int | float | Tensor, falling: Sequence[float]) -> int:
     """Where in `falling` a timestep stands; an integer is that number already."""
-    t = timestep.item() if isinstance(timestep, Tensor) else timestep
+    t = timestep.item() if isinstance(timestep, Tensor | np.generic) else timestep
     index = t if isinstance(t, int) else min(range(len(falling)), key=lambda i: abs(falling[i] - t))
     if not 0 <= index < len(falling) or not isinstance(t, int) and not abs(falling[index] - t) < 1e-3:
         ends = f"{falling[0]:g} to {falling[-1]:g}"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qsample.checks import plain_seed
 from qsample.enumerate import log_weights
 from qsample.graph import Graph
 from qsample.ising import Ising
@@ -48,7 +49,7 @@ def reference_cases() -> list[Case]:
     g = torch.Generator().manual_seed(20)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g)
+        return torch.randn(*shape, generator=g, dtype=torch.float32)
 
     ring = Graph.sparse(6, [(0, 1), (2, 1), (2, 3), (3, 4), (5, 4), (0, 5), (0, 3)])
     dense = normal(2, 5, 5).triu(1) * 0.5
@@ -59,7 +60,7 @@ def reference_cases() -> list[Case]:
         Case("complete, a batch", Ising(Graph.complete(5), 0.3 * normal(2, 5), dense + dense.mT)),
         Case("sparse, a batch sharing J", Ising(ring, 0.6 * normal(3, 6), 0.7 * normal(7))),
         Case("conditional: one side empty", Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4))),
-        Case("one spin", Ising(Graph.sparse(1, []), torch.tensor([0.3]), torch.zeros(0))),
+        Case("one spin", Ising(Graph.sparse(1, []), torch.tensor([0.3], dtype=torch.float32), normal(0))),
     ]
 
 
@@ -73,7 +74,7 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
     from scipy.stats import binom, chi2
 
     n = problem.num_spins
-    exact = log_weights(problem.to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
+    exact = log_weights(problem).softmax(-1).reshape(-1, 1 << n)
     code = (((samples.spins.reshape(-1, samples.num, n) + 1) // 2).long() << torch.arange(n)).sum(-1)
     weight = samples.weight.double().reshape(code.shape)
     results = []
@@ -134,6 +135,7 @@ def check_sampler(
         ContractError: the first failure, with the case, its p-value and the seed.
     """
     check_is_sampler(sampler)
+    seed = plain_seed(seed)
     cases = reference_cases() if cases is None else cases
     tests = 2 * sum(case.problem.batch_shape.numel() for case in cases)
     verdicts, last = [], None
