@@ -344,6 +344,20 @@ def test_reads_of_our_samplers_pass_weighted_or_in_families(sampler, problem):
     assert verdict.ok is False, verdict.text
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(4))
+def test_right_reads_are_seldom_called_wrong(part):
+    """500 sets of 5 problems in each part: at 1e-4 in 2,000, more than one alarm here is one in a thousand parts."""
+    from judge_calibration import problems, right_sets
+
+    alarms = []
+    for name, problem in list(problems().items())[part::4]:
+        for k, (one, samples) in enumerate(right_sets(name, problem, 100)):
+            verdict = judge(one, samples, k)
+            alarms += [f"{name}, set {k}: {verdict.text}"] if verdict.ok is False else []
+    assert len(alarms) <= 1, alarms
+
+
 def test_a_verdict_is_a_function_of_the_seed():
     problem = ferromagnet(24, 0.03, 0.05)
     found = Gibbs(50).sample(problem, 100, generator=torch.Generator().manual_seed(0))
