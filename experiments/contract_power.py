@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from qsample import Exactness, Ising, Sampler, Samples
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
+from qsample.sampler import check_request
 from qsample.testing import ContractError, check_sampler
 
 EXACT = Exact()
@@ -44,10 +45,7 @@ class Wrong:
 
     def sample(self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Any = None) -> Samples:
         """See `Sampler.sample`."""
-        if initial is not None and not self.warm_start:
-            raise ValueError("it cannot continue chains")
-        if initial is not None and initial.spins.shape != (*problem.batch_shape, num, problem.num_spins):
-            raise ValueError("initial does not fit")
+        check_request(self, problem, num, initial)
         return self.draw(problem, num, initial, generator)
 
 

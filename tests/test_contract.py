@@ -124,7 +124,7 @@ SEEN = {
     "chains one sweep apart": "neighbouring reads are correlated",
     "the same numbers for each problem": "problems 0 and 1, read by read, are correlated: z = [0-9]",
     "negative numbers for the next problem": "problems 0 and 1, read by read, are correlated: z = -",
-    "the same numbers in another order": "two problems of a batch have .* equal pairs",
+    "the same numbers in another order": "are off|equal pairs",
     "initial ignored": "do not know the `initial`",
     "initial handed back": "do not follow|are off",
     "initial overwritten": "changed its own argument, initial.spins",

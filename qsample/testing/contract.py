@@ -156,7 +156,7 @@ def check_sampler(
     false_alarm: float = FALSE_ALARM,
     seed: int = 0,
     cases: Sequence[Case] | None = None,
-    power: float = 1.0,
+    power: float | int = 1.0,
     skip: Collection[str] = (),
 ) -> Verdicts:
     r"""Run the contract on a sampler: `check_sampler(MySampler())`.
