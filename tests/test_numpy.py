@@ -111,7 +111,8 @@ def test_numpy_integers_set_training_and_everything_with_a_seed(problem):
         for seed in (5, I64(5), np.int32(5), torch.tensor(5)):
             assert torch.equal(planted_ising(2, 3, 4, seed=seed)[1], planted_ising(2, 3, 4, seed=5)[1])
         reads = Gibbs(3).sample(problem, 8, generator=generator())
-        assert qs.effective_beta(problem, reads, block=I64(2)) == qs.effective_beta(problem, reads, block=2)
+        with pytest.warns(qs.ReliabilityWarning, match="only 4 independent blocks"):
+            assert qs.effective_beta(problem, reads, block=I64(2)) == qs.effective_beta(problem, reads, block=2)
         assert reads.resample(I64(3), generator()).num == 3
         assert Graph.complete(I64(4)).sizes == (4,) and type(Graph.complete(I64(4)).sizes[0]) is int
 

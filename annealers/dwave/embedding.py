@@ -179,7 +179,7 @@ def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
         other = [name for name, value in head.items() if stored[name] != value]
         if not other:
             return Placement.of(graph, chip, chains)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         warnings.warn(f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=6)

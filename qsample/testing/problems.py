@@ -35,12 +35,19 @@ class Normals:
 
     def couplings(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Of both signs and 0.5 to 1 in size: none so small that leaving it out would not show."""
-        return (self(*shape).sign() * (0.5 + torch.rand(shape, generator=self.generator) / 2)).to(dtype)
+        return (self(*shape).sign() * (0.5 + torch.rand(shape, generator=self.generator, dtype=torch.float32) / 2)).to(
+            dtype
+        )
 
     def symmetric(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Couplings of a complete graph, `[..., n, n]`."""
         upper = self.couplings(*shape, shape[-1]).triu(1)
         return (upper + upper.mT).to(dtype)
+
+
+def single(*values: float) -> Tensor:
+    """Numbers in single precision, whatever the default dtype."""
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def ring(n: int, chords: Sequence[tuple[int, int]] = (), labels: Sequence[str] | None = None) -> Graph:
@@ -105,9 +112,9 @@ def reference_cases() -> list[Case]:
             0.3,
         ),
         Case("conditional: one side empty", Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4)), 0.5),
-        Case("one spin", Ising(Graph.sparse(1, []), torch.tensor([0.9]), torch.zeros(0))),
-        Case("two spins, a batch of one", Ising(chain(2), torch.tensor([[0.2, -0.4]]), torch.tensor([0.8])), 0.5),
-        Case("no fields", Ising(ring(10), torch.zeros(10), 0.9 * normal.couplings(10), 1.5)),
+        Case("one spin", Ising(Graph.sparse(1, []), single(0.9), single())),
+        Case("two spins, a batch of one", Ising(chain(2), single(0.2, -0.4)[None], single(0.8)), 0.5),
+        Case("no fields", Ising(ring(10), single(*[0.0] * 10), 0.9 * normal.couplings(10), 1.5)),
         Case("strong", strong()),
         Case("weak", Ising(ring(12, [(1, 7)]), 0.15 * normal(12), 0.25 * normal.couplings(13), 300.0)),
         Case("many parts", many_parts(Normals(21)), 0.2),
@@ -124,9 +131,9 @@ def strong() -> Ising:
 
     Three pinned spins with two free ones each; the free ones stand in a row of weak couplings.
     """
-    h = torch.tensor([14.0, -15.0, 16.0, 6.7, 4.4, -5.9, 7.6, 5.2, -7.3])
+    h = single(14.0, -15.0, 16.0, 6.7, 4.4, -5.9, 7.6, 5.2, -7.3)
     pinned = [(0, 3), (0, 4), (1, 5), (1, 6), (2, 7), (2, 8)]
-    J = torch.tensor([6.0, 5.0, 5.3, -7.0, 6.0, -6.5, 0.7, -0.6, 0.8, 0.5, -0.7])
+    J = single(6.0, 5.0, 5.3, -7.0, 6.0, -6.5, 0.7, -0.6, 0.8, 0.5, -0.7)
     return Ising(Graph.sparse(9, [*pinned, *((k, k + 1) for k in range(3, 8))]), h, J)
 
 
@@ -165,10 +172,10 @@ def two_modes(kind: Kind) -> Ising:
 
     Only for samplers that claim exact draws: chains from random starts end in either mode as often.
     """
-    h = torch.full((12,), 0.035)
+    h = torch.full((12,), 0.035, dtype=torch.float32)
     if kind == "bipartite":
-        return Ising(Graph.bipartite(6, 6), h, torch.full((6, 6), -1.2))
-    pull = torch.full((12, 12), -0.6).fill_diagonal_(0)
+        return Ising(Graph.bipartite(6, 6), h, torch.full((6, 6), -1.2, dtype=torch.float32))
+    pull = torch.full((12, 12), -0.6, dtype=torch.float32).fill_diagonal_(0)
     if kind == "complete":
         return Ising(Graph.complete(12), h, pull)
     i, j = torch.triu_indices(12, 12, 1)
@@ -187,8 +194,9 @@ def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[
         spins = torch.stack([2 * number, 2 * rows + number, 2 * number + 1], -1)
     else:
         spins = torch.arange(n).reshape(rows, 3)
-    size = torch.tensor(strengths).repeat_interleave(copies)
-    h, J = torch.zeros(n), torch.zeros(n, n)
+    size = single(*strengths).repeat_interleave(copies)
+    h = torch.zeros(n, dtype=torch.float32)
+    J = torch.zeros(n, n, dtype=torch.float32)
     h[spins[:, 0]], h[spins[:, 1]], h[spins[:, 2]] = 0.1, -0.2, 0.3
     J[spins[:, 0], spins[:, 1]] = size
     J[spins[:, 2], spins[:, 1]] = -size
@@ -204,11 +212,11 @@ def long_row(kind: Kind, n: int = 128) -> tuple[Ising, Tensor]:
     """
     normal = Normals(3)
     J = 8 * normal.couplings(n - 1)
-    ground = torch.cat([torch.ones(1), -J.sign()]).cumprod(0)
+    ground = torch.cat([single(1.0), -J.sign()]).cumprod(0)
     # on a bipartite graph every second spin of the row lies on the right
     order = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2)]) if kind == "bipartite" else torch.arange(n)
     matrix = torch.diag(J, 1) + torch.diag(J, -1)
-    return dense(kind, torch.zeros(n), matrix[order][:, order], split=(n + 1) // 2), ground[order].to(torch.int8)
+    return dense(kind, J.new_zeros(n), matrix[order][:, order], split=(n + 1) // 2), ground[order].to(torch.int8)
 
 
 def dense(kind: Kind, h: Tensor, J: Tensor, split: int) -> Ising:
