@@ -16,8 +16,8 @@ from qsample.annealers import (
     ParallelTempering,
     PopulationAnnealing,
 )
-from qsample.diagnostics import _energy_moments
 from qsample.mixing import autocorrelation_time, chain_ess
+from qsample.reference import listed_law, plain, total_cumulants
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law
 
 
@@ -386,10 +386,29 @@ def test_one_problem_at_a_time():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_energy_moments_are_those_of_the_enumerated_law(kind):
+@pytest.mark.parametrize("side", [None, 0, 1])
+def test_energy_cumulants_are_those_of_the_enumerated_law(kind, side):
+    if side is not None and kind != "bipartite":
+        return
     problem = a_problem(a_graph(kind), offset=())
     states, p, _ = slow_law(problem)
     energies = [slow_energy(problem, s) for s in states]
     mean = sum(q * e for q, e in zip(p, energies, strict=True))
     variance = sum(q * (e - mean) ** 2 for q, e in zip(p, energies, strict=True))
-    assert _energy_moments(problem) == pytest.approx((mean - float(problem.offset), variance), rel=1e-10)
+    third = sum(q * (e - mean) ** 3 for q, e in zip(p, energies, strict=True))
+    weights, *given = listed_law(plain(problem), side)
+    found = total_cumulants(weights.softmax(-1), *given)
+    assert found == pytest.approx((mean - float(problem.offset), variance, third), rel=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.8, 1.0, 1.5, 3.0])
+@pytest.mark.parametrize("num", [3, 10, 30, 300])
+def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
+    """Rare excitations: what a few thousand exact reads do not show must not make a read impossible."""
+    ring = Ising.from_edges(torch.zeros(10), [(i, (i + 1) % 10) for i in range(10)], -2 * torch.ones(10))
+    problem = ring.scale(beta)
+    for seed in range(3):
+        verdict = judge(problem, reads(problem, num, seed), seed)
+        assert verdict.ok is True, verdict.text
+    if num >= 30:
+        assert judge(problem, of(problem, reads(problem.scale(0.3), num, 0).spins)).ok is False
