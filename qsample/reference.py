@@ -103,7 +103,8 @@ def exact_reference(problem: Ising, num: int, limit: int, generator: torch.Gener
     if listed <= min(limit, 20):
         side = None if n <= min(limit, 20) else small_side(problem)
         weights, *given = listed_law(problem, side)
-        first = 0 if side in (None, 0) else problem.graph.sizes[0]
+        listed = n if side is None else listed
+        first = problem.graph.sizes[0] if side == 1 else 0
         chance, index = weights.softmax(-1), torch.arange(first, first + listed)
         reads = Reads.of(problem, Exact().sample(problem, wanted, generator=generator).spins)
         text = f"the law of all 2^{listed} states"
