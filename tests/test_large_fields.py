@@ -26,6 +26,8 @@ from qsample.annealers.stepwise import sweep_double, working
 from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem, one_by_one, slow_energy
 
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
+
 READS = 2000
 
 

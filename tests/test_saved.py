@@ -33,7 +33,7 @@ def test_a_run_of_fit_is_read_back(tmp_path, make):
     history = run(model, Gibbs(2), out=tmp_path)
     saved = load_run(str(tmp_path), make())
     assert_same(dict(saved.model.state_dict()), dict(model.state_dict()))
-    assert saved.history == history and saved.update == 20 and saved.settings == SHORT
+    assert saved.history == history and saved.update == 20 and saved.settings == replace(SHORT, start="persistent")
     assert saved.config == {} and saved.sampler == repr(Gibbs(2)) and saved.folder == tmp_path
     assert saved.chains is not None and saved.chains.shape == (24, model.graph.num_spins)
     assert (saved.chains.abs() == 1).all() and saved.seconds > 0
@@ -111,7 +111,7 @@ def test_under_a_decay_it_is_offered_as_a_continued_run(tmp_path):
     saved = load(tmp_path)
     assert [former["until"] for former in saved["former"]] == [20]
     assert saved["former"][0]["updates"] == 20 and saved["settings"]["decay_from"] == 20
-    assert load_run(tmp_path, rbm()).settings == settings
+    assert load_run(tmp_path, rbm()).settings == replace(settings, start="persistent")
 
 
 def test_a_decay_after_a_constant_rate_is_one_run(tmp_path):
@@ -145,7 +145,7 @@ def test_what_no_weight_depends_on_may_change(tmp_path, change):
     run(model, Gibbs(2), replace(SHORT, **change), out=tmp_path, resume=True)
     run(whole, Gibbs(2))
     assert_same(dict(model.state_dict()), dict(whole.state_dict()))
-    assert load_run(tmp_path, rbm()).settings == replace(SHORT, **change)
+    assert load_run(tmp_path, rbm()).settings == replace(SHORT, start="persistent", **change)
 
 
 def test_fit_takes_up_former_settings_and_config(tmp_path):
