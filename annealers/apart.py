@@ -158,7 +158,7 @@ def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
     mean = (first + second) / 2
     # two chains at rest in one basin are half as far apart as two halves of one: four times that is another basin
     noise = (first - second).square().mean(-1) / 2 + 1e-3
-    centre = int(mean.var(-1).argmax())
+    centre = int(mean.var(-1, correction=0).argmax())
     centres, label = [centre], torch.zeros(len(mean), dtype=torch.int64)
     nearest = (mean - mean[centre]).square().mean(-1)
     while len(centres) < limit:

@@ -65,7 +65,11 @@ POWER = 0.15  # of the quick runs; `long` ones have the whole power and all case
 LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
 
 
-@pytest.mark.parametrize("name", RIGHT)
+# the others, and all of them at full power, are `long`
+QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "ParallelTempering", "PopulationAnnealing", "Corrected")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT])
 def test_right_samplers_pass(name):
     verdicts = check_sampler(RIGHT[name](), false_alarm=SHARE, power=POWER, cases=FEW)
     print(verdicts)  # each total variation beside its floor: pytest -rP shows them
@@ -108,7 +112,7 @@ def rejection(sampler, **settings):
 
 
 @pytest.mark.parametrize("name", ["beta 1.2", "h flipped", "the last edge dropped", "a batch's first problem"])
-@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("seed", [0, pytest.param(7, marks=pytest.mark.long)])
 def test_wrong_laws_are_rejected_by_case_p_value_and_seed(name, seed):
     message = rejection(WRONG[name](), seed=seed, power=0.5, skip={"alone"})
     assert any(f"Wrong on '{case}" in message for case in CASES), message
@@ -142,7 +146,10 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("name", SEEN)
+SLOW = {"chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in SEEN])
 def test_one_fault_is_found_by_the_test_made_for_it(name):
     import re
 

@@ -187,7 +187,10 @@ def strict(path):
     return json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} in {path.name}"))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "neural_energy")) for name in TINY]
+)
 def test_a_tiny_run_leaves_json_and_a_picture(tmp_path, capsys, name):
     options, results, keys, picture = TINY[name]
     run(name, tmp_path, **options)
@@ -220,6 +223,7 @@ def test_train_rbm_on_rows_without_a_shape(tmp_path):
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
 
 
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of samplers that are shown to be wrong
 def test_compare_samplers_rows(tmp_path):
     run("compare_samplers", tmp_path, reads=200)
     rows = strict(tmp_path / "results.json")["results"]

@@ -95,7 +95,8 @@ def test_copies_count_once_everywhere():
     # the error is the larger of two; that of the model counts reads, and is smaller here
     assert told.stderr == pytest.approx(true.stderr, rel=0.05)
     assert untold.stderr == pytest.approx(true.stderr / 20**0.5)
-    assert qs.diagnose(problem, known).energy_z == pytest.approx(qs.diagnose(problem, few).energy_z, abs=1e-4)
+    # by the variance between 50 families there, by the exact one here: they differ by 1 / sqrt(2 * 49) or so
+    assert qs.diagnose(problem, known).energy_z == pytest.approx(qs.diagnose(problem, few).energy_z, rel=0.5)
 
 
 def test_labels_are_any_integers_and_each_problem_has_its_own():

@@ -202,7 +202,14 @@ def test_warm_starts_continue(graph, scan):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "count"), [("exact", 5000), ("exact tree", 1000), ("gibbs", 5000), ("annealing", 5000), ("neal", 5000)]
+    ("sampler", "count"),
+    [
+        ("exact", 5000),
+        ("exact tree", 1000),
+        ("gibbs", 5000),
+        ("annealing", 5000),
+        pytest.param("neal", 5000, marks=pytest.mark.long),
+    ],
 )
 def test_seeds_are_as_good_as_reads(sampler, count):
     """Calls that differ in their seed give as many distinct states as reads of one call.
