@@ -289,27 +289,21 @@ def judge_wrong(name: str, times: int, sizes: tuple[int, ...]) -> dict[str, dict
     return power
 
 
-def main(options: Options) -> None:
-    """Run both, and write the figures."""
-    names = list(problems())
-    with Pool(options.processes) as pool:
-        right = partial(judge_right, times=options.right)
-        parts = list(tqdm(pool.imap_unordered(right, names if options.right else []), unit="problem"))
-        wrong = partial(judge_wrong, times=options.wrong, sizes=options.sizes)
-        powers = list(tqdm(pool.imap(wrong, JUDGED if options.wrong else ()), unit="problem"))
+def figures(parts: list[dict[str, Any]], powers: list[dict[str, dict[str, str]]]) -> dict[str, Any]:
+    """What is known so far, in the form of the file."""
     p_values: dict[str, list[float]] = {}
     for part in parts:
         for test, values in part["p_values"].items():
             p_values.setdefault(test, []).extend(values)
-    total = options.right * len(parts)
     power: dict[str, dict[str, str]] = {}
     for each in powers:
-        for fault, figures in each.items():
-            power.setdefault(fault, {}).update(figures)
-    result = {
+        for fault, caught in each.items():
+            power.setdefault(fault, {}).update(caught)
+    total = sum(sum(part["verdicts"].values()) for part in parts)
+    return {
         "right_sets": total,
         "alarms": [alarm for part in parts for alarm in part["alarms"]],
-        "verdicts": {name: part["verdicts"] for name in names for part in parts if part["name"] == name},
+        "verdicts": {part["name"]: part["verdicts"] for part in parts},
         "cpu_seconds_per_call": round(sum(part["seconds"] for part in parts) / max(total, 1), 3),
         "tests": {
             name: {"times": len(values), "least_p": min(values), "below_1e-3": sum(p < 1e-3 for p in values)}
@@ -318,9 +312,24 @@ def main(options: Options) -> None:
         "uniform": {name: uniform(p_values[name]) for name in ("mean energy", "temperature") if name in p_values},
         "power": power,
     }
+
+
+def main(options: Options) -> None:
+    """Run both; the figures are written anew after each problem."""
+    names = list(problems()) if options.right else []
+    right = partial(judge_right, times=options.right)
+    wrong = partial(judge_wrong, times=options.wrong, sizes=options.sizes)
+    parts, powers = list[dict[str, Any]](), list[dict[str, dict[str, str]]]()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    with Pool(options.processes) as pool:
+        for done, store in (
+            (pool.imap_unordered(right, names), parts),
+            (pool.imap(wrong, JUDGED if options.wrong else ()), powers),
+        ):
+            for part in tqdm(done, unit="problem"):
+                store.append(part)
+                options.out.write_text(json.dumps(figures(parts, powers), indent=1) + "\n")
+    print(options.out.read_text())
 
 
 if __name__ == "__main__":
