@@ -146,10 +146,10 @@ SEEN = {
 }
 
 
-SLOW = {"chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT"}
+LENGTHY = {"chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in SEEN])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN])
 def test_one_fault_is_found_by_the_test_made_for_it(name):
     import re
 

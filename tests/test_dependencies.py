@@ -48,7 +48,11 @@ def imports(tree, at_import):
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module, at_import
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from ((name.value, False) for name in node.args if isinstance(name, ast.Constant))
+            yield from (
+                (name.value, False)
+                for name in node.args
+                if isinstance(name, ast.Constant) and isinstance(name.value, str)
+            )
         else:
             inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.Try)
             inside |= isinstance(node, ast.With) and ast.unparse(node.items[0]).startswith("needs(")
