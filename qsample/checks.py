@@ -57,8 +57,8 @@ WAYS_TO_QUBO = {
 
 
 WAYS_TO_TENSOR = {
-    "DataFrame": "torch.as_tensor(frame.to_numpy()) makes one",
-    "Series": "torch.as_tensor(series.to_numpy()) makes one",
+    "DataFrame": "torch.as_tensor(frame.to_numpy(copy=True)) makes one",
+    "Series": "torch.as_tensor(series.to_numpy(copy=True)) makes one",
     "Dataset": "dataset.x is one",
     "TensorDataset": "dataset.tensors[0] is one",
     "Subset": "torch.stack([subset[i][0] for i in range(len(subset))]) makes one",

@@ -66,7 +66,7 @@ def test_an_existing_run_is_not_overwritten(stopped):
 def test_another_setting_is_refused_on_resume(stopped, name, value):
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     settings = replace(SHORT, **{name: value})
-    was = re.escape(repr(getattr(SHORT, name)))
+    was = re.escape(repr(getattr(SHORT.resolved(Gibbs(1)), name)))
     match = f"cannot resume {stopped}: it was made with {name}={was}, not {value!r}; use the same"
     assert_refused(match, rbm(), Gibbs(1), settings, out=stopped, resume=True, config={"data": "mine"})
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
