@@ -88,3 +88,9 @@ def test_a_batch_is_its_problems_one_by_one():
 def test_a_verdict_sets_the_distance_beside_its_floor():
     verdict = Verdict("sparse", 0.25, 0.0125, 0.012)
     assert str(verdict) == "sparse: p = 0.25, total variation 0.0125 where exact draws show 0.0120"
+
+
+def test_more_states_than_can_be_counted_are_refused():
+    (problem,) = (case.problem for case in reference_cases() if case.name == "many parts")
+    with pytest.raises(ValueError, match="132 spins.*at most 16"):
+        g_test(problem, Exact().sample(problem, 2))

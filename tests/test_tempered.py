@@ -9,10 +9,11 @@ from qsample.annealers.streams import Streams
 from qsample.enumerate import log_weights, states
 from qsample.testing import FALSE_ALARM
 from qsample.testing.contract import g_test, reference_cases
+from qsample.testing.law import MAX_SPINS
 from tests.oracle import Z_MAX, a_graph, a_problem
 from tests.test_tempering import generator, two_modes, up
 
-CASES = {case.name: case.problem for case in reference_cases()}
+CASES = {case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS}
 READS = 20_000
 SHORT = (1.0, 0.6, 0.2)
 
@@ -29,7 +30,7 @@ def test_one_round_leaves_the_law_invariant(name):
     assert min(p for p, _, _ in g_test(problem, found)) > FALSE_ALARM / 100
     assert not torch.equal(found.spins, start.spins)
     assert found.info["acceptance"].shape == problem.batch_shape
-    assert (found.info["acceptance"] > (0.1 if problem.num_spins < 20 else 0)).all()
+    assert (found.info["acceptance"] > 0.1).all()
 
 
 def asymmetry(sampler, problem):

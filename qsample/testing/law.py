@@ -151,8 +151,13 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
     $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled, against chi-squared,
     with Williams' correction for small counts (Sokal and Rohlf, Biometry). Reads must be independent; weighted reads
     count by their effective number N. The floor is the expected total variation of N independent exact draws.
+
+    Raises:
+        ValueError: more than 16 spins.
     """
     n = problem.num_spins
+    if n > MAX_SPINS:
+        raise ValueError(f"the states of {n} spins are too many to be counted: expected at most {MAX_SPINS}")
     exact = log_weights(problem.detach().to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
     code = codes(samples.spins.reshape(-1, samples.num, n))
     weight = samples.weight.double().reshape(code.shape)
