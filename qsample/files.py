@@ -154,6 +154,9 @@ class FolderLock:
                 del FolderLock._held[self._key]
             with suppress(OSError):
                 os.ftruncate(file, 0)  # nobody's
+            if fcntl is not None:
+                with suppress(OSError):  # by name: closing leaves the lock to a child forked a moment ago
+                    fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
     def __del__(self) -> None:

@@ -28,6 +28,7 @@ from qsample.annealers import (
 from qsample.annealers.catalogue import CATALOGUE, named
 from tests.test_metropolis import KERNELS
 from tests.test_streams import SAMPLERS
+from tests.thinning import thinned
 
 # of so few reads, some have few effective runs: what is asked here is which they are
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.samples.ReliabilityWarning")
@@ -95,7 +96,7 @@ def assert_same(together, alone, k):
 
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of populations this small
 @pytest.mark.parametrize("own", [False, True], ids=["J shared", "J each"])
-@pytest.mark.parametrize(("name", "graph"), CASES)
+@pytest.mark.parametrize(("name", "graph"), thinned(CASES, 2))
 def test_a_batch_of_four_is_four_singles(name, graph, own):
     sampler, (batch, singles) = ALL[name], items(GRAPHS[graph], own)
     if isinstance(sampler, AnnealedImportance) and sampler.base is not None:

@@ -30,6 +30,7 @@ from qsample.annealers import (
 )
 from qsample.annealers.ocean import optimising_range
 from tests.oracle import Z_MAX, slow_law, untyped
+from tests.thinning import thinned
 
 OURS = [Exact(), Gibbs(sweeps=2), SimulatedAnnealing(sweeps=2), Neal(sweeps=2), Corrected(Neal(sweeps=2))]
 ours = pytest.mark.parametrize("sampler", OURS, ids=lambda s: type(s).__name__)
@@ -211,7 +212,7 @@ OPTIMISERS = {
 
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # all of one family: it is the ground state's
 @pytest.mark.parametrize("name", OPTIMISERS)
-@pytest.mark.parametrize(("kind", "bqm"), INSTANCES, ids=[kind for kind, _ in INSTANCES])
+@pytest.mark.parametrize(("kind", "bqm"), thinned(INSTANCES, 3), ids=[kind for kind, _ in INSTANCES])
 def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name):
     theirs = SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy
     found = AsDimod(OPTIMISERS[name], optimise=True).sample(bqm, num_reads=40, seed=1)

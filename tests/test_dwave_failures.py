@@ -96,6 +96,7 @@ def server_cost(server, path):
     return sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels) / 1e6
 
 
+@pytest.mark.long
 def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
     """Each call's reads are those of its own jobs and problem; `experiments/qpu_faults.py` makes 1,000 calls."""
     caplog.set_level(1)

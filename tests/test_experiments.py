@@ -12,6 +12,7 @@ import torch
 from qsample import Graph, Ising
 from qsample.enumerate import log_weights
 from qsample.testing.sapi import fixture
+from tests.thinning import thinned
 
 sapi = fixture.sapi
 
@@ -187,10 +188,15 @@ def strict(path):
     return json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} in {path.name}"))
 
 
+# those of more than three seconds; what they share with the others is tested there
+LENGTHY = {
+    "neural_energy", "diffusers_pipeline", "bench_energy", "bench_engine", "bench_distance", "train_on_qpu",
+    "guided_noise", "bars_and_stripes", "thermodynamic_model", "missed_modes",
+}  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "neural_energy")) for name in TINY]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in TINY])
 def test_a_tiny_run_leaves_json_and_a_picture(tmp_path, capsys, name):
     options, results, keys, picture = TINY[name]
     run(name, tmp_path, **options)
@@ -207,7 +213,9 @@ def test_options_have_defaults_and_say_what_they_are(name):
     assert module.__doc__ and module.main.__doc__
 
 
-@pytest.mark.parametrize("options", [{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}])
+@pytest.mark.parametrize(
+    "options", thinned([{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}], 3)
+)
 def test_train_rbm_variants(tmp_path, options):
     run("train_rbm", tmp_path, **TINY["train_rbm"][0], **options)
     result = strict(tmp_path / "metrics.json")
@@ -243,6 +251,7 @@ def test_the_exact_energy_of_the_torus(tmp_path):
     assert script("bench_distance").torus_energy(beta, 4) == pytest.approx(exact, rel=1e-6)
 
 
+@pytest.mark.long
 def test_every_kind_of_instance_and_call():
     """The cells that the tiny runs leave out: warm chains, a batch, a cell that cannot be."""
     bench = script("bench_engine")

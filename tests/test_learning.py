@@ -14,6 +14,7 @@ from qsample.annealers import Exact, Gibbs
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.run import Run
 from tests.test_train import RUNS, SHORT, assert_same, rbm, rows, run
+from tests.thinning import thinned
 
 
 @pytest.mark.parametrize("batch", [1, 7, 30, 64, 100])
@@ -31,7 +32,7 @@ def test_every_epoch_visits_each_row_once(batch):
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if "state" not in name])
+@pytest.mark.parametrize("name", thinned([name for name in RUNS if "state" not in name], 3))
 def test_training_raises_the_exact_likelihood(name):
     make, sampler, options = RUNS[name]
     model = make()
@@ -45,13 +46,16 @@ def test_training_raises_the_exact_likelihood(name):
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [
-        ("machine", {}),
-        ("machine", {"centred": True}),
-        ("machine", {"optimizer": "sgd", "lr": 0.3}),
-        ("rbm", {}),
-        ("rbm", {"centred": True}),
-    ],
+    thinned(
+        [
+            ("machine", {}),
+            ("machine", {"centred": True}),
+            ("machine", {"optimizer": "sgd", "lr": 0.3}),
+            ("rbm", {}),
+            ("rbm", {"centred": True}),
+        ],
+        3,
+    ),
 )
 def test_exact_samples_reach_a_law_that_the_model_can_represent(model, options):
     """Two visible units represent every law, so the KL divergence tends to 0, up to the noise of the samples.

@@ -27,6 +27,7 @@ from qsample.diffusion.chains import Chains, Kernel
 from qsample.enumerate import states
 from qsample.testing import FALSE_ALARM
 from tests.oracle import Z_MAX, a_problem, all_states, untyped
+from tests.thinning import thinned
 
 K5 = Graph.complete(5)
 PALINDROMIC = Gibbs(2, scan="palindromic")
@@ -184,7 +185,7 @@ def block_chain(inner, surrogate, anchor, monkeypatch, n=5, K=3, scale=2.0):
 ANCHOR = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("inner", ["palindromic", "exact"])
+@pytest.mark.parametrize("inner", thinned(["palindromic", "exact"], 2))
 @pytest.mark.parametrize(
     "surrogate",
     [linear, secant, taylor, regression, partial(regression, sampler=Exact(), rounds=2), a_problem(K5, scale=0.3)],
@@ -294,7 +295,7 @@ def p_value(spins):
     return float(power_divergence(seen.numpy(), expected.numpy(), lambda_="log-likelihood").pvalue)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", thinned(KERNELS, 2))
 def test_kernels_keep_the_law(name):
     """Reads drawn from the law itself and moved: any bias of the kernel shows, and slow mixing does not."""
     x = exact_reads(CHAINS)
@@ -308,7 +309,13 @@ def test_kernels_keep_the_law(name):
 
 @pytest.mark.parametrize(
     "blocks",
-    [BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4), BlockMetropolis(TemperedGibbs(6), FITTED, SITES)],
+    thinned(
+        [
+            BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5), 4),
+            BlockMetropolis(TemperedGibbs(6), FITTED, SITES),
+        ],
+        2,
+    ),
 )
 def test_a_cycle_finds_the_law(blocks):
     """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""

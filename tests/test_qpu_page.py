@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "qpu.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_blocks_run(sapi, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     done = subprocess.run(

@@ -133,7 +133,7 @@ def test_a_forked_child_does_not_keep_the_folder(tmp_path):
 
 def test_where_the_file_system_has_no_locks_a_warning_says_so(tmp_path, monkeypatch):
     class NoLocks:
-        LOCK_EX, LOCK_NB = 2, 4
+        LOCK_EX, LOCK_NB, LOCK_UN = 2, 4, 8
 
         @staticmethod
         def flock(file, how):

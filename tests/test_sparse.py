@@ -16,6 +16,7 @@ from qsample.annealers import Gibbs, SimulatedAnnealing, _engine, compiled
 from qsample.testing import FALSE_ALARM, g_test
 from tests.oracle import Z_MAX
 from tests.slow_sweep import Fixed16, onsager, slow_sweep
+from tests.thinning import thinned
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
@@ -61,8 +62,8 @@ SHARE = FALSE_ALARM / (len(ISAS) * len(RULES) * len(LAWS) * len(FORMS))
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", LAWS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", thinned(LAWS, 2))
+@pytest.mark.parametrize("form", thinned(FORMS, 2))
 def test_reads_follow_the_law(isa, rule, name, form):
     problem, reads = LAWS[name](), 20_000
     P = problem.batch_shape.numel()
@@ -77,8 +78,8 @@ def test_reads_follow_the_law(isa, rule, name, form):
         assert min(p for p, _, _ in verdicts) > SHARE / len(scales) / P
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("precision", ["full", "fixed16"])
+@pytest.mark.parametrize("isa", thinned(ISAS[::-1], 2))
+@pytest.mark.parametrize("precision", thinned(["fixed16", "full"], 2))
 def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
     size, beta, chains = 64, 0.40, 128
     graph = torus(size)
@@ -187,7 +188,7 @@ SHAPES = [
 
 @EACH_ISA
 @EACH_DRAW
-@pytest.mark.parametrize(("n", "edges"), SHAPES)
+@pytest.mark.parametrize(("n", "edges"), thinned(SHAPES, 3))
 def test_the_rule_spin_by_spin(isa, draw, n, edges):
     rng = np.random.default_rng(n)
     problem = normal(random_graph(n, edges, seed=n), scale=1 / (1 + edges / n) ** 0.5, seed=n)
@@ -203,7 +204,7 @@ def test_the_rule_spin_by_spin(isa, draw, n, edges):
 
 
 @EACH_ISA
-@pytest.mark.parametrize("trial", range(40))
+@pytest.mark.parametrize("trial", thinned(range(40), 3))
 def test_batches_of_any_shape_spin_by_spin(isa, trial):
     rng = np.random.default_rng(trial)
     n, P, num = int(rng.integers(1, 40)), int(rng.integers(1, 7)), int(rng.integers(1, 50))

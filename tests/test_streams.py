@@ -16,6 +16,7 @@ from qsample.annealers import (
     SimulatedAnnealing,
 )
 from qsample.sampler import mix, mix_each, mix_many
+from tests.thinning import thinned
 
 # of so few reads, some have few effective runs: what is asked here is which they are
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.samples.ReliabilityWarning")
@@ -76,7 +77,9 @@ def alone(sampler, problem, k, num):
 
 
 @cases
-@pytest.mark.parametrize(("J_batch", "dtype"), [((), torch.float32), ((7,), torch.float32), ((1,), torch.float64)])
+@pytest.mark.parametrize(
+    ("J_batch", "dtype"), thinned([((7,), torch.float32), ((), torch.float32), ((1,), torch.float64)], 3)
+)
 def test_a_problem_of_a_batch_draws_what_it_would_draw_alone(sampler, graph, J_batch, dtype):
     problem, sampler = problem_of(graph, (7,), J_batch, dtype), SAMPLERS[sampler]
     together = sampler.sample(problem, 9, generator=generators(7))

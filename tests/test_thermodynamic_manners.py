@@ -60,6 +60,7 @@ def test_so_is_one_with_labels_and_weighted_reads(name):
     assert torch.equal(batch, torch.cat(singles))
 
 
+@pytest.mark.long
 def test_weighted_reads_are_kept_by_their_weight():
     """Reads of a hotter problem with the weights that make up for it; without them the means are wrong."""
 

@@ -16,6 +16,7 @@ from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
 from qsample.checkpoint import NoCheckpoint, last_step, load
 from qsample.data import bars_and_stripes
 from qsample.models import BernoulliRBM, BoltzmannMachine
+from tests.thinning import thinned
 
 SHORT = Settings(updates=20, batch=13, lr=0.05, chains=24, seed=5, evaluate_every=4, checkpoint_every=5)
 ANNEAL = SimulatedAnnealing(8, beta_range=(0.0, 1.0), schedule="linear")
@@ -125,7 +126,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", thinned(RUNS, 2))
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     make, sampler, options = RUNS[name]
     settings = replace(SHORT, **options)
