@@ -211,7 +211,7 @@ OPTIMISERS = {
 
 
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # all of one family: it is the ground state's
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", thinned(OPTIMISERS, 2))
 @pytest.mark.parametrize(("kind", "bqm"), thinned(INSTANCES, 3), ids=[kind for kind, _ in INSTANCES])
 def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name):
     theirs = SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy

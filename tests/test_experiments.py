@@ -271,6 +271,7 @@ def test_every_kind_of_instance_and_call():
     assert int(bench.chip("zephyr", 2).max()) + 1 == 4 * 4 * 2 * 5  # 4 t m (2 m + 1)
 
 
+@pytest.mark.long
 def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
     """The loopback processor stands for the hardware that the environment names; what is done is not paid again."""
     options = {**TINY["train_on_qpu"][0], "hardware": True, "models": ("native",)}

@@ -54,7 +54,7 @@ def test_training_raises_the_exact_likelihood(name):
             ("rbm", {}),
             ("rbm", {"centred": True}),
         ],
-        3,
+        5,
     ),
 )
 def test_exact_samples_reach_a_law_that_the_model_can_represent(model, options):
@@ -96,6 +96,7 @@ for make, sampler, options in RUNS.values():
 """
 
 
+@pytest.mark.long
 def test_global_random_states_are_untouched():
     """In a process of its own: the type checker of these tests draws from Python's."""
     root = Path(__file__).parents[1]

@@ -89,7 +89,7 @@ def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
     return torch.tensor(z)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS[1:] + KINDS[:1], 3))
 @pytest.mark.parametrize("base", thinned(["own", "zero", "other"], 3))
 def test_ais_is_unbiased_and_knows_its_error(kind, base):
     """exp(log Z) is unbiased, so over 30 problems z is standard normal, as far as its error is well estimated."""

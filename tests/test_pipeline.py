@@ -249,7 +249,7 @@ print(pipe.config["time_scale"])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_process_draws_the_same_images(pipe, latent_pipe, tmp_path):
     pipe.scheduler.sampler = Gibbs(sweeps=7)  # set, not in the config it was made with
     pipe.save_pretrained(tmp_path / "pixels")

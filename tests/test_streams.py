@@ -49,7 +49,7 @@ SAMPLERS = {
 CASES = [(s, g) for s in SAMPLERS for g in GRAPHS if (s, g) != ("exact", "sparse")]  # its treewidth is too large
 CASES += [("gibbs bfloat16", "bipartite")]
 SAMPLERS["gibbs bfloat16"] = Gibbs(sweeps=3, precision="bfloat16")
-cases = pytest.mark.parametrize(("sampler", "graph"), CASES)
+cases = pytest.mark.parametrize(("sampler", "graph"), thinned(CASES, 2))
 
 
 def problem_of(name, batch=(), J_batch=(), dtype=torch.float32):

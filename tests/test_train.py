@@ -181,7 +181,7 @@ fit(model, data, Gibbs(2), settings, out=sys.argv[1], resume=True, progress=Fals
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_at_any_moment_and_resume_ends_where_an_unharmed_run_does(tmp_path):
     def start(folder):
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True)

@@ -251,6 +251,7 @@ def test_an_ensemble_of_models_and_bad_rows_under_vmap():
 # ---- torch.compile -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_compiled_callers_draw_and_learn_what_others_do():
     """In a process of its own: the compiler cannot read the type checks that tests make."""
     script = Path(__file__).with_name("compiled.py")
