@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup test test-long sanitize demo clean
+.PHONY: help setup lint types unit test test-long sanitize demo clean
 
 help:
 	@echo "make setup   create .venv and install qsample (editable) with what tests and experiments need"
@@ -20,10 +20,18 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/nat
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments,dwave,diffusion]"
 	touch $@
 
+# The type checker runs beside the tests: together they keep two cores busy.
 test: setup
+	$(MAKE) --jobs 2 lint types unit
+
+lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: setup
 	$(BIN)/basedpyright
+
+unit: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
 test-long: setup

@@ -146,7 +146,11 @@ SEEN = {
 }
 
 
-LENGTHY = {"chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT"}
+LENGTHY = {
+    "40 % of reads repeated", "antithetic pairs", "the same numbers in another order",
+    "negative numbers for the next problem",
+    "chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN])

@@ -9,6 +9,7 @@ from qsample.annealers.compiled import sweep
 from qsample.annealers.compiled_dense import sweep_dense
 from qsample.annealers.heat_bath import clock, native_for, run_torch
 from qsample.testing import FALSE_ALARM, g_test
+from tests.thinning import thinned
 
 
 def complete(n=7, batch=(), seed=0, own=True):
@@ -57,7 +58,7 @@ def test_law(name, rule, back):
 
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
-@pytest.mark.parametrize("scan", ["forward", "palindromic"])
+@pytest.mark.parametrize("scan", thinned(["forward", "palindromic"], 2))
 def test_torch_kernels_law(name, rule, scan):
     """What other devices run, on this one."""
     problem = TORCH[name]

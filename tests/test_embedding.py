@@ -118,6 +118,7 @@ def test_spins_without_neighbours_get_qubits():
     assert alone.native and alone.copies >= 20 and alone.physical(a_problem(alone.graph))[1].shape == (0,)
 
 
+@pytest.mark.long
 def test_templates_serve_where_the_heuristic_is_longer():
     for graph, longest in [(Graph.complete(32), 4), (Graph.bipartite(36, 32), 3), (Graph.bipartite(16, 8), 2)]:
         assert place(graph, ZEPHYR, copies=1).longest_chain <= longest

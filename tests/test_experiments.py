@@ -191,7 +191,7 @@ def strict(path):
 # those of more than three seconds; what they share with the others is tested there
 LENGTHY = {
     "neural_energy", "diffusers_pipeline", "bench_energy", "bench_engine", "bench_distance", "train_on_qpu",
-    "guided_noise", "bars_and_stripes", "thermodynamic_model", "missed_modes",
+    "guided_noise", "bars_and_stripes", "thermodynamic_model", "missed_modes", "few_steps", "digits_likelihood",
 }  # fmt: skip
 
 

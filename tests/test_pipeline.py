@@ -267,7 +267,7 @@ def test_any_sampler_by_one_line(pipe):
     assert draw(pipe).shape == before.shape and not torch.equal(draw(pipe), before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_runs(tmp_path):
     """docs/diffusers.md, as one program of a reader's."""
     page = (Path(__file__).parent.parent / "docs" / "diffusers.md").read_text()

@@ -9,6 +9,7 @@ from qsample import Graph, Ising
 from qsample.annealers import _engine, compiled
 from qsample.testing import FALSE_ALARM
 from tests import slow_sweep
+from tests.thinning import thinned
 
 P_MIN = FALSE_ALARM / 5000  # some thousand p-values below
 AXES = ("seed", "replica", "pass", "spin")
@@ -66,7 +67,7 @@ def test_it_is_the_function_the_formula_says():
 
 @EACH_AXIS
 @EACH_START
-@pytest.mark.parametrize("step", [1, 2, 64])
+@pytest.mark.parametrize("step", thinned([1, 2, 64], 3))
 def test_a_walk_along_any_axis(axis, at, step):
     length = LENGTH // 4 if axis == "seed" else LENGTH
     w = along(axis, at, length, step)

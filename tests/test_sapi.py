@@ -36,6 +36,8 @@ from dwave.cloud.exceptions import (  # noqa: E402
     SolverOfflineError,
 )
 
+from tests.thinning import thinned  # noqa: E402
+
 sapi, _ = fixture.sapi, isolated
 BETA = 2.0
 
@@ -83,7 +85,7 @@ def spins_of(job):
 
 
 @pytest.mark.parametrize("auto_scale", [False, True])
-@pytest.mark.parametrize("kind", ["ising", "qubo"])
+@pytest.mark.parametrize("kind", thinned(["ising", "qubo"], 2))
 def test_reads_follow_the_hidden_beta(server, solver, kind, auto_scale):
     """What the client decodes follows exp(-beta E), E as programmed: with auto_scale at beta times its factor."""
     h, J = small(solver)

@@ -9,6 +9,7 @@ import torch
 from qsample import Graph, Ising, ReliabilityWarning, Samples, effective_beta
 from qsample.annealers import Exact
 from tests.oracle import KINDS, Z_MAX, a_graph, a_problem
+from tests.thinning import thinned
 
 LARGER = {
     "sparse": Graph.sparse(16, [(i, (i + k) % 16) for i in range(16) for k in (1, 5)]),
@@ -52,7 +53,7 @@ def test_the_error_bar_is_calibrated(kind):
     assert float(((found.value - 1) / inverse_hessian).square().mean().sqrt()) > rms
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS, 3))
 def test_weighted_draws_recover_the_target(kind):
     """Draws at beta 0.6 with importance weights exp(-0.4 E) are draws at 1, with the error bar of their ESS."""
     times, problem = 64, a_problem(LARGER[kind], scale=0.3, seed=2)

@@ -297,6 +297,7 @@ def test_the_oracle_chain_is_as_good_as_its_start():
         assert abs(divergence(q, chain_law(oracle(q, steps)).detach())) < 1e-12
 
 
+@pytest.mark.long
 def test_a_trained_chain_lowers_the_exact_likelihood_and_sample_draws_from_it():
     q, g = law_of(), generator(1)
     model = tiny(scale=0.1)
