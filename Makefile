@@ -2,12 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup lint types unit test test-long sanitize demo clean
+.PHONY: help setup lint types unit test test-long wheel-test sanitize demo clean
 
 help:
 	@echo "make setup   create .venv and install qsample (editable) with what tests and experiments need"
-	@echo "make test    lint, format check, type check, tests"
+	@echo "make test    lint, format check, type check, tests (make lint, make types, make unit: each alone)"
 	@echo "make test-long  the calibrations and attacks that take longer: false-alarm rates, power, coverage"
+	@echo "make wheel-test  builds the source distribution and the wheel, looks at their files and imports from them"
 	@echo "make sanitize  the native kernels over fuzzed problems, watched for bad addresses and undefined behaviour"
 	@echo "make demo    train a small model and write its report under runs/demo"
 	@echo "make clean   remove .venv, build outputs and caches"
@@ -36,6 +37,9 @@ unit: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m long
+
+wheel-test: setup
+	$(BIN)/python -m pytest tests/test_package.py
 
 sanitize: setup
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DQSAMPLE_SANITIZE=ON

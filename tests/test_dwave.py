@@ -28,7 +28,7 @@ def chimera():
         yield server
 
 
-@pytest.fixture(scope="module", params=["zephyr-4", "zephyr-12"])
+@pytest.fixture(scope="module", params=thinned(["zephyr-4", "zephyr-12"], 2))
 def zephyr(request):
     """A server, its name, and the graph of all its qubits."""
     with SolverServer(request.param, chip=Chip(sweeps=32)) as server:

@@ -44,7 +44,7 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
     return next(out.glob("*.whl")), next(out.glob("*.tar.gz"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wheel_holds_every_file_at_its_place(built):
     with zipfile.ZipFile(built[0]) as wheel:
         names = [name for name in wheel.namelist() if not name.endswith("/")]
@@ -58,7 +58,7 @@ def test_wheel_holds_every_file_at_its_place(built):
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sdist_holds_every_file_once(built):
     with tarfile.open(built[1]) as sdist:
         names = [member.name.split("/", 1)[1] for member in sdist.getmembers() if member.isfile()]
@@ -70,7 +70,7 @@ def test_sdist_holds_every_file_once(built):
     assert not [name for name in names if name.startswith((".venv", "build/", "runs/"))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wheel_works_and_claims_no_other_name(built, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(built[0]) as wheel:
