@@ -14,6 +14,7 @@ from qsample.checks import is_whole
 from qsample.diffusion.forward import Step, UniformBits
 from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
+from qsample.models.identity import tensor_of, text_of
 from qsample.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.samples import Samples
 from qsample.transforms import numbers, uncompiled
@@ -197,14 +198,15 @@ class IsingCopula(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
-        return torch.frombuffer(bytearray(self.graph.hash.encode()), dtype=torch.uint8)
+        return tensor_of(self.graph.hash)
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing to set: `_load_from_state_dict` has compared it."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         state = state_dict.get(prefix + "_extra_state")
-        if state is not None and not torch.equal(state.cpu(), self.get_extra_state()):  # before any tensor is copied
-            theirs, ours = bytes(state.cpu().numpy()).decode()[:12], self.graph.hash[:12]
-            raise ValueError(f"weights of another graph: its hash is {theirs}, this one's {ours}")
+        if state is not None:  # before any tensor is copied
+            theirs, ours = text_of(state), self.graph.hash
+            if theirs != ours:
+                raise ValueError(f"weights of another graph: its hash is {theirs[:12]}, this one's {ours[:12]}")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

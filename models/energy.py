@@ -18,6 +18,7 @@ from qsample.checks import check_tensors
 from qsample.enumerate import log_2cosh
 from qsample.graph import Graph, check_graph
 from qsample.ising import Ising
+from qsample.models.identity import record_of, tensor_of
 from qsample.models.units import Units
 from qsample.transforms import is_transformed, numbers, uncompiled
 
@@ -267,7 +268,7 @@ class EnergyModel(nn.Module, ABC):
         labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
         identity = {"model": own_class(self).__name__, "kind": self.graph.kind, "sizes": self.graph.sizes}
         text = json.dumps(identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden})
-        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        return tensor_of(text)
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing to set: `_load_from_state_dict` has compared it."""
@@ -279,8 +280,8 @@ class EnergyModel(nn.Module, ABC):
 
     def _refuse_others(self, state: Any) -> None:
         """A ValueError that names the first difference, for the weights of another model, graph or labelling."""
-        theirs = json.loads(bytes(state.cpu().numpy()).decode())
-        ours = json.loads(bytes(self.get_extra_state().numpy()).decode())
+        theirs = record_of(state)
+        ours = record_of(self.get_extra_state())
         for key, value in ours.items():
             if theirs.get(key) != value:
                 raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")

@@ -18,6 +18,7 @@ from qsample.graph import Graph, check_graph
 from qsample.grid import scatter
 from qsample.ising import Ising
 from qsample.models.boltzmann import BoltzmannMachine
+from qsample.models.identity import record_of, tensor_of
 from qsample.models.tensor_file import read_file, write_file
 from qsample.models.units import FixedIndex
 from qsample.models.visible_bits import VisibleBits
@@ -247,14 +248,14 @@ class DenoisingThermodynamicModel(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """What the weights are for, as bytes in a tensor, so that they cannot be loaded into another model."""
-        return torch.frombuffer(bytearray(json.dumps(self._identity()).encode()), dtype=torch.uint8)
+        return tensor_of(json.dumps(self._identity()))
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing to set: `_load_from_state_dict` has compared it."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if prefix + "_extra_state" in state_dict:
-            self._refuse_others(json.loads(bytes(state_dict[prefix + "_extra_state"].cpu().numpy()).decode()))
+            self._refuse_others(record_of(state_dict[prefix + "_extra_state"]))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _refuse_others(self, theirs: dict[str, Any]) -> None:
