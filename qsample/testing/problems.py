@@ -111,12 +111,22 @@ def reference_cases() -> list[Case]:
             ),
             0.3,
         ),
+        Case(  # as a caller may hand it over: strides of a transposed matrix, and a gradient wanted
+            "bipartite, wider than high",
+            Ising(Graph.bipartite(3, 6), 0.4 * normal(9), (0.6 * normal.couplings(6, 3)).mT.requires_grad_()),
+            0.7,
+        ),
+        Case(
+            "complete, a batch sharing J", Ising(Graph.complete(6), 0.4 * normal(4, 6), 0.5 * normal.symmetric(6)), 0.3
+        ),
+        Case("free spins", Ising(Graph.sparse(5, []), 0.7 * normal(5), single()), 0.5),
+        Case("bipartite: right side empty", Ising(Graph.bipartite(4, 0), 0.7 * normal(4), normal(4, 0)), 0.5),
         Case("conditional: one side empty", Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4)), 0.5),
         Case("one spin", Ising(Graph.sparse(1, []), single(0.9), single())),
         Case("two spins, a batch of one", Ising(chain(2), single(0.2, -0.4)[None], single(0.8)), 0.5),
         Case("no fields", Ising(ring(10), single(*[0.0] * 10), 0.9 * normal.couplings(10), 1.5)),
         Case("strong", strong()),
-        Case("weak", Ising(ring(12, [(1, 7)]), 0.15 * normal(12), 0.25 * normal.couplings(13), 300.0)),
+        Case("weak", Ising(ring(16, [(1, 7)]), 0.15 * normal(16), 0.25 * normal.couplings(17), 5000.0)),
         Case("many parts", many_parts(Normals(21)), 0.2),
         Case(
             "a batch of 48",

@@ -82,6 +82,8 @@ class SolverServer:
         self.faults, self.requests = Faults(), list[Arrival]()
         self._processor = Processor(chip or Chip(), real_time)
         self._routes = Routes([Solver(found) for found in served], self._processor)
+        if not 0 <= port <= 65535:
+            raise ValueError(f"expected a port from 0 (any free one) to 65535; got {port}")
         self._http = _HTTP(self, port)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), name="sapi-server")
 
