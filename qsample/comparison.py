@@ -340,7 +340,8 @@ def _pooled(counts: Tensor, lesser: int) -> Tensor:
 def quantile_cells(ours: Tensor, theirs: Tensor, cells: int = 10) -> tuple[Tensor, Tensor]:
     """Cells of a real statistic, cut at quantiles of both samples together."""
     pooled = torch.cat([ours, theirs]).double()
-    cuts = pooled.sort().values[torch.linspace(0, len(pooled) - 1, cells + 1).long()[1:-1].to(pooled.device)].unique()
+    cut = torch.arange(1, cells) * (len(pooled) - 1) // cells
+    cuts = pooled.sort().values[cut.to(pooled.device)].unique()
     return torch.searchsorted(cuts, ours.double()), torch.searchsorted(cuts, theirs.double())
 
 
@@ -424,34 +425,40 @@ def compare_means(
     a, b = reads.effective, other.effective
     mean, expected = float(reads.w @ values), float(other.w @ others)
     known = "expected" if exact is None else "exact"
+    pooled = torch.cat([values, others])
+    if exact is None:
+        away = pooled - pooled.mean()
+        goal, variance, third = expected, float(away.square().mean()), float((away**3).mean())
+    else:
+        goal, variance, third = exact
+    error = (variance * (1 / a + (0 if exact is not None else 1 / b))) ** 0.5
+    skew = third / max(variance, 1e-300) ** 1.5 / a**0.5
+    skew = 0.0 if abs(skew) < 1e-4 else skew
+
+    def tail(z: float) -> float:
+        one_sided = pearson3.sf(z, skew) if z > 0 else pearson3.cdf(z, skew)
+        return min(1.0, 2 * float(one_sided))
+
     if not (reads.independent and other.independent):
         middle = (a * mean + b * expected) / (a + b) if exact is None else exact[0]
         parts = [(reads, values)] if exact is not None else [(reads, values), (other, others)]
         square = 0.0
         for part, x in parts:
             square += float(part.by_cluster((part.w * (x - middle))[:, None]).square().sum())
-        goal = expected if exact is None else exact[0]
-        z = (mean - goal) / max(square, 1e-300) ** 0.5
+        # rare states that the reads do not show count as well: never less than the law's own variance
+        z = (mean - goal) / max(square, error**2, 1e-300) ** 0.5
         z = 0.0 if abs(mean - goal) <= 1e-9 * (1 + abs(goal)) else z
         freedom = (a if exact is not None else min(a, b)) - 1
-        return Finding(name, student(z, freedom), f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
-    R, pooled = len(reads), torch.cat([values, others])
-    if exact is None:
-        away = pooled - pooled.mean()
-        goal, variance, third = expected, float(away.square().mean()), float((away**3).mean())
-    else:
-        goal, variance, third = exact
-    error = (variance * (1 / R + (0 if exact is not None else 1 / len(other)))) ** 0.5
+        p = max(student(z, freedom), tail(z) if z else 1.0)
+        return Finding(name, p, f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
+    R = len(reads)
     z = (mean - goal) / max(error, 1e-150)
     if abs(mean - goal) <= 1e-9 * (1 + abs(goal)):
         z, p = 0.0, 1.0
     elif R < 20:
         p = _drawn(mean, goal, R, pooled, generator)
     else:
-        skew = third / max(variance, 1e-300) ** 1.5 / R**0.5
-        skew = 0.0 if abs(skew) < 1e-4 else skew
-        tail = pearson3.sf(z, skew) if z > 0 else pearson3.cdf(z, skew)
-        p = min(1.0, 2 * float(tail))
+        p = tail(z)
     return Finding(name, p, f"{mean + shift:.3f}, {known} {goal + shift:.3f} (z = {z:+.1f})"), z
 
 

@@ -31,6 +31,7 @@ from qsample.samples import Estimate, Samples, check_samples
 from qsample.temperature import beta_of_reads
 
 FALSE_ALARM = 1e-4  #: chance that `diagnose` calls right reads wrong; shared out over its tests (Bonferroni)
+LEAST_READS = 5  # independent reads below which nothing is called right
 PUSHED = 2000  # reads that are put through the kernel, at most
 
 
@@ -40,7 +41,8 @@ class Diagnosis:
 
     Attributes:
         ok: False where a test failed, True where all passed against a reference that can be trusted, None where no
-            test failed and there was nothing to judge the weights of modes by ("not judged: ..." says why).
+            test failed and there was nothing to judge the weights of modes by, or fewer than five independent reads
+            ("not judged: ..." says why).
         text: the verdict and what was tested, in one line.
         beta: the effective temperature.
         energy_z: z of the mean energy against the exact one; None where states are too many to list.
@@ -123,7 +125,7 @@ def diagnose(
     offset = float(problem.offset)
     tests, reference, energy_z = _law_tests(exact, reads, offset, limit, budget, draw)
     wrong = _wrong_energies(problem, samples)
-    return _verdict(samples, beta, tests, reference, energy_z, wrong)
+    return _verdict(samples, reads.effective, beta, tests, reference, energy_z, wrong)
 
 
 def _seed(generator: torch.Generator | None) -> int:
@@ -250,6 +252,7 @@ def _against(
 
 def _verdict(
     samples: Samples,
+    effective: float,
     beta: Estimate,
     tests: list[Finding],
     reference: Reference,
@@ -260,9 +263,11 @@ def _verdict(
     level = FALSE_ALARM / max(1, len(tests))
     failed = [test for test in sorted(tests, key=lambda test: test.p_value) if test.p_value < level]
     p_value = min(1.0, min((test.p_value for test in tests), default=1.0) * max(1, len(tests)))
-    judged = reference.reads is not None
+    enough = effective > LEAST_READS - 0.01
+    judged = reference.reads is not None and enough
     ok = False if failed or wrong else True if judged else None
-    said = [{True: "right, as far as can be seen", False: "wrong", None: f"not judged: {reference.text}"}[ok]]
+    why = reference.text if enough else f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
+    said = [{True: "right, as far as can be seen", False: "wrong", None: f"not judged: {why}"}[ok]]
     said += [wrong] if wrong else []
     said += [f"{test.name} (p = {test.p_value:.1g}; {test.text})" for test in failed[:4]]
     said += [f"{len(failed) - 4} more tests failed"] if len(failed) > 4 else []
@@ -276,7 +281,6 @@ def _verdict(
     if tests:
         least = min(tests, key=lambda test: test.p_value)
         said.append(f"{len(tests)} tests, smallest p = {least.p_value:.2g} ({least.name})")
-    effective = float(samples.ess())
     if samples.log_weight is not None:
         said.append(f"weights: {effective:.0f} effective of {samples.num} reads")
     elif effective < samples.num - 0.5:
@@ -291,6 +295,8 @@ def _temperature(beta: Estimate, tests: list[Finding], level: float) -> str:
     if not math.isfinite(beta.value):
         return beta.note
     verdict = "consistent with 1"
+    if not math.isfinite(beta.stderr):
+        verdict = "not determined"
     if p_value < level:
         verdict = "too hot" if beta.value < 1 else "too cold"
     note = f" ({beta.note})" if beta.note else ""

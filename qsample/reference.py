@@ -14,7 +14,7 @@ from qsample.annealers.tempered import TemperedGibbs
 from qsample.annealers.tempering import ParallelTempering
 from qsample.annealers.treewidth import elimination
 from qsample.comparison import Reads, projections, student
-from qsample.enumerate import log_weights, num_enumerated, side_log_weights, small_side, states
+from qsample.enumerate import check_range, log_weights, num_enumerated, side_log_weights, small_side, states
 from qsample.graph import Graph
 from qsample.ising import Ising
 from qsample.mixing import split_rhat
@@ -99,6 +99,7 @@ def exact_reference(problem: Ising, num: int, limit: int, generator: torch.Gener
     """Exact reads of a `plain` problem, about ten for each of `num`, and its law where it can be listed; else None."""
     n = problem.num_spins
     wanted = min(max(10 * num, 4000), 40_000, max(4000, (1 << 23) // n))
+    check_range(problem)
     listed = min(n, num_enumerated(problem))
     if listed <= min(limit, 20):
         side = None if n <= min(limit, 20) else small_side(problem)
