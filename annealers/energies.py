@@ -1,4 +1,4 @@
-"""Energies in double precision, of reads by problem."""
+"""Energies of reads: in double precision, and in the problem's own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ def energies(problem: Ising, spins: Tensor) -> Tensor:
     _engine.energies(rows, energy, *_csr(problem.graph), h, J, torch.get_num_threads())
     offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
     return torch.from_numpy(energy).reshape(reads) + offset
+
+
+def energies_of(problem: Ising, spins: Tensor) -> Tensor:
+    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`; half precision is summed in single.
+
+    Raises:
+        ValueError: energies that float16 cannot hold.
+    """
+    if problem.dtype in (torch.float16, torch.bfloat16):
+        return narrowed(problem.to(dtype=torch.float32).energy(spins), problem.dtype)
+    return problem.energy(spins)
+
+
+def narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
+    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
+    largest = torch.finfo(dtype).max
+    if dtype == torch.float16 and (energy.abs() > largest).any():
+        raise ValueError(
+            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers end at {largest:g}: "
+            f"use problem.to(dtype=torch.float32)"
+        )
+    return energy.to(dtype)
 
 
 def _csr(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qsample.annealers.energies import energies_of
 from qsample.annealers.streams import Streams
 from qsample.annealers.treewidth import LIMIT, elimination
 from qsample.annealers.update import one_batch, some_of
@@ -70,7 +71,7 @@ class Exact:
         parts = [method(some_of(flat, some), num, seeds[some]) for some in few]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
         log_z = torch.cat([part[1] for part in parts]).reshape(batch) - problem.offset.double()
-        return Samples(spins, problem.energy(spins), None, Exactness.EXACT, {"log_partition": log_z})
+        return Samples(spins, energies_of(problem, spins), None, Exactness.EXACT, {"log_partition": log_z})
 
 
 def _pick(log_weight: Tensor, num: int, streams: Streams) -> Tensor:
@@ -137,4 +138,4 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     spins = torch.stack(reads).reshape(*problem.batch_shape, num, n)
     log_partition = torch.tensor(log_z, dtype=torch.float64, device=problem.device).reshape(problem.batch_shape)
     info = {"log_partition": log_partition - problem.offset.double(), "treewidth": width}
-    return Samples(spins, problem.energy(spins), None, Exactness.EXACT, info)
+    return Samples(spins, energies_of(problem, spins), None, Exactness.EXACT, info)

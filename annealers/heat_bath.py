@@ -16,7 +16,7 @@ from torch import Tensor
 from qsample.annealers import compiled, compiled_bipartite, compiled_dense
 from qsample.annealers.betas import BLOCK, LISTENING, Betas, blocks, listed
 from qsample.annealers.compiled import Swept
-from qsample.annealers.energies import energies
+from qsample.annealers.energies import energies, narrowed
 from qsample.annealers.precision import Wide, check_sizes, wide_problems
 from qsample.annealers.stepwise import kernel_for, sweep_double, sweep_kernel, working
 from qsample.annealers.streams import Streams
@@ -83,18 +83,7 @@ def run(
     if problem.dtype == torch.float64:
         energy = energies(problem, spins.reshape(len(seeds), num, n))
     shape = (*batch, num)
-    return spins.reshape(*shape, n), _narrowed(energy, problem.dtype).reshape(shape), done.reshape(shape)
-
-
-def _narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
-    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
-    most = torch.finfo(dtype).max
-    if dtype == torch.float16 and (energy.abs() > most).any():
-        raise ValueError(
-            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers end at {most:g}: "
-            f"use problem.to(dtype=torch.float32)"
-        )
-    return energy.to(dtype)
+    return spins.reshape(*shape, n), narrowed(energy, problem.dtype).reshape(shape), done.reshape(shape)
 
 
 def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
@@ -211,5 +200,5 @@ def run_torch(
         beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
         done += sweep_kernel(kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive)
     spins = kernel.spins().reshape(*batch, num, n)
-    energy = _narrowed(work.energy(spins), problem.dtype)
+    energy = narrowed(work.energy(spins), problem.dtype)
     return spins, energy, torch.full((*batch, num), done, dtype=torch.int64)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from qsample import enumerate as enumeration
+from qsample.annealers.energies import energies_of
 from qsample.annealers.missed import flat, missed
+from qsample.annealers.precision import field_sizes
 from qsample.annealers.replicas import (
     Replicas,
     as_log_weight,
@@ -27,6 +29,7 @@ from qsample.samples import Exactness, Samples, warn_of
 from qsample.transforms import uncompiled
 
 Schedule = Literal["linear"]
+LONG_STEP = 8.0  # a change of a local field in one sweep that turns a spin for certain
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class AnnealedImportance:
             whole = log_w + start[:, None]
             found = missed(flat(bare), replicas.spins, whole, len(self.betas), seeds, self._again, starts)
             log_z, stderr, nats, notes = found.log_z, found.stderr, found.nats, found.notes
+        jump = _longest_step(bare, base, self.betas)
+        coarse = f"a sweep changes a field by up to {jump:.3g}: raise sweeps, or scale the problem down"
+        coarse = coarse if jump > LONG_STEP else ""
         few = "" if ess.min() >= min(10, num / 2) else f"only {ess.min():.1f} effective runs: raise sweeps"
         worst = notes[int(nats.argmax())]
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
@@ -127,14 +133,25 @@ class AnnealedImportance:
             "log_partition_stderr": stderr.reshape(batch),
             "ess": ess.reshape(batch),
             "missed": nats.reshape(batch),
-            "note": "; ".join(filter(None, (worst, few))),
+            "note": "; ".join(filter(None, (worst, coarse, few))),
         }
         weight = as_log_weight(log_w, problem)
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info)
+        return Samples(spins, energies_of(problem, spins), weight, Exactness.ASYMPTOTIC, info)
 
     def _again(self, problem: Ising, num: int, seeds: Sequence[int], base: Tensor) -> tuple[Tensor, Tensor]:
         replicas, log_w = anneal(problem, num, self.betas, seeds, base)
         return replicas.spins, log_w + log_2cosh_sum(base).cpu()[:, None]
+
+
+def _longest_step(problem: Ising, base: Tensor, betas: Sequence[float]) -> float:
+    """The largest change of a local field from one b to the next, for the state that sees most of it.
+
+    Where it is far above 1 the law of a step is another than that of the step before, and what lies between is never
+    visited: all runs may miss the same part of the law and agree.
+    """
+    rise = Ising(problem.graph, problem.h - base, problem.J)
+    steps = torch.tensor([0.0, *betas], dtype=torch.float64).diff()
+    return float(field_sizes(rise).max() * steps.max())
 
 
 def _as_matrix(problem: Ising) -> Ising:

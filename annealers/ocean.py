@@ -14,6 +14,7 @@ import torch
 
 from qsample.annealers.betas import Schedule, schedule
 from qsample.annealers.corrected import Corrected
+from qsample.annealers.energies import energies_of
 from qsample.annealers.gibbs import SimulatedAnnealing
 from qsample.annealers.precision import check_sizes
 from qsample.annealers.tempering import ParallelTempering
@@ -70,7 +71,7 @@ class DimodAnnealer:
         if any(weight is not None for weight in weights):
             each = [np.zeros(num) if weight is None else weight for weight in weights]
             log_weight = torch.from_numpy(np.stack(each)).reshape(*problem.batch_shape, num).to(problem.device)
-        return Samples(spins, problem.energy(spins), log_weight, Exactness.HEURISTIC, info)
+        return Samples(spins, energies_of(problem, spins), log_weight, Exactness.HEURISTIC, info)
 
     def _ask(self, problem: Ising, num: int, seed: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
         kwargs = {"num_reads": num, **self.kwargs}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qsample.annealers.energies import energies_of
 from qsample.annealers.replicas import (
     Replicas,
     as_log_weight,
@@ -101,7 +102,7 @@ class PopulationAnnealing:
         }
         warn_of(note)
         family = family.reshape(*batch, num).to(problem.device)
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)
+        return Samples(spins, energies_of(problem, spins), weight, Exactness.ASYMPTOTIC, info, family=family)
 
     def _cooled(self, problem: Ising, num: int, seeds: Sequence[int], N: int) -> list[tuple[Tensor, ...]]:
         """Of each problem: `num` of its reads, their log weights and families, and what `info` is made of."""

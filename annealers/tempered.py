@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from qsample.annealers.energies import energies_of
 from qsample.annealers.replicas import Replicas
 from qsample.annealers.streams import Streams
 from qsample.checks import is_whole, whole_settings
@@ -96,4 +97,4 @@ class TemperedGibbs:
         weight = None if initial is None or initial.log_weight is None else initial.log_weight.clone()
         info = {"sweeps": self.sweeps, "acceptance": (accepted / self.rounds).reshape(batch)}
         family = None if initial is None else initial.family
-        return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, family=family)
+        return Samples(spins, energies_of(problem, spins), weight, Exactness.ASYMPTOTIC, info, family=family)

@@ -9,6 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from qsample.annealers.energies import energies_of
 from qsample.annealers.replicas import Replicas, ordered_sum
 from qsample.annealers.streams import Streams
 from qsample.annealers.update import Rule
@@ -138,7 +139,7 @@ class ParallelTempering:
         family = _of_ladders(None if initial is None else initial.family, block)
         if family is None and block > 1:
             family = torch.arange(num, device=problem.device).div(block, rounding_mode="floor").expand(*batch, num)
-        energy = problem.energy(found)
+        energy = energies_of(problem, found)
         return Samples(found, energy, weight, Exactness.ASYMPTOTIC, info, carry, family)
 
     def _start(

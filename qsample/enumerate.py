@@ -6,12 +6,15 @@ the digits that tell states apart.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from qsample.ising import Ising
 from qsample.products import product
 
+DOUBLE = 2.0**42  # the largest local field that double precision serves: one rounding moves a logit by 2^-10
 CHUNK = 1 << 18  # numbers worked on at once: what stays in a core's cache
 
 
@@ -47,7 +50,11 @@ def num_enumerated(problem: Ising) -> int:
 
 
 def check_range(problem: Ising) -> None:
-    """ValueError where an energy could leave double precision."""
+    """ValueError where an energy could leave double precision, or where small parts of it would be lost in large ones.
+
+    A sum of fields as large as F is rounded to 2^-53 F. Beyond F = 2^42 that is no longer small beside 1, unless all
+    h and J are multiples of one number that F holds no more than 2^53 times.
+    """
     numbers = (problem.h, problem.J)
     largest = max((float(t.detach().abs().max()) for t in numbers if t.numel()), default=0.0)
     if 4.0 * largest * (problem.num_spins + problem.graph.num_edges) == float("inf"):
@@ -55,6 +62,23 @@ def check_range(problem: Ising) -> None:
             f"fields or couplings of {largest:.3g} add up to more than double precision holds:"
             " use problem.scale(...) or other units"
         )
+    graph = problem.graph
+    neighbours = max(graph.sizes)
+    if graph.kind == "sparse":
+        neighbours = int(graph.degree.max()) if graph.num_spins else 0
+    reach = largest * (1 + neighbours)
+    if reach > DOUBLE and not _one_unit(numbers, largest):
+        raise ValueError(
+            f"beside fields or couplings of {largest:.3g} smaller ones are lost: beyond {DOUBLE:.2g} not even double "
+            f"precision tells neighbouring states apart: scale it down, as by problem.scale({1 / largest:.0e})"
+        )
+
+
+def _one_unit(numbers: tuple[Tensor, Tensor], largest: float) -> bool:
+    """Whether all are multiples of one number, so that sums of them are not rounded in double precision."""
+    unit = 2.0 ** (math.frexp(largest)[1] - 45)  # 2^53 units hold sums of 256 of the largest
+    scaled = (t.detach().double() / unit for t in numbers)
+    return all(bool((t == t.round()).all()) for t in scaled)
 
 
 def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:

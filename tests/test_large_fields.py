@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from qsample import Graph, Ising
+from qsample import Graph, Ising, ReliabilityWarning, Samples, diagnose, log_partition
 from qsample.annealers import (
     AnnealedImportance,
     Corrected,
+    Exact,
     Gibbs,
     Neal,
     ParallelTempering,
@@ -272,8 +273,9 @@ def test_half_precision_problems_follow_their_law(kind, dtype, way):
 def test_energies_beyond_float16_are_refused():
     h, J = torch.tensor([6e4, -6e4], dtype=torch.float16), torch.tensor([6e4], dtype=torch.float16)
     problem = Ising.from_edges(h, [(0, 1)], J)
-    with pytest.raises(ValueError, match=r"energies of up to 180000 do not fit torch.float16.*dtype=torch.float32"):
-        Gibbs(3).sample(problem, 2)
+    for sampler in (Gibbs(3), Exact(), ParallelTempering(4, 2), PopulationAnnealing(2, 64), AnnealedImportance(500)):
+        with pytest.raises(ValueError, match=r"energies of up to 180000 do not fit torch.float16.*dtype=torch.float32"):
+            sampler.sample(problem, 2)
     assert Gibbs(3).sample(problem.to(dtype=torch.float32), 2).energy.isfinite().all()
 
 
@@ -299,3 +301,30 @@ def test_double_sweeps_go_on_where_they_stopped(kind, rule, palindromic):
     first = sweep_double(problem, 7, betas[:2], [4, 5], **how)
     rest = sweep_double(problem, 7, betas[2:], [4, 5], spins=first.spins, first_sweep=2, **how)
     assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
+
+
+def test_exact_refuses_what_double_precision_loses():
+    """A spin in a field of .5 beside one in a field of 1e16; whole multiples of one number are not lost."""
+    for graph in (Graph.sparse(2, [(0, 1)]), Graph.bipartite(1, 1), Graph.complete(2)):
+        lost = Ising(graph, torch.tensor([1e16, 0.5]).double(), graph.couplings(torch.zeros(1).double()))
+        calls = {
+            "Exact": lambda p=lost: Exact().sample(p, 2),
+            "log_partition": lambda p=lost: log_partition(p, "exact"),
+            "diagnose": lambda p=lost: diagnose(p, Samples(torch.ones(40, 2).to(torch.int8), torch.ones(40).double())),
+        }
+        for call in calls.values():
+            with pytest.raises(ValueError, match=r"of 1e\+16 smaller ones are lost.*problem.scale\(1e-16\)"):
+                call()
+    whole = Ising(graph, torch.tensor([1e16, 2e16]).double(), torch.zeros(2, 2).double())
+    assert (Exact().sample(whole, 50).spins == -1).all()
+
+
+def test_a_path_of_long_steps_is_noted():
+    """A pin that nearly cancels at the end: all runs agree on a law that is not the problem's."""
+    v = 1e4
+    pinned = Ising.from_edges(torch.tensor([v + 0.5, 2 * v]), [(0, 1)], torch.tensor([v]))
+    with pytest.warns(ReliabilityWarning, match="a sweep changes a field by up to 10: raise s"):
+        samples = AnnealedImportance().sample(pinned, 200, generator=torch.Generator().manual_seed(0))
+    assert "a sweep changes a field" in samples.info["note"]
+    free = Ising.from_edges(torch.tensor([v, 0.5]), [(0, 1)], torch.tensor([0.3]))
+    assert AnnealedImportance(100).sample(free, 200).info["note"] == ""  # a large field alone is no step
