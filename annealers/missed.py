@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qsample.annealers import apart
 from qsample.annealers.replicas import log_mean_exp, relative_error
+from qsample.checks import evenly
 from qsample.enumerate import log_2cosh
 from qsample.ising import Ising
 from qsample.sampler import mix
@@ -117,7 +118,7 @@ def _search(problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], st
     low = apart.minima(problem, rows, seeds)
     parts = [rows, low, spins[:, : num // 2]]
     if starts is not None:
-        chosen = starts[torch.linspace(0, len(starts) - 1, min(num, len(starts))).long()]
+        chosen = starts[evenly(len(starts), num)]
         parts.append(chosen.to(spins).expand(P, -1, -1))
     first, second, _ = apart.mean_spins(problem, torch.cat(parts, 1), seeds, length)
     groups = []

@@ -83,6 +83,16 @@ def check_tensors(**values: object) -> None:
             kind = type(value).__name__
             way = WAYS_TO_TENSOR.get(kind, "use torch.as_tensor")
             raise TypeError(f"expected {name} as a torch tensor; got {kind}: {way}")
+        if value.layout != torch.strided:
+            raise TypeError(f"expected {name} as a dense tensor; got {value.layout}: {name}.to_dense() makes one")
+        if value.is_complex():
+            raise TypeError(f"expected {name} of real numbers; got {value.dtype}: {name}.real takes their real part")
+
+
+def evenly(count: int, number: int) -> Tensor:
+    """Places of at most `number` of `count` rows, evenly spaced from the first to the last, int64."""
+    number = min(count, number)
+    return torch.arange(number) * (count - 1) // max(number - 1, 1)
 
 
 def as_numbers(name: str, value: Any) -> Tensor:
@@ -100,6 +110,8 @@ def whole(name: str, value: object, least: int) -> int:
     number = _index(value)
     if number is None or number < least:
         raise ValueError(f"expected {name} >= {least}; got {value!r}")
+    if number >= 1 << 63:
+        raise ValueError(f"expected {name} < 2^63; got {value!r}")
     return number
 
 

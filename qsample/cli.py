@@ -395,6 +395,17 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"qsample: error: {_advice(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print("qsample: error: not enough memory: ask for fewer reads, chains or hidden units", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, in the words of Python or of torch."""
+    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
+    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from qsample import enumerate as enumeration
 from qsample.annealers import treewidth
 from qsample.annealers.exact import Exact
 from qsample.annealers.importance import AnnealedImportance
+from qsample.checks import evenly
 from qsample.ising import Ising
 from qsample.sampler import check_finite
 from qsample.samples import Estimate, warn_of
@@ -162,7 +163,7 @@ def _units_of_data(model: EnergyModel, data: Tensor) -> tuple[Tensor, Tensor]:
 
     Hidden spins are those given the visible ones, each in its own field alone where they are coupled.
     """
-    rows = data[torch.linspace(0, len(data) - 1, min(len(data), 1024)).long().to(data.device)]
+    rows = data[evenly(len(data), 1024).to(data.device)]
     hidden = -model.ising(visible=rows).h.tanh()
     spins = torch.empty(len(rows), model.graph.num_spins, dtype=data.dtype, device=data.device)
     spins[:, model.visible_index] = model.encode(rows).to(spins)

@@ -104,6 +104,8 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
     check_finite(problem)
     if problem.num_spins == 0:
         raise ValueError("the problem is empty (0 spins): there is nothing to sample")
+    if num * problem.num_spins * max(1, problem.batch_shape.numel()) >= 1 << 50:
+        raise ValueError(f"num={num} reads of {problem.num_spins} spins are more than any memory holds: ask for fewer")
     if problem.batch_shape.numel() == 0:
         raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
     J = problem.J.detach()

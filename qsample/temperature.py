@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qsample.checks import is_whole
+from qsample.checks import evenly, is_whole
 from qsample.ising import Ising
 from qsample.sampler import check_finite
 from qsample.samples import Estimate, Samples, check_samples, warn_of
@@ -174,7 +174,7 @@ def _model_error(problem: Ising, spins: Tensor, field: Tensor, weight: Tensor, b
     """The standard error under the model, `[*B]`; from evenly spaced reads where there are very many pairs."""
     R = spins.shape[-2]
     work = problem.graph.num_edges * max(1, spins.shape[:-2].numel())
-    some = torch.linspace(0, R - 1, min(R, max(LEAST, WORK // max(work, 1)))).round().long()
+    some = evenly(R, max(LEAST, WORK // max(work, 1)))
     some = some.to(spins.device)
     beta = beta.where(beta.isfinite(), 0)
     spins, field = spins[..., some, :].double(), field[..., some, :]
