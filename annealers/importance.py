@@ -121,10 +121,10 @@ class AnnealedImportance:
             whole = log_w + start[:, None]
             found = missed(flat(bare), replicas.spins, whole, len(self.betas), seeds, self._again, starts)
             log_z, stderr, nats, notes = found.log_z, found.stderr, found.nats, found.notes
+        few = "" if ess.min() >= min(10, num / 2) else f"only {ess.min():.1f} effective runs: raise sweeps"
         jump = _longest_step(bare, base, self.betas)
         coarse = f"a sweep changes a field by up to {jump:.3g}: raise sweeps, or scale the problem down"
-        coarse = coarse if jump > LONG_STEP else ""
-        few = "" if ess.min() >= min(10, num / 2) else f"only {ess.min():.1f} effective runs: raise sweeps"
+        coarse = coarse if jump > LONG_STEP and not few else ""
         worst = notes[int(nats.argmax())]
         spins = replicas.spins.reshape(*batch, num, problem.num_spins)
         info = {

@@ -385,7 +385,7 @@ def chains(sampler: Sampler) -> Draw:
 
 def size_of(p: Ising) -> float:
     """The largest coupling."""
-    return float(p.J.abs().max()) if p.J.numel() else 0.0
+    return float(p.J.detach().abs().max()) if p.J.numel() else 0.0
 
 
 def shared(p: Ising) -> bool:
