@@ -47,6 +47,9 @@ class PopulationAnnealing:
     Reads of one family (descendants of one first replica) are correlated as far as sweeps have not undone it; the
     reads' `family` names them, so that `Samples.ess` counts them as one.
 
+    A mode that the population never finds, or loses, is missed without a note: log Z is then too low by more than its
+    error. `AnnealedImportance` and `log_partition` look for such modes, `diagnose` judges the reads.
+
     Args:
         sweeps: sweeps at each step.
         population: replicas of each problem, at least; there are never fewer than reads, and a multiple of 32.
