@@ -66,7 +66,7 @@ LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
 
 
 # the others, and all of them at full power, are `long`
-QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "ParallelTempering", "PopulationAnnealing", "Corrected")
+QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "PopulationAnnealing")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT])

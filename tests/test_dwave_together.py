@@ -270,6 +270,7 @@ def test_pickles_and_copies(server, tmp_path):
             loaded.sample(cell(), 1)
 
 
+@pytest.mark.long
 def test_a_spawned_process_that_ends_with_a_call_under_way(server, tmp_path):
     """It gets the settings, takes the token from its environment and shares the ledger.
 

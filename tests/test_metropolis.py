@@ -317,6 +317,7 @@ def test_kernels_keep_the_law(name):
         2,
     ),
 )
+@pytest.mark.long
 def test_a_cycle_finds_the_law(blocks):
     """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""
     kernel = Cycle([blocks, GibbsWithGradients(10)], 8)

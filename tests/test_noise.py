@@ -277,6 +277,7 @@ def test_the_law_is_exact_in_other_blocks(K, blocks, monkeypatch):
         pytest.param(partial(regression, flips=0.5, states=60), marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_the_correction_makes_any_energy_exact(surrogate, monkeypatch):
     p, guided = p_values(rugged, monkeypatch, N=2000, K=8, sampler=Exact(), surrogate=surrogate, moves=40)
     assert min(p) > FALSE_ALARM / CASES

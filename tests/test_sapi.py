@@ -479,7 +479,7 @@ def test_the_fixture(sapi):
     assert len(sapi.jobs) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command(tmp_path):
     """`qsample sapi` prints what to export, serves, and ends with the bill on Ctrl-C."""
     command = [sys.executable, "-m", "qsample.cli", "sapi", "--topology", "chimera-1", "--beta", "3"]

@@ -148,6 +148,7 @@ def test_reads_of_one_ladder():
     thinned([PopulationAnnealing(20, target_ess=0.5), ParallelTempering(40, 3), AnnealedImportance(40)], 3),
     ids=lambda s: type(s).__name__,
 )
+@pytest.mark.long
 def test_the_torch_kernels_serve_too(sampler, monkeypatch):
     """As on other devices: every graph, betas one a replica."""
     monkeypatch.setattr("qsample.annealers.replicas.native_for", lambda *_: None)
