@@ -57,8 +57,8 @@ class AnnealedImportance:
         check: whether to compare with runs that begin elsewhere.
 
     `info`: "log_partition", "log_partition_stderr" and "ess" `[*B]` (the effective number of runs), "missed" `[*B]`
-    (nats that only runs from elsewhere saw), "note" where that is above 0, or the effective number under 10 and
-    under half of the runs.
+    (nats that only runs from elsewhere saw), "note" where that is above 0, the effective number under 10 and under
+    half of the runs, or a step so long that all runs may agree on another law: a field changes by 8 or more in it.
     """
 
     sweeps: int = 1000
