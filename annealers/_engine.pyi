@@ -3,7 +3,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-def fill_uniform(out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int) -> None:
+def fill_uniform(
+    out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int
+) -> None:
     """Fill `out` [P, N] with words start .. start + N - 1 of the Philox4x32-10 stream of each seed [P].
 
     A word becomes `(k + 0.5) * 2**-23` with k its top 23 bits: strictly inside (0, 1), exact in float32.

@@ -24,43 +24,51 @@ from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
 from qsample.sampling.samples import Exactness, Samples, warn_of
 from qsample.support.checks import whole_settings
+from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
 AT_ONCE = 1 << 20  # spins swept at once
 
 
+@public("qsample.annealers")
 @dataclass(frozen=True)
 class PopulationAnnealing:
     r"""Population annealing (Hukushima and Iba 2003; Machta, PRE 82, 2010): weighted reads, and log Z with its error.
 
-    A population starts at beta 0, where it is exact. A step to beta' weighs each replica by $e^{-(\beta' - \beta) E}$,
-    resamples it in proportion (systematically) and sweeps it by Gibbs at beta'. The size of a step is such that the
-    weights' effective sample size is `target_ess` of the population.
+    A population starts at beta 0, where it is exact. A step to beta' weighs each replica by
+    $e^{-(\beta' - \beta) E}$, resamples it in proportion (systematically) and sweeps it by Gibbs at
+    beta'. The size of a step is such that the weights' effective sample size is `target_ess` of the
+    population.
 
-    The population consists of 32 that share the steps and never mix. Of each, the product of mean weights
-    estimates Z, $\hat Z_k = 2^n \prod_t \langle w_t \rangle$; log Z is the log of their mean, its error comes from
-    their spread, and a read of population k has weight $\hat Z_k$ (Machta's weighted average), which makes
-    expectations right however small populations are, up to what the adaptive steps owe to the same replicas (that
-    vanishes as the population grows: Beskos et al., Ann. Appl. Probab. 26, 2016). Hence ASYMPTOTIC.
+    The population consists of 32 that share the steps and never mix. Of each, the product of mean
+    weights estimates Z, $\hat Z_k = 2^n \prod_t \langle w_t \rangle$; log Z is the log of their
+    mean, its error comes from their spread, and a read of population k has weight $\hat Z_k$
+    (Machta's weighted average), which makes expectations right however small populations are, up to
+    what the adaptive steps owe to the same replicas (that vanishes as the population grows: Beskos
+    et al., Ann. Appl. Probab. 26, 2016). Hence ASYMPTOTIC.
 
-    Reads of one family (descendants of one first replica) are correlated as far as sweeps have not undone it; the
-    reads' `family` names them, so that `Samples.ess` counts them as one.
+    Reads of one family (descendants of one first replica) are correlated as far as sweeps have not
+    undone it; the reads' `family` names them, so that `Samples.ess` counts them as one.
 
-    A mode that the population never finds, or loses, is missed without a note: log Z is then too low by more than its
-    error. `AnnealedImportance` and `log_partition` look for such modes, `diagnose` judges the reads.
+    A mode that the population never finds, or loses, is missed without a note: log Z is then too
+    low by more than its error. `AnnealedImportance` and `log_partition` look for such modes,
+    `diagnose` judges the reads.
 
     Args:
         sweeps: sweeps at each step.
-        population: replicas of each problem, at least; there are never fewer than reads, and a multiple of 32.
+        population: replicas of each problem, at least; there are never fewer than reads, and a
+            multiple of 32.
         target_ess: effective sample size of a step, as a fraction; nearer 1 means smaller steps.
-        max_steps: steps at most. Their number grows with the scale of the problem; at the limit one last step goes
-            to beta 1 whatever its effective size, and a `ReliabilityWarning` says so.
+        max_steps: steps at most. Their number grows with the scale of the problem; at the limit one
+            last step goes to beta 1 whatever its effective size, and a `ReliabilityWarning` says
+            so.
 
-    `info`: "log_partition", "log_partition_stderr" and "steps" `[*B]`, "population" N, "family_size" `[*B]` (rho_t: N
-    times the sum of the families' squared fractions, 1 if none was multiplied; Wang, Machta and Katzgraber, PRE 92,
-    2015), "ess" `[*B]` (of the weights of the 32 populations, in replicas, over rho_t: the independent families the
-    answer stands on), "note" where that is under 100 or steps ran out, which is a `ReliabilityWarning` too.
+    `info`: "log_partition", "log_partition_stderr" and "steps" `[*B]`, "population" N,
+    "family_size" `[*B]` (rho_t: N times the sum of the families' squared fractions, 1 if none was
+    multiplied; Wang, Machta and Katzgraber, PRE 92, 2015), "ess" `[*B]` (of the weights of the 32
+    populations, in replicas, over rho_t: the independent families the answer stands on), "note"
+    where that is under 100 or steps ran out, which is a `ReliabilityWarning` too.
     """
 
     sweeps: int = 10
@@ -78,24 +86,36 @@ class PopulationAnnealing:
 
     @uncompiled
     def sample(
-        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Sampler.sample`; the reads are weighted, and a random choice of the population."""
         problem = check_request(self, problem, num, initial)
-        seeds, batch, n = draw_seeds(generator, problem.batch_shape), problem.batch_shape, problem.num_spins
-        P, N = len(seeds), -(-max(num, self.population) // BLOCKS) * BLOCKS
+        seeds = draw_seeds(generator, problem.batch_shape)
+        batch = problem.batch_shape
+        n = problem.num_spins
+        P = len(seeds)
+        N = -(-max(num, self.population) // BLOCKS) * BLOCKS
         flat = one_batch(problem.without_offset())
         at_once = max(1, AT_ONCE // (N * n))  # problems whose replicas stay in a core's cache
         parts = []
         for a in range(0, P, at_once):
             few = slice(a, a + at_once)
             parts += self._cooled(some_of(flat, few), num, seeds[few], N)
-        spins, log_w, family, log_z, rho, steps, left = (torch.stack(column) for column in zip(*parts, strict=True))
-        spins, weight = spins.reshape(*batch, num, n), as_log_weight(log_w, problem)
+        spins, log_w, family, log_z, rho, steps, left = (
+            torch.stack(column) for column in zip(*parts, strict=True)
+        )
+        spins = spins.reshape(*batch, num, n)
+        weight = as_log_weight(log_w, problem)
         ess = N * effective_fraction(log_z) / rho
         note = self._note(float(ess.min()), float(left.max()))
         info = {
-            "log_partition": (n * math.log(2) + log_mean_exp(log_z)).reshape(batch) - problem.offset.double().cpu(),
+            "log_partition": (n * math.log(2) + log_mean_exp(log_z)).reshape(batch)
+            - problem.offset.double().cpu(),
             "log_partition_stderr": relative_error(log_z).reshape(batch),
             "ess": ess.reshape(batch),
             "family_size": rho.reshape(batch),
@@ -105,17 +125,26 @@ class PopulationAnnealing:
         }
         warn_of(note)
         family = family.reshape(*batch, num).to(problem.device)
-        return Samples(spins, energies_of(problem, spins), weight, Exactness.ASYMPTOTIC, info, family=family)
+        return Samples(
+            spins, energies_of(problem, spins), weight, Exactness.ASYMPTOTIC, info, family=family
+        )
 
-    def _cooled(self, problem: Ising, num: int, seeds: Sequence[int], N: int) -> list[tuple[Tensor, ...]]:
+    def _cooled(
+        self, problem: Ising, num: int, seeds: Sequence[int], N: int
+    ) -> list[tuple[Tensor, ...]]:
         """Of each problem: `num` of its reads, their log weights and families, and what `info` is made of."""
-        P, cpu = len(seeds), torch.device("cpu")
+        P = len(seeds)
+        cpu = torch.device("cpu")
         streams = Streams([mix(seed, 1) for seed in seeds], cpu)
         pick = Streams([mix(seed, 2) for seed in seeds], cpu).uniform64(N).argsort(-1)[:, :num]
-        replicas, number = Replicas(problem, N, seeds), torch.arange(P)
-        beta, left = torch.zeros(P, dtype=torch.float64), torch.zeros(P, dtype=torch.float64)
-        log_z, family = torch.zeros(P, BLOCKS, dtype=torch.float64), torch.arange(N).expand(P, N)
-        cooled, steps = dict[int, tuple[Tensor, ...]](), 0
+        replicas = Replicas(problem, N, seeds)
+        number = torch.arange(P)
+        beta = torch.zeros(P, dtype=torch.float64)
+        left = torch.zeros(P, dtype=torch.float64)
+        log_z = torch.zeros(P, BLOCKS, dtype=torch.float64)
+        family = torch.arange(N).expand(P, N)
+        cooled = dict[int, tuple[Tensor, ...]]()
+        steps = 0
         while len(number):
             steps += 1
             energy = replicas.energy
@@ -130,7 +159,9 @@ class PopulationAnnealing:
             spins = replicas.spins
             replicas.take(spins.take_along_dim(kept.to(spins.device)[..., None], 1))
             beta = following
-            replicas.sweep(beta[:, None].float().expand(self.sweeps, len(beta), 1).expand(-1, -1, N))
+            replicas.sweep(
+                beta[:, None].float().expand(self.sweeps, len(beta), 1).expand(-1, -1, N)
+            )
             done = beta == 1
             if not done.any():
                 continue
@@ -147,8 +178,11 @@ class PopulationAnnealing:
             if len(going):  # a problem at beta 1 rests: nobody waits for the slowest
                 replicas.keep(going)
                 streams.keep(going.tolist())
-            number, beta, left = number[going], beta[going], left[going]
-            log_z, family = log_z[going], family[going]
+            number = number[going]
+            beta = beta[going]
+            left = left[going]
+            log_z = log_z[going]
+            family = family[going]
         return [cooled[k] for k in range(P)]
 
     def _note(self, ess: float, left: float) -> str:
@@ -164,9 +198,11 @@ class PopulationAnnealing:
 def step(energy: Tensor, beta: Tensor, target: float) -> Tensor:
     """The next beta of each problem `[P]`, at most 1: where weights of `energy` [P, N] have that effective fraction.
 
-    By bisection; the fraction is 1 for a step of nothing and falls. Rounded to single precision, as kernels take it.
+    By bisection; the fraction is 1 for a step of nothing and falls. Rounded to single precision, as
+    kernels take it.
     """
-    low, high = beta, torch.ones_like(beta)
+    low = beta
+    high = torch.ones_like(beta)
 
     def good(at: Tensor) -> Tensor:
         return effective_fraction((beta - at)[:, None] * energy) >= target

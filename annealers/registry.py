@@ -95,10 +95,18 @@ def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
 
 CATALOGUE = {
     "exact": Entry(
-        _exact, Exactness.EXACT, "torch", "independent exact draws of small or tree-like problems", kind="Exact"
+        _exact,
+        Exactness.EXACT,
+        "torch",
+        "independent exact draws of small or tree-like problems",
+        kind="Exact",
     ),
     "gibbs": Entry(
-        _gibbs, Exactness.ASYMPTOTIC, "torch", "chromatic heat bath at the target; continues chains", kind="Gibbs"
+        _gibbs,
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "chromatic heat bath at the target; continues chains",
+        kind="Gibbs",
     ),
     "parallel-tempering": Entry(
         _tempering,
@@ -129,13 +137,24 @@ CATALOGUE = {
         kind="AnnealedImportance",
     ),
     "simulated-annealing": Entry(
-        _annealing, Exactness.HEURISTIC, "torch", "linear annealing to beta 1", kind="SimulatedAnnealing"
+        _annealing,
+        Exactness.HEURISTIC,
+        "torch",
+        "linear annealing to beta 1",
+        kind="SimulatedAnnealing",
     ),
     "neal": Entry(
-        _neal, Exactness.HEURISTIC, "dwave.samplers", "dwave-samplers' annealing, Boltzmann-safe settings", kind="Neal"
+        _neal,
+        Exactness.HEURISTIC,
+        "dwave.samplers",
+        "dwave-samplers' annealing, Boltzmann-safe settings",
+        kind="Neal",
     ),
     "corrected-annealing": Entry(
-        _corrected(_annealing), Exactness.ASYMPTOTIC, "torch", "annealing, then as many Gibbs sweeps"
+        _corrected(_annealing),
+        Exactness.ASYMPTOTIC,
+        "torch",
+        "annealing, then as many Gibbs sweeps",
     ),
     "corrected-neal": Entry(
         _corrected(_neal), Exactness.ASYMPTOTIC, "dwave.samplers", "neal, then as many Gibbs sweeps"
@@ -149,7 +168,11 @@ CATALOGUE = {
         kind="DWave",
     ),
     "corrected-dwave": Entry(
-        _corrected(_dwave), Exactness.ASYMPTOTIC, "dwave.system", "a D-Wave processor, then Gibbs sweeps", device=True
+        _corrected(_dwave),
+        Exactness.ASYMPTOTIC,
+        "dwave.system",
+        "a D-Wave processor, then Gibbs sweeps",
+        device=True,
     ),
 }
 
@@ -182,10 +205,12 @@ def nearest(name: str) -> list[str]:
 def adjusted(sampler: Sampler, settings: Mapping[str, str]) -> Sampler:
     """`sampler` with settings as a command line spells them, `{"betas": "8", "kernel.sweeps": "20"}`.
 
-    Values are JSON (numbers, true, null, lists) or else plain words; a dotted name reaches into a sampler made of two.
+    Values are JSON (numbers, true, null, lists) or else plain words; a dotted name reaches into a
+    sampler made of two.
 
     Raises:
-        ValueError: an unknown setting, or a value that its class refuses; the message repeats `name=value`.
+        ValueError: an unknown setting, or a value that its class refuses; the message repeats
+            `name=value`.
     """
     for key, text in settings.items():
         head, _, rest = key.partition(".")
@@ -223,12 +248,21 @@ def _value(text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-# What a file may say of a sampler. A file may come from anyone: it names no device, no path and no callable, so a
-# setting that is not here is refused, and only code can set it. `PLAIN` says of what kind a value may be.
+# What a file may say of a sampler. A file may come from anyone: it names no device, no path and no
+# callable, so a setting that is not here is refused, and only code can set it. `PLAIN` says of what
+# kind a value may be.
 CONFIGURABLE: dict[str, tuple[str, ...]] = {
     "exact": (),
     "gibbs": ("sweeps", "scan", "precision", "betas", "time_limit"),
-    "parallel-tempering": ("sweeps", "betas", "swap_every", "adapt", "reads_per_ladder", "anneal", "rule"),
+    "parallel-tempering": (
+        "sweeps",
+        "betas",
+        "swap_every",
+        "adapt",
+        "reads_per_ladder",
+        "anneal",
+        "rule",
+    ),
     "tempered-gibbs": ("betas", "sweeps", "rounds"),
     "population-annealing": ("sweeps", "population", "target_ess", "max_steps"),
     "annealed-importance": ("sweeps", "schedule", "base", "check"),
@@ -243,35 +277,49 @@ LIVE_REMEDY = 'load it with sampler="gibbs", sampler_settings=None and set it in
 def configured(name: object, settings: object) -> Sampler:
     """The sampler that a file names, with `settings`, arguments of its class that the file holds.
 
-    Files come from anyone. They may name samplers that compute here, and set numbers, words and lists of numbers; a
-    sampler made of two (`corrected-annealing`) takes `sweeps` alone.
+    Files come from anyone. They may name samplers that compute here, and set numbers, words and
+    lists of numbers; a sampler made of two (`corrected-annealing`) takes `sweeps` alone.
 
     Raises:
-        ValueError: an unknown name or setting, or what no file may say: a device, a path, an object.
+        ValueError: an unknown name or setting, or what no file may say: a device, a path, an
+            object.
         ImportError: what the sampler stands on is not installed.
     """
     if not isinstance(name, str) or not isinstance(settings, Mapping):
-        raise ValueError(f"expected a sampler's name and its settings; got {name!r} and {settings!r}")
+        raise ValueError(
+            f"expected a sampler's name and its settings; got {name!r} and {settings!r}"
+        )
     if name in CATALOGUE and (CATALOGUE[name].device or name not in CONFIGURABLE):
-        reason = "asks a machine elsewhere, for money" if CATALOGUE[name].device else "is no sampler for files"
+        reason = (
+            "asks a machine elsewhere, for money"
+            if CATALOGUE[name].device
+            else "is no sampler for files"
+        )
         raise ValueError(f"{name!r} {reason}, so no config may name it: {LIVE_REMEDY}")
     if name in CATALOGUE and not CATALOGUE[name].installed:
         raise ImportError(
-            f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "dwave-samplers", or name another'
+            f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "dwave-samplers", or '
+            "name another"
         )
     for key, value in settings.items():
         known = CONFIGURABLE.get(name)
         if known is not None and key not in known:
             wanted = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
-            raise ValueError(f"{key!r} is not a setting of {name!r} that a config may hold; {wanted} ({LIVE_REMEDY})")
+            raise ValueError(
+                f"{key!r} is not a setting of {name!r} that a config may hold; {wanted} "
+                f"({LIVE_REMEDY})"
+            )
         if not _plain(value):
             raise ValueError(
-                f"{key}={value!r} is no number, word or list of numbers, which a config may hold: {LIVE_REMEDY}"
+                f"{key}={value!r} is no number, word or list of numbers, which a config may "
+                f"hold: {LIVE_REMEDY}"
             )
     sampler = named(name, settings.get("sweeps", 100))
     if name.startswith("corrected-"):
         return sampler
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    plain = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
     return dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
 
 
@@ -288,7 +336,11 @@ def described(sampler: Sampler) -> tuple[str, dict[str, Any]] | None:
     """The name and settings that `configured` makes such a sampler of; None where no config may hold it."""
     for name, known in CONFIGURABLE.items():
         entry = CATALOGUE[name]
-        if not entry.installed or name.startswith("corrected-") or type(entry.make(1)) is not type(sampler):
+        if (
+            not entry.installed
+            or name.startswith("corrected-")
+            or type(entry.make(1)) is not type(sampler)
+        ):
             continue
         settings: dict[str, Any] = {}
         for field in dataclasses.fields(sampler):  # pyright: ignore[reportArgumentType]
@@ -303,4 +355,9 @@ def described(sampler: Sampler) -> tuple[str, dict[str, Any]] | None:
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
     """Whether leaving the setting out of a config says the same."""
-    return not field.init or field.default is value or type(value) in (bool, int, float, str) and field.default == value
+    return (
+        not field.init
+        or field.default is value
+        or type(value) in (bool, int, float, str)
+        and field.default == value
+    )

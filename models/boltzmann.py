@@ -10,16 +10,19 @@ from torch import Tensor, nn
 from qsample.models.energy import EnergyModel, normal, with_gradient
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
+from qsample.support.faces import public
 
 
+@public("qsample.models")
 class BoltzmannMachine(EnergyModel):
     r"""$E(s) = \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$ on spins -1/+1 (Ackley, Hinton and Sejnowski 1985).
 
     Args:
         graph: any `Graph`; visible data are the spins that are not hidden, in the graph's order.
         hidden: labels of the hidden spins.
-        scale: standard deviation of the initial J_ij times (degree_i degree_j)^(1/4): order sets in near 1, the
-            default 0.1 starts deep in the disordered (paramagnetic) phase whatever the connectivity.
+        scale: standard deviation of the initial J_ij times (degree_i degree_j)^(1/4): order sets in
+            near 1, the default 0.1 starts deep in the disordered (paramagnetic) phase whatever the
+            connectivity.
         generator: draws the initial J; None is torch's default.
 
     Parameters: `h` [n] and `J` [k], one number an edge in the order of `graph.edges`.
@@ -41,7 +44,9 @@ class BoltzmannMachine(EnergyModel):
         check_graph(graph)
         super().__init__(graph, graph.index(hidden), "spins")
         if self.num_visible == 0:
-            raise ValueError(f"no visible spin: all {graph.num_spins} spins of the graph are hidden")
+            raise ValueError(
+                f"no visible spin: all {graph.num_spins} spins of the graph are hidden"
+            )
         i, j = graph.edges
         std = scale / (graph.degree[i] * graph.degree[j]).to(torch.get_default_dtype()) ** 0.25
         self.h = nn.Parameter(torch.zeros(graph.num_spins))

@@ -20,19 +20,23 @@ from qsample.problem.enumeration import log_2cosh
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.support.checks import check_tensors
+from qsample.support.faces import public
 from qsample.support.transforms import is_transformed, numbers, uncompiled
 
 Coding = Literal["bits", "spins"]
 
 
+@public("qsample.models")
 class Intractable(ValueError):
     """The quantity would need a sum over coupled hidden spins; the message names the call that samples it."""
 
 
+@public("qsample.models")
 class EnergyModel(nn.Module, ABC):
     """A Boltzmann law over visible data x and hidden units, p(x, hidden) proportional to exp(-E(x, hidden)).
 
-    Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1 (`"spins"`).
+    Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1
+    (`"spins"`).
 
     One rule for all models and for any leading dimensions `[*, n]`, none included: `energy` and
     `free_energy` are multilinear in x and in the hidden units, differentiable in both, and take
@@ -46,11 +50,13 @@ class EnergyModel(nn.Module, ABC):
     def __init__(self, graph: Graph, hidden: Tensor, coding: Coding) -> None:
         super().__init__()
         check_graph(graph)
-        self.graph, self.coding = graph, coding
+        self.graph = graph
+        self.coding = coding
         self.units = Units.of(graph, hidden)
         self._acting: tuple[Tensor, ...] | None = None
 
-    # ---- what a model defines --------------------------------------------------------------------------------
+    # ---- what a model defines
+    # ----------------------------------------------------------------------
 
     @abstractmethod
     def _joint(self) -> Ising:
@@ -70,13 +76,14 @@ class EnergyModel(nn.Module, ABC):
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """Set the visible biases to the data's logits, smoothed by one count of each value; in place."""
 
-    # ---- parameters as they act ------------------------------------------------------------------
+    # ---- parameters as they act ----------------
 
     def weights(self) -> tuple[Tensor, ...]:
         """The parameters as they enter the energy, in the order of `names`: parametrisations are computed."""
         if self._acting is not None:
             return self._acting
-        for hook in self._forward_pre_hooks.values():  # of pruning and the older norms: a model has no forward
+        # of pruning and the older norms: a model has no forward
+        for hook in self._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils."):
                 hook(self, ())
         return tuple(getattr(self, name) for name in self.names)
@@ -88,7 +95,8 @@ class EnergyModel(nn.Module, ABC):
         A parametrisation may answer differently each time (`spectral_norm` iterates), and its
         parameters cannot be replaced by name.
         """
-        before, self._acting = self._acting, weights
+        before = self._acting
+        self._acting = weights
         try:
             yield
         finally:
@@ -107,7 +115,9 @@ class EnergyModel(nn.Module, ABC):
         try:
             setattr(self, name, value)
         except (NotImplementedError, RuntimeError):
-            raise ValueError(f"{name} is parametrised without a right_inverse, so it cannot be set") from None
+            raise ValueError(
+                f"{name} is parametrised without a right_inverse, so it cannot be set"
+            ) from None
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +134,8 @@ class EnergyModel(nn.Module, ABC):
         """Numbers of the hidden spins, ascending."""
         return self.units.hidden.on(self.device)
 
-    # ---- what follows ----------------------------------------------------------------------------------------
+    # ---- what follows
+    # ----------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
@@ -155,7 +166,9 @@ class EnergyModel(nn.Module, ABC):
         joint = self._joint()
         return joint if visible is None else joint.given(self.units.given, self._spins(visible))
 
-    def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
+    def energy(
+        self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]
+    ) -> Float[Tensor, "..."]:
         """E(x, hidden), `[*]`; differentiable in the parameters and in the units. Leading axes broadcast."""
         self._check_between(x, self.num_visible, "data")
         self._check_between(hidden, self.num_hidden, "hidden")
@@ -175,8 +188,10 @@ class EnergyModel(nn.Module, ABC):
         """
         if not self.tractable:
             raise Intractable(
-                "free_energy is intractable: hidden units are coupled to each other. Sample them instead, "
-                "positive = sampler.sample(model.ising(visible=data), num), and pass positive= to cd_loss"
+                "free_energy is intractable: hidden units are coupled to each other. Sample them "
+                "instead, "
+                "positive = sampler.sample(model.ising(visible=data), num), and pass positive= "
+                "to cd_loss"
             )
         self._check_between(x, self.num_visible, "data")
         return self.free_energy_of_units(x)
@@ -190,22 +205,33 @@ class EnergyModel(nn.Module, ABC):
         """Joint spins as `(x, hidden)` in the model's coding."""
         check_tensors(spins=spins)
         if spins.shape[-1:] != (self.graph.num_spins,):
-            raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
+            raise ValueError(
+                f"expected joint spins of shape [*, {self.graph.num_spins}]; got "
+                f"{list(spins.shape)}"
+            )
         places = zip(self.units.ranges, (self.units.visible, self.units.hidden), strict=True)
-        parts = (spins[..., index.on(spins.device) if span is None else span] for span, index in places)
+        parts = (
+            spins[..., index.on(spins.device) if span is None else span] for span, index in places
+        )
         x, hidden = (self.decode(part) for part in parts)
         return x, hidden
 
     def rows(self, data: Tensor, spins: Int[Tensor, "reads n"], dtype: torch.dtype) -> Tensor:
         """Checked data, then the visible units of joint spins, in one tensor of the model's coding and a dtype."""
         if spins.shape[1] != self.graph.num_spins:
-            raise ValueError(f"expected joint spins of shape [*, {self.graph.num_spins}]; got {list(spins.shape)}")
+            raise ValueError(
+                f"expected joint spins of shape [*, {self.graph.num_spins}]; got "
+                f"{list(spins.shape)}"
+            )
         span = self.units.ranges[0]
         visible = spins[:, self.units.visible.on(spins.device) if span is None else span]
         _two_values(visible, -1, "spins")
-        if is_transformed(data) or is_transformed(visible):  # which cannot be written into a plain tensor
+        # which cannot be written into a plain tensor
+        if is_transformed(data) or is_transformed(visible):
             return torch.cat([data.to(dtype), self.decode(visible).to(dtype)])
-        rows = torch.empty(len(data) + len(spins), self.num_visible, dtype=dtype, device=data.device)
+        rows = torch.empty(
+            len(data) + len(spins), self.num_visible, dtype=dtype, device=data.device
+        )
         rows[: len(data)] = data
         if self.coding == "bits":
             torch.gt(visible, 0, out=rows[len(data) :])
@@ -215,7 +241,8 @@ class EnergyModel(nn.Module, ABC):
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
         """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
-        x, hidden = self.check(x), self._check(hidden, self.num_hidden, "hidden")
+        x = self.check(x)
+        hidden = self._check(hidden, self.num_hidden, "hidden")
         shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
         parts = [self.encode(units).expand(*shape, -1) for units in (x, hidden)]
         return torch.cat(parts, -1)[..., self.units.order.on(x.device)]
@@ -227,7 +254,9 @@ class EnergyModel(nn.Module, ABC):
     def check_rows(self, x: Tensor, name: str = "data") -> Tensor:
         """As `check`, for `[N, n_visible]` with N >= 1."""
         if isinstance(x, Tensor) and (x.dim() != 2 or len(x) == 0):
-            raise ValueError(f"expected {name} of shape [N, {self.num_visible}] with N >= 1; got {list(x.shape)}")
+            raise ValueError(
+                f"expected {name} of shape [N, {self.num_visible}] with N >= 1; got {list(x.shape)}"
+            )
         return self._check(x, self.num_visible, name)
 
     def _check(self, x: Tensor, width: int, name: str) -> Tensor:
@@ -260,20 +289,29 @@ class EnergyModel(nn.Module, ABC):
         values = spins.to(next(self.parameters()).dtype)
         return (values + 1) / 2 if self.coding == "bits" else values
 
-    # ---- the graph travels with the weights ----------------------------------------------------------------------
+    # ---- the graph travels with the weights
+    # ----------------------------------------------------------------------
 
     def get_extra_state(self) -> Tensor:
         """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
         hidden = hashlib.sha256(repr(self.units.hidden.cpu.tolist()).encode()).hexdigest()[:16]
         labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
-        identity = {"model": own_class(self).__name__, "kind": self.graph.kind, "sizes": self.graph.sizes}
-        text = json.dumps(identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden})
+        identity = {
+            "model": own_class(self).__name__,
+            "kind": self.graph.kind,
+            "sizes": self.graph.sizes,
+        }
+        text = json.dumps(
+            identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden}
+        )
         return tensor_of(text)
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing to set: `_load_from_state_dict` has compared it."""
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         if prefix + "_extra_state" in state_dict:
             self._refuse_others(state_dict[prefix + "_extra_state"])  # before any tensor is copied
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -284,7 +322,9 @@ class EnergyModel(nn.Module, ABC):
         ours = record_of(self.get_extra_state())
         for key, value in ours.items():
             if theirs.get(key) != value:
-                raise ValueError(f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}")
+                raise ValueError(
+                    f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}"
+                )
 
 
 def own_class(model: nn.Module) -> type:
@@ -309,7 +349,9 @@ def _two_values(x: Tensor, low: int, name: str) -> None:
     good = (number == low) | (number == 1)
     if not good.all():
         wrong = float(number[~good].reshape(-1)[0])
-        raise ValueError(f"expected {name} of {'0 and 1' if low == 0 else '-1 and +1'} only; got {wrong:g}")
+        raise ValueError(
+            f"expected {name} of {'0 and 1' if low == 0 else '-1 and +1'} only; got {wrong:g}"
+        )
 
 
 def _between(x: Tensor, low: int, name: str) -> None:
@@ -322,11 +364,14 @@ def _between(x: Tensor, low: int, name: str) -> None:
     number = numbers(x)
     inside = (number >= low) & (number <= 1)
     if not inside.all():
-        wrong, values = float(number[~inside].reshape(-1)[0]), "0 and 1" if low == 0 else "-1 and +1"
+        wrong = float(number[~inside].reshape(-1)[0])
+        values = "0 and 1" if low == 0 else "-1 and +1"
         raise ValueError(f"expected {name} of {values}, or between them; got {wrong:g}")
     zero = number == 0
     if low == -1 and zero.any() and (number == 1).any() and (zero | (number == 1)).all():
-        raise ValueError(f"expected {name} of -1 and +1; got 0 and 1 only: 2 * bits - 1 makes spins of bits")
+        raise ValueError(
+            f"expected {name} of -1 and +1; got 0 and 1 only: 2 * bits - 1 makes spins of bits"
+        )
 
 
 class _Centre(torch.autograd.Function):

@@ -18,7 +18,8 @@ def text_of(state: Any) -> str:
     """The text again, also where the whole `state_dict` was cast to floats.
 
     Raises:
-        ValueError: numbers that are no longer the bytes of a text, as an average of weights makes of them.
+        ValueError: numbers that are no longer the bytes of a text, as an average of weights makes
+            of them.
     """
     damaged = "the weights' '_extra_state' is damaged: copy it unchanged, or leave it out, where weights are averaged"
     if not isinstance(state, Tensor) or state.is_meta or state.is_complex():
@@ -39,5 +40,7 @@ def record_of(state: Any) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise ValueError("the weights' '_extra_state' is damaged: it holds no record of what they are for")
+        raise ValueError(
+            "the weights' '_extra_state' is damaged: it holds no record of what they are for"
+        )
     return record

@@ -136,14 +136,20 @@ class Evaluate:
         dataset = _dataset(self.data or config["data"], config["model"])
         train, _, test = (part.x for part in dataset.split(config["test"]))
         if digest(train) != config["digest"]:
-            raise ValueError(f"{dataset.name} does not hold the rows that {self.run} was trained on")
+            raise ValueError(
+                f"{dataset.name} does not hold the rows that {self.run} was trained on"
+            )
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
         problem = model.ising().detach()
         rows = {"train": train.to(device), "test": test.to(device)}
         with warnings.catch_warnings(), shown():
             warnings.simplefilter("ignore", ReliabilityWarning)  # the report says what they say
             samples = sampler.sample(problem, self.reads, generator=generator)
-            result: dict[str, Any] = {"run": str(self.run), "data": config["data"], "test_rows": len(test)}
+            result: dict[str, Any] = {
+                "run": str(self.run),
+                "data": config["data"],
+                "test_rows": len(test),
+            }
             result |= self._likelihoods(model, rows, generator)
             judged = diagnose(problem, samples)
         result |= {"sampler": self.sampler, "exactness": samples.exactness.value}
@@ -154,11 +160,20 @@ class Evaluate:
         for name, value in result.items():
             _show(name, value, result.get(f"{name}_stderr"))
 
-    def _likelihoods(self, model: EnergyModel, rows: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
+    def _likelihoods(
+        self, model: EnergyModel, rows: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Any]:
         """Log Z, found once, and what it says of the rows."""
-        options: dict[str, Any] = {"steps": self.steps, "chains": self.chains, "generator": generator}
+        options: dict[str, Any] = {
+            "steps": self.steps,
+            "chains": self.chains,
+            "generator": generator,
+        }
         log_z = model_log_partition(model, rows["train"], self.method, **options)
-        result: dict[str, Any] = {"log_partition": log_z.value, "log_partition_stderr": log_z.stderr}
+        result: dict[str, Any] = {
+            "log_partition": log_z.value,
+            "log_partition_stderr": log_z.stderr,
+        }
         if log_z.ess is not None:
             result |= {"effective_runs": log_z.ess, "note": log_z.note or None}
         for name, part in rows.items():
@@ -202,7 +217,9 @@ class Sample:
         model, config = restore(self.run)
         shape = config.get("image_shape")
         if out.suffix == ".png" and shape is None:
-            raise ValueError(f"cannot draw {out}: the data of {self.run} are no images; use .npy, .npz or .csv")
+            raise ValueError(
+                f"cannot draw {out}: the data of {self.run} are no images; use .npy, .npz or .csv"
+            )
         model.to(_device(self.device))
         problem = model.ising().detach()
         generator = torch.Generator().manual_seed(Settings(seed=self.seed).seed)  # checked
@@ -292,7 +309,8 @@ def _sampler(name: str, sweeps: int, settings: Sequence[str]) -> Sampler:
 def _check_start(start: str, sampler: Sampler, name: str) -> None:
     if start in ("data", "persistent") and not sampler.warm_start:
         raise ValueError(
-            f"--start {start} continues chains, which {name} cannot: use --start fresh (the default for {name}), "
+            f"--start {start} continues chains, which {name} cannot: use --start fresh (the "
+            f"default for {name}), "
             "or --sampler gibbs"
         )
 
@@ -314,16 +332,33 @@ def _dataset(name: str, kind: Kind) -> Dataset:
 
 def _config(command: Train, dataset: Dataset) -> dict[str, Any]:
     N, visible = dataset.x.shape
-    test = command.test if command.test is not None else 397 if dataset.name == "digits" else N // 5 * (N >= 500)
+    test = (
+        command.test
+        if command.test is not None
+        else 397
+        if dataset.name == "digits"
+        else N // 5 * (N >= 500)
+    )
     if not 0 <= test < N:
-        raise ValueError(f"expected test between 0 and {N - 1}, {dataset.name} having {N} rows; got {test}")
+        raise ValueError(
+            f"expected test between 0 and {N - 1}, {dataset.name} having {N} rows; got {test}"
+        )
     if command.model == "grid" and dataset.image_shape is None:
-        raise ValueError(f"{dataset.name} has no rows and columns, so model grid cannot be laid out: use boltzmann")
+        raise ValueError(
+            f"{dataset.name} has no rows and columns, so model grid cannot be laid out: use "
+            "boltzmann"
+        )
     if command.hidden < (command.model == "rbm"):
         raise ValueError(f"expected hidden >= 1 for an rbm, >= 0 otherwise; got {command.hidden}")
     hidden = 0 if command.model == "grid" else command.hidden
     shape = None if dataset.image_shape is None else list(dataset.image_shape)
-    config = {"data": command.data, "model": command.model, "visible": visible, "hidden": hidden, "test": test}
+    config = {
+        "data": command.data,
+        "model": command.model,
+        "visible": visible,
+        "hidden": hidden,
+        "test": test,
+    }
     config |= {"image_shape": shape, "model_seed": command.settings.seed}
     config |= {"sampler": command.sampler, "sweeps": command.sweeps}
     return config | ({"set": list(command.set)} if command.set else {})
@@ -342,7 +377,13 @@ def _show(name: str, value: Any, stderr: float | None) -> None:
 
 def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers | Sapi:
     """The command asked for; a ValueError with the point of tyro's boxed complaint where there is one."""
-    commands = {"train": Train, "evaluate": Evaluate, "sample": Sample, "samplers": Samplers, "sapi": Sapi}
+    commands = {
+        "train": Train,
+        "evaluate": Evaluate,
+        "sample": Sample,
+        "samplers": Samplers,
+        "sapi": Sapi,
+    }
     said = io.StringIO()
     try:
         with redirect_stderr(said):
@@ -371,7 +412,9 @@ def _advice(text: str) -> str:
     """A message of the library with its advice as flags: Gibbs(sweeps=...) becomes --sampler gibbs."""
     names = {entry.kind: name for name, entry in CATALOGUE.items() if entry.kind}
     pair = r"Corrected\((\w+)\([^()]*\), Gibbs\([^()]*\)\)"
-    text = re.sub(pair, lambda m: f"--sampler corrected-{'neal' if m[1] == 'Neal' else 'annealing'}", text)
+    text = re.sub(
+        pair, lambda m: f"--sampler corrected-{'neal' if m[1] == 'Neal' else 'annealing'}", text
+    )
     classes = "|".join(names)
     text = re.sub(rf"\b({classes})\([^()]*\)", lambda m: f"--sampler {names[m[1]]}", text)
     return re.sub(r"\b(start|decay)='(\w+)'", r"--\1 \2", text)
@@ -389,7 +432,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     except Stopped as error:
         print(f"\nqsample: {error}; go on with --resume", file=sys.stderr, flush=True)
-        if arguments is None:  # all is on the disk; a busy machine takes seconds to tear Python down
+        # all is on the disk; a busy machine takes seconds to tear Python down
+        if arguments is None:
             os._exit(128 + error.number)
         raise SystemExit(error.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
@@ -398,13 +442,21 @@ def main(arguments: list[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        print("qsample: error: not enough memory: ask for fewer reads, chains or hidden units", file=sys.stderr)
+        print(
+            "qsample: error: not enough memory: ask for fewer reads, chains or hidden units",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
 
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether memory did not suffice, in the words of Python or of torch."""
-    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
+    words = (
+        "can't allocate memory",
+        "out of memory",
+        "Storage size calculation overflowed",
+        "not enough memory",
+    )
     return isinstance(error, MemoryError) or any(part in str(error) for part in words)
 
 

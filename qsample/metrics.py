@@ -17,16 +17,26 @@ def pair_correlation_error(real: Shaped[Tensor, "N _"], generated: Shaped[Tensor
     $$\sqrt{\frac{2}{n(n-1)}\sum_{i<j}\bigl(C_{ij} - C'_{ij}\bigr)^2}, \quad
       C_{ij} = \langle s_i s_j\rangle - \langle s_i\rangle\langle s_j\rangle$$
 
-    Both are spins, -1 and +1. Of two halves of the same data it is not 0: print that floor beside it.
+    Both are spins, -1 and +1. Of two halves of the same data it is not 0: print that floor beside
+    it.
 
     Raises:
         ValueError: fewer than two rows or sites, other widths, values that are not spins.
     """
-    if real.shape[-1] != generated.shape[-1] or real.shape[-1] < 2 or min(len(real), len(generated)) < 2:
-        raise ValueError(f"expected rows of the same n >= 2 spins; got {list(real.shape)} and {list(generated.shape)}")
+    if (
+        real.shape[-1] != generated.shape[-1]
+        or real.shape[-1] < 2
+        or min(len(real), len(generated)) < 2
+    ):
+        raise ValueError(
+            f"expected rows of the same n >= 2 spins; got {list(real.shape)} and "
+            f"{list(generated.shape)}"
+        )
     if not ((real.abs() == 1).all() and (generated.abs() == 1).all()):
         raise ValueError("expected spins -1 and +1: 2 * bits - 1 makes spins of bits")
-    difference = torch.cov(real.double().T, correction=0) - torch.cov(generated.double().T, correction=0)
+    difference = torch.cov(real.double().T, correction=0) - torch.cov(
+        generated.double().T, correction=0
+    )
     i, j = torch.triu_indices(*difference.shape, offset=1)
     return float(difference[i, j].square().mean().sqrt())
 
@@ -39,7 +49,8 @@ def frechet_distance(real: Float[Tensor, "N d"], generated: Float[Tensor, "M d"]
     It falls with the number of samples: compare figures of equal N only.
     """
     mean = (real.double().mean(0) - generated.double().mean(0)).square().sum()
-    C, D = torch.cov(real.double().T), torch.cov(generated.double().T)
+    C = torch.cov(real.double().T)
+    D = torch.cov(generated.double().T)
     root = _root(C)
     cross = torch.linalg.eigvalsh(root @ D @ root).clamp_min(0).sqrt().sum()
     return float(mean + C.trace() + D.trace() - 2 * cross)

@@ -57,7 +57,12 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "missed_modes.png",
     ),
     "bench_engine": (
-        {"problems": ("3d-3, 4 x 3",), "engines": ("qsample", "dwave Metropolis"), "repeats": 1, "rounds": 1},
+        {
+            "problems": ("3d-3, 4 x 3",),
+            "engines": ("qsample", "dwave Metropolis"),
+            "repeats": 1,
+            "rounds": 1,
+        },
         "results.json",
         {"about", "results", "left_out"},
         "engine.png",
@@ -69,13 +74,25 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "faults.png",
     ),
     "guided_noise": (
-        {"updates": 2, "wishes": 20, "steps": (2, 3), "scales": (1.0,), "best_of": (2,), "sweeps": 1},
+        {
+            "updates": 2,
+            "wishes": 20,
+            "steps": (2, 3),
+            "scales": (1.0,),
+            "best_of": (2,),
+            "sweeps": 1,
+        },
         "results.json",
         {"options", "held_out", "claims", "results"},
         "guided_noise.png",
     ),
     "bench_energy": (
-        {"problems": ("3d-3",), "engines": ("qsample tempering", "dwave Gibbs"), "seconds": 0.05, "seeds": 1},
+        {
+            "problems": ("3d-3",),
+            "engines": ("qsample tempering", "dwave Gibbs"),
+            "seconds": 0.05,
+            "seeds": 1,
+        },
         "results.json",
         {"about", "known", "results"},
         "energy.png",
@@ -101,13 +118,28 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "calls.png",
     ),
     "train_on_qpu": (
-        {"updates": 4, "chains": 16, "hidden": 3, "sweeps": 1, "seeds": (0,), "topology": "zephyr-1"},
+        {
+            "updates": 4,
+            "chains": 16,
+            "hidden": 3,
+            "sweeps": 1,
+            "seeds": (0,),
+            "topology": "zephyr-1",
+        },
         "results.json",
         {"optimum", "samples", "runs", "below_exact"},
         "curves.png",
     ),
     "few_steps": (
-        {"steps": (1, 2), "updates": 4, "batch": 10, "width": 8, "rank": 1, "sweeps": (2, 4), "seeds": (0,)},
+        {
+            "steps": (1, 2),
+            "updates": 4,
+            "batch": 10,
+            "width": 8,
+            "rank": 1,
+            "sweeps": (2, 4),
+            "seeds": (0,),
+        },
         "results.json",
         {"options", "floor", "matches", "rows"},
         "few_steps.png",
@@ -129,7 +161,15 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "modes.png",
     ),
     "diffusers_pipeline": (
-        {"updates": 2, "codebook_updates": 2, "batch": 20, "steps": 2, "images": 40, "sweeps": 2, "rounds": 1},
+        {
+            "updates": 2,
+            "codebook_updates": 2,
+            "batch": 20,
+            "steps": 2,
+            "images": 40,
+            "sweeps": 2,
+            "rounds": 1,
+        },
         "results.json",
         {"quality", "loss", "same_elsewhere", "timing", "options"},
         "pipelines.png",
@@ -160,7 +200,15 @@ TINY: dict[str, tuple[dict[str, Any], str, set[str], str]] = {
         "depth.png",
     ),
     "bench_reverse_step": (
-        {"images": 2, "rows": 8, "columns": 8, "degree": 8, "sweeps": 2, "rounds": 1, "threads": (1,)},
+        {
+            "images": 2,
+            "rows": 8,
+            "columns": 8,
+            "degree": 8,
+            "sweeps": 2,
+            "rounds": 1,
+            "threads": (1,),
+        },
         "results.json",
         {"about", "results"},
         "step.png",
@@ -185,7 +233,9 @@ def run(name, out, **options):
 
 def strict(path):
     """JSON that any reader takes: no NaN, no Infinity."""
-    return json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} in {path.name}"))
+    return json.loads(
+        path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} in {path.name}")
+    )
 
 
 # those of more than three seconds; what they share with the others is tested there
@@ -196,12 +246,16 @@ LENGTHY = {
 
 
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in TINY])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in TINY]
+)
 def test_a_tiny_run_leaves_json_and_a_picture(tmp_path, capsys, name):
     options, results, keys, picture = TINY[name]
     run(name, tmp_path, **options)
     assert keys <= strict(tmp_path / results).keys()
-    assert (tmp_path / picture).read_bytes().startswith(PNG) and (tmp_path / picture).stat().st_size > 10_000
+    assert (tmp_path / picture).read_bytes().startswith(PNG) and (
+        tmp_path / picture
+    ).stat().st_size > 10_000
     out = capsys.readouterr().out
     assert str(tmp_path / picture) in out  # the reader is told where to look
 
@@ -214,7 +268,8 @@ def test_options_have_defaults_and_say_what_they_are(name):
 
 
 @pytest.mark.parametrize(
-    "options", thinned([{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}], 3)
+    "options",
+    thinned([{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}], 3),
 )
 def test_train_rbm_variants(tmp_path, options):
     run("train_rbm", tmp_path, **TINY["train_rbm"][0], **options)
@@ -231,7 +286,9 @@ def test_train_rbm_on_rows_without_a_shape(tmp_path):
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
 
 
-@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of samplers that are shown to be wrong
+@pytest.mark.filterwarnings(
+    "ignore::qsample.ReliabilityWarning"
+)  # of samplers that are shown to be wrong
 def test_compare_samplers_rows(tmp_path):
     run("compare_samplers", tmp_path, reads=200)
     rows = strict(tmp_path / "results.json")["results"]
@@ -293,6 +350,9 @@ def test_far_and_near_neighbours_of_few_steps(shape):
     """Each pair once, no pair across the frame's edge."""
     graph, columns = script("few_steps").graph_of("copula", shape), shape[1]
     i, j = graph.edges
-    steps = {(int(a), int(b)) for a, b in zip((j // columns - i // columns), (j % columns - i % columns), strict=True)}
+    steps = {
+        (int(a), int(b))
+        for a, b in zip((j // columns - i // columns), (j % columns - i % columns), strict=True)
+    }
     assert graph.num_spins == shape[0] * columns and len(steps) == 18
     assert all(abs(a) <= 8 and abs(b) <= 8 for a, b in steps)

@@ -38,7 +38,16 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
     """(wheel, sdist): the wheel is built from the sdist, as a user's would be."""
     out = tmp_path_factory.mktemp("dist")
     quickly = ["-C", "cmake.define.QSAMPLE_OPTIMIZE=-O0"]  # its files count here, not its speed
-    command = [sys.executable, "-m", "build", "--no-isolation", *quickly, "--outdir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        *quickly,
+        "--outdir",
+        str(out),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return next(out.glob("*.whl")), next(out.glob("*.tar.gz"))
@@ -51,7 +60,9 @@ def test_wheel_holds_every_file_at_its_place(built):
     assert len(names) == len(set(names))
     assert {re.sub(r"-.*", "", name.split("/")[0]) for name in names} == {"qsample"}
     package = {name for name in names if name.startswith("qsample/")}
-    engine = {name for name in package if re.fullmatch(r"qsample/annealers/_engine\..*(so|pyd)", name)}
+    engine = {
+        name for name in package if re.fullmatch(r"qsample/annealers/_engine\..*(so|pyd)", name)
+    }
     assert len(engine) == 1
     assert package - engine == set(sources().values())
     assert all(".dist-info/" in name for name in set(names) - package)
@@ -62,10 +73,14 @@ def test_wheel_holds_every_file_at_its_place(built):
 def test_sdist_holds_every_file_once(built):
     with tarfile.open(built[1]) as sdist:
         names = [member.name.split("/", 1)[1] for member in sdist.getmembers() if member.isfile()]
-        assert not [member.name for member in sdist.getmembers() if member.issym() or member.islnk()]
+        assert not [
+            member.name for member in sdist.getmembers() if member.issym() or member.islnk()
+        ]
     assert len(names) == len(set(names))
     assert set(sources()) <= set(names)
-    assert {"annealers/native/engine.cpp", "annealers/native/philox.hpp", "CMakeLists.txt"} <= set(names)
+    assert {"annealers/native/engine.cpp", "annealers/native/philox.hpp", "CMakeLists.txt"} <= set(
+        names
+    )
     assert not [name for name in names if name.startswith(("qsample/models", "qsample/annealers"))]
     assert not [name for name in names if name.startswith((".venv", "build/", "runs/"))]
 
@@ -112,9 +127,11 @@ def test_import_is_light(tmp_path):
 def test_shapes_are_checked_in_tests():
     """The hook of jaxtyping must have loaded each module whose signatures name shapes, also behind the two links."""
     modules = with_shapes()
-    assert {"qsample.problem.ising", "qsample.models.rbm.bernoulli", "qsample.annealers.dwave.chip.placement"} <= set(
-        modules
-    )
+    assert {
+        "qsample.problem.ising",
+        "qsample.models.rbm.bernoulli",
+        "qsample.annealers.dwave.chip.placement",
+    } <= set(modules)
     for name in modules:
         module = importlib.import_module(name)
         assert "Jaxtyping" in type(module.__loader__).__name__, name

@@ -22,7 +22,12 @@ PAGE = (ROOT / "docs" / "qpu.md").read_text()
 def test_blocks_run(sapi, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     trained, beta, verdict, spent, refusal, served = done.stdout.strip().splitlines()
@@ -33,7 +38,10 @@ def test_blocks_run(sapi, tmp_path):
     assert abs(float(found[3]) / 6.35 - 1) < 5 * float(found[2])
     assert "effective beta " in verdict
     assert 0 < float(spent.removesuffix(" s")) < 0.2
-    assert re.search(r"s of QPU access time are needed, .* of budget=0.2 are left \(ledger ledger.jsonl\)", refusal)
+    assert re.search(
+        r"s of QPU access time are needed, .* of budget=0.2 are left \(ledger ledger.jsonl\)",
+        refusal,
+    )
     assert served == "SimulatedAnnealing" and "SimulatedAnnealing serves instead" in done.stderr
     assert {"ledger.jsonl", "reads.jsonl"} == {path.name for path in tmp_path.iterdir()}
     for path in tmp_path.iterdir():
@@ -45,7 +53,9 @@ def test_table_of_info_is_what_the_code_gives(sapi):
     # Weak couplings and many reads: ten cold ones may all be local minima, which no beta explains, and are refused.
     problem = qs.Ising.from_edges(torch.zeros(3), [(0, 1), (1, 2)], torch.full((2,), 0.2))
     with DWave() as device:
-        given = set(device.sample(problem, 200).info) | set(device.sample(problem.scale(0.0), 10).info)
+        given = set(device.sample(problem, 200).info) | set(
+            device.sample(problem.scale(0.0), 10).info
+        )
     with DWave(reweight=True) as device:
         given |= set(device.sample(problem, 200).info)
     assert given <= named and named - given == {"fallback"}

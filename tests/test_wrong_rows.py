@@ -55,13 +55,18 @@ def test_the_advice_works(name):
 
 def test_settings_as_a_mapping():
     qs.fit(rbm(), torch.eye(9), Gibbs(1), {"updates": 2, "chains": 4, "batch": 3}, progress=False)
-    with pytest.raises(ValueError, match=r"unknown setting 'update': did you mean 'updates'\? expected updates, batch"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown setting 'update': did you mean 'updates'\? expected updates, batch",
+    ):
         qs.fit(rbm(), torch.eye(9), Gibbs(1), {"update": 2}, progress=False)
 
 
 def test_a_model_prints_its_sizes():
     assert repr(BernoulliRBM(64, 16)) == "BernoulliRBM(64 visible, 16 hidden, bipartite)"
-    assert "5 visible, 1 hidden, complete" in repr(qs.models.BoltzmannMachine(qs.Graph.complete(6), [2]))
+    assert "5 visible, 1 hidden, complete" in repr(
+        qs.models.BoltzmannMachine(qs.Graph.complete(6), [2])
+    )
 
 
 def test_faces_are_attributes():

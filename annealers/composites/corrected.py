@@ -8,17 +8,25 @@ from typing import Any
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, check_request, corrected_later
+from qsample.sampling.sampler import (
+    Generators,
+    Sampler,
+    check_is_sampler,
+    check_request,
+    corrected_later,
+)
 from qsample.sampling.samples import Exactness, Samples
+from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 
+@public("qsample.annealers")
 @dataclass(frozen=True)
 class Corrected:
     """`sampler`'s reads, then `kernel`'s sweeps from them: an annealer finds the modes, the kernel sets the law.
 
-    The tag becomes the kernel's, ASYMPTOTIC for `Gibbs`, and never EXACT. With `initial` the chains continue under
-    the kernel alone, so that `start="persistent"` anneals once and then runs on.
+    The tag becomes the kernel's, ASYMPTOTIC for `Gibbs`, and never EXACT. With `initial` the chains
+    continue under the kernel alone, so that `start="persistent"` anneals once and then runs on.
 
     Args:
         sampler: any sampler.
@@ -38,7 +46,8 @@ class Corrected:
             check_is_sampler(one)
         if not self.kernel.warm_start:
             raise ValueError(
-                f"{type(self.kernel).__name__} cannot continue chains, so it corrects nothing: use Gibbs(sweeps=...)"
+                f"{type(self.kernel).__name__} cannot continue chains, so it corrects nothing: "
+                "use Gibbs(sweeps=...)"
             )
 
     @property
@@ -53,7 +62,12 @@ class Corrected:
 
     @uncompiled
     def sample(
-        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Sampler.sample`; `info["before"]` holds what the sampler itself reported."""
         check_request(self, problem, num, initial)
@@ -69,7 +83,8 @@ class Corrected:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a sampler that has one, a `DWave`, for checkpoints."""
-        return {"sampler": self.sampler.state_dict() if hasattr(self.sampler, "state_dict") else None}  # pyright: ignore
+        state_dict = getattr(self.sampler, "state_dict", None)
+        return {"sampler": None if state_dict is None else state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""

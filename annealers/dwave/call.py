@@ -26,7 +26,10 @@ class Pending(Generic[T]):
         everything: Callable[[], None],
         instead: Callable[[DeviceError], T],
     ) -> None:
-        self._jobs, self._finish, self._everything, self._instead = list(jobs), finish, everything, instead
+        self._jobs = list(jobs)
+        self._finish = finish
+        self._everything = everything
+        self._instead = instead
         self._until = time.monotonic() + timeout
         self._found: T | None = None
         self._cancelled = False
@@ -59,10 +62,13 @@ class Pending(Generic[T]):
         """The reads.
 
         Raises:
-            DeviceError: the device failed and no `fallback` is named; what was outstanding of this call is cancelled.
+            DeviceError: the device failed and no `fallback` is named; what was outstanding of this
+                call is cancelled.
         """
         if self._found is None and self._process != os.getpid():
-            raise DeviceError("this call was submitted before a fork: the parent reads it; call the sampler anew")
+            raise DeviceError(
+                "this call was submitted before a fork: the parent reads it; call the sampler anew"
+            )
         with self._reading:
             if self._found is None:
                 self._found = self._read()

@@ -36,7 +36,8 @@ class Opened:
 
     def close(self) -> None:
         """Cancel what is outstanding, end the client's threads, let go of the files."""
-        line, recorder = self.line, self.recorder
+        line = self.line
+        recorder = self.recorder
         self.line = self.recorder = None
         try:
             if line is not None:
@@ -60,8 +61,8 @@ class Opening:
 class State:
     """The state of one `DWave`: copies of the sampler share it, pickles leave all but a ledger in memory out.
 
-    One client serves all threads, and one ledger. A forked child has neither: it opens its own, and what the parent
-    had under way is left to the parent.
+    One client serves all threads, and one ledger. A forked child has neither: it opens its own, and
+    what the parent had under way is left to the parent.
     """
 
     tracks: dict[str, Track] = field(default_factory=dict)
@@ -88,7 +89,11 @@ class State:
 
     def __reduce__(self) -> tuple[Any, ...]:
         in_memory = self._ledger is not None and self._ledger.path is None
-        return State, ({}, {}, list(self._ledger.lines if self._ledger and in_memory else self.kept))
+        return State, (
+            {},
+            {},
+            list(self._ledger.lines if self._ledger and in_memory else self.kept),
+        )
 
     def after_fork(self) -> None:
         """In the child: the client's threads are the parent's, and so are its sockets and its locks."""
@@ -101,7 +106,8 @@ class State:
     def close(self) -> None:
         """See `DWave.close`; temperatures, placements and a ledger in memory stay."""
         with self.lock:
-            line, recorder = self.opened.line, self.opened.recorder
+            line = self.opened.line
+            recorder = self.opened.recorder
             self.opened.line = self.opened.recorder = self._replay = None
             if self._opening is not None:
                 self._opening.closed = True
@@ -134,13 +140,15 @@ class State:
                 return self._replay
         if self.forked and settings.budget is not None and settings.ledger is None:
             raise DeviceError(
-                "a forked process cannot share a budget that is kept in memory: name a file, ledger=, for both"
+                "a forked process cannot share a budget that is kept in memory: name a file, "
+                "ledger=, for both"
             )
         while True:
             with self.lock:
                 if self.opened.line is not None:
                     return self.opened.line
-                opening, mine = self._opening, self._opening is None
+                opening = self._opening
+                mine = self._opening is None
                 if opening is None:
                     opening = self._opening = Opening()
             if mine:
@@ -158,7 +166,8 @@ class State:
         else:
             with self.lock:
                 if not opening.closed:
-                    self.opened.line, self.opened.recorder = line, recorder
+                    self.opened.line = line
+                    self.opened.recorder = recorder
                     return line
             Opened(line, recorder).close()
             opening.error = DeviceError(CLOSED)
@@ -169,7 +178,8 @@ class State:
             opening.over.set()
 
     def _made(self, settings: Settings) -> tuple[Line, Recorder | None]:
-        ledger, pause = self.ledger(settings), backoff(settings.backoff)
+        ledger = self.ledger(settings)
+        pause = backoff(settings.backoff)
         assert isinstance(settings.token, Secret)
         session = Session(
             settings.solver,
@@ -188,7 +198,9 @@ class State:
             raise
         budget = None if settings.budget is None else float(settings.budget) * 1e6
         record = None if recorder is None else recorder.add
-        return Line(session, ledger, budget, settings.retries, pause, settings.label, record), recorder
+        return Line(
+            session, ledger, budget, settings.retries, pause, settings.label, record
+        ), recorder
 
     def site(self, settings: Settings, graph: Graph, device: Session | Replay) -> Site:
         """Where a graph lies on the chip, found once."""
@@ -199,10 +211,17 @@ class State:
                 cache = None if settings.cache is None else path_of(settings.cache)
                 try:
                     placement = place(
-                        graph, chip, copies=settings.copies, seed=0, cache=cache, timeout=settings.timeout
+                        graph,
+                        chip,
+                        copies=settings.copies,
+                        seed=0,
+                        cache=cache,
+                        timeout=settings.timeout,
                     )
                 except OSError as error:
-                    raise DeviceError(f"cannot keep embeddings in {cache}: {error.strerror}") from None
+                    raise DeviceError(
+                        f"cannot keep embeddings in {cache}: {error.strerror}"
+                    ) from None
                 self.sites[key] = Site.of(placement, device.properties)
             return self.sites[key]
 
@@ -215,14 +234,18 @@ class State:
                 self.tracks[key] = Track(last.value)
             return self.tracks[key]
 
-    def pilot(self, device: Session | Replay, graph: Graph, params: Mapping[str, Any]) -> threading.RLock:
+    def pilot(
+        self, device: Session | Replay, graph: Graph, params: Mapping[str, Any]
+    ) -> threading.RLock:
         """What lets one thread at a time look for that temperature."""
         with self.lock:
             return self.pilots.setdefault(self._key(device, graph, params), threading.RLock())
 
     @staticmethod
     def _key(device: Session | Replay, graph: Graph, params: Mapping[str, Any]) -> str:
-        anneal = {name: params[name] for name in ("annealing_time", "anneal_schedule") if name in params}
+        anneal = {
+            name: params[name] for name in ("annealing_time", "anneal_schedule") if name in params
+        }
         return f"{device.name} {graph.hash[:16]} {anneal}"
 
 

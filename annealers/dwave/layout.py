@@ -11,8 +11,8 @@ import numpy as np
 class Layout:
     """`problems` times `gauges` slots on programmings of `copies` tiles each.
 
-    Where slots are more than tiles, they fill programming after programming; where they are fewer, each slot is on
-    several tiles of one programming, and fewer reads are needed.
+    Where slots are more than tiles, they fill programming after programming; where they are fewer,
+    each slot is on several tiles of one programming, and fewer reads are needed.
     """
 
     problems: int
@@ -29,7 +29,9 @@ class Layout:
     def tiles(self) -> np.ndarray:
         """The slot on each tile, `[programmings, copies]`."""
         programmings = -(-self.slots // self.copies)
-        return (np.arange(programmings * self.copies) % self.slots).reshape(programmings, self.copies)
+        return (np.arange(programmings * self.copies) % self.slots).reshape(
+            programmings, self.copies
+        )
 
     @property
     def reads(self) -> int:
@@ -40,7 +42,8 @@ class Layout:
     def gather(self, spins: list[np.ndarray]) -> np.ndarray:
         """Reads `[copies, R, ...]` of each programming as those of each problem, `[problems, num, ...]`."""
         wanted = -(-self.num // self.gauges)
-        tiles, found = self.tiles, [[] for _ in range(self.slots)]
+        tiles = self.tiles
+        found = [[] for _ in range(self.slots)]
         for row, of in zip(tiles, spins, strict=True):
             for slot, reads in zip(row.tolist(), of, strict=True):
                 found[slot].append(reads)

@@ -19,7 +19,9 @@ def local_fields(problem: Ising, spins: Tensor) -> Tensor:
     start, neighbour, edge = (part.numpy() for part in problem.graph.csr)
     H, J = flatten(problem)
     P, R, n = spins.shape
-    h, values, s = H.double().numpy(), J.double().numpy(), spins.numpy().astype(np.float64)
+    h = H.double().numpy()
+    values = J.double().numpy()
+    s = spins.numpy().astype(np.float64)
     if len(values) == 1:  # one J for all: one product
         pull = csr_array((values[0][edge], neighbour, start), shape=(n, n)) @ s.reshape(-1, n).T
         return torch.from_numpy(np.ascontiguousarray(pull.T).reshape(P, R, n) + h[:, None])
@@ -29,9 +31,13 @@ def local_fields(problem: Ising, spins: Tensor) -> Tensor:
 
 def energies(problem: Ising, spins: Tensor, field: Tensor) -> Tensor:
     """E = offset + sum_i s_i (h_i + f_i) / 2 of a flat batch, `[P, R]`, in double precision."""
-    H, offset = problem.h.double(), problem.offset.double()
+    H = problem.h.double()
+    offset = problem.offset.double()
     s = spins.double()
-    return offset.reshape(-1, 1) + ((s * field).sum(-1) + (s @ H.expand(len(s), -1)[..., None])[..., 0]) / 2
+    return (
+        offset.reshape(-1, 1)
+        + ((s * field).sum(-1) + (s @ H.expand(len(s), -1)[..., None])[..., 0]) / 2
+    )
 
 
 def repaired(problem: Ising, spins: Tensor, broken: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,7 +46,10 @@ def repaired(problem: Ising, spins: Tensor, broken: Tensor, generator: torch.Gen
     for colour in problem.graph.colours:
         if broken[..., colour].any():
             field = local_fields(problem, spins)[..., colour]
-            up = torch.rand(field.shape, generator=generator, dtype=field.dtype) < (-2 * field).sigmoid()
+            up = (
+                torch.rand(field.shape, generator=generator, dtype=field.dtype)
+                < (-2 * field).sigmoid()
+            )
             new = torch.where(up, 1, -1).to(torch.int8)
             spins[..., colour] = torch.where(broken[..., colour], new, spins[..., colour])
     return spins

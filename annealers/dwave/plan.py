@@ -40,20 +40,27 @@ class Site:
     @staticmethod
     def of(placement: Placement, properties: Any) -> Site:
         """Of a placement on a solver of these properties."""
-        wiring = Wiring(np.asarray(placement.qubits, dtype=np.int64), np.asarray(placement.edges).reshape(-1, 2))
+        wiring = Wiring(
+            np.asarray(placement.qubits, dtype=np.int64), np.asarray(placement.edges).reshape(-1, 2)
+        )
         chains = [chain for copy in placement.chains for chain in copy]
         number = np.arange(len(chains)) % placement.graph.num_spins
         variable = number.repeat([len(chain) for chain in chains])
         return Site(
-            placement, wiring, Limits.of(placement.edges, properties, placement.qubits), variable, placement.native
+            placement,
+            wiring,
+            Limits.of(placement.edges, properties, placement.qubits),
+            variable,
+            placement.native,
         )
 
 
 class Plan:
     r"""Programmings of a call at scale 1, and the way back.
 
-    A gauge (spin-reversal transform) g in {-1, +1}^n programs $h_i g_i$ and $J_{ij} g_i g_j$; its reads times g are
-    reads of the problem, and errors of the chip that favour one direction average out over gauges.
+    A gauge (spin-reversal transform) g in {-1, +1}^n programs $h_i g_i$ and $J_{ij} g_i g_j$; its
+    reads times g are reads of the problem, and errors of the chip that favour one direction average
+    out over gauges.
 
     Args:
         problem: a batch of P problems, flattened: h `[P, n]`.
@@ -63,24 +70,41 @@ class Plan:
     """
 
     def __init__(
-        self, problem: Ising, gauge: np.ndarray, num: int, site: Site, strength: float | None, states: np.ndarray | None
+        self,
+        problem: Ising,
+        gauge: np.ndarray,
+        num: int,
+        site: Site,
+        strength: float | None,
+        states: np.ndarray | None,
     ) -> None:
-        self.site, self.num, self.states = site, num, states
+        self.site = site
+        self.num = num
+        self.states = states
         P, G, n = gauge.shape
         self.gauge = gauge.reshape(P * G, n)
-        self.counts: list[tuple[int, np.ndarray, np.ndarray]] = []  # problem, state and its reads, where states are
+        # problem, state and its reads, where states are
+        self.counts: list[tuple[int, np.ndarray, np.ndarray]] = []
         self.layout = Layout(P, G, num, site.placement.copies)
-        graph, edges = problem.graph, problem.graph.edges
+        graph = problem.graph
+        edges = problem.graph.edges
         H, J = flatten(problem)
-        H, J = H.double().cpu(), graph.edge_values(J).double().cpu()
+        H = H.double().cpu()
+        J = graph.edge_values(J).double().cpu()
         if states is not None:
             for k in range(P):
                 found, where = np.unique(states[k], axis=0, return_inverse=True)
-                self.counts += [(k, found[v], np.flatnonzero(where.reshape(-1) == v)) for v in range(len(found))]
+                self.counts += [
+                    (k, found[v], np.flatnonzero(where.reshape(-1) == v)) for v in range(len(found))
+                ]
         rows = self.rows
-        fields, couplings = [], []
-        for row in [np.concatenate(rows)] if site.placement.copies == 1 or states is not None else rows:
-            g, of = torch.from_numpy(self.gauge[row]).double(), row // G
+        fields = []
+        couplings = []
+        for row in (
+            [np.concatenate(rows)] if site.placement.copies == 1 or states is not None else rows
+        ):
+            g = torch.from_numpy(self.gauge[row]).double()
+            of = row // G
             signed = J[of if len(J) > 1 else [0]] * (g[:, edges[0]] * g[:, edges[1]])
             gauged = Ising(graph, H[of] * g, graph.couplings(signed))
             tiled = site.placement.copies > 1 and states is None
@@ -89,7 +113,8 @@ class Plan:
             laid = 1 if tiled else len(row)
             fields.append(h.reshape(laid, -1))
             couplings.append(j.reshape(laid, j.shape[-1]))
-        self.h, self.J = torch.cat(fields), torch.cat(couplings)
+        self.h = torch.cat(fields)
+        self.J = torch.cat(couplings)
 
     @property
     def rows(self) -> list[np.ndarray]:
@@ -114,17 +139,22 @@ class Plan:
         """What each programming asks for beside its problem: reads, and a state to begin at."""
         if self.states is None:
             return [{"num_reads": self.layout.reads}] * len(self.h)
-        copies, nodes = self.layout.copies, self.site.wiring.qubits.tolist()
+        copies = self.layout.copies
+        nodes = self.site.wiring.qubits.tolist()
         found = []
         for k, state, which in self.counts:
             begin = (state * self.gauge[k * self.layout.gauges])[self.site.variable]
             reads = -(-len(which) // copies)
-            found.append({"num_reads": reads, "initial_state": dict(zip(nodes, begin.tolist(), strict=True))})
+            found.append(
+                {"num_reads": reads, "initial_state": dict(zip(nodes, begin.tolist(), strict=True))}
+            )
         return found
 
     def first(self, spins: np.ndarray) -> tuple[Tensor, Tensor]:
         """The reads `[copies, R, n]` in the first programming's `[R, Q]`, and the problem `[copies]` on each copy."""
-        of = self.layout.tiles[0] if self.states is None else self.rows[0].repeat(self.layout.copies)
+        of = (
+            self.layout.tiles[0] if self.states is None else self.rows[0].repeat(self.layout.copies)
+        )
         found = self.site.logical(spins)[0] * self.gauge[of][:, None]
         return torch.from_numpy(found), torch.from_numpy(of // self.layout.gauges)
 
@@ -134,12 +164,16 @@ class Plan:
         if self.states is None:
             spins, broken = (self.layout.gather([part[k] for part in parts]) for k in (0, 1))
             each = -(-self.num // self.layout.gauges)
-            gauge = self.gauge.reshape(self.layout.problems, self.layout.gauges, -1).repeat(each, 1)[:, : self.num]
+            gauge = self.gauge.reshape(self.layout.problems, self.layout.gauges, -1).repeat(
+                each, 1
+            )[:, : self.num]
             return torch.from_numpy(spins * gauge), torch.from_numpy(broken)
         spins = np.zeros((self.layout.problems, self.num, self.gauge.shape[-1]), np.int8)
         broken = np.zeros(spins.shape, bool)
         for (k, _, which), (found, torn) in zip(self.counts, parts, strict=True):
             n = spins.shape[-1]
-            spins[k, which] = found.reshape(-1, n)[: len(which)] * self.gauge[k * self.layout.gauges]
+            spins[k, which] = (
+                found.reshape(-1, n)[: len(which)] * self.gauge[k * self.layout.gauges]
+            )
             broken[k, which] = torn.reshape(-1, n)[: len(which)]
         return torch.from_numpy(spins), torch.from_numpy(broken)

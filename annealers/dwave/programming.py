@@ -25,7 +25,8 @@ class Wiring:
     def _csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         from scipy.sparse import coo_array
 
-        n, number = len(self.qubits), np.arange(len(self.pairs))
+        n = len(self.qubits)
+        number = np.arange(len(self.pairs))
         first, second = self.pairs.T
         shape = coo_array((number + 1, (first, second)), shape=(n, n)).tocsr()
         return shape.data - 1, shape.indices, shape.indptr
@@ -57,7 +58,9 @@ class Programming:
     def dicts(self) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
         """As the client takes them."""
         nodes, pairs = self.wiring.keys
-        return dict(zip(nodes, self.h.tolist(), strict=True)), dict(zip(pairs, self.J.tolist(), strict=True))
+        return dict(zip(nodes, self.h.tolist(), strict=True)), dict(
+            zip(pairs, self.J.tolist(), strict=True)
+        )
 
     def energy(self, spins: np.ndarray) -> tuple[np.ndarray, float]:
         """The energy of each read, and the largest that could be, which sets the rounding."""

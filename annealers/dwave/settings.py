@@ -13,7 +13,8 @@ from typing import Any, Literal
 from qsample.annealers.dwave.cloud.secret import Secret, sealed
 from qsample.sampling.sampler import Sampler, check_is_sampler
 
-# What the sampler itself decides, and what would lose reads; the rest of a solver's parameters pass through.
+# What the sampler itself decides, and what would lose reads; the rest of a solver's parameters pass
+# through.
 OURS = ("num_reads", "auto_scale", "initial_state", "annealing_time", "max_answers", "label")
 
 
@@ -58,7 +59,8 @@ class Settings:
 
 def _sealing(made: type[Settings]) -> None:
     """Its constructor puts the token and passwords into a `Secret` before anything of it can fail and be shown."""
-    init, names = made.__init__, list(inspect.signature(made).parameters)
+    init = made.__init__
+    names = list(inspect.signature(made).parameters)
 
     @functools.wraps(init)
     def __init__(self: Settings, *args: Any, **kwargs: Any) -> None:
@@ -82,7 +84,8 @@ def _seal(names: Sequence[str], args: list[Any], kwargs: dict[str, Any]) -> tupl
         else:
             kwargs[name] = value
 
-    client, token = given("client"), given("token")
+    client = given("client")
+    token = given("token")
     if isinstance(client, Mapping):
         client = dict(client)
         within = client.pop("token", None)
@@ -100,29 +103,47 @@ _sealing(Settings)
 def _check(settings: Settings) -> None:
     for name in ("budget", "budget_per_call"):
         value = getattr(settings, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0):
-            raise ValueError(f"expected {name} > 0 seconds of QPU access time, or None for no limit; got {value!r}")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0
+        ):
+            raise ValueError(
+                f"expected {name} > 0 seconds of QPU access time, or None for no limit; got "
+                f"{value!r}"
+            )
     if not isinstance(settings.client, Mapping):
         raise TypeError('expected client as a mapping, such as client={"profile": "mine"}')
     for name in ("num_reads", "copies", "annealing_time", "chain_strength", "prefactor"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise ValueError(f"expected {name} > 0, or None; got {value!r}")
-    if settings.gauges < 0 or settings.retries < 0 or not settings.timeout > 0 or not settings.drift >= 0:
-        found = (
-            f"gauges={settings.gauges}, retries={settings.retries}, timeout={settings.timeout}, drift={settings.drift}"
-        )
+    if (
+        settings.gauges < 0
+        or settings.retries < 0
+        or not settings.timeout > 0
+        or not settings.drift >= 0
+    ):
+        found = f"gauges={settings.gauges}, retries={settings.retries}, timeout={settings.timeout}, drift={settings.drift}"
         raise ValueError(f"expected gauges, retries and drift >= 0 and timeout > 0; got {found}")
     if settings.repair not in ("majority", "gibbs"):
         raise ValueError(f"unknown repair {settings.repair!r}; expected majority or gibbs")
     if taken := [name for name in settings.parameters if name in OURS]:
-        raise ValueError(f"{taken[0]} is not among parameters=: DWave sets it, or has an argument of its own for it")
-    if settings.reverse is not None and (len(settings.reverse) < 2 or tuple(settings.reverse[0]) != (0, 1)):
-        raise ValueError(f"expected reverse as [(0, 1), (us, s), ..., (us, 1)]; got {settings.reverse!r}")
+        raise ValueError(
+            f"{taken[0]} is not among parameters=: DWave sets it, or has an argument of its own "
+            "for it"
+        )
+    if settings.reverse is not None and (
+        len(settings.reverse) < 2 or tuple(settings.reverse[0]) != (0, 1)
+    ):
+        raise ValueError(
+            f"expected reverse as [(0, 1), (us, s), ..., (us, 1)]; got {settings.reverse!r}"
+        )
     if settings.record is not None and settings.replay is not None:
         raise ValueError("record= and replay= are both given: a replay is a recording already")
     if settings.ledger is not None and settings.record is not None:
-        if Path(settings.ledger).expanduser().resolve() == Path(settings.record).expanduser().resolve():
+        if (
+            Path(settings.ledger).expanduser().resolve()
+            == Path(settings.record).expanduser().resolve()
+        ):
             raise ValueError(f"ledger= and record= are both {settings.ledger}: name two files")
     if settings.fallback is not None:
         check_is_sampler(settings.fallback)

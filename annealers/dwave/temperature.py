@@ -13,7 +13,9 @@ import torch
 from qsample.sampling.samples import Estimate
 from qsample.sampling.temperature import beta_of_alignment
 
-TYPICAL = 6.35  # a chip's beta in its own units of h and J, where nothing is known yet: D-Wave's range from 4.5 to 8.9
+# a chip's beta in its own units of h and J, where nothing is known yet: D-Wave's range from 4.5 to
+# 8.9
+TYPICAL = 6.35
 
 
 @dataclass
@@ -22,8 +24,8 @@ class Track:
 
     $$\log\beta_{t+1} = \log\beta_t + d\,\epsilon, \qquad K = \frac{P + d^2}{P + d^2 + \sigma^2}$$
 
-    with d the drift from call to call, sigma the relative error of a measurement and P the variance of the present
-    value, so that K is the weight of the new one (Kalman, J. Basic Eng. 82, 1960).
+    with d the drift from call to call, sigma the relative error of a measurement and P the variance
+    of the present value, so that K is the weight of the new one (Kalman, J. Basic Eng. 82, 1960).
     """
 
     value: float = TYPICAL
@@ -59,18 +61,23 @@ class Track:
 def pooled_beta(alignment: np.ndarray, start: float) -> Estimate:
     r"""One beta of all reads, of one problem or of many, by maximum pseudo-likelihood from a = -2 s f, `[R, n]`.
 
-    See `qsample.effective_beta`; here Newton's steps go from a `start` near the root, each three passes over the reads,
-    and only where they fail in brackets. Its sandwich error vanishes for a single read, so the error is here at least
-    $1/\sqrt{H}$, which it would be if the spins of a read were independent.
+    See `qsample.effective_beta`; here Newton's steps go from a `start` near the root, each three
+    passes over the reads, and only where they fail in brackets. Its sandwich error vanishes for a
+    single read, so the error is here at least $1/\sqrt{H}$, which it would be if the spins of a
+    read were independent.
     """
-    a, beta, R = torch.from_numpy(alignment), torch.tensor(start, dtype=torch.float64), len(alignment)
+    a = torch.from_numpy(alignment)
+    beta = torch.tensor(start, dtype=torch.float64)
+    R = len(alignment)
     least, most = a.aminmax()
     if least < 0 < most:
         for _ in range(12):
             pull = torch.mul(a, -beta).sigmoid_().mul_(a)
             curvature = (pull.flatten() @ a.flatten()) - pull.square().sum()
             if not curvature > 0:
-                break  # Newton has run away: far from the root nothing is left of the curvature in double precision
+                # Newton has run away: far from the root nothing is left of the curvature in double
+                # precision
+                break
             step = pull.sum() / curvature
             beta = beta + step
             if step.abs() <= 1e-9 * beta.abs():

@@ -106,7 +106,9 @@ def listed(betas: Tensor | Sequence[float]) -> Listed:
     return Listed(values)
 
 
-def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]) -> Betas:
+def schedule(
+    name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]
+) -> Betas:
     """A named schedule, its ends exact, or the given betas.
 
     Raises:
@@ -117,10 +119,14 @@ def schedule(name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range:
         return listed(name)
     first, last = beta_range
     if name == "geometric" and not 0 < min(beta_range):
-        raise ValueError(f"a geometric schedule needs beta_range > 0; got {beta_range}: use schedule='linear'")
+        raise ValueError(
+            f"a geometric schedule needs beta_range > 0; got {beta_range}: use schedule='linear'"
+        )
     check_choice("schedule", name, Schedule)
     if name == "adaptive":
-        raise ValueError("an adaptive schedule depends on the problem: info['betas'] of its samples holds it")
+        raise ValueError(
+            "an adaptive schedule depends on the problem: info['betas'] of its samples holds it"
+        )
     ramp = Ramp(name, sweeps, float(first), float(last))
     check_finite(torch.cat([torch.tensor(beta_range), ramp.block(sweeps // 2, sweeps // 2 + 1)]))
     return ramp
@@ -141,4 +147,6 @@ def check_finite(betas: Tensor) -> None:
 def check_choice(name: str, value: object, options: object) -> None:
     """ValueError unless a setting is one of the strings of a Literal."""
     if value not in get_args(options):
-        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}")
+        raise ValueError(
+            f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}"
+        )

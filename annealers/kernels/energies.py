@@ -15,7 +15,9 @@ def energies(problem: Ising, spins: Tensor) -> Tensor:
     """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
     if problem.graph.kind != "sparse":
         wide = problem.to(dtype=torch.float64)
-        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(spins.shape[:-1])
+        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(
+            spins.shape[:-1]
+        )
     from qsample.annealers import _engine
 
     h, J = (t.detach().double().contiguous().numpy() for t in flatten(problem))
@@ -43,7 +45,8 @@ def narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
     largest = torch.finfo(dtype).max
     if dtype == torch.float16 and (energy.abs() > largest).any():
         raise ValueError(
-            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers end at {largest:g}: "
+            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers "
+            f"end at {largest:g}: "
             f"use problem.to(dtype=torch.float32)"
         )
     return energy.to(dtype)
@@ -53,7 +56,9 @@ def _csr(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The graph's neighbours as the native code reads them, int32."""
 
     def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        start, near, edge = (np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr)
+        start, near, edge = (
+            np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr
+        )
         return start, near, edge
 
     return graph.cached("native csr", make)

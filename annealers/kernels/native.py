@@ -32,7 +32,8 @@ def structure(graph: Graph) -> Structure:
         start, neighbour, edge = graph.csr
         colours = [colour[(-graph.degree[colour]).argsort(stable=True)] for colour in graph.colours]
         order = torch.cat(colours) if colours else torch.empty(0, dtype=torch.int64)
-        place, degree = order.argsort(), graph.degree[order]
+        place = order.argsort()
+        degree = graph.degree[order]
         first = torch.zeros(len(order) + 1, dtype=torch.int64)
         first[1:] = degree.cumsum(0)
         at = torch.arange(int(first[-1])) + (start[order] - first[:-1]).repeat_interleave(degree)
@@ -47,7 +48,8 @@ class Swept(NamedTuple):
     """What a call leaves. Replicas are swept in blocks: a call that was ended leaves some done and some not begun."""
 
     spins: Tensor  # int8 [P, R, n]
-    energy: Tensor  # float64 [P, R], with the offset; the native kernels take h and J in single precision
+    # float64 [P, R], with the offset; the native kernels take h and J in single precision
+    energy: Tensor
     sweeps: int  # done by every replica
     done: Tensor  # int32 [P, R], by each
 
@@ -69,8 +71,9 @@ def sweep(
 ) -> Swept:
     """Sweeps of P problems on one sparse graph, R = `num` replicas each, on the CPU.
 
-    The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone, so neither the
-    batch nor the threads nor how sweeps are split into calls can change a draw. Threads are torch's.
+    The number that decides a spin is a function of (seed of its problem, replica, sweep, spin)
+    alone, so neither the batch nor the threads nor how sweeps are split into calls can change a
+    draw. Threads are torch's.
 
     Args:
         problem: sparse, on the CPU, checked.
@@ -79,19 +82,21 @@ def sweep(
         seeds: one 63-bit seed a problem.
         spins: where to start, `[P, R, n]`; uniform random spins by default.
         first_replica: the number of replica 0, for randomness.
-        first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps continues it.
+        first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps
+            continues it.
         rule: "gibbs" or "metropolis"; see `update.rule_of`.
         palindromic: each sweep visits the spins forward and back (reversible under the heat bath).
-        precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice the lanes: with F
-            the largest field that any state has, or 1.5 times the largest that J alone makes, u = F/32766: couplings
-            are rounded to multiples of u/2, fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5,
-            those below 1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside it.
+        precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice
+            the lanes: with F the largest field that any state has, or 1.5 times the largest that J
+            alone makes, u = F/32766: couplings are rounded to multiples of u/2, fields to u (2**-15
+            of F in the mean square), and probabilities to 6.5e-5, those below 1e-5 to 0; energies
+            stay full. Problems that share J are fastest where h is small beside it.
         alive: asked some times a second; False ends the call after the present sweep.
         isa: "avx512", "avx2" or "plain"; the best of this machine by default.
 
     Raises:
-        ValueError: 16 bits would round logits 2 beta f to steps of more than 1/64, as a field that dwarfs the others or
-            a very low temperature makes them.
+        ValueError: 16 bits would round logits 2 beta f to steps of more than 1/64, as a field that
+            dwarfs the others or a very low temperature makes them.
     """
     from qsample.annealers import _engine
 
@@ -102,7 +107,8 @@ def sweep(
     start = torch.empty(problems * num, n, dtype=torch.int8)
     if spins is not None:
         start.copy_(spins.reshape(problems * num, n))
-    energy, done = np.empty(problems * num), np.empty(problems * num, dtype=np.int32)
+    energy = np.empty(problems * num)
+    done = np.empty(problems * num, dtype=np.int32)
     fewest = _engine.sweep(
         start.numpy(),
         energy,

@@ -29,12 +29,14 @@ def sweep_bipartite(
 ) -> Swept:
     """Sweeps of P problems on one bipartite graph, R = `num` replicas each; see `compiled.sweep` for the arguments.
 
-    The right side (hidden units) is updated first, then the left; palindromic, then the right once more. The energy
-    takes the fields of the side that was visited last, in single precision, and adds them up in double.
+    The right side (hidden units) is updated first, then the left; palindromic, then the right once
+    more. The energy takes the fields of the side that was visited last, in single precision, and
+    adds them up in double.
 
-    With precision "fixed16" fields are 16 bits, rounded and refused as `compiled.sweep` says; of five couplings the sum
-    is looked up at once. A problem of a batch is rounded in its own unit, so problems are then taken one by one, and
-    those of fewer than 32 replicas leave lanes idle. Energies are those of the true couplings all the same.
+    With precision "fixed16" fields are 16 bits, rounded and refused as `compiled.sweep` says; of
+    five couplings the sum is looked up at once. A problem of a batch is rounded in its own unit, so
+    problems are then taken one by one, and those of fewer than 32 replicas leave lanes idle.
+    Energies are those of the true couplings all the same.
     """
     from qsample.annealers import _engine
 
@@ -44,7 +46,8 @@ def sweep_bipartite(
     start = torch.empty(len(h) * num, h.shape[-1], dtype=torch.int8)
     if spins is not None:
         start.copy_(spins.reshape(start.shape))
-    energy, done = np.empty(len(start)), np.empty(len(start), dtype=np.int32)
+    energy = np.empty(len(start))
+    done = np.empty(len(start), dtype=np.int32)
     fewest = _engine.sweep_bipartite(
         start.numpy(),
         energy,

@@ -30,7 +30,8 @@ def sweep_dense(
 
     h, J = flatten(problem)
     J = square(problem, J)
-    n, row = J.shape[-1], -(-J.shape[-1] // 16) * 16
+    n = J.shape[-1]
+    row = -(-J.shape[-1] // 16) * 16
     rows = torch.zeros(len(J), n, row, dtype=torch.float32)
     rows[..., :n] = J
     fields = h.to(torch.float32).contiguous().numpy()
@@ -39,7 +40,8 @@ def sweep_dense(
     start = torch.empty(len(h) * num, n, dtype=torch.int8)
     if spins is not None:
         start.copy_(spins.reshape(len(h) * num, n))
-    energy, done = np.empty(len(h) * num), np.empty(len(h) * num, dtype=np.int32)
+    energy = np.empty(len(h) * num)
+    done = np.empty(len(h) * num, dtype=np.int32)
     fewest = _engine.sweep_dense(
         start.numpy(),
         energy,

@@ -1,13 +1,14 @@
 r"""How precise local fields must be: single precision decides spins rightly, or double, or nothing can.
 
 A field $f_i = h_i + \sum_j J_{ij} s_j$ is a sum that is rounded to $2^{-24}$ (single precision) or
-$2^{-53}$ (double) of its largest value $F = \max_i (|h_i| + \sum_j |J_{ij}|)$, and a spin is decided by
-the logit $2 \beta f$. Where $F$ is large that is not small beside 1, and other spins are drawn than the
-problem's. So single precision serves up to $\beta F = 2^{13}$ and double up to $2^{42}$: one rounding then
-moves a logit by $2^{-10}$ at most, and a probability by $2^{-12}$. Colder than beta 1, where only annealers
-go and none claims a law, single precision serves up to $\beta F = 2^{19}$. Nor does any rounding happen where all h
-and J are multiples of one number that $F$ holds no more than $2^{24}$ (or $2^{53}$) times, such as
-integers: then single (or double) precision serves at any beta.
+$2^{-53}$ (double) of its largest value $F = \max_i (|h_i| + \sum_j |J_{ij}|)$, and a spin is
+decided by the logit $2 \beta f$. Where $F$ is large that is not small beside 1, and other spins are
+drawn than the problem's. So single precision serves up to $\beta F = 2^{13}$ and double up to
+$2^{42}$: one rounding then moves a logit by $2^{-10}$ at most, and a probability by $2^{-12}$.
+Colder than beta 1, where only annealers go and none claims a law, single precision serves up to
+$\beta F = 2^{19}$. Nor does any rounding happen where all h and J are multiples of one number that
+$F$ holds no more than $2^{24}$ (or $2^{53}$) times, such as integers: then single (or double)
+precision serves at any beta.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def check_sizes(problem: Ising) -> None:
 
 def field_sizes(problem: Ising) -> Tensor:
     r"""The largest local field that any state of each problem has, $\max_i |h_i| + \sum_j |J_{ij}|$, `[P]` float64."""
-    graph, wide = problem.graph, torch.float64
+    graph = problem.graph
+    wide = torch.float64
     h, J = _numbers(problem)
     J = J.abs()
     if graph.kind == "sparse":
@@ -86,7 +88,9 @@ def _bound(problem: Ising) -> float:
     """A number that no field of the batch exceeds, found fast."""
     graph = problem.graph
     if graph.kind == "sparse":
-        degree = graph.cached("most neighbours", lambda: int(graph.degree.max()) if graph.num_spins else 0)
+        degree = graph.cached(
+            "most neighbours", lambda: int(graph.degree.max()) if graph.num_spins else 0
+        )
     else:
         degree = max(graph.sizes)
     return _largest(problem.h) + degree * _largest(problem.J)
@@ -96,7 +100,8 @@ def _largest(t: Tensor) -> float:
     t = t.detach()
     if t.numel() == 0:
         return 0.0
-    if t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64):  # on one thread, as `check_finite`
+    # on one thread, as `check_finite`
+    if t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64):
         a = t.numpy()
         return max(float(np.max(a)), -float(np.min(a)))
     return float(t.abs().max())
@@ -122,8 +127,10 @@ def _refuse_above(most: float, sizes: Tensor, coldest: float) -> None:
     which = f"problem {k} of the batch has" if len(sizes) > 1 else "the problem has"
     at = "" if coldest == 1 else f" at beta {coldest:g}"
     raise ValueError(
-        f"{which} local fields of up to {float(sizes[k]):g}{at}: beyond {most / coldest:.2g} not even double "
-        f"precision tells neighbouring states apart: scale it down, as by problem.scale({_factor(sizes[k]):g})"
+        f"{which} local fields of up to {float(sizes[k]):g}{at}: beyond {most / coldest:.2g} not "
+        "even double "
+        "precision tells neighbouring states apart: scale it down, as by "
+        f"problem.scale({_factor(sizes[k]):g})"
     )
 
 

@@ -18,8 +18,8 @@ from qsample.problem.ising import Ising
 class Replicas:
     """R replicas of each of P problems: spins `[P, R, n]` int8, on the native kernels or those of torch.
 
-    `heat_bath.native_for` decides which. Replica r of a problem draws from numbers of its own, and the draws of a
-    problem are a function of its seed alone.
+    `heat_bath.native_for` decides which. Replica r of a problem draws from numbers of its own, and
+    the draws of a problem are a function of its seed alone.
 
     Args:
         problem: the first problem.
@@ -28,8 +28,8 @@ class Replicas:
         spins: where to start; uniform random spins by default.
         rule: of the sweeps; see `update.rule_of`.
         palindromic: sweeps forward and back.
-        hardest: the problem with the largest fields that replicas will `move` to, which decide the precision; by
-            default the first.
+        hardest: the problem with the largest fields that replicas will `move` to, which decide the
+            precision; by default the first.
         coldest: the largest beta of all sweeps.
     """
 
@@ -44,7 +44,9 @@ class Replicas:
         hardest: Ising | None = None,
         coldest: float = 1.0,
     ) -> None:
-        self._problem, self.num, self._seeds = problem, num, seeds
+        self._problem = problem
+        self.num = num
+        self._seeds = seeds
         self._rule: Rule = rule
         self._back = palindromic
         hardest = problem if hardest is None else hardest
@@ -55,7 +57,9 @@ class Replicas:
         self._sweeps = 0  # done: numbers those to come, for randomness
         self._energy: Tensor | None = None
         start = (
-            self._streams.spins(num, problem.num_spins) if spins is None else spins.reshape(-1, num, spins.shape[-1])
+            self._streams.spins(num, problem.num_spins)
+            if spins is None
+            else spins.reshape(-1, num, spins.shape[-1])
         )
         self._spins = start
 
@@ -76,7 +80,8 @@ class Replicas:
     def energy_under(self, problem: Ising) -> Tensor:
         """E of each replica under any problem on the same graph, `[P, R]` float64 on the CPU.
 
-        The native kernels take couplings in single precision; a problem in double is not theirs here.
+        The native kernels take couplings in single precision; a problem in double is not theirs
+        here.
         """
         if self._native is not None and problem.dtype != torch.float64:
             none = torch.empty(0, dtype=torch.float32)
@@ -118,11 +123,14 @@ class Replicas:
 
     def take(self, spins: Tensor) -> None:
         """Go on from other spins, `[P, R, n]`: resampled ones, or those of replicas that stopped."""
-        self._spins, self._kernel, self._energy = spins.contiguous(), None, None
+        self._spins = spins.contiguous()
+        self._kernel = None
+        self._energy = None
 
     def keep(self, index: Tensor) -> None:
         """Go on with some of the problems of a batch of one dimension; their draws do not change."""
-        self._problem, spins = some_of(self._problem, index.to(self._problem.device)), self.spins
+        self._problem = some_of(self._problem, index.to(self._problem.device))
+        spins = self.spins
         kept = index.tolist()
         self._seeds = [self._seeds[k] for k in kept]
         self._streams.keep(kept)

@@ -50,11 +50,16 @@ def kernel_for(problem: Ising, spins: Tensor, streams: Streams, precision: Preci
     if graph.kind == "bipartite":
         return Bipartite(problem, spins, streams, precision)
     if precision != "full":
-        raise ValueError(f"precision {precision!r} is for bipartite problems; this one is {graph.kind}: use 'full'")
+        raise ValueError(
+            f"precision {precision!r} is for bipartite problems; this one is {graph.kind}: use "
+            "'full'"
+        )
     if graph.kind == "complete":
         return Dense(problem, spins, streams)
     steps = sum(int(graph.degree[colour].max()) for colour in graph.colours)
-    return (Dense if steps > graph.num_spins and graph.num_spins <= 4096 else Chromatic)(problem, spins, streams)
+    return (Dense if steps > graph.num_spins and graph.num_spins <= 4096 else Chromatic)(
+        problem, spins, streams
+    )
 
 
 def sweep_kernel(
@@ -95,10 +100,15 @@ def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full")
     """
     wide = wide_problems(problem, coldest)
     if wide is None:
-        return problem if problem.dtype in (torch.float32, torch.float64) else problem.to(dtype=torch.float32)
+        return (
+            problem
+            if problem.dtype in (torch.float32, torch.float64)
+            else problem.to(dtype=torch.float32)
+        )
     if precision != "full":
         raise ValueError(
-            f"precision {precision!r} is too coarse for fields that single precision cannot hold: use 'full'"
+            f"precision {precision!r} is too coarse for fields that single precision cannot "
+            "hold: use 'full'"
         )
     return problem.to(dtype=torch.float64)
 
@@ -117,11 +127,17 @@ def sweep_double(
 ) -> Swept:
     """Sweeps with fields in double precision, on the CPU; see `compiled.sweep` for the arguments.
 
-    Sweep s draws from its own stretch of a problem's stream, so that calls may split the sweeps anyhow.
+    Sweep s draws from its own stretch of a problem's stream, so that calls may split the sweeps
+    anyhow.
     """
     wide = problem.to(dtype=torch.float64)
-    streams, size = Streams(seeds, problem.device), num * problem.num_spins
-    start = streams.spins(num, problem.num_spins) if spins is None else spins.reshape(len(seeds), num, -1)
+    streams = Streams(seeds, problem.device)
+    size = num * problem.num_spins
+    start = (
+        streams.spins(num, problem.num_spins)
+        if spins is None
+        else spins.reshape(len(seeds), num, -1)
+    )
     kernel = kernel_for(wide, start, streams, "full")
 
     def turn(number: int) -> None:

@@ -12,12 +12,14 @@ from torch import Tensor
 class Streams:
     """One stream of uniform numbers for each of P problems.
 
-    On the CPU they are counter based (Philox, in the native module): position i of a stream is a function of
-    (seed, i), so any split of the stream gives the same bits. Elsewhere each problem has a torch generator.
+    On the CPU they are counter based (Philox, in the native module): position i of a stream is a
+    function of (seed, i), so any split of the stream gives the same bits. Elsewhere each problem
+    has a torch generator.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.device, self.position = device, 0
+        self.device = device
+        self.position = 0
         self.passes = 0  # of native kernels that number their draws by pass, not by position
         self.seeds = np.array(seeds, dtype=np.int64)
         if device.type == "cpu":
@@ -50,7 +52,8 @@ class Streams:
 
     def keep(self, index: Sequence[int]) -> None:
         """Go on with the streams of these problems alone; what they draw does not change."""
-        self.seeds, self.count = self.seeds[list(index)], len(index)
+        self.seeds = self.seeds[list(index)]
+        self.count = len(index)
         if self.device.type != "cpu":
             self._generators = [self._generators[k] for k in index]
 

@@ -1,6 +1,7 @@
 """Sweeps over an Ising problem by the kernel that serves it: what lies beneath `Gibbs` and `SimulatedAnnealing`.
 
-Who serves which problem is decided in `native_for` (the CPU) and `stepwise.kernel_for` (torch), and nowhere else.
+Who serves which problem is decided in `native_for` (the CPU) and `stepwise.kernel_for` (torch), and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -56,13 +57,14 @@ def run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One sweep at each of `betas` from `initial` or from uniform random spins, of `[*B, num]` reads.
 
-    A palindromic sweep visits the groups forward and back, which makes any number of sweeps of the heat bath
-    reversible. Once `alive` says no, the present sweeps are the last.
+    A palindromic sweep visits the groups forward and back, which makes any number of sweeps of the
+    heat bath reversible. Once `alive` says no, the present sweeps are the last.
 
     Returns:
         spins, energies, and the sweeps that each read did, int64.
     """
-    batch, n = problem.batch_shape, problem.num_spins
+    batch = problem.batch_shape
+    n = problem.num_spins
     native = native_for(problem, precision, betas.coldest)
     if native is None:
         asked = {"rule": rule, "scan": scan, "precision": precision, "alive": alive}
@@ -71,7 +73,8 @@ def run(
     how = {"rule": rule, "palindromic": scan == "palindromic", "alive": alive}
     if precision == "fixed16" and betas.count > BLOCK:  # refused before the first block, if at all
         native(problem, 1, [betas.coldest], seeds, **how)
-    done, energy = torch.zeros(len(seeds), num, dtype=torch.int64), torch.empty(0)
+    done = torch.zeros(len(seeds), num, dtype=torch.int64)
+    energy = torch.empty(0)
     for first, beta in blocks(betas, _longest(betas, len(seeds) * num, alive)):
         if first and alive is not None and not alive():
             break
@@ -79,13 +82,18 @@ def run(
         epoch, number = divmod(first, EPOCH)
         own = mix_each(seeds, epoch + 8) if epoch else seeds
         swept = native(problem, num, beta, own, spins=spins, first_sweep=number, **how)
-        spins, energy = swept.spins, swept.energy
+        spins = swept.spins
+        energy = swept.energy
         done += swept.done
     assert spins is not None
     if problem.dtype == torch.float64:
         energy = energies(problem, spins.reshape(len(seeds), num, n))
     shape = (*batch, num)
-    return spins.reshape(*shape, n), narrowed(energy, problem.dtype).reshape(shape), done.reshape(shape)
+    return (
+        spins.reshape(*shape, n),
+        narrowed(energy, problem.dtype).reshape(shape),
+        done.reshape(shape),
+    )
 
 
 def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
@@ -98,16 +106,20 @@ def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
     return longest
 
 
-def native_for(problem: Ising, precision: Precision = "full", coldest: float = 1.0) -> Native | None:
+def native_for(
+    problem: Ising, precision: Precision = "full", coldest: float = 1.0
+) -> Native | None:
     """The native kernel for this problem at betas up to `coldest`, or None: other devices and bfloat16 are torch's.
 
-    Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it is cheaper to keep
-    the fields and add a row of J at a flip. Couplings of a bipartite problem are added up by fours,
-    in 16 bits by fives. All of them work in single precision, whatever the problem's: where that would draw other
-    spins (see `precision`), those problems of a batch go to `stepwise.sweep_double`.
+    Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it
+    is cheaper to keep the fields and add a row of J at a flip. Couplings of a bipartite problem are
+    added up by fours, in 16 bits by fives. All of them work in single precision, whatever the
+    problem's: where that would draw other spins (see `precision`), those problems of a batch go to
+    `stepwise.sweep_double`.
 
     Raises:
-        ValueError: a precision that does not serve this problem, or fields that double precision cannot hold.
+        ValueError: a precision that does not serve this problem, or fields that double precision
+            cannot hold.
     """
     graph = problem.graph
     dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
@@ -116,9 +128,7 @@ def native_for(problem: Ising, precision: Precision = "full", coldest: float = 1
         if problem.device.type == "cpu" and graph.kind == "bipartite":
             return partial(compiled_bipartite.sweep_bipartite, precision="fixed16")
         if problem.device.type != "cpu" or graph.kind != "sparse" or dense:
-            what = (
-                f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
-            )
+            what = f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
             wanted = "sparse problems and bipartite ones on the CPU"
             raise ValueError(f"precision 'fixed16' is for {wanted}; got {what}: use 'full'")
         return partial(compiled.sweep, precision="fixed16")
@@ -147,7 +157,8 @@ def sweep_mixed(
     beta = torch.as_tensor(betas)
     start = None if spins is None else spins.reshape(len(seeds), num, -1)
     parts = [(native, ~wide.fields), (sweep_double, wide.fields)]
-    found, places = [], []
+    found = []
+    places = []
     for kernel, mine in parts:
         place = mine.nonzero()[:, 0]
         if not len(place):
@@ -162,7 +173,10 @@ def sweep_mixed(
         found.append(swept)
         places.append(place)
     back = torch.cat(places).argsort()
-    together = [torch.cat(part)[back] for part in zip(*[(s.spins, s.energy, s.done) for s in found], strict=True)]
+    together = [
+        torch.cat(part)[back]
+        for part in zip(*[(s.spins, s.energy, s.done) for s in found], strict=True)
+    ]
     return Swept(together[0], together[1], min(s.sweeps for s in found), together[2])
 
 
@@ -187,20 +201,25 @@ def run_torch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`run` on the torch kernels: for other devices and precisions, and to test the native kernels against."""
     betas = listed(betas) if isinstance(betas, Sequence) else betas
-    batch, n = problem.batch_shape, problem.num_spins
+    batch = problem.batch_shape
+    n = problem.num_spins
     work = working(problem, betas.coldest, precision)
     streams = Streams(seeds, problem.device)
     start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
     kernel = kernel_for(work, start, streams, precision)
-    done, every = 0, blocks(betas, _longest(betas, len(seeds) * num, alive))
-    if rule == "gibbs" and problem.graph.num_edges == 0:  # independent spins: one heat-bath update is an exact draw
+    done = 0
+    every = blocks(betas, _longest(betas, len(seeds) * num, alive))
+    # independent spins: one heat-bath update is an exact draw
+    if rule == "gibbs" and problem.graph.num_edges == 0:
         every = [(0, betas.block(betas.count - 1, betas.count))]
     for first, part in every:
         if first and alive is not None and not alive():
             break
         beta = part.to(work.device, work.dtype)
         beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
-        done += sweep_kernel(kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive)
+        done += sweep_kernel(
+            kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive
+        )
     spins = kernel.spins().reshape(*batch, num, n)
     energy = narrowed(work.energy(spins), problem.dtype)
     return spins, energy, torch.full((*batch, num), done, dtype=torch.int64)

@@ -19,7 +19,8 @@ class Dense:
     """
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams) -> None:
-        self.streams, self.groups = streams, problem.num_spins
+        self.streams = streams
+        self.groups = problem.num_spins
         self.rule: Rule = "gibbs"
         self.h, J = flatten(problem)
         J = square(problem, J)
@@ -37,7 +38,9 @@ class Dense:
             self.field = (self.h[:, None, :] + product(state, self.J)).permute(2, 0, 1).contiguous()
         current = self.state[i]
         bits = torch.empty_like(current)
-        draw(-2 * beta * self.field[i], self.streams.fill(self.u), (current + 1) / 2, self.rule, bits)
+        draw(
+            -2 * beta * self.field[i], self.streams.fill(self.u), (current + 1) / 2, self.rule, bits
+        )
         change = bits.mul_(2).sub_(1) - current
         self.field.addcmul_(self.rows[i], change)
         current += change

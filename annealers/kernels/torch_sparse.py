@@ -30,14 +30,19 @@ def plan(graph: Graph, device: torch.device) -> Plan:
         start, neighbour, edge = graph.csr
         order = torch.cat(graph.colours) if graph.num_spins else torch.empty(0, dtype=torch.int64)
         place = order.argsort()
-        ranges, neighbours, edges, first = [], [], [], 0
+        ranges = []
+        neighbours = []
+        edges = []
+        first = 0
         for colour in graph.colours:
             slot = torch.arange(int(graph.degree[colour].max()))[:, None]
             real = slot < graph.degree[colour]
             at = torch.where(real, start[colour] + slot, 0)
             near = place[neighbour[at]] if len(neighbour) else at
             neighbours.append(near.to(device))
-            edges.append((torch.where(real, edge[at], graph.num_edges) if len(edge) else at).to(device))
+            edges.append(
+                (torch.where(real, edge[at], graph.num_edges) if len(edge) else at).to(device)
+            )
             ranges.append((first, first := first + len(colour)))
         return Plan(order.to(device), place.to(device), ranges, neighbours, edges)
 
@@ -47,7 +52,8 @@ def plan(graph: Graph, device: torch.device) -> Plan:
 class Chromatic:
     """State `[n, P, R]`, spins of -1 and +1, one column a replica.
 
-    Products with J are exact and neighbours are added in a fixed order, so rounding does not depend on the batch.
+    Products with J are exact and neighbours are added in a fixed order, so rounding does not depend
+    on the batch.
     """
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams) -> None:
@@ -72,7 +78,13 @@ class Chromatic:
         for neighbour, J in zip(self.plan.neighbour[group], self.J[group], strict=True):
             f += self.state.index_select(0, neighbour).mul_(J)
         u = self.streams.fill(self.u[group]).transpose(0, 1)
-        bits = draw(f.mul_(-2 * beta), u, (current + 1) / 2 if self.rule == "metropolis" else current, self.rule, f)
+        bits = draw(
+            f.mul_(-2 * beta),
+            u,
+            (current + 1) / 2 if self.rule == "metropolis" else current,
+            self.rule,
+            f,
+        )
         current.copy_(bits).mul_(2).sub_(1)
 
     def spins(self) -> Tensor:

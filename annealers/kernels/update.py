@@ -20,9 +20,9 @@ def rule_of(rule: Rule, sweep: int) -> Rule:
 
     Metropolis flips a spin in no field (and nearly always one in hardly any) at each visit: under a
     fixed order of visits domain walls then circulate for ever and never meet, as on a ring in no
-    field. A cycle of kernels that leave the law invariant leaves it invariant. With a heat-bath sweep
-    in so many (relaxation in sweeps, from the spectrum; mean energies of an annealed Gaussian glass
-    on a torus of 24 x 24, in 64 sweeps to +-0.3 and in 1024 to +-0.2):
+    field. A cycle of kernels that leave the law invariant leaves it invariant. With a heat-bath
+    sweep in so many (relaxation in sweeps, from the spectrum; mean energies of an annealed Gaussian
+    glass on a torus of 24 x 24, in 64 sweeps to +-0.3 and in 1024 to +-0.2):
 
     | | 1 | 2 | 4 | 8 | 16 | none |
     |---|---|---|---|---|---|---|
@@ -37,8 +37,8 @@ def rule_of(rule: Rule, sweep: int) -> Rule:
 def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) -> Tensor:
     """New bits (0/1 floats) into `out`, from `logits` = -2 beta f (overwritten), uniform numbers, and current bits.
 
-    Heat bath: P(1) = sigmoid(logit). Metropolis: flip with probability min(1, exp(-dE)), dE = (2b - 1) logit.
-    `u < p` is one pass; `torch.bernoulli` costs a third more.
+    Heat bath: P(1) = sigmoid(logit). Metropolis: flip with probability min(1, exp(-dE)), dE = (2b -
+    1) logit. `u < p` is one pass; `torch.bernoulli` costs a third more.
     """
     if rule == "gibbs":
         return torch.lt(u, logits.sigmoid_(), out=out)
@@ -48,19 +48,29 @@ def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) ->
 
 def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
     """H `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
-    batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
+    batch = problem.batch_shape
+    n = problem.num_spins
+    layout = problem.graph.coupling_shape
     P = batch.numel()  # not -1: J may have no numbers
     h = problem.h.expand(*batch, n).reshape(P, n)
     own = problem.J.shape[: problem.J.dim() - len(layout)]
-    J = problem.J.reshape(1, *layout) if own.numel() == 1 else problem.J.expand(*batch, *layout).reshape(P, *layout)
+    J = (
+        problem.J.reshape(1, *layout)
+        if own.numel() == 1
+        else problem.J.expand(*batch, *layout).reshape(P, *layout)
+    )
     return h, J
 
 
 def one_batch(problem: Ising) -> Ising:
     """The same problems with one batch dimension; a shared J stays shared."""
-    batch, n, layout = problem.batch_shape, problem.num_spins, problem.graph.coupling_shape
+    batch = problem.batch_shape
+    n = problem.num_spins
+    layout = problem.graph.coupling_shape
     P = batch.numel()  # not -1: J may have no numbers
-    h, offset, J = problem.h.expand(*batch, n).reshape(P, n), problem.offset.expand(batch).reshape(P), problem.J
+    h = problem.h.expand(*batch, n).reshape(P, n)
+    offset = problem.offset.expand(batch).reshape(P)
+    J = problem.J
     if J.dim() > len(layout):
         J = J.expand(*batch, *layout).reshape(P, *layout)
     return Ising(problem.graph, h, J, offset)

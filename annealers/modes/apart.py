@@ -1,7 +1,8 @@
 """Chains started apart: where a law may have modes, and whether chains that begin in them agree.
 
-Chains that begin in one place agree with each other long before they have seen the law. Only a comparison of chains
-that begin in different places can show a mode that some of them miss (Gelman and Rubin, Stat. Sci. 7, 1992).
+Chains that begin in one place agree with each other long before they have seen the law. Only a
+comparison of chains that begin in different places can show a mode that some of them miss (Gelman
+and Rubin, Stat. Sci. 7, 1992).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ POWERS = (2, 5, 10, 20)  # of the couplings, applied to random vectors
 AGREE = 1.05  # R-hat up to which chains started apart agree
 
 
-# ---- where to begin ----------------------------------------------------------------------------------------------
+# ---- where to begin
+# ----------------------------------------------------------------------
 
 
 def couple(problem: Ising, x: Tensor) -> Tensor:
@@ -44,12 +46,14 @@ def couple(problem: Ising, x: Tensor) -> Tensor:
 def spread_rows(problem: Ising, num: int, seeds: Sequence[int]) -> Tensor:
     """`num` rows `[P, num, n]` of a flat batch of P problems, spread over the space of states.
 
-    A quarter each: uniform random spins; spins with a mean of their own in each row (on a bipartite graph, on each
-    side); the signs of random vectors to which powers of the couplings were applied, which lie along the directions
-    of lowest energy; and the states that one unit alone pulls the others into. The first three rows of the second
-    quarter are all up, all down, and each spin along its own field.
+    A quarter each: uniform random spins; spins with a mean of their own in each row (on a bipartite
+    graph, on each side); the signs of random vectors to which powers of the couplings were applied,
+    which lie along the directions of lowest energy; and the states that one unit alone pulls the
+    others into. The first three rows of the second quarter are all up, all down, and each spin
+    along its own field.
     """
-    P, n = len(seeds), problem.num_spins
+    P = len(seeds)
+    n = problem.num_spins
     streams = Streams([mix(seed, 11) for seed in seeds], problem.device)
     quarter = -(-num // 4)
     uniform = streams.spins(quarter, n)
@@ -66,7 +70,10 @@ def spread_rows(problem: Ising, num: int, seeds: Sequence[int]) -> Tensor:
 
 def _tilted(problem: Ising, streams: Streams, P: int, num: int) -> Tensor:
     sizes = problem.graph.sizes if problem.graph.kind == "bipartite" else (problem.num_spins,)
-    parts = [(streams.uniform(num, size) < streams.uniform(num, 1)).to(torch.int8) * 2 - 1 for size in sizes]
+    parts = [
+        (streams.uniform(num, size) < streams.uniform(num, 1)).to(torch.int8) * 2 - 1
+        for size in sizes
+    ]
     rows = torch.cat(parts, -1)
     rows[:, :1] = 1
     rows[:, 1:2] = -1
@@ -94,7 +101,8 @@ def _along_couplings(problem: Ising, streams: Streams, num: int) -> Tensor:
 
 def _pulled_by_one(problem: Ising, streams: Streams, num: int) -> Tensor:
     """A unit chosen at random, up or down by turns, and each other unit along the field it then feels."""
-    P, n = streams.count, problem.num_spins
+    P = streams.count
+    n = problem.num_spins
     site = (streams.uniform(num) * n).long().clamp_max(n - 1)
     up = (torch.arange(num, device=site.device) % 2 * 2 - 1).to(problem.dtype)
     x = torch.zeros(P, num, n, dtype=problem.dtype, device=problem.device)
@@ -119,7 +127,8 @@ def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12)
     return replicas.spins
 
 
-# ---- where chains stay -------------------------------------------------------------------------------------------
+# ---- where chains stay
+# ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +139,9 @@ class Basin:
     members: Tensor
 
 
-def mean_spins(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int) -> tuple[Tensor, Tensor, Tensor]:
+def mean_spins(
+    problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean spins of chains at beta 1 from `rows` [P, R, n], over the 3rd and over the 4th quarter, `[P, R, n]` each.
 
     The third value is where the chains end.
@@ -152,14 +163,16 @@ def mean_spins(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int) 
 def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
     """The chains of one problem in at most `limit` sets that lie further apart than their own motion explains.
 
-    Centres are found farthest first. Chains whose halves `first` and `second` `[R, n]` lie as far apart as two
-    chains do are moving freely: they all make one basin.
+    Centres are found farthest first. Chains whose halves `first` and `second` `[R, n]` lie as far
+    apart as two chains do are moving freely: they all make one basin.
     """
     mean = (first + second) / 2
-    # two chains at rest in one basin are half as far apart as two halves of one: four times that is another basin
+    # two chains at rest in one basin are half as far apart as two halves of one: four times that is
+    # another basin
     noise = (first - second).square().mean(-1) / 2 + 1e-3
     centre = int(mean.var(-1, correction=0).argmax())
-    centres, label = [centre], torch.zeros(len(mean), dtype=torch.int64)
+    centres = [centre]
+    label = torch.zeros(len(mean), dtype=torch.int64)
     nearest = (mean - mean[centre]).square().mean(-1)
     while len(centres) < limit:
         excess = nearest - 2 * (noise + noise[torch.tensor(centres)][label])
@@ -174,15 +187,16 @@ def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
     return [Basin(mean[members].mean(0), members) for members in sets if len(members)]
 
 
-# ---- do they agree -----------------------------------------------------------------------------------------------
+# ---- do they agree
+# ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
     """Whether chains started apart agree: `rhat` of the statistic that agrees least, and its name.
 
-    `means` holds the mean spins `[n]` of each group of starts, `energy` its mean energy, `note` what disagrees, in
-    words ("" where R-hat is at most 1.05).
+    `means` holds the mean spins `[n]` of each group of starts, `energy` its mean energy, `note`
+    what disagrees, in words ("" where R-hat is at most 1.05).
     """
 
     rhat: float
@@ -203,22 +217,26 @@ def started_apart(
 ) -> Agreement:
     """Gibbs chains of one problem from groups of starts, compared by R-hat of energy, mean spin and directions.
 
-    The directions are those between the mean spins of the groups and of all chains, and the three directions in which
-    the chains' own means differ most. A frozen or glassy law disagrees too: R-hat says that chains of this length
-    do not mix, not that a weighted sampler is wrong.
+    The directions are those between the mean spins of the groups and of all chains, and the three
+    directions in which the chains' own means differ most. A frozen or glassy law disagrees too:
+    R-hat says that chains of this length do not mix, not that a weighted sampler is wrong.
 
     Args:
         problem: one problem.
-        starts: groups of rows `[R, n]` of spins by name, in the user's own words; to them are added "random" and
-            "minima" (of the energy, found from `spread_rows`), unless they are among them.
+        starts: groups of rows `[R, n]` of spins by name, in the user's own words; to them are added
+            "random" and "minima" (of the energy, found from `spread_rows`), unless they are among
+            them.
         sweeps: sweeps of each chain; the first quarter is left out, the second chooses directions.
         generator: randomness.
         num: rows of "random", and of "minima".
     """
     if problem.batch_shape:
-        raise ValueError(f"started_apart takes one problem; got a batch {list(problem.batch_shape)}")
+        raise ValueError(
+            f"started_apart takes one problem; got a batch {list(problem.batch_shape)}"
+        )
     problem = problem.detach()
-    seeds, n = draw_seeds(generator, ()), problem.num_spins
+    seeds = draw_seeds(generator, ())
+    n = problem.num_spins
     groups = {} if starts is None else dict(starts)
     for name, rows in groups.items():
         if rows.dim() != 2 or rows.shape[1] != n or len(rows) == 0:
@@ -232,30 +250,43 @@ def started_apart(
     stride = max(1, sweeps // 128)
     quarter = max(2, sweeps // stride // 4)
     replicas.sweep(torch.ones(quarter * stride))
-    spins, energy = [], []
+    spins = []
+    energy = []
     for _ in range(3 * quarter):
         replicas.sweep(torch.ones(stride))
         spins.append(replicas.spins[0].clone())
         energy.append(replicas.energy[0])
-    trace, energies = torch.stack(spins).float(), torch.stack(energy)[quarter:]  # [T, R, n]
-    # directions are chosen on one part of the chains and judged on the rest: else the choice would look like a finding
-    chosen, trace = trace[:quarter].mean(0), trace[quarter:]
+    # [T, R, n]
+    trace = torch.stack(spins).float()
+    energies = torch.stack(energy)[quarter:]
+    # directions are chosen on one part of the chains and judged on the rest: else the choice would
+    # look like a finding
+    chosen = trace[:quarter].mean(0)
+    trace = trace[quarter:]
     sizes = [len(group) for group in groups.values()]
     centres = dict(zip(groups, (part.mean(0) for part in chosen.split(sizes)), strict=True))
-    directions = {f"the direction of {name}": mean - chosen.mean(0) for name, mean in centres.items()}
+    directions = {
+        f"the direction of {name}": mean - chosen.mean(0) for name, mean in centres.items()
+    }
     principal = torch.linalg.svd(chosen - chosen.mean(0), full_matrices=False).Vh[:3]
     directions |= {f"principal direction {k + 1}": v for k, v in enumerate(principal)}
     statistics = {"energy": energies, "mean spin": trace.mean(-1).double()}
     statistics |= {name: (trace @ v).double() for name, v in directions.items()}
-    means = {name: part.mean(0) for name, part in zip(groups, trace.mean(0).split(sizes), strict=True)}
+    means = {
+        name: part.mean(0) for name, part in zip(groups, trace.mean(0).split(sizes), strict=True)
+    }
     rhats = {name: float(split_rhat(_dithered(x))) for name, x in statistics.items()}
     worst = max(rhats, key=lambda name: rhats[name])
-    levels = {name: float(part.mean()) for name, part in zip(groups, energies.split(sizes, 1), strict=True)}
+    levels = {
+        name: float(part.mean())
+        for name, part in zip(groups, energies.split(sizes, 1), strict=True)
+    }
     note = ""
     if rhats[worst] > AGREE:
         between = ", ".join(f"{name} {level:.1f}" for name, level in levels.items())
         note = (
-            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat {rhats[worst]:.2f} of {worst} "
+            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat "
+            f"{rhats[worst]:.2f} of {worst} "
             f"(mean energy from {between})"
         )
     return Agreement(rhats[worst], worst, means, levels, note)

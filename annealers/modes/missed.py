@@ -21,7 +21,8 @@ CHAINS = 256  # runs of the comparison, at most
 ROWS = 48  # random rows from which basins are sought, and as many minima, at most
 Z = 4.0  # standard errors, by which what is found in a basin must exceed what was
 
-# problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean exp estimates Z
+# problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean
+# exp estimates Z
 Anneal = Callable[[Ising, int, Sequence[int], Tensor], tuple[Tensor, Tensor]]
 
 
@@ -37,7 +38,8 @@ class Missed:
 
 def flat(problem: Ising) -> Ising:
     """The same problems with one batch dimension `[P]`; a shared J stays shared."""
-    batch, layout = problem.batch_shape, problem.graph.coupling_shape
+    batch = problem.batch_shape
+    layout = problem.graph.coupling_shape
     h = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins)
     J = problem.J
     if J.dim() > len(layout):
@@ -63,13 +65,14 @@ def missed(
 ) -> Missed:
     r"""Compare annealing runs of a flat batch of P problems with runs that begin elsewhere.
 
-    Basins are found as in `apart`: chains from rows spread over the space, from local minima of the energy, from
-    `starts` and from the ends of the runs themselves are grouped by where they stay. A basin c with mean spins m is
-    the base of annealing runs of its own, from independent spins in fields $-\mathrm{artanh}\, m$. States belong to
-    the basin whose independent spins give them the largest probability; the weights of the runs that end in c
-    estimate $Z_c = \sum_{s \in c} e^{-E(s)}$ without bias, whichever base they came from. So where runs from c's own
-    base find significantly more in c than the runs at hand, these miss it, and log Z becomes the log of
-    $\hat Z + \sum_c (\hat Z_c^{own} - \hat Z_c)$ over such c. Its error is as wide as the disagreement.
+    Basins are found as in `apart`: chains from rows spread over the space, from local minima of the
+    energy, from `starts` and from the ends of the runs themselves are grouped by where they stay. A
+    basin c with mean spins m is the base of annealing runs of its own, from independent spins in
+    fields $-\mathrm{artanh}\, m$. States belong to the basin whose independent spins give them the
+    largest probability; the weights of the runs that end in c estimate $Z_c = \sum_{s \in c}
+    e^{-E(s)}$ without bias, whichever base they came from. So where runs from c's own base find
+    significantly more in c than the runs at hand, these miss it, and log Z becomes the log of $\hat
+    Z + \sum_c (\hat Z_c^{own} - \hat Z_c)$ over such c. Its error is as wide as the disagreement.
 
     Args:
         problem: P problems, one batch dimension.
@@ -82,7 +85,8 @@ def missed(
     """
     P, R, n = spins.shape
     groups = _search(problem, spins, sweeps, seeds, starts)
-    log_z, stderr = log_mean_exp(log_w), relative_error(log_w)
+    log_z = log_mean_exp(log_w)
+    stderr = relative_error(log_w)
     nats = torch.zeros_like(log_z)
     notes = [""] * P
     for count in sorted({len(means) for means in groups}):  # as many bases alike: one call
@@ -104,16 +108,20 @@ def missed(
             nats[p] = gap
             stderr[p] = math.hypot(error, gap)
             notes[p] = (
-                f"a mode is missed: runs from {count} basins found apart see {gap:.2f} nats more than the runs "
+                f"a mode is missed: runs from {count} basins found apart see {gap:.2f} nats more "
+                "than the runs "
                 "from the base; the value counts it, the error covers both"
             )
     return Missed(log_z, stderr, nats, notes)
 
 
-def _search(problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], starts: Tensor | None) -> list[Tensor]:
+def _search(
+    problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], starts: Tensor | None
+) -> list[Tensor]:
     """Mean spins `[K, n]` of the basins of each problem, within (-1, 1)."""
     P, R, n = spins.shape
-    num, length = max(8, min(ROWS, R // 2)), max(16, min(64, sweeps))
+    num = max(8, min(ROWS, R // 2))
+    length = max(16, min(64, sweeps))
     rows = apart.spread_rows(problem, num, seeds)
     low = apart.minima(problem, rows, seeds)
     parts = [rows, low, spins[:, : num // 2]]
@@ -126,27 +134,37 @@ def _search(problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], st
         basins = apart.basins(first[k], second[k], BASINS)
         # as if one spin more had been seen up and one down, so that no spin is held for certain
         seen = [len(basin.members) * length / 2 for basin in basins]
-        groups.append(torch.stack([b.mean * (m / (m + 2)) for b, m in zip(basins, seen, strict=True)]))
+        groups.append(
+            torch.stack([b.mean * (m / (m + 2)) for b, m in zip(basins, seen, strict=True)])
+        )
     return groups
 
 
-def _excess(base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: Tensor) -> tuple[float, float] | None:
+def _excess(
+    base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: Tensor
+) -> tuple[float, float] | None:
     """Nats by which runs from the bases `[K, n]` find more in their own basins, and the error; None if they do not.
 
-    `spins` [R, n] and `log_w` [R] are the runs at hand, `ends` [K, M, n] and `weights` [K, M] those from the bases.
+    `spins` [R, n] and `log_w` [R] are the runs at hand, `ends` [K, M, n] and `weights` [K, M] those
+    from the bases.
     """
-    K, R, M = len(base), len(spins), weights.shape[1]
+    K = len(base)
+    R = len(spins)
+    M = weights.shape[1]
     norm = log_2cosh(base).sum(-1)
 
     def cell(states: Tensor) -> Tensor:
         return (-states.to(base) @ base.T - norm).argmax(-1)
 
     top = max(float(log_w.max()), float(weights.max()))
-    w, label = (log_w - top).exp(), cell(spins)
+    w = (log_w - top).exp()
+    label = cell(spins)
     total = float(w.mean())
-    # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have been due
+    # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have
+    # been due
     unit = float(w.square().sum() / w.sum()) / R
-    more, variance = 0.0, float(w.var()) / R
+    more = 0.0
+    variance = float(w.var()) / R
     own_error = variance**0.5
     for k in range(K):
         inside = w * (label == k)

@@ -16,7 +16,9 @@ from qsample.support.files import write_whole
 HASH = "sha256"  # the entry of the header that holds the digest of all the rest
 
 
-def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+def write_file(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]
+) -> None:
     """Put the tensors at `path`, `about` in the header: readers see the old file or the whole new one."""
     from safetensors.torch import save
 
@@ -35,7 +37,9 @@ def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor
     try:
         with safe_open(Path(path).expanduser(), "pt") as file:
             about: dict[str, str] = dict(file.metadata() or {})
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
+            tensors: dict[str, torch.Tensor] = {
+                name: file.get_tensor(name) for name in list(file.keys())
+            }
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read {path}: {reason}") from None

@@ -53,13 +53,18 @@ class Reads:
         return self.weight * self.share[:, None]
 
 
-def pair_sums(graph: Graph, rows: Float[Tensor, "M n"], weight: Float[Tensor, " M"]) -> Float[Tensor, " k"]:
+def pair_sums(
+    graph: Graph, rows: Float[Tensor, "M n"], weight: Float[Tensor, " M"]
+) -> Float[Tensor, " k"]:
     """sum_m w_m s_mi s_mj of every edge (i, j), in the order of `graph.edges`."""
     i, j = graph.edges.to(rows.device)
-    if graph.num_spins**2 < 100 * graph.num_edges:  # all pairs by one product: faster on few spins, measured
+    # all pairs by one product: faster on few spins, measured
+    if graph.num_spins**2 < 100 * graph.num_edges:
         return (rows.T @ (rows * weight[:, None]))[i, j]
     columns = rows.T.contiguous()  # an edge reads two of its rows
     weighted = columns * weight
     size = max(1, CHUNK // max(1, len(rows)))
-    parts = [(weighted[a] * columns[b]).sum(1) for a, b in zip(i.split(size), j.split(size), strict=True)]
+    parts = [
+        (weighted[a] * columns[b]).sum(1) for a, b in zip(i.split(size), j.split(size), strict=True)
+    ]
     return torch.cat(parts) if parts else rows.new_zeros(0)

@@ -22,7 +22,11 @@ class VisibleBits:
     copies: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, least in (("bits", self.bits, 1), ("classes", self.classes, 0), ("copies", self.copies, 1)):
+        for name, value, least in (
+            ("bits", self.bits, 1),
+            ("classes", self.classes, 0),
+            ("copies", self.copies, 1),
+        ):
             if value < least:
                 raise ValueError(f"expected {name} >= {least}; got {value}")
 
@@ -42,9 +46,13 @@ class VisibleBits:
             raise ValueError(f"expected x of shape [N, {self.bits}]; got {list(x.shape)}")
         if not (x.abs() == 1).all():
             odd = float(x[x.abs() != 1][0])
-            raise ValueError(f"expected x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits")
+            raise ValueError(
+                f"expected x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits"
+            )
         if labels is None and self.classes:
-            raise ValueError(f"the model has {self.classes} classes: pass labels, one for each row of x")
+            raise ValueError(
+                f"the model has {self.classes} classes: pass labels, one for each row of x"
+            )
         if labels is None:
             return x.to(torch.int8)
         if labels.shape != x.shape[:1]:
@@ -56,12 +64,16 @@ class VisibleBits:
     def decode(self, visible: Int[Tensor, "*batch v"]) -> tuple[Tensor, Tensor | None]:
         """`(x, labels)`: labels by the votes of the copies, the first of equals; None without classes."""
         x, votes = visible.split([self.bits, self.label_bits], -1)
-        return x, votes.unflatten(-1, (self.copies, self.classes)).sum(-2).argmax(-1) if self.classes else None
+        return x, votes.unflatten(-1, (self.copies, self.classes)).sum(-2).argmax(
+            -1
+        ) if self.classes else None
 
     def encode_labels(self, labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch l"]:
         """Spins int8: +1 at the label's place in every copy."""
         if not self.classes:
-            raise ValueError("the model has no classes, so it takes no labels: make it with classes=")
+            raise ValueError(
+                "the model has no classes, so it takes no labels: make it with classes="
+            )
         bad = (labels < 0) | (labels >= self.classes)
         if bad.any():
             raise ValueError(f"expected labels 0..{self.classes - 1}; got {int(labels[bad][0])}")

@@ -10,19 +10,22 @@ from qsample.models.energy import EnergyModel, normal, with_gradient
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.support.checks import is_whole
+from qsample.support.faces import public
 
 
+@public("qsample.models")
 class BernoulliRBM(EnergyModel):
     r"""$E(v, h) = -v^\top W h - b \cdot v - c \cdot h$ on {0,1} (Smolensky 1986; Hinton 2002).
 
-    Its Ising form, by s = 2 (v, h) - 1: J = -W/4, fields -b/2 - (row sums of W)/4 and -c/2 - (column sums of W)/4,
-    offset -(sum W)/4 - (sum b)/2 - (sum c)/2.
+    Its Ising form, by s = 2 (v, h) - 1: J = -W/4, fields -b/2 - (row sums of W)/4 and -c/2 -
+    (column sums of W)/4, offset -(sum W)/4 - (sum b)/2 - (sum c)/2.
 
     Args:
         n_visible: visible units.
         n_hidden: hidden units.
-        scale: standard deviation of the initial W times (n_visible n_hidden)^(1/4). In spins the couplings are W/4
-            and order sets in near scale 4; the default 0.4 starts deep in the disordered (paramagnetic) phase.
+        scale: standard deviation of the initial W times (n_visible n_hidden)^(1/4). In spins the
+            couplings are W/4 and order sets in near scale 4; the default 0.4 starts deep in the
+            disordered (paramagnetic) phase.
         generator: draws the initial W; None is torch's default.
 
     Parameters: `W` [n_visible, n_hidden], `b` [n_visible], `c` [n_hidden].
@@ -31,17 +34,27 @@ class BernoulliRBM(EnergyModel):
     names = ("W", "b", "c")
 
     def __init__(
-        self, n_visible: int, n_hidden: int, *, scale: float = 0.4, generator: torch.Generator | None = None
+        self,
+        n_visible: int,
+        n_hidden: int,
+        *,
+        scale: float = 0.4,
+        generator: torch.Generator | None = None,
     ) -> None:
         for name, size in (("n_visible", n_visible), ("n_hidden", n_hidden)):
             if not is_whole(size):
                 raise TypeError(f"expected {name} as a number of units; got {type(size).__name__}")
-        n_visible, n_hidden = int(n_visible), int(n_hidden)
+        n_visible = int(n_visible)
+        n_hidden = int(n_hidden)
         if n_visible < 1 or n_hidden < 1:
-            raise ValueError(f"expected at least one visible and one hidden unit; got {n_visible} and {n_hidden}")
+            raise ValueError(
+                f"expected at least one visible and one hidden unit; got {n_visible} and {n_hidden}"
+            )
         hidden = n_visible + torch.arange(n_hidden, device="cpu")
         super().__init__(Graph.bipartite(n_visible, n_hidden), hidden, "bits")
-        std = torch.full((n_visible, n_hidden), scale / (n_visible * n_hidden) ** 0.25, device="cpu")
+        std = torch.full(
+            (n_visible, n_hidden), scale / (n_visible * n_hidden) ** 0.25, device="cpu"
+        )
         self.W = nn.Parameter(normal(std, generator))
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
@@ -52,12 +65,15 @@ class BernoulliRBM(EnergyModel):
         h = torch.cat([-b / 2 - rows / 4, -c / 2 - W.sum(0) / 4])
         return Ising(self.graph, h, W / -4, -rows.sum() / 4 - b.sum() / 2 - c.sum() / 2)
 
-    def energy(self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]) -> Float[Tensor, "..."]:
+    def energy(
+        self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]
+    ) -> Float[Tensor, "..."]:
         """E(x, hidden); see `EnergyModel.energy`."""
         self._check_between(x, self.num_visible, "data")
         self._check_between(hidden, self.num_hidden, "hidden")
         W, b, c = self.weights()
-        x, hidden = x.to(W), hidden.to(W)
+        x = x.to(W)
+        hidden = hidden.to(W)
         return -((x @ W + c) * hidden).sum(-1) - x @ b
 
     def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
@@ -75,7 +91,8 @@ class BernoulliRBM(EnergyModel):
         rounded = torch.is_autocast_enabled(x.device.type) and W.dtype != torch.float64
         x = x if rounded and x.is_floating_point() else x.to(W)
         given = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
-        visible, given = (x @ b).to(W), given.to(W)
+        visible = (x @ b).to(W)
+        given = given.to(W)
         return -visible - torch.nn.functional.softplus(given).sum(-1)
 
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:

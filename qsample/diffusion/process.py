@@ -15,10 +15,12 @@ from qsample.problem.graph import lasting
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, draw_seeds
+from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
 
 Step = int | Tensor  # number of a step, for all items or one for each `[*B]`
-SMALLEST = 1e-12  # rate * dt below which a coupling no longer grows: a field of 14.2, no flip in a trillion
+# rate * dt below which a coupling no longer grows: a field of 14.2, no flip in a trillion
+SMALLEST = 1e-12
 
 
 def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
@@ -26,18 +28,21 @@ def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
 
     $$Q(x'|x) \propto e^{\Gamma\,[x' = x]}, \quad \Gamma = \ln\frac{1 + (M-1)a}{1 - a}, \quad a = e^{-\lambda\Delta t}$$
 
-    For spins, $\Gamma = 2w$ with $w = -\tfrac12 \ln\tanh(\lambda\Delta t/2)$ and $Q(x'|x) \propto e^{w x x'}$. It is
-    0 at $\lambda\Delta t = \infty$ and finite at 0, where $\lambda\Delta t$ is taken for `SMALLEST`.
+    For spins, $\Gamma = 2w$ with $w = -\tfrac12 \ln\tanh(\lambda\Delta t/2)$ and $Q(x'|x) \propto
+    e^{w x x'}$. It is 0 at $\lambda\Delta t = \infty$ and finite at 0, where $\lambda\Delta t$ is
+    taken for `SMALLEST`.
     """
     u = torch.as_tensor(rate_dt, dtype=torch.float64).clamp_min(SMALLEST)
     return ((states - 1) * (-u).exp()).log1p() - (-(-u).expm1()).log()
 
 
+@public("qsample.diffusion")
 def log_times(steps: int) -> Tensor:
     r"""$t_k = -\ln(1 - k/T)$: a bit is still its own at step k with probability 1 - k/T; the last time is infinite."""
     return log_time(_fractions(steps))
 
 
+@public("qsample.diffusion")
 def cosine_times(steps: int, s: float = 0.008) -> Tensor:
     r"""$e^{-t_k} = f(k)/f(0)$, $f(k) = \cos^2\frac{k/T + s}{1 + s}\frac\pi2$ (Nichol and Dhariwal, ICML 2021)."""
     return cosine_time(_fractions(steps), s)
@@ -58,6 +63,7 @@ def cosine_time(fraction: Tensor, s: float = 0.008) -> Tensor:
     return times.masked_fill(fraction <= 0, 0.0).masked_fill(fraction >= 1, math.inf)
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True, eq=False)
 class Uniform:
     """Sites of M states, each resampled uniformly at `rate`: over dt a site keeps its state with probability
@@ -71,20 +77,26 @@ class Uniform:
         states: M.
 
     Raises:
-        ValueError: times that do not rise from 0, fewer than one step, a rate that is not positive, M < 2.
+        ValueError: times that do not rise from 0, fewer than one step, a rate that is not positive,
+            M < 2.
     """  # noqa: D205
 
     times: Tensor
     rate: Tensor | float = 1.0
     states: int = 2
-    _couplings: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _couplings: dict[tuple[int, int | None], Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, Tensor):
             raise TypeError(f"expected times as a tensor, such as log_times(8); got {self.times!r}")
         times = self.times.double()
         if times.dim() != 1 or len(times) < 2 or times[0] != 0 or not (times.diff() > 0).all():
-            raise ValueError(f"expected times 0 = t_0 < t_1 < ... < t_T; got {times.tolist()[:8]}: see log_times(T)")
+            raise ValueError(
+                f"expected times 0 = t_0 < t_1 < ... < t_T; got {times.tolist()[:8]}: see "
+                "log_times(T)"
+            )
         rate = torch.as_tensor(self.rate, dtype=torch.float64, device="cpu")  # whatever the default
         if rate.dim() > 1 or not ((rate > 0) & rate.isfinite()).all():
             raise ValueError(f"expected a rate > 0, or one a site [n]; got {rate.tolist()}")
@@ -126,7 +138,9 @@ class Uniform:
         return a * torch.eye(self.states, dtype=a.dtype) + (1 - a) / self.states
 
     @uncompiled
-    def noise(self, x: Tensor, k: Step, start: Step = 0, generator: Generators | None = None) -> Tensor:
+    def noise(
+        self, x: Tensor, k: Step, start: Step = 0, generator: Generators | None = None
+    ) -> Tensor:
         """x_k given x_start = `x` `[*B, n]`: each site keeps its state or draws a new one. Same shape and dtype.
 
         `generator`: one for the batch, or a list with one for each of the `*B` items.
@@ -135,7 +149,9 @@ class Uniform:
         draws = Draws(draw_seeds(generator, x.shape[:-1]), x.device)
         when, fresh = draws.uniform(2, x.shape[-1]).unbind(1)
         resampled = when < -(-self.rate_dt(k, start).to(x.device)).expm1()
-        return torch.where(resampled.reshape(x.shape), self._fresh(fresh).to(x.dtype).reshape(x.shape), x)
+        return torch.where(
+            resampled.reshape(x.shape), self._fresh(fresh).to(x.dtype).reshape(x.shape), x
+        )
 
     @uncompiled
     def prior(self, shape: tuple[int, ...], generator: Generators | None = None) -> Tensor:
@@ -150,7 +166,8 @@ class Uniform:
         """
         self._check(x)
         own = one_hot(self._index(x), self.states).to(probs)
-        last, before, whole = (self.kernel(*at).to(probs) for at in ((k,), (k - 1, 0), (k, 0)))  # all symmetric
+        # all symmetric
+        last, before, whole = (self.kernel(*at).to(probs) for at in ((k,), (k - 1, 0), (k, 0)))
 
         def times(Q: Tensor, v: Tensor) -> Tensor:
             return (Q @ v[..., None])[..., 0]
@@ -166,15 +183,19 @@ class Uniform:
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 1 or x.is_floating_point() or not ((x >= 0) & (x < self.states)).all():
-            raise ValueError(f"expected x [*, n] of integers in 0..{self.states - 1}; got {x.dtype} {_odd(x)}")
+            raise ValueError(
+                f"expected x [*, n] of integers in 0..{self.states - 1}; got {x.dtype} {_odd(x)}"
+            )
 
 
+@public("qsample.diffusion")
 class UniformBits(Uniform):
     r"""Bits as spins, each resampled uniformly at `rate`: an Ising coupling between one step and the next.
 
     $$Q(x_k | x_{k-1}) \propto e^{w_k\, x_{k-1} \cdot x_k}, \quad w_k = -\tfrac12 \ln\tanh(\lambda (t_k - t_{k-1})/2)$$
 
-    so that conditioning on x_k is a field on x_{k-1} and nothing else: `fields`. States are spins, -1 and +1.
+    so that conditioning on x_k is a field on x_{k-1} and nothing else: `fields`. States are spins,
+    -1 and +1.
 
         forward = UniformBits(log_times(8))
         x_k = forward.noise(x_0, k)                         # train on these
@@ -196,13 +217,18 @@ class UniformBits(Uniform):
         One problem a row of x, on the same graph with the same J.
         """
         if problem.num_spins < x.shape[-1]:
-            raise ValueError(f"x has {x.shape[-1]} bits and the problem {problem.num_spins} spins: too few to hold it")
+            raise ValueError(
+                f"x has {x.shape[-1]} bits and the problem {problem.num_spins} spins: too few to "
+                "hold it"
+            )
         if x.device != problem.device:
             raise ValueError(f"x is on {x.device}, the problem on {problem.device}: move one")
         h = problem.h + self.fields(x, k, problem.num_spins).to(problem.h)
         return Ising(problem.graph, h, problem.J, problem.offset)
 
-    def conditioned(self, energy: Callable[[Tensor], Tensor], x: Tensor, k: Step) -> Callable[[Tensor], Tensor]:
+    def conditioned(
+        self, energy: Callable[[Tensor], Tensor], x: Tensor, k: Step
+    ) -> Callable[[Tensor], Tensor]:
         """An energy of x_{k-1} given x_k = `x` `[*B, n]`: E(y) - w_k x.y, for states y `[*B, M, n]`."""
         h = self.fields(x, k)[..., None, :]
         return lambda y: energy(y) + (h.to(y) * y).sum(-1)
@@ -215,12 +241,18 @@ class UniformBits(Uniform):
         """
         self._check(x)
         if not numbers(mean.abs() <= 1).all():
-            raise ValueError(f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}")
+            raise ValueError(
+                f"expected mean in [-1, 1]; got {float(mean[~(mean.abs() <= 1)][0]):g}"
+            )
         near, start = (self.coupling(*at).to(x.device) / 2 for at in ((k,), (k - 1, 0)))
-        # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh depends on x_k x_0 alone
+        # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh
+        # depends on x_k x_0 alone
         ratio = ((near + start).cosh().log() - (near - start).cosh().log()).to(mean)
-        near, small, x = near.to(mean), (-2 * start).exp().to(mean), x.to(mean)
-        up, down = 1 + mean, (1 - mean) * (ratio * x).exp()
+        near = near.to(mean)
+        small = (-2 * start).exp().to(mean)
+        x = x.to(mean)
+        up = 1 + mean
+        down = (1 - mean) * (ratio * x).exp()
         return ((up * small + down).log() - (up + down * small).log()) / 2 - near * x
 
     def _index(self, x: Tensor) -> Tensor:
@@ -231,7 +263,10 @@ class UniformBits(Uniform):
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 1 or not numbers(x.abs() == 1).all():
-            raise ValueError(f"expected spins x [*, n] of -1 and +1; got {_odd(x)}: 2 * bits - 1 makes spins of bits")
+            raise ValueError(
+                f"expected spins x [*, n] of -1 and +1; got {_odd(x)}: 2 * bits - 1 makes spins "
+                "of bits"
+            )
 
 
 def _odd(x: Tensor) -> str:

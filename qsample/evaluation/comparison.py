@@ -35,7 +35,8 @@ class Reads:
     Attributes:
         spins: `[R, n]` float32.
         energy: `[R]` float64, recomputed.
-        score: derivative of the log pseudo-likelihood in beta, at 1, `[R]`: of mean 0 under the law.
+        score: derivative of the log pseudo-likelihood in beta, at 1, `[R]`: of mean 0 under the
+            law.
         weight: `[R]` float64, of sum 1; None for equal ones.
         cluster: `[R]`, labels; reads of one label are correlated. None: all are independent.
     """
@@ -47,10 +48,14 @@ class Reads:
     cluster: Tensor | None = None
 
     @staticmethod
-    def of(problem: Ising, spins: Tensor, weight: Tensor | None = None, cluster: Tensor | None = None) -> Reads:
+    def of(
+        problem: Ising, spins: Tensor, weight: Tensor | None = None, cluster: Tensor | None = None
+    ) -> Reads:
         """Reads `spins` [R, n] of a problem in double precision, energies and scores computed."""
         parts = []
-        for some in spins.split(max(1, (1 << 22) // max(1, problem.graph.num_edges + problem.num_spins))):
+        for some in spins.split(
+            max(1, (1 << 22) // max(1, problem.graph.num_edges + problem.num_spins))
+        ):
             s = some.to(problem.h)
             a = -2 * s * problem.field(s)
             parts.append((problem.energy(s), (a * (-a).sigmoid()).sum(-1)))
@@ -95,8 +100,9 @@ class Reads:
     def countable(self, generator: torch.Generator) -> Reads | None:
         """Independent reads of equal weight among these; None where there is no way to choose them.
 
-        Of clusters of one size (blocks of a chain) a random member each. Of weighted reads, those that rejection
-        keeps, with probability w / max w. Families of different sizes carry weight in their size: no choice is fair.
+        Of clusters of one size (blocks of a chain) a random member each. Of weighted reads, those
+        that rejection keeps, with probability w / max w. Families of different sizes carry weight
+        in their size: no choice is fair.
         """
         reads = self
         if reads.cluster is not None:
@@ -109,19 +115,23 @@ class Reads:
             index = rows.gather(1, pick)[:, 0].sort().values
             reads = replace(reads.take(index), cluster=None)
         if reads.weight is not None:
-            u = torch.rand(len(reads), generator=generator, dtype=torch.float64).to(reads.weight.device)
+            u = torch.rand(len(reads), generator=generator, dtype=torch.float64).to(
+                reads.weight.device
+            )
             index = (u < reads.weight / reads.weight.max()).nonzero()[:, 0]
             reads = replace(reads.take(index), weight=None)
         return reads
 
 
-# ---- columns: statistics of a read that take two values ----------------------------------------------------------
+# ---- columns: statistics of a read that take two values
+# ----------------------------------------------------------
 
 
 class Columns(NamedTuple):
     """`number` statistics of -1 or +1 of each read.
 
-    `make(spins, start, stop)` gives `[R, stop - start]`, `sums(spins)` the sums of all over reads, `[number]` float64.
+    `make(spins, start, stop)` gives `[R, stop - start]`, `sums(spins)` the sums of all over reads,
+    `[number]` float64.
     """
 
     name: str
@@ -173,7 +183,9 @@ def parities(name: str, members: Tensor) -> Columns:
     def sums(spins: Tensor) -> Tensor:
         return make(spins, 0, len(members)).sum(0).double()
 
-    return Columns(name, len(members), make, sums, lambda k: f"a product of {int(members[k].sum())} spins")
+    return Columns(
+        name, len(members), make, sums, lambda k: f"a product of {int(members[k].sum())} spins"
+    )
 
 
 def all_columns(problem: Ising, generator: torch.Generator) -> Iterator[Columns]:
@@ -230,24 +242,32 @@ def _moments(part: Reads, columns: Columns) -> Moments:
         return mean, lambda middle: (1 - 2 * middle * mean + middle.square()) / len(part)
     step = max(1, (1 << 22) // len(part))
     weight = part.by_cluster(part.w[:, None])
-    means, squares, cross = [], [], []
+    means = []
+    squares = []
+    cross = []
     for start in range(0, columns.number, step):
         x = columns.make(part.spins, start, min(start + step, columns.number)).double()
         sums = part.by_cluster(part.w[:, None] * x)
         means.append(sums.sum(0))
         squares.append(sums.square().sum(0))
         cross.append((weight * sums).sum(0))
-    mean, A, B = torch.cat(means), torch.cat(squares), torch.cat(cross)
+    mean = torch.cat(means)
+    A = torch.cat(squares)
+    B = torch.cat(cross)
     C = weight.square().sum()
     return mean, lambda middle: (A - 2 * middle * B + middle.square() * C).clamp_min(0)
 
 
-def _by_count(reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> list[tuple[float, int, str]]:
+def _by_count(
+    reads: Reads, other: Reads, ours: Tensor, theirs: Tensor
+) -> list[tuple[float, int, str]]:
     """Fisher's exact test of each column from its sums, worked out for those that deviate most."""
     from scipy.stats import hypergeom
 
-    R, M = len(reads), len(other)
-    up, others = (R + ours.double()) / 2, (M + theirs.double()) / 2
+    R = len(reads)
+    M = len(other)
+    up = (R + ours.double()) / 2
+    others = (M + theirs.double()) / 2
     total = up + others
     chance = total / (R + M)
     spread = (chance * (1 - chance) * (1 / R + 1 / M)).sqrt()
@@ -265,8 +285,10 @@ def _by_variance(
     reads: Reads, other: Reads, ours: Moments, theirs: Moments
 ) -> tuple[list[tuple[float, int, str]], int]:
     """The z of each column from the variance between clusters, where enough reads take either value."""
-    a, b = reads.effective, other.effective
-    mean, expected = ours[0], theirs[0]
+    a = reads.effective
+    b = other.effective
+    mean = ours[0]
+    expected = theirs[0]
     middle = (a * mean + b * expected) / (a + b)
     variance = ours[1](middle) + theirs[1](middle)
     lesser = (1 - middle.abs()) / 2 * min(a, b)
@@ -286,13 +308,15 @@ def student(z: float, freedom: float) -> float:
     return 2 * float(t.sf(abs(z), freedom)) if freedom >= 2 else 1.0
 
 
-# ---- cells: a read falls into one of K ---------------------------------------------------------------------------
+# ---- cells: a read falls into one of K
+# ----------------------------------------------------------------------
 
 
 def compare_cells(name: str, reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> Finding:
     """Numbers of reads in cells, `ours` [R] and `theirs` [M] non-negative cell numbers: a G-test of two samples.
 
-    Cells of fewer than LEAST expected reads are pooled. Where reads cannot be counted, the largest z of a cell.
+    Cells of fewer than LEAST expected reads are pooled. Where reads cannot be counted, the largest
+    z of a cell.
     """
     from scipy.stats import chi2
 
@@ -312,12 +336,18 @@ def compare_cells(name: str, reads: Reads, other: Reads, ours: Tensor, theirs: T
     counts = _pooled(counts, min(len(reads), len(other)))
     if counts.shape[1] < 2:
         return Finding(name, 1.0)
-    rows, columns, N = counts.sum(1, keepdim=True), counts.sum(0), counts.sum()
+    rows = counts.sum(1, keepdim=True)
+    columns = counts.sum(0)
+    N = counts.sum()
     expected = rows * columns / N
     G = 2 * torch.special.xlogy(counts, counts / expected).sum()
     free = counts.shape[1] - 1
     williams = 1 + ((N / rows).sum() - 1) * ((N / columns).sum() - 1) / (6 * N * free)
-    return Finding(name, float(chi2.sf(float(G / williams), free)), f"G = {float(G):.1f} of {free} degrees of freedom")
+    return Finding(
+        name,
+        float(chi2.sf(float(G / williams), free)),
+        f"G = {float(G):.1f} of {free} degrees of freedom",
+    )
 
 
 def _pooled(counts: Tensor, lesser: int) -> Tensor:
@@ -325,11 +355,13 @@ def _pooled(counts: Tensor, lesser: int) -> Tensor:
     counts = counts[:, counts.sum(0) > 0]
     expected = counts.sum(0) / counts.sum() * lesser
     order = expected.argsort(descending=True)
-    counts, expected = counts[:, order], expected[order]
+    counts = counts[:, order]
+    expected = expected[order]
     large = int((expected >= LEAST).sum())
     if large == len(expected):
         return counts
-    rest, mass = counts[:, large:].sum(1, keepdim=True), float(expected[large:].sum())
+    rest = counts[:, large:].sum(1, keepdim=True)
+    mass = float(expected[large:].sum())
     if mass >= LEAST or large == 0:
         return torch.cat([counts[:, :large], rest], 1)
     kept = counts[:, :large].clone()
@@ -348,7 +380,9 @@ def quantile_cells(ours: Tensor, theirs: Tensor, cells: int = 10) -> tuple[Tenso
 def subset_laws(problem: Ising, reads: Reads, other: Reads, generator: torch.Generator) -> Finding:
     """The law of some spins together: 16 sets of 2 to 6 spins, half of them neighbours; Bonferroni over them."""
     n = problem.num_spins
-    size = min(n, max(2, min(6, int(math.log2(max(4.0, min(reads.effective, other.effective) / 20))))))
+    size = min(
+        n, max(2, min(6, int(math.log2(max(4.0, min(reads.effective, other.effective) / 20)))))
+    )
     near: dict[int, list[int]] = {}
     if problem.graph.kind == "sparse":
         for i, j in problem.graph.pairs.T.tolist():
@@ -370,7 +404,9 @@ def subset_laws(problem: Ising, reads: Reads, other: Reads, generator: torch.Gen
     for chosen in sorted(sets):
         index = list(chosen)
         power = 1 << torch.arange(size, device=reads.spins.device)
-        ours, theirs = (((part.spins[:, index] > 0).long() * power).sum(-1) for part in (reads, other))
+        ours, theirs = (
+            ((part.spins[:, index] > 0).long() * power).sum(-1) for part in (reads, other)
+        )
         found = compare_cells(f"law of spins {index}", reads, other, ours, theirs)
         if found.p_value < best.p_value:
             best = Finding(best.name, found.p_value, f"spins {index}: {found.text}")
@@ -401,7 +437,8 @@ def compare_modes(reads: Reads, other: Reads) -> Finding:
     return Finding("modes", min(1.0, best.p_value * len(tests)), f"{best.name}, {best.text}")
 
 
-# ---- means -------------------------------------------------------------------------------------------------------
+# ---- means
+# ----------------------------------------------------------------------
 
 
 def compare_means(
@@ -417,18 +454,22 @@ def compare_means(
 ) -> tuple[Finding, float]:
     """The mean of a real statistic `values` [R] against `others` [M], or its `exact` cumulants; p and z.
 
-    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from both sets of reads
-    together. `shift` is added in the text.
+    The tail is that of a Pearson III law of the right skewness; under 20 reads, of means drawn from
+    both sets of reads together. `shift` is added in the text.
     """
     from scipy.stats import pearson3
 
-    a, b = reads.effective, other.effective
-    mean, expected = float(reads.w @ values), float(other.w @ others)
+    a = reads.effective
+    b = other.effective
+    mean = float(reads.w @ values)
+    expected = float(other.w @ others)
     known = "expected" if exact is None else "exact"
     pooled = torch.cat([values, others])
     if exact is None:
         away = pooled - pooled.mean()
-        goal, variance, third = expected, float(away.square().mean()), float((away**3).mean())
+        goal = expected
+        variance = float(away.square().mean())
+        third = float((away**3).mean())
     else:
         goal, variance, third = exact
     error = (variance * (1 / a + (0 if exact is not None else 1 / b))) ** 0.5
@@ -445,7 +486,8 @@ def compare_means(
         square = 0.0
         for part, x in parts:
             square += float(part.by_cluster((part.w * (x - middle))[:, None]).square().sum())
-        # rare states that the reads do not show count as well: never less than the law's own variance
+        # rare states that the reads do not show count as well: never less than the law's own
+        # variance
         z = (mean - goal) / max(square, error**2, 1e-300) ** 0.5
         z = 0.0 if abs(mean - goal) <= 1e-9 * (1 + abs(goal)) else z
         freedom = (a if exact is not None else min(a, b)) - 1
@@ -454,7 +496,8 @@ def compare_means(
     R = len(reads)
     z = (mean - goal) / max(error, 1e-150)
     if abs(mean - goal) <= 1e-9 * (1 + abs(goal)):
-        z, p = 0.0, 1.0
+        z = 0.0
+        p = 1.0
     elif R < 20:
         p = _drawn(mean, goal, R, pooled, generator)
     else:
@@ -465,8 +508,8 @@ def compare_means(
 def score_cumulants(problem: Ising, reads: Reads) -> tuple[float, float, float]:
     """Mean 0, variance and third cumulant of the score under the law, from independent reads of it.
 
-    Where reads hardly ever leave their minima, what they do not show is in the conditional laws of single spins and
-    pairs: the larger of what the reads show and what those say.
+    Where reads hardly ever leave their minima, what they do not show is in the conditional laws of
+    single spins and pairs: the larger of what the reads show and what those say.
     """
     most = max(200, (1 << 21) // max(1, problem.graph.num_edges))
     s = reads.spins[:most].double()
@@ -490,7 +533,8 @@ def temperature_alone(reads: Reads) -> Finding:
 
 def _drawn(mean: float, goal: float, R: int, values: Tensor, generator: torch.Generator) -> float:
     """The chance that the mean of R draws from `values` is as far from the goal, on the same side; twice that."""
-    times, beyond = 400_000, 0
+    times = 400_000
+    beyond = 0
     for _ in range(4):
         pick = torch.randint(len(values), (times // 4, R), generator=generator)
         drawn = values[pick].mean(-1)
@@ -500,17 +544,19 @@ def _drawn(mean: float, goal: float, R: int, values: Tensor, generator: torch.Ge
     return min(1.0, 2 * (beyond + 1) / (times + 1))
 
 
-# ---- independence ------------------------------------------------------------------------------------------------
+# ---- independence
+# ----------------------------------------------------------------------
 
 
 def order_test(reads: Reads) -> Finding | None:
     r"""Does the order of the reads matter? Autocorrelation at any lag, where the reads could stand in any order.
 
-    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean as unit vectors (less their mean), or the
-    ranks of the energies. All orders being equally likely, its mean is $-\sum_r |x_r|^2 / (R - 1)$ and its variance
-    V near $R\,\mathrm{tr}(C^2)$ with C the covariance; p is Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the
-    largest $|x_r|^2$: rare reads are far from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one
-    test, all others together as one.
+    $T_L = \sum_r x_r \cdot x_{r+L}$ (cyclic), x the spins less their mean as unit vectors (less
+    their mean), or the ranks of the energies. All orders being equally likely, its mean is $-\sum_r
+    |x_r|^2 / (R - 1)$ and its variance V near $R\,\mathrm{tr}(C^2)$ with C the covariance; p is
+    Bernstein's bound $2 \exp(-t^2 / 2 (V + b t / 3))$, b the largest $|x_r|^2$: rare reads are far
+    from normal. Lag 1 (sorted or antithetic reads, one chain) counts as one test, all others
+    together as one.
     """
     R = len(reads)
     if R < 20:
@@ -518,7 +564,9 @@ def order_test(reads: Reads) -> Finding | None:
     spins = reads.spins.double() - reads.spins.double().mean(0)
     if spins.shape[1] > 256:
         turn = torch.Generator().manual_seed(0)
-        spins = spins @ torch.randn(spins.shape[1], 256, generator=turn, dtype=torch.float64).to(spins)
+        spins = spins @ torch.randn(spins.shape[1], 256, generator=turn, dtype=torch.float64).to(
+            spins
+        )
     spins = spins / spins.norm(dim=1, keepdim=True).clamp_min(1e-9)
     found = []
     for name, x in (("spins", spins), ("energies", _ranks(reads.energy)[:, None])):
@@ -548,7 +596,9 @@ def order_test(reads: Reads) -> Finding | None:
 def _ranks(x: Tensor) -> Tensor:
     """Ranks from -1 to 1, those of equal numbers averaged; numbers are equal up to rounding."""
     _, label, count = (
-        (x / x.abs().max().clamp_min(1e-300) * 1e9).round().unique(return_inverse=True, return_counts=True)
+        (x / x.abs().max().clamp_min(1e-300) * 1e9)
+        .round()
+        .unique(return_inverse=True, return_counts=True)
     )
     last = count.cumsum(0).double()
     return ((last - (count - 1) / 2)[label] / len(x)) * 2 - 1
@@ -557,8 +607,8 @@ def _ranks(x: Tensor) -> Tensor:
 def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding | None:
     """Do states come back more often than they should? `fresh` [R, n]: another draw in the place of each read.
 
-    A random half C of the reads; of each read of the other half and the draw in its place, at most one is in C: by
-    symmetry the read as often as the draw (a sign test, exact).
+    A random half C of the reads; of each read of the other half and the draw in its place, at most
+    one is in C: by symmetry the read as often as the draw (a sign test, exact).
     """
     from scipy.stats import binom
 
@@ -566,27 +616,33 @@ def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding 
     if R < 20:
         return None
     order = torch.randperm(R, generator=generator)
-    rows = [np.packbits((t[order] > 0).cpu().numpy(), axis=1) for t in (reads.spins[:R], fresh[:R].float())]
+    rows = [
+        np.packbits((t[order] > 0).cpu().numpy(), axis=1)
+        for t in (reads.spins[:R], fresh[:R].float())
+    ]
     kind = np.dtype((np.void, rows[0].shape[1]))
     ours, theirs = (np.ascontiguousarray(row).view(kind)[:, 0] for row in rows)
     seen = {state.tobytes() for state in ours[: R // 2]}
     mine = np.array([state.tobytes() in seen for state in ours[R // 2 :]])
     other = np.array([state.tobytes() in seen for state in theirs[R // 2 :]])
-    more, fewer = int((mine & ~other).sum()), int((other & ~mine).sum())
+    more = int((mine & ~other).sum())
+    fewer = int((other & ~mine).sum())
     total = more + fewer
     p = 2 * min(float(binom.sf(more - 1, total, 0.5)), float(binom.cdf(more, total, 0.5)))
     text = f"{int(mine.sum())} of {len(mine)} reads are found in the other half, expected {int(other.sum())}"
     return Finding("repeats", min(1.0, p), text)
 
 
-# ---- an enumerated law -------------------------------------------------------------------------------------------
+# ---- an enumerated law
+# ----------------------------------------------------------------------
 
 
 def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> Iterator[Finding]:
     """Independent reads as states, `codes` [R], against the exact `chance` [K] of each: a G-test, and single states."""
     from scipy.stats import binom, chi2
 
-    R, K = len(codes), len(chance)
+    R = len(codes)
+    K = len(chance)
     counts = torch.bincount(codes, minlength=K).double()
     expected = R * chance
     order = torch.randperm(K, generator=generator).to(chance.device)
@@ -604,7 +660,8 @@ def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> It
         least = int(e[:-1].argmin())
         for t in (q, e):
             t[least] += t[-1]
-        q, e = q[:-1], e[:-1]
+        q = q[:-1]
+        e = e[:-1]
     free = len(e) - 1
     if free > 0:
         williams = 1 + (float((R / e).sum()) - 1) / (6 * R * free)
@@ -614,25 +671,38 @@ def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> It
             p = 2 * min(p, float(chi2.cdf(G, free)))  # too even is wrong as well
         yield Finding("states", min(1.0, p), f"G = {G:.1f} of {free} degrees of freedom")
     visited = (counts > 0).nonzero()[:, 0]
-    more = binom.sf(counts[visited].cpu().numpy() - 1, R, chance[visited].clamp_max(1).cpu().numpy()) * K
-    fewer = binom.cdf(counts[often].cpu().numpy(), R, chance[often].clamp_max(1).cpu().numpy()) * len(often)
-    p, state = float(more.min()), int(visited[int(more.argmin())])
+    more = (
+        binom.sf(counts[visited].cpu().numpy() - 1, R, chance[visited].clamp_max(1).cpu().numpy())
+        * K
+    )
+    fewer = binom.cdf(
+        counts[often].cpu().numpy(), R, chance[often].clamp_max(1).cpu().numpy()
+    ) * len(often)
+    p = float(more.min())
+    state = int(visited[int(more.argmin())])
     if len(often) and fewer.min() < p:
-        p, state = float(fewer.min()), int(often[int(fewer.argmin())])
+        p = float(fewer.min())
+        state = int(often[int(fewer.argmin())])
     text = f"state {state} in {int(counts[state])} reads, expected {float(expected[state]):.2f}"
     yield Finding("single states", min(1.0, 2 * p), text)
 
 
-# ---- a kernel that leaves the law as it is -----------------------------------------------------------------------
+# ---- a kernel that leaves the law as it is
+# ----------------------------------------------------------------------
 
 
-def kernel_tests(problem: Ising, before: Reads, after: Reads, generator: torch.Generator) -> Iterator[Finding]:
+def kernel_tests(
+    problem: Ising, before: Reads, after: Reads, generator: torch.Generator
+) -> Iterator[Finding]:
     """Reads before and after a reversible kernel: of a right law each pair is as likely the other way round.
 
-    Of the reads in which a statistic changed, it rises in half: a sign test, exact for independent reads; elsewhere z
-    from the sums over clusters. The sum of changes over the root of the sum of their squares is the other test.
+    Of the reads in which a statistic changed, it rises in half: a sign test, exact for independent
+    reads; elsewhere z from the sums over clusters. The sum of changes over the root of the sum of
+    their squares is the other test.
     """
-    names, ps, texts = [], [], []
+    names = []
+    ps = []
+    texts = []
 
     def paired(name: str, change: Tensor) -> None:  # change [R, q]
         p, k, text = _paired(before, change.double())
@@ -643,10 +713,15 @@ def kernel_tests(problem: Ising, before: Reads, after: Reads, generator: torch.G
     paired("spins", after.spins - before.spins)
     edges = problem.graph.edges.to(before.spins.device)
     if edges.shape[1] > 4000:
-        edges = edges[:, torch.randperm(edges.shape[1], generator=generator)[:4000].to(edges.device)]
+        edges = edges[
+            :, torch.randperm(edges.shape[1], generator=generator)[:4000].to(edges.device)
+        ]
     if edges.shape[1]:
         i, j = edges
-        paired("coupled pairs", after.spins[:, i] * after.spins[:, j] - before.spins[:, i] * before.spins[:, j])
+        paired(
+            "coupled pairs",
+            after.spins[:, i] * after.spins[:, j] - before.spins[:, i] * before.spins[:, j],
+        )
     energy = after.energy - before.energy
     energy = energy.where(energy.abs() > 1e-9 * (1 + before.energy.abs()), 0)
     score = after.score - before.score
@@ -655,10 +730,14 @@ def kernel_tests(problem: Ising, before: Reads, after: Reads, generator: torch.G
     paired("temperature", score[:, None])
     for name, first, last in projections(before, after):
         middle = torch.cat([first, last]).double().mean()
-        change = torch.stack([last - first, (last > middle).double() - (first > middle).double()], 1)
+        change = torch.stack(
+            [last - first, (last > middle).double() - (first > middle).double()], 1
+        )
         paired(name, change)
     least = min(range(len(ps)), key=ps.__getitem__)
-    yield Finding("kernel", min(1.0, ps[least] * len(ps)), f"{names[least]} change one way: {texts[least]}")
+    yield Finding(
+        "kernel", min(1.0, ps[least] * len(ps)), f"{names[least]} change one way: {texts[least]}"
+    )
 
 
 def _paired(before: Reads, change: Tensor) -> tuple[float, int, str]:
@@ -676,10 +755,12 @@ def _paired(before: Reads, change: Tensor) -> tuple[float, int, str]:
         p = 2 * math.exp(-(float(z[k]) ** 2) / 2)
     text = f"z = {float(z[k]):+.1f}"
     if before.independent:
-        up, down = (change > 0).sum(0).cpu().numpy(), (change < 0).sum(0).cpu().numpy()
+        up = (change > 0).sum(0).cpu().numpy()
+        down = (change < 0).sum(0).cpu().numpy()
         tail = 2 * binom.cdf(np.minimum(up, down), up + down, 0.5)
         at = int(tail.argmin())
         if tail[at] < p:
-            p, text = float(tail[at]), f"{up[at]} up, {down[at]} down"
+            p = float(tail[at])
+            text = f"{up[at]} up, {down[at]} down"
         p = min(1.0, 2 * p)
     return min(1.0, p * q), k, text

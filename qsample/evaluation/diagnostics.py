@@ -24,13 +24,22 @@ from qsample.evaluation.comparison import (
     subset_laws,
     temperature_alone,
 )
-from qsample.evaluation.reference import Reference, default_budget, exact_reference, kernel_reads, ladders_apart, plain
+from qsample.evaluation.reference import (
+    Reference,
+    default_budget,
+    exact_reference,
+    kernel_reads,
+    ladders_apart,
+    plain,
+)
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Estimate, Samples, check_samples
 from qsample.sampling.temperature import beta_of_reads
+from qsample.support.faces import public
 
-FALSE_ALARM = 1e-4  #: chance that `diagnose` calls right reads wrong; shared out over its tests (Bonferroni)
+# chance that `diagnose` calls right reads wrong; shared out over its tests (Bonferroni)
+FALSE_ALARM = 1e-4
 LEAST_READS = 5  # independent reads below which nothing is called right
 PUSHED = 2000  # reads that are put through the kernel, at most
 
@@ -40,15 +49,17 @@ class Diagnosis:
     """What could be checked about a set of reads.
 
     Attributes:
-        ok: False where a test failed, True where all passed against a reference that can be trusted, None where no
-            test failed and there was nothing to judge the weights of modes by, or fewer than five independent reads
-            ("not judged: ..." says why).
+        ok: False where a test failed, True where all passed against a reference that can be
+            trusted, None where no test failed and there was nothing to judge the weights of modes
+            by, or fewer than five independent reads ("not judged: ..." says why).
         text: the verdict and what was tested, in one line.
         beta: the effective temperature.
-        energy_z: z of the mean energy against the exact one; None where states are too many to list.
+        energy_z: z of the mean energy against the exact one; None where states are too many to
+            list.
         tests: every test with its p-value, before it is multiplied by their number.
         reference: what the reads were compared with.
-        p_value: the chance of such reads or stranger ones from a right sampler, over all tests (Bonferroni).
+        p_value: the chance of such reads or stranger ones from a right sampler, over all tests
+            (Bonferroni).
     """
 
     ok: bool | None
@@ -63,6 +74,7 @@ class Diagnosis:
         return self.text
 
 
+@public("qsample")
 @torch.no_grad()
 def diagnose(
     problem: Ising,
@@ -80,21 +92,23 @@ def diagnose(
     | treewidth 16 at most (of the couplings that are not zero) | exact reads |
     | any other | themselves after tempered transitions, and parallel tempering started apart, where it agrees |
 
-    Tested are the spins' values and energies, the temperature, the mean and the distribution of the energy, each spin,
-    each pair, products of three, four and many spins, the law of a few spins together, the weights of modes, how
-    often states come back, the order of the reads, and, where states are listed, each of them. Most tests are exact
-    for independent reads; weights and families (blocks of a chain, copies) enter by the variance between families.
+    Tested are the spins' values and energies, the temperature, the mean and the distribution of the
+    energy, each spin, each pair, products of three, four and many spins, the law of a few spins
+    together, the weights of modes, how often states come back, the order of the reads, and, where
+    states are listed, each of them. Most tests are exact for independent reads; weights and
+    families (blocks of a chain, copies) enter by the variance between families.
 
-    All tests together call right reads wrong once in 10,000 times (FALSE_ALARM, Bonferroni). What passes is right as
-    far as so many reads can show; docs/judges.md has the sizes of errors that are seen.
+    All tests together call right reads wrong once in 10,000 times (FALSE_ALARM, Bonferroni). What
+    passes is right as far as so many reads can show; docs/judges.md has the sizes of errors that
+    are seen.
 
     Args:
         problem: one problem.
         samples: reads of it, `[R, n]`.
         limit: log2 of the states that may be listed, up to 20.
-        budget: sweeps of each ladder of the second sampler, where neither enumeration nor decomposition is possible; 0
-            for none. By default 512, fewer above 20,000 couplings. More of them decide more: where ladders still
-            disagree, `ok` is None.
+        budget: sweeps of each ladder of the second sampler, where neither enumeration nor
+            decomposition is possible; 0 for none. By default 512, fewer above 20,000 couplings.
+            More of them decide more: where ladders still disagree, `ok` is None.
         generator: of the tests' own randomness; torch's default generator by default.
 
     Raises:
@@ -107,7 +121,9 @@ def diagnose(
         what = "reads of one problem [R, n]" if samples.spins.dim() != 2 else "one problem"
         raise ValueError(f"expected {what}; got {shape}")
     if samples.spins.shape[-1] != problem.num_spins:
-        raise ValueError(f"expected reads of {problem.num_spins} spins; got {list(samples.spins.shape)}")
+        raise ValueError(
+            f"expected reads of {problem.num_spins} spins; got {list(samples.spins.shape)}"
+        )
     if problem.batch_shape:
         problem = Ising(
             problem.graph,
@@ -117,7 +133,9 @@ def diagnose(
         )
     broken = _broken(problem, samples)
     if broken:
-        return Diagnosis(False, f"wrong: {broken}", Estimate(math.nan, math.inf, None, broken), None)
+        return Diagnosis(
+            False, f"wrong: {broken}", Estimate(math.nan, math.inf, None, broken), None
+        )
     draw = torch.Generator().manual_seed(_seed(generator))
     beta = beta_of_reads(problem, samples)
     exact = plain(problem)
@@ -140,7 +158,11 @@ def _broken(problem: Ising, samples: Samples) -> str:
         return "there are no reads"
     odd = spins[spins.abs() != 1]
     if len(odd):
-        hint = ": 2 * spins - 1 turns 0 and 1 into them" if bool(((spins == 0) | (spins == 1)).all()) else ""
+        hint = (
+            ": 2 * spins - 1 turns 0 and 1 into them"
+            if bool(((spins == 0) | (spins == 1)).all())
+            else ""
+        )
         return f"expected spins of -1 and +1; got {float(odd[0]):g}{hint}"
     if not samples.energy.isfinite().all():
         return "an energy is not finite"
@@ -154,7 +176,9 @@ def _wrong_energies(problem: Ising, samples: Samples) -> str:
     exact = problem.detach().to(dtype=torch.float64)
     parts = [exact.energy(some) for some in samples.spins.split(4096)]
     off = (samples.energy.double() - torch.cat(parts)).abs()
-    scale = float(exact.offset.abs() + exact.h.abs().sum() + exact.graph.edge_values(exact.J).abs().sum())
+    scale = float(
+        exact.offset.abs() + exact.h.abs().sum() + exact.graph.edge_values(exact.J).abs().sum()
+    )
     coarse = max(torch.finfo(t.dtype).eps for t in (samples.energy, torch.empty(0)))
     factor = 16 if coarse < 1e-4 else 4
     if float(off.max()) <= factor * coarse * scale + 1e-12:
@@ -181,7 +205,12 @@ def _reads(problem: Ising, samples: Samples) -> Reads:
 
 
 def _law_tests(
-    problem: Ising, reads: Reads, offset: float, limit: int, budget: int | None, draw: torch.Generator
+    problem: Ising,
+    reads: Reads,
+    offset: float,
+    limit: int,
+    budget: int | None,
+    draw: torch.Generator,
 ) -> tuple[list[Finding], Reference, float | None]:
     """Every test that can be made, what they were made against, and z of the mean energy where that is known."""
     tests: list[Finding] = []
@@ -216,11 +245,15 @@ def _law_tests(
     return tests, reference, energy_z
 
 
-def _by_kernel(problem: Ising, reads: Reads, reference: Reference, draw: torch.Generator) -> list[Finding]:
+def _by_kernel(
+    problem: Ising, reads: Reads, reference: Reference, draw: torch.Generator
+) -> list[Finding]:
     """The reads against themselves after tempered transitions on the ladder that tempering adapted."""
     some = reads
     if len(reads) > PUSHED and reads.cluster is None:
-        some = reads.take(torch.randperm(len(reads), generator=draw)[:PUSHED].sort().values.to(reads.spins.device))
+        some = reads.take(
+            torch.randperm(len(reads), generator=draw)[:PUSHED].sort().values.to(reads.spins.device)
+        )
     after = kernel_reads(problem, some, reference.betas, 2, draw)
     tests = [*kernel_tests(problem, some, after, draw), temperature_alone(reads)]
     if some.independent:
@@ -236,12 +269,17 @@ def _against(
     other = reference.reads
     assert other is not None
     exact = reference.energy
-    energy, z = compare_means("mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw)
+    energy, z = compare_means(
+        "mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw
+    )
     score = score_cumulants(problem, other) if other.independent else None
-    temperature, _ = compare_means("temperature", reads, reads.score, other, other.score, exact=score, generator=draw)
+    temperature, _ = compare_means(
+        "temperature", reads, reads.score, other, other.score, exact=score, generator=draw
+    )
     tests = [energy, temperature]
     if min(len(reads), len(other)) >= 20:
-        ours, theirs = (part.energy.mul(1e6).round() for part in (reads, other))  # equal ones stay equal
+        # equal ones stay equal
+        ours, theirs = (part.energy.mul(1e6).round() for part in (reads, other))
         cells = quantile_cells(ours, theirs)
         tests.append(compare_cells("energies", reads, other, *cells))
         tests.append(compare_modes(reads, other))
@@ -266,7 +304,11 @@ def _verdict(
     enough = effective > LEAST_READS - 0.01
     judged = reference.reads is not None and enough
     ok = False if failed or wrong else True if judged else None
-    why = reference.text if enough else f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
+    why = (
+        reference.text
+        if enough
+        else f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
+    )
     said = [{True: "right, as far as can be seen", False: "wrong", None: f"not judged: {why}"}[ok]]
     said += [wrong] if wrong else []
     said += [f"{test.name} (p = {test.p_value:.1g}; {test.text})" for test in failed[:4]]
@@ -274,7 +316,13 @@ def _verdict(
     said.append(_temperature(beta, tests, level))
     for test in tests:
         if test.name == "mean energy":
-            verdict = "right" if test.p_value >= level else "too high" if "z = +" in test.text else "too low"
+            verdict = (
+                "right"
+                if test.p_value >= level
+                else "too high"
+                if "z = +" in test.text
+                else "too low"
+            )
             said.append(f"mean energy {test.text}: {verdict}")
     if judged:
         said.append(f"against {reference.text}")

@@ -1,8 +1,9 @@
 """Checkpoints that survive any crash: tensors in safetensors, the rest in a JSON manifest written last.
 
-A save writes `checkpoint-00000012.safetensors`, then `checkpoint.json` with that file's name, size and SHA-256; each
-goes to a temporary file, fsync, rename, fsync of the folder. Renaming the manifest is the commit: until then the last
-checkpoint is untouched, and its tensors are deleted only afterwards. One process at a time may save into a folder.
+A save writes `checkpoint-00000012.safetensors`, then `checkpoint.json` with that file's name, size
+and SHA-256; each goes to a temporary file, fsync, rename, fsync of the folder. Renaming the
+manifest is the commit: until then the last checkpoint is untouched, and its tensors are deleted
+only afterwards. One process at a time may save into a folder.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from qsample.support.checks import whole
 from qsample.support.files import sync_folder, write_whole
 
 LATEST = "checkpoint.json"
-FORMAT, VERSION = "qsample checkpoint", 1
+FORMAT = "qsample checkpoint"
+VERSION = 1
 _OURS = re.compile(r"(?P<stem>checkpoint-(?P<step>\d{8,})(-\d+)?)\.(?P<kind>safetensors|json)")
 _TEMPORARY = re.compile(r"\.checkpoint.*\.tmp")
 
@@ -42,41 +44,54 @@ class NoCheckpoint(CheckpointError):
     """There is no checkpoint at the path (yet)."""
 
 
-def save(folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, keep: int = 1) -> Path:
+def save(
+    folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, keep: int = 1
+) -> Path:
     """Make `state` the folder's checkpoint, durably and all or nothing; returns the manifest's path.
 
     Args:
         folder: made if missing.
-        state: a nested dict, list or tuple of tensors (any dtype safetensors has; device and sharing are not kept) and
-            None, bool, int, float or str. Key types, tuples, nan, infinities and long integers come back as they were.
+        state: a nested dict, list or tuple of tensors (any dtype safetensors has; device and
+            sharing are not kept) and None, bool, int, float or str. Key types, tuples, nan,
+            infinities and long integers come back as they were.
         step: the training step, >= 0.
-        keep: checkpoints that stay: this one and the keep - 1 before it. With keep > 1 each also has a manifest of
-            its own, `checkpoint-{step:08d}.json`, to give to `load`.
+        keep: checkpoints that stay: this one and the keep - 1 before it. With keep > 1 each also
+            has a manifest of its own, `checkpoint-{step:08d}.json`, to give to `load`.
 
     Raises:
-        CheckpointError: a value that cannot be stored, a folder that cannot be written, a full disk. The last
-            checkpoint is then still there.
+        CheckpointError: a value that cannot be stored, a folder that cannot be written, a full
+            disk. The last checkpoint is then still there.
     """
     folder = Path(folder).expanduser()
     for name, value, least in (("step", step, 0), ("keep", keep, 1)):
         whole(name, value, least)
-    step, keep = int(step), int(keep)
+    step = int(step)
+    keep = int(keep)
     data, tree = _pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder)  # what a failed save may have left visible is durable before anything older goes
+        # what a failed save may have left visible is durable before anything older goes
+        sync_folder(folder)
         _prune(folder, _committed(folder))
         # a name no tensors have: saving the same step again must not touch the committed file
         stems = (f"checkpoint-{step:08d}" + (f"-{k}" if k else "") for k in count())
         stem = next(stem for stem in stems if not (folder / f"{stem}.safetensors").exists())
-        tensors = {"file": f"{stem}.safetensors", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        text = _render({"format": FORMAT, "version": VERSION, "step": step, "tensors": tensors, "state": tree})
+        tensors = {
+            "file": f"{stem}.safetensors",
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        text = _render(
+            {"format": FORMAT, "version": VERSION, "step": step, "tensors": tensors, "state": tree}
+        )
         write_whole(folder / f"{stem}.safetensors", data)
         if keep > 1:
             write_whole(folder / f"{stem}.json", text)
         write_whole(folder / LATEST, text)
     except OSError as error:
-        raise CheckpointError(f"cannot save step {step} in {folder}: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"cannot save step {step} in {folder}: {error.strerror or error}"
+        ) from error
     _prune(folder, {stem, *[name for name, at in _listed(folder).items() if at < step][: keep - 1]})
     return folder / LATEST
 
@@ -85,7 +100,12 @@ def _prune(folder: Path, keep: set[str] | None) -> None:
     """Delete temporaries, and checkpoint files whose stem is not in `keep` (None: no such files)."""
     for path in list(folder.iterdir()):
         ours = _OURS.fullmatch(path.name)
-        if _TEMPORARY.fullmatch(path.name) or ours and keep is not None and ours["stem"] not in keep:
+        if (
+            _TEMPORARY.fullmatch(path.name)
+            or ours
+            and keep is not None
+            and ours["stem"] not in keep
+        ):
             with suppress(OSError):  # tidying only: the next save tries again
                 path.unlink()
 
@@ -93,7 +113,9 @@ def _prune(folder: Path, keep: set[str] | None) -> None:
 def _listed(folder: Path) -> dict[str, int]:
     """Stem and step of the checkpoints with a manifest of their own, newest first."""
     found = [match for path in folder.glob("*.json") if (match := _OURS.fullmatch(path.name))]
-    return {m["stem"]: int(m["step"]) for m in sorted(found, key=lambda m: int(m["step"]), reverse=True)}
+    return {
+        m["stem"]: int(m["step"]) for m in sorted(found, key=lambda m: int(m["step"]), reverse=True)
+    }
 
 
 def _committed(folder: Path) -> set[str] | None:
@@ -110,7 +132,8 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
 
     Raises:
         NoCheckpoint: there is none.
-        CheckpointError: the manifest or the tensors are truncated, corrupt, or of another format version.
+        CheckpointError: the manifest or the tensors are truncated, corrupt, or of another format
+            version.
     """
     path, manifest = _manifest(Path(path).expanduser())
     tensors = manifest["tensors"]
@@ -124,7 +147,9 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
             return load(path)  # a running save replaced both files between the two reads
         raise CheckpointError(f"{path} needs {file.name}: {error.strerror or error}") from error
     if len(data) != tensors["bytes"]:
-        raise CheckpointError(f"{file} is truncated or damaged: expected {tensors['bytes']} bytes; got {len(data)}")
+        raise CheckpointError(
+            f"{file} is truncated or damaged: expected {tensors['bytes']} bytes; got {len(data)}"
+        )
     if hashlib.sha256(data).hexdigest() != tensors["sha256"]:
         raise CheckpointError(f"{file} is corrupt: its SHA-256 is not the one in {path.name}")
     try:
@@ -154,23 +179,31 @@ def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
     except (FileNotFoundError, NotADirectoryError):
         raise NoCheckpoint(f"no checkpoint at {path}") from None
     except OSError as error:
-        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"cannot read checkpoint {path}: {error.strerror or error}"
+        ) from error
     try:
         manifest = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path} is corrupt: not JSON ({reason})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a {FORMAT}, or is corrupt: expected format {FORMAT!r}")
+        raise CheckpointError(
+            f"{path} is not a {FORMAT}, or is corrupt: expected format {FORMAT!r}"
+        )
     if (got := manifest.get("version")) != VERSION:
-        raise CheckpointError(f"{path} has format version {got!r}: expected {VERSION}; a newer qsample may read it")
+        raise CheckpointError(
+            f"{path} has format version {got!r}: expected {VERSION}; a newer qsample may read it"
+        )
     manifest.pop("sha256", None)
     try:
         same = _render(manifest) == raw  # not the hash alone: a change of white space is damage too
     except (RecursionError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt: not to be written again ({error})") from None
     if not same:
-        raise CheckpointError(f"{path} is corrupt or edited: its SHA-256 is not that of its contents")
+        raise CheckpointError(
+            f"{path} is corrupt or edited: its SHA-256 is not that of its contents"
+        )
     if fault := _fault(manifest):
         raise CheckpointError(f"{path} is damaged: {fault}")
     return path, manifest
@@ -178,7 +211,8 @@ def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
 
 def _fault(manifest: dict[str, Any]) -> str:
     """What is wrong with the structure of a manifest whose hash is right, in words."""
-    step, tensors = manifest.get("step"), manifest.get("tensors")
+    step = manifest.get("step")
+    tensors = manifest.get("tensors")
     if type(step) is not int or not 0 <= step < 1 << 63:
         return f"expected a step >= 0; got {str(step)[:40]}"
     if not isinstance(tensors, dict) or "state" not in manifest:
@@ -188,7 +222,9 @@ def _fault(manifest: dict[str, Any]) -> str:
     if match is None or match["kind"] != "safetensors":  # a plain name: nothing outside the folder
         return f"expected a file checkpoint-N.safetensors beside it; got {str(file)[:80]!r}"
     if type(size) is not int or size < 0 or not isinstance(digest, str):
-        return f"expected the size and SHA-256 of {file}; got {str(size)[:40]}, {str(digest)[:80]!r}"
+        return (
+            f"expected the size and SHA-256 of {file}; got {str(size)[:40]}, {str(digest)[:80]!r}"
+        )
     return ""
 
 
@@ -220,10 +256,16 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         return {"$tensor": _put(value, name, tensors)}
     if isinstance(value, dict):
-        items = [(k, _encode(v, f"{name}.{k}" if name else str(k), tensors)) for k, v in value.items()]
+        items = [
+            (k, _encode(v, f"{name}.{k}" if name else str(k), tensors)) for k, v in value.items()
+        ]
         if all(type(key) is str and not key.startswith("$") for key, _ in items):
             return dict(items)
-        return {"$dict": [[_encode_scalar(key, f"key {key!r} of {name!r}"), item] for key, item in items]}
+        return {
+            "$dict": [
+                [_encode_scalar(key, f"key {key!r} of {name!r}"), item] for key, item in items
+            ]
+        }
     if isinstance(value, list | tuple):
         items = [_encode(item, f"{name}.{k}", tensors) for k, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
@@ -240,13 +282,25 @@ def _encode_scalar(value: Any, name: str) -> Any:
 
 
 def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.dtype in (torch.complex32, torch.complex128):
+    if (
+        tensor.layout is not torch.strided
+        or tensor.is_meta
+        or tensor.dtype in (torch.complex32, torch.complex128)
+    ):
         kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
-        raise CheckpointError(f"cannot store tensor {name!r} ({kind}): expected a dense one of a safetensors type")
+        raise CheckpointError(
+            f"cannot store tensor {name!r} ({kind}): expected a dense one of a safetensors type"
+        )
     name = name.encode(errors="replace").decode()  # a readable name; which one does not matter
     while name in tensors or name == "__metadata__":
         name += "'"
-    tensors[name] = tensor.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    tensors[name] = (
+        tensor.detach()
+        .cpu()
+        .resolve_conj()
+        .resolve_neg()
+        .clone(memory_format=torch.contiguous_format)
+    )
     return name
 
 

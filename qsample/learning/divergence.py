@@ -35,9 +35,10 @@ class Judge:
 
     $$-\log p(\mathrm{data}) \ge \langle F \rangle_{\mathrm{data}} - \min_x F(x):$$
 
-    data that lie far above the lowest free energy one can find are unlikely, whatever the sampler was worth. It is
-    looked for from random states, from the data and among the reads, by some sweeps each. Where hidden units are
-    coupled, joint energies stand in for F, with the best hidden units drawn given the data.
+    data that lie far above the lowest free energy one can find are unlikely, whatever the sampler
+    was worth. It is looked for from random states, from the data and among the reads, by some
+    sweeps each. Where hidden units are coupled, joint energies stand in for F, with the best hidden
+    units drawn given the data.
 
     Args:
         model: as it is at the start.
@@ -48,7 +49,8 @@ class Judge:
     def __init__(self, model: EnergyModel, data: Tensor, seed: int) -> None:
         problem = model.ising().detach()
         check_finite(problem)
-        self.model, self.seed = model, seed
+        self.model = model
+        self.seed = seed
         self.rows = data[:: max(1, len(data) // ROWS)][:ROWS]
         units = model.num_visible if model.tractable else model.graph.num_spins
         coins = units * math.log(2)
@@ -63,12 +65,14 @@ class Judge:
             problem = self.model.ising().detach()
             joint = self._data_spins()
             probes = self._probes(problem, joint, states)
-            model, problem = copy.deepcopy(self.model).double(), problem.to(dtype=torch.float64)
+            model = copy.deepcopy(self.model).double()
+            problem = problem.to(dtype=torch.float64)
             if model.tractable:
                 energy = model.free_energy(self.rows.double())
                 lowest = model.free_energy(model.split(probes)[0].double()).min()
             else:
-                energy, lowest = problem.energy(joint), problem.energy(probes).min()
+                energy = problem.energy(joint)
+                lowest = problem.energy(probes).min()
             return float(energy.mean() - lowest)
 
     def limit(self, last: bool) -> float:
@@ -80,7 +84,8 @@ class Judge:
 
     def _data_spins(self) -> Tensor:
         """The rows with hidden units that suit them, as joint spins."""
-        model, rows = self.model, self.rows
+        model = self.model
+        rows = self.rows
         if model.num_hidden == 0:
             return model.join(rows, rows[:, :0])
         given = model.ising(visible=rows).detach()
@@ -95,7 +100,9 @@ class Judge:
         start = Samples(joint[:PROBES], joint.new_zeros(len(joint[:PROBES]), dtype=torch.float32))
         probes = [
             sampler.sample(problem, PROBES, generator=self._generator(1)).spins,
-            sampler.sample(problem, len(start.spins), initial=start, generator=self._generator(2)).spins,
+            sampler.sample(
+                problem, len(start.spins), initial=start, generator=self._generator(2)
+            ).spins,
         ]
         return torch.cat(probes if states is None else [*probes, states.to(joint)])
 
@@ -112,7 +119,9 @@ def check_precision(model: EnergyModel) -> None:
         if parameter.dtype in (torch.float16, torch.bfloat16):
             kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
-                f"expected weights of float32 or float64; got {name} of {kind}: 16 bits round small steps away, and "
-                "Adam's eps is 0 in float16. Pass model.float(), and call fit under torch.autocast(device, "
+                f"expected weights of float32 or float64; got {name} of {kind}: 16 bits round "
+                "small steps away, and "
+                "Adam's eps is 0 in float16. Pass model.float(), and call fit under "
+                "torch.autocast(device, "
                 "torch.bfloat16) for the speed"
             )

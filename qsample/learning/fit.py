@@ -14,6 +14,7 @@ from qsample.learning.saved import former_settings
 from qsample.learning.settings import Settings as Settings
 from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import warned_once
+from qsample.support.faces import public
 from qsample.support.interrupts import Cut, Stopper
 from qsample.support.progress import progress_bar
 from qsample.support.wrapped import bare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
 
+@public("qsample")
 def fit(
     model: EnergyModel,
     data: Tensor,
@@ -36,32 +38,38 @@ def fit(
 ) -> list[dict[str, float | int]]:
     """Train `model` in place on `data` [N, n_visible] by contrastive divergence; returns the metrics.
 
-    With `out`, metrics go to `metrics.jsonl` (and TensorBoard, if installed) and checkpoints to the same folder.
-    Each update's randomness is a function of (seed, update), so a run that resumes from a checkpoint equals one that
-    was never stopped, bit for bit. One run at a time writes a folder; readers are free.
+    With `out`, metrics go to `metrics.jsonl` (and TensorBoard, if installed) and checkpoints to the
+    same folder. Each update's randomness is a function of (seed, update), so a run that resumes
+    from a checkpoint equals one that was never stopped, bit for bit. One run at a time writes a
+    folder; readers are free.
 
-    Ctrl-C, SIGTERM and SIGHUP finish the update, write a checkpoint and then end: by KeyboardInterrupt or by a
-    SystemExit of 143 or 129. After a SIGTERM or SIGHUP this takes 5 seconds at most: an update that needs longer is
-    given up, and the checkpoint is of the one before. A second signal ends at once.
+    Ctrl-C, SIGTERM and SIGHUP finish the update, write a checkpoint and then end: by
+    KeyboardInterrupt or by a SystemExit of 143 or 129. After a SIGTERM or SIGHUP this takes 5
+    seconds at most: an update that needs longer is given up, and the checkpoint is of the one
+    before. A second signal ends at once.
 
     Args:
         model: its parameters are the starting point.
         data: rows in the model's coding.
         sampler: draws the negative phase.
-        settings: see `Settings`; a mapping holds its arguments. None: those of the checkpoint when a run is resumed,
-            else the defaults.
+        settings: see `Settings`; a mapping holds its arguments. None: those of the checkpoint when
+            a run is resumed, else the defaults.
         validation: rows for the likelihood in the metrics; the data by default.
         out: folder of the run.
-        resume: go on from the checkpoint in `out`, if there is one. More updates extend a run whose learning rate
-            stays; one whose rate fell to zero goes on with `decay_from`. How often to evaluate and to save may change.
+        resume: go on from the checkpoint in `out`, if there is one. More updates extend a run whose
+            learning rate stays; one whose rate fell to zero goes on with `decay_from`. How often to
+            evaluate and to save may change.
         progress: show a bar.
-        config: JSON values kept in the checkpoint, such as what made the model; None keeps a resumed run's.
+        config: JSON values kept in the checkpoint, such as what made the model; None keeps a
+            resumed run's.
 
     Raises:
-        ValueError: bad data; weights of 16 bits; a checkpoint of other settings or another model; a folder that
-            already holds a run when `resume` is not set, or that another run is writing (`FolderInUse`).
-        FloatingPointError: training diverged (`Diverged`): the loss or the weights are no longer finite, or the data
-            are far less likely than under coins; the last good checkpoint stands.
+        ValueError: bad data; weights of 16 bits; a checkpoint of other settings or another model; a
+            folder that already holds a run when `resume` is not set, or that another run is writing
+            (`FolderInUse`).
+        FloatingPointError: training diverged (`Diverged`): the loss or the weights are no longer
+            finite, or the data are far less likely than under coins; the last good checkpoint
+            stands.
     """
     folder = None if out is None else Path(out).expanduser()
     if isinstance(settings, Mapping):
@@ -84,7 +92,9 @@ def fit(
 
 def _loop(run: Run, settings: Settings, progress: bool) -> None:
     """Update, show, save; until done or told to stop."""
-    bar = progress_bar(total=settings.updates, initial=run.update, disable=not progress, unit="update")
+    bar = progress_bar(
+        total=settings.updates, initial=run.update, disable=not progress, unit="update"
+    )
     with bar, Stopper(None if run.out is None else run.save) as stopper:
         run.stopper = stopper
         with suppress(Cut):

@@ -62,7 +62,10 @@ class Run:
         check_is_sampler(sampler)
         settings = settings.resolved(sampler)
         assert settings.start != "auto"
-        self.model, self.data, self.settings, self.out = model, data, settings, out
+        self.model = model
+        self.data = data
+        self.settings = settings
+        self.out = out
         self.config = {} if config is None else config
         self.keeps_config = config is None  # on resume: the checkpoint's
         self.validation = data if validation is None else model.check_rows(validation, "validation")
@@ -75,8 +78,11 @@ class Run:
             generator=torch.Generator(),
         )
         make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.optimizer]
-        self.optimizer = make(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        self.update, self.history = 0, []
+        self.optimizer = make(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.update = 0
+        self.history = []
         self.energies: list[Tensor] = []
         self.pending: dict[str, Any] | None = None  # metrics that wait for their likelihood
         self.former: list[dict[str, Any]] = []  # settings of the runs that this one continues
@@ -88,11 +94,13 @@ class Run:
         self.judged = self.saved = -1  # the last update that was
         self.said: set[str] = set()  # doubts that were told
         self._size = 0  # of the metrics' file
-        self._before: dict[str, Any] | None = None  # what the present update moves before it is done
+        # what the present update moves before it is done
+        self._before: dict[str, Any] | None = None
         moving = dict(model.named_buffers()).keys() & model.state_dict().keys()
         self._buffers = {name: model.get_buffer(name) for name in sorted(moving)}
 
-    # ---- the folder --------------------------------------------------------------------------------------------------
+    # ---- the folder
+    # ----------------------------------------------------------------------
 
     def open(self, resume: bool) -> None:
         """Prepare the folder, or take up the checkpoint in it."""
@@ -101,7 +109,9 @@ class Run:
         self._take_folder()
         if (self.out / checkpoint.LATEST).exists():
             if not resume:
-                raise ValueError(f"{self.out} already holds a run: resume it, or choose another output folder")
+                raise ValueError(
+                    f"{self.out} already holds a run: resume it, or choose another output folder"
+                )
             self.restore(checkpoint.load(self.out))
         self._begin_records()
 
@@ -128,8 +138,8 @@ class Run:
     def _keep_folder(self) -> None:
         """Notice that the folder was deleted or replaced in mid-run: nothing is lost, or the run stops.
 
-        A deleted folder is made again, with all metrics and a checkpoint, and a warning says so. One that was replaced
-        is taken if it holds no run.
+        A deleted folder is made again, with all metrics and a checkpoint, and a warning says so.
+        One that was replaced is taken if it holds no run.
 
         Raises:
             ValueError: another run writes the folder now, or its files stand in it.
@@ -169,8 +179,13 @@ class Run:
         text = "".join(strict_json(metrics) + "\n" for metrics in lines)
         try:
             if mode == "a" and _torn(path, self._size):
-                warnings.warn(f"{path} was changed in mid-run: it is written anew", RuntimeWarning, stacklevel=2)
-                mode, text = "w", "".join(strict_json(metrics) + "\n" for metrics in self.history)
+                warnings.warn(
+                    f"{path} was changed in mid-run: it is written anew",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                mode = "w"
+                text = "".join(strict_json(metrics) + "\n" for metrics in self.history)
             with path.open(mode) as file:
                 file.write(text)
             self._size = len(text) + (self._size if mode == "a" else 0)
@@ -190,11 +205,13 @@ class Run:
         if self.lock is not None:
             self.lock.release()
 
-    # ---- one update --------------------------------------------------------------------------------------------------
+    # ---- one update
+    # ----------------------------------------------------------------------
 
     def rows(self) -> Tensor:
         """This update's batch: an endless stream of shuffled epochs, epoch e shuffled by (seed, e)."""
-        N, first = len(self.data), self.update * self.settings.batch
+        N = len(self.data)
+        first = self.update * self.settings.batch
         place = torch.arange(first, first + self.settings.batch)
         index = torch.empty_like(place)
         for epoch in range(int(place[0]) // N, int(place[-1]) // N + 1):
@@ -207,17 +224,20 @@ class Run:
     def step(self) -> dict[str, float | int] | None:
         """One update; the metrics, where they are due.
 
-        Nothing that a checkpoint holds moves before the gradient is known, but what `_before` keeps: until then
-        the update may be given up.
+        Nothing that a checkpoint holds moves before the gradient is known, but what `_before`
+        keeps: until then the update may be given up.
         """
-        settings, rows = self.settings, self.rows()
+        settings = self.settings
+        rows = self.rows()
         assert self.cd.generator is not None
         self.cd.generator.manual_seed(mix(settings.seed, self.update))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(self.update)
         self.optimizer.zero_grad()
         self._before = self._movable(copied=True)
-        due = (self.update + 1) % settings.evaluate_every == 0 or self.update + 1 == settings.updates
+        due = (
+            self.update + 1
+        ) % settings.evaluate_every == 0 or self.update + 1 == settings.updates
         with self.stopper.cuttable("update"):
             loss = self.cd(rows)
             samples = self.cd.samples
@@ -269,7 +289,8 @@ class Run:
         self._doubt_chains(metrics["ess"])
         return metrics
 
-    # ---- what can be said about the state ----------------------------------------------------------------------------
+    # ---- what can be said about the state
+    # ----------------------------------------------------------------------
 
     def _judge(self, likelihood: dict[str, float | int] | None = None) -> None:
         """`Diverged` where the state is one that nobody wants back; `likelihood`: what is known already."""
@@ -281,7 +302,9 @@ class Run:
             nats = max(nats, -likelihood["log_likelihood"])
         limit = self.judge.limit(self.update == self.settings.updates)
         if not nats <= limit:  # nor where it is not a number
-            raise self.diverged(f"training diverged: the data cost {nats:.4g} nats a row, beyond {limit:.4g}")
+            raise self.diverged(
+                f"training diverged: the data cost {nats:.4g} nats a row, beyond {limit:.4g}"
+            )
         self.judged = self.update
 
     def diverged(self, what: str) -> Diverged:
@@ -292,8 +315,10 @@ class Run:
 
     def likelihood(self) -> dict[str, float | int]:
         """Exact log-likelihood of the validation rows where that is quick, else their pseudo-likelihood."""
-        problem, rows = self.model.ising(), self.validation
-        listed, n = num_enumerated(problem), self.model.graph.num_spins
+        problem = self.model.ising()
+        rows = self.validation
+        listed = num_enumerated(problem)
+        n = self.model.graph.num_spins
         hidden_listed = self.model.tractable or self.model.num_hidden <= 8
         if listed <= 20 and hidden_listed and (n << listed) <= 1 << 27:
             return {"log_likelihood": log_likelihood(self.model, rows, "exact").value}
@@ -314,7 +339,8 @@ class Run:
         chains = self.settings.chains
         if self.settings.start == "persistent" and ess * STICKY <= chains:
             self._doubt(
-                f"chains hardly move: {ess:.3g} of {chains} reads an update are independent (update "
+                f"chains hardly move: {ess:.3g} of {chains} reads an update are independent "
+                "(update "
                 f"{self.update}); more sweeps, a lower learning rate or ParallelTempering may help"
             )
 
@@ -329,7 +355,8 @@ class Run:
         """Collect what estimators say of their own results."""
         return _Doubts(self)
 
-    # ---- the state ---------------------------------------------------------------------------------------------------
+    # ---- the state
+    # ----------------------------------------------------------------------
 
     def _movable(self, *, copied: bool) -> dict[str, Any]:
         """What an update moves before its last step: chains and all that belongs to sampling."""
@@ -388,7 +415,9 @@ class Run:
         """Take up a checkpoint; ValueError where it is another run's."""
         assert self.out is not None
         if fault := fault_of(state):
-            raise CheckpointError(f"cannot resume {self.out}: its checkpoint is not one of fit, {fault}")
+            raise CheckpointError(
+                f"cannot resume {self.out}: its checkpoint is not one of fit, {fault}"
+            )
         if self.keeps_config:
             self.config = state["config"]
         self._check_same(state)
@@ -418,7 +447,8 @@ class Run:
         self.cd.carry = state["carry"]
         if state["sampler"] is not None:
             self.cd.sampler.load_state_dict(state["sampler"])  # pyright: ignore
-        self.update, self.history = state["update"], state["history"]
+        self.update = state["update"]
+        self.history = state["history"]
         self.pending = state.get("pending")
         self.energies = [] if state["energies"] is None else list(state["energies"])
         self.began -= state["seconds"]
@@ -439,7 +469,10 @@ class Run:
         parts = {
             "settings": (dataclasses.asdict(self.settings), dataclasses.asdict(former)),
             "config": (self.config, state["config"]),
-            "identity": ({"sampler": _spoken(self.cd.sampler), "data": digest(self.data)}, state["identity"]),
+            "identity": (
+                {"sampler": _spoken(self.cd.sampler), "data": digest(self.data)},
+                state["identity"],
+            ),
         }
         for part, (ours, theirs) in parts.items():
             for name in sorted(ours.keys() | theirs.keys()):
@@ -450,7 +483,8 @@ class Run:
                     remedy = self.settings.remedy(name, former, state["update"])
                 if remedy:
                     raise ValueError(
-                        f"cannot resume {self.out}: it was made with {name}={theirs.get(name)!r}, not "
+                        f"cannot resume {self.out}: it was made with "
+                        f"{name}={theirs.get(name)!r}, not "
                         f"{ours.get(name)!r}; {remedy}"
                     )
 
@@ -459,7 +493,8 @@ class _Doubts:
     """Estimators' doubts inside a run: each kind is said once; other warnings pass as they are."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._catch = run, warnings.catch_warnings(record=True)
+        self._run = run
+        self._catch = warnings.catch_warnings(record=True)
 
     def __enter__(self) -> None:
         self._caught = self._catch.__enter__()
@@ -471,7 +506,9 @@ class _Doubts:
             if issubclass(warning.category, ReliabilityWarning):
                 self._run._doubt(str(warning.message))
             else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
 
 
 def _copy(value: Any) -> Any:

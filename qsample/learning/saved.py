@@ -15,11 +15,13 @@ from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError
 from qsample.learning.settings import Settings
 from qsample.problem.graph import Graph
+from qsample.support.faces import public
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
 
+@public("qsample")
 @dataclass(frozen=True, eq=False)
 class SavedRun:
     """The last checkpoint of a run of `fit` or `qsample train`.
@@ -28,7 +30,8 @@ class SavedRun:
         folder: of the run.
         model: with the weights of the checkpoint.
         config: what was given to `fit`; of `qsample train`, its flags.
-        settings: how it was trained; `replace(run.settings, updates=...)` makes those of a longer run.
+        settings: how it was trained; `replace(run.settings, updates=...)` makes those of a longer
+            run.
         update: updates made.
         history: the metrics, one dict an evaluation.
         sampler: its name and settings in words.
@@ -49,12 +52,14 @@ class SavedRun:
     seconds: float
 
 
+@public("qsample")
 def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -> SavedRun:
     """The run in a folder, as of its last checkpoint; it may still be going on.
 
     Args:
         folder: the `out` of `fit`, or the `--out` of `qsample train`.
-        model: takes the weights; needed for a run of `fit` whose config does not say how the model was made.
+        model: takes the weights; needed for a run of `fit` whose config does not say how the model
+            was made.
 
     Raises:
         CheckpointError: a ValueError; no checkpoint, a damaged one, one of something else.
@@ -68,7 +73,8 @@ def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -
         kinds = {p.dtype for p in model.parameters()}
         if kinds != {kind}:
             raise ValueError(
-                f"{folder} holds weights of {kind}; got a model of {', '.join(map(str, kinds))}: use model.to({kind})"
+                f"{folder} holds weights of {kind}; got a model of {', '.join(map(str, kinds))}: "
+                f"use model.to({kind})"
             )
     try:
         model.load_state_dict(state["model"])
@@ -113,7 +119,8 @@ def build(config: dict[str, Any]) -> EnergyModel:
     from qsample.models import BernoulliRBM, BoltzmannMachine
 
     generator = torch.Generator().manual_seed(config["model_seed"])
-    visible, hidden = config["visible"], config["hidden"]
+    visible = config["visible"]
+    hidden = config["hidden"]
     if config["model"] == "rbm":
         return BernoulliRBM(visible, hidden, generator=generator)
     if config["model"] == "boltzmann":
@@ -131,7 +138,8 @@ def _built(folder: Path, state: dict[str, Any]) -> EnergyModel:
     config = state["config"]
     if "model" not in config:
         raise ValueError(
-            f"{folder} does not say how to build its model: give one that was made in the same way, "
+            f"{folder} does not say how to build its model: give one that was made in the same "
+            "way, "
             "load_run(folder, model)"
         )
     try:
@@ -141,7 +149,9 @@ def _built(folder: Path, state: dict[str, Any]) -> EnergyModel:
         model = build(config)
     except (KeyError, TypeError, RuntimeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1]
-        raise ValueError(f"{folder} holds weights of another model than its configuration names: {reason}") from None
+        raise ValueError(
+            f"{folder} holds weights of another model than its configuration names: {reason}"
+        ) from None
     return model.to(_dtype(state))
 
 
@@ -151,7 +161,8 @@ def _dtype(state: dict[str, Any]) -> torch.dtype | None:
     return kinds[0] if kinds else None
 
 
-# ---- what a checkpoint of fit must hold ------------------------------------------------------------------------------
+# ---- what a checkpoint of fit must hold
+# ----------------------------------------------------------------------
 
 
 def fault_of(state: Any) -> str:

@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 from qsample.learning.contrastive import Start
 from qsample.sampling.sampler import Sampler
 from qsample.support.checks import plain_seed, whole_settings
+from qsample.support.faces import public
 
 Decay = Literal["linear", "none"]
 Optimizer = Literal["adam", "sgd"]
 
 
+@public("qsample")
 @dataclass(frozen=True)
 class Settings:
     """How to train; everything a run needs to be repeated, with the model, the data and the sampler."""
@@ -50,17 +52,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         # plain ints: a checkpoint stores them as they are
-        whole_settings(self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1, decay_from=0)
+        whole_settings(
+            self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1, decay_from=0
+        )
         object.__setattr__(self, "seed", plain_seed(self.seed))
         choices = {"decay": get_args(Decay), "optimizer": get_args(Optimizer)}
         choices["start"] = (*get_args(Start), "auto")
         for name, options in choices.items():
             if getattr(self, name) not in options:
                 wanted = ", ".join(options)
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}")
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}"
+                )
         if self.decay == "linear" and self.decay_from >= self.updates:
             raise ValueError(
-                f"expected decay_from < updates={self.updates}, where the rate is zero; got {self.decay_from}"
+                f"expected decay_from < updates={self.updates}, where the rate is zero; got "
+                f"{self.decay_from}"
             )
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected a weight_decay >= 0; got {self.weight_decay}")
@@ -99,8 +106,8 @@ class Settings:
     def remedy(self, name: str, former: Settings, update: int) -> str:
         """What to do where `name` is another than in the `former` settings of a run that reached `update`.
 
-        Empty where the run may simply go on: settings that no number depends on, more updates where the rates so far
-        stay as they were, or a decay that begins anew at `update`.
+        Empty where the run may simply go on: settings that no number depends on, more updates where
+        the rates so far stay as they were, or a decay that begins anew at `update`.
         """
         if name in ("evaluate_every", "checkpoint_every"):
             return ""
@@ -112,7 +119,8 @@ class Settings:
         if anew or self.rates(update) == former.rates(update):
             return ""
         return (
-            "use the same value: with decay='linear' the learning rate of every update depends on it; to go "
+            "use the same value: with decay='linear' the learning rate of every update depends "
+            "on it; to go "
             f"on from update {update} with a rate that falls to zero anew, set decay_from={update} "
             f"(--decay-from {update})"
         )

@@ -16,33 +16,39 @@ from qsample.neural.surrogates import Surrogate, restricted, secant
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness, Samples
+from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True, eq=False)
 class BlockMetropolis:
     r"""Surrogate transitions (Liu, 2001, ch. 9.4) on random blocks of sites, the rest held fixed.
 
-    For each chain a block and a quadratic surrogate U of E on it are made; `sampler`, started at x, runs on
-    $e^{-U}$ for as long as it likes, and its end y is accepted with probability
+    For each chain a block and a quadratic surrogate U of E on it are made; `sampler`, started at x,
+    runs on $e^{-U}$ for as long as it likes, and its end y is accepted with probability
 
     $$\min\big(1, \exp\{[E(x) - U(x)] - [E(y) - U(y)]\}\big)$$
 
-    which is exact for any U, and any number of sweeps, if the sampler is reversible and U is made without looking at
-    x inside the block. So the surrogate's anchor is `anchor` inside the block and x outside, and never x itself: an
-    anchor that follows the chain's present state would need the normaliser of U. All blocks of all chains are one
-    batch of problems: one call of the sampler a move.
+    which is exact for any U, and any number of sweeps, if the sampler is reversible and U is made
+    without looking at x inside the block. So the surrogate's anchor is `anchor` inside the block
+    and x outside, and never x itself: an anchor that follows the chain's present state would need
+    the normaliser of U. All blocks of all chains are one batch of problems: one call of the sampler
+    a move.
 
         kernel = BlockMetropolis(Gibbs(10, scan="palindromic"), block=16, moves=8)
         found = kernel.sample(energy, x[:, None], anchor=x_t, generator=generators)  # x [B, n], one chain an image
 
     Args:
-        sampler: `Gibbs(sweeps, scan="palindromic")`, or any that declares itself reversible. One that cannot continue
-            chains must draw from e^-U itself (`Exact()`): an independence sampler.
-        surrogate: `secant`, `regression`, `linear`, `taylor`, or `functools.partial` of one with its options; or one
-            problem on all sites, made without looking at these chains: a move then costs one evaluation.
-        block: sites of a block, drawn anew for each chain and move; or the blocks to choose from, `[m, K]` site
-            numbers (patches of an image; a surrogate's `graph` is then one of places in a patch).
+        sampler: `Gibbs(sweeps, scan="palindromic")`, or any that declares itself reversible. One
+            that cannot continue chains must draw from e^-U itself (`Exact()`): an independence
+            sampler.
+        surrogate: `secant`, `regression`, `linear`, `taylor`, or `functools.partial` of one with
+            its options; or one problem on all sites, made without looking at these chains: a move
+            then costs one evaluation.
+        block: sites of a block, drawn anew for each chain and move; or the blocks to choose from,
+            `[m, K]` site numbers (patches of an image; a surrogate's `graph` is then one of places
+            in a patch).
         moves: blocks moved a call.
 
     Raises:
@@ -60,31 +66,48 @@ class BlockMetropolis:
         check_is_sampler(self.sampler)
         if not self.sampler.reversible:
             raise ValueError(
-                f'{self.sampler!r} is not reversible, so no correction makes it exact: use Gibbs(scan="palindromic")'
+                f"{self.sampler!r} is not reversible, so no correction makes it exact: use "
+                'Gibbs(scan="palindromic")'
             )
         check_positive("moves", self.moves)
         if isinstance(self.block, Tensor):
             ordered = self.block.sort(-1).values
-            if self.block.dim() != 2 or self.block.numel() == 0 or (ordered.diff() == 0).any() or self.block.min() < 0:
-                raise ValueError(f"expected blocks [m, K] of different sites; got {self.block.tolist()[:4]}")
+            if (
+                self.block.dim() != 2
+                or self.block.numel() == 0
+                or (ordered.diff() == 0).any()
+                or self.block.min() < 0
+            ):
+                raise ValueError(
+                    f"expected blocks [m, K] of different sites; got {self.block.tolist()[:4]}"
+                )
         else:
             check_positive("block", self.block)
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`. `info["flips"]` `[*B]`: sites that a move changed, on average.
 
-        Without an anchor, fresh random spins stand for one at each move (all that `regression` at flips=0.5 needs).
+        Without an anchor, fresh random spins stand for one at each move (all that `regression` at
+        flips=0.5 needs).
         """
         chains = Chains(energy, x, generator)
-        E, tag, flips = chains.energy(chains.s), Exactness.ASYMPTOTIC, 0.0
+        E = chains.energy(chains.s)
+        tag = Exactness.ASYMPTOTIC
+        flips = 0.0
         generators = chains.draws.generators(chains.reads)
         for _ in range(self.moves):
             sites = self._sites(chains)
             within = chains.energy.within(chains.s, sites)
-            at, now = chains.spins_like(anchor).gather(-1, sites), chains.s.gather(-1, sites)
+            at = chains.spins_like(anchor).gather(-1, sites)
+            now = chains.s.gather(-1, sites)
             if isinstance(self.surrogate, Ising):
                 fitted = restricted(self.surrogate, chains.s, sites)
             else:
@@ -116,26 +139,34 @@ class BlockMetropolis:
         if isinstance(self.block, Tensor):
             blocks = self.block.to(chains.s.device, torch.int64)
             if int(blocks.max()) >= chains.n:
-                raise ValueError(f"a block holds site {int(blocks.max())}: expected sites 0..{chains.n - 1} of x")
+                raise ValueError(
+                    f"a block holds site {int(blocks.max())}: expected sites 0..{chains.n - 1} of x"
+                )
             return blocks[(chains.uniform() * len(blocks)).long()]
         if self.block > chains.n:
-            raise ValueError(f"block {self.block} is larger than x, {chains.n} sites: use block={chains.n} or fewer")
-        if self.block == chains.n:  # one order for all: a problem on all sites stays shared by the chains
+            raise ValueError(
+                f"block {self.block} is larger than x, {chains.n} sites: use block={chains.n} or "
+                "fewer"
+            )
+        # one order for all: a problem on all sites stays shared by the chains
+        if self.block == chains.n:
             return torch.arange(chains.n, device=chains.s.device).expand(chains.s.shape)
         sites = chains.draws.subsets(chains.reads, self.block, chains.n)
         return sites.reshape(*chains.batch, chains.reads, self.block)
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True)
 class TemperedTransitions:
     r"""Up a ladder of temperatures and down again as one move (Neal, Stat. Comput. 6, 1996): between far modes.
 
-    With $1 = b_0 > b_1 > \dots > b_L$, `kernel` moves on $b_1 E, \dots, b_L E$ and then on $b_L E, \dots, b_1 E$; the
-    end is accepted with the log ratio $\sum_l (b_l - b_{l+1})\,(E(x_l^{\mathrm{up}}) - E(x_l^{\mathrm{down}}))$, where
-    $x_l$ are the states between the moves at $b_l$ and $b_{l+1}$.
+    With $1 = b_0 > b_1 > \dots > b_L$, `kernel` moves on $b_1 E, \dots, b_L E$ and then on $b_L E,
+    \dots, b_1 E$; the end is accepted with the log ratio $\sum_l (b_l -
+    b_{l+1})\,(E(x_l^{\mathrm{up}}) - E(x_l^{\mathrm{down}}))$, where $x_l$ are the states between
+    the moves at $b_l$ and $b_{l+1}$.
 
-    `info["log_weight"]` `[*B, R]` is the way up's sum alone: from x of the right law the mean of its exponential is
-    $Z(b_L)/Z(1)$ (Jarzynski 1997).
+    `info["log_weight"]` `[*B, R]` is the way up's sum alone: from x of the right law the mean of
+    its exponential is $Z(b_L)/Z(1)$ (Jarzynski 1997).
 
     Args:
         kernel: any reversible kernel, such as `SiteGibbs(steps=n)`.
@@ -156,31 +187,49 @@ class TemperedTransitions:
         check_kernel(self.kernel)
         check_positive("moves", self.moves)
         if not self.kernel.reversible:
-            raise ValueError(f"{self.kernel!r} is not reversible: tempered transitions need one that is, as SiteGibbs")
+            raise ValueError(
+                f"{self.kernel!r} is not reversible: tempered transitions need one that is, as "
+                "SiteGibbs"
+            )
         fall = all(a > b >= 0 for a, b in pairwise(self.betas))
         if len(self.betas) < 2 or self.betas[0] != 1 or not fall:
             raise ValueError(f"expected betas 1 = b_0 > b_1 > ... >= 0; got {list(self.betas)[:8]}")
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`; the anchor is handed to the kernel."""
         chains = Chains(energy, x, generator)
-        generators, E, tag = chains.draws.generators(), chains.energy(chains.s), Exactness.ASYMPTOTIC
+        generators = chains.draws.generators()
+        E = chains.energy(chains.s)
+        tag = Exactness.ASYMPTOTIC
         up = torch.zeros_like(E)
         for _ in range(self.moves):
             y, E_y, up, down, tag_y = self.propose(chains.energy, chains.s, E, anchor, generators)
             yes = chains.accept(up - down)
             tag = tag_y if tag_y is Exactness.HEURISTIC else tag
-            chains.s, E = torch.where(yes[..., None], y, chains.s), torch.where(yes, E_y, E)
+            chains.s = torch.where(yes[..., None], y, chains.s)
+            E = torch.where(yes, E_y, E)
         return chains.result(E, tag, log_weight=up)
 
     def propose(
-        self, energy: Counted, x: Tensor, E: Tensor, anchor: Tensor | None, generators: Sequence[torch.Generator]
+        self,
+        energy: Counted,
+        x: Tensor,
+        E: Tensor,
+        anchor: Tensor | None,
+        generators: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Exactness]:
         """From x of energy E: the end y, its energy, the sums over l on the way up and down, the tag."""
-        up, tag, steps = torch.zeros_like(E, dtype=torch.float64), Exactness.ASYMPTOTIC, list(pairwise(self.betas))
+        up = torch.zeros_like(E, dtype=torch.float64)
+        tag = Exactness.ASYMPTOTIC
+        steps = list(pairwise(self.betas))
 
         def move(x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
             nonlocal tag
@@ -198,12 +247,14 @@ class TemperedTransitions:
         return x, E, up, down, tag
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True)
 class Cycle:
     """Kernels in turn: blocks for far moves, local ones for what the surrogate gets wrong.
 
-    Each leaves the law alone, so all of them do. Reversible only if the turn reads the same backward, such as
-    `Cycle([local, blocks, local])`. `info["kernels"]` lists what each accepted and cost.
+    Each leaves the law alone, so all of them do. Reversible only if the turn reads the same
+    backward, such as `Cycle([local, blocks, local])`. `info["kernels"]` lists what each accepted
+    and cost.
 
     Args:
         kernels: in their order; a kernel may come twice.
@@ -223,23 +274,31 @@ class Cycle:
     @property
     def reversible(self) -> bool:
         """Whether the kernels are, and read the same backward."""
-        there, back = list(self.kernels), list(reversed(self.kernels))
+        there = list(self.kernels)
+        back = list(reversed(self.kernels))
         return there == back and all(kernel.reversible for kernel in there)
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`; `info["acceptance"]` is the mean over the kernels."""
         chains = Chains(energy, x, generator)
-        generators, tag = chains.draws.generators(), Exactness.ASYMPTOTIC
+        generators = chains.draws.generators()
+        tag = Exactness.ASYMPTOTIC
         notes: list[dict[str, Any]] = [{} for _ in self.kernels]
         E = torch.empty(0)
         for _ in range(self.rounds):
             for kernel, note in zip(self.kernels, notes, strict=True):
                 found = kernel.sample(chains.energy, chains.s, anchor=anchor, generator=generators)
                 tag = found.exactness if found.exactness is Exactness.HEURISTIC else tag
-                chains.s, E = found.spins.to(chains.s), found.energy
+                chains.s = found.spins.to(chains.s)
+                E = found.energy
                 for name in ("acceptance", *chains.cost()):
                     note[name] = note.get(name, 0) + (
                         found.info[name] / self.rounds if name == "acceptance" else found.info[name]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from qsample.support.faces import public
+
 Energy = Callable[[Tensor], Tensor]
 CHUNK = 1 << 22  # numbers handed to an energy at once
 
@@ -16,12 +18,14 @@ class NoGradient(ValueError):
     """The energy is a detached or discrete function of the spins."""
 
 
+@public("qsample.diffusion")
 class Counted:
     """E of states `[*B, M, n]` (floats of -1 and +1) as `[*B, M]`, like `Ising.energy`: any network or function.
 
-    A row's energy is a function of that row and of its place in `*B` alone (x_t, a label), never of other rows: no
-    batch normalisation in training mode. `evaluations`, `gradients` and `hessian_vectors` count rows: network passes
-    forward, and forward-backward passes of first and second order.
+    A row's energy is a function of that row and of its place in `*B` alone (x_t, a label), never of
+    other rows: no batch normalisation in training mode. `evaluations`, `gradients` and
+    `hessian_vectors` count rows: network passes forward, and forward-backward passes of first and
+    second order.
 
     Args:
         energy: the function; differentiable where gradients are asked for.
@@ -41,7 +45,8 @@ class Counted:
 
     def _derived(self, energy: Energy, width: int | None) -> Counted:
         child = Counted(energy)
-        child.counts, child._width = self.counts, width
+        child.counts = self.counts
+        child._width = width
         return child
 
     def scale(self, beta: float) -> Counted:
@@ -73,13 +78,16 @@ class Counted:
         """E and its gradient in each row, of the function's own extension to real numbers; detached."""
         found = [self._slope(part) for part in self._chunks(s)]
         self.counts["gradients"] += s.shape[:-1].numel()
-        return torch.cat([E.detach() for E, *_ in found], -1), torch.cat([g.detach() for _, g, _ in found], -2)
+        return torch.cat([E.detach() for E, *_ in found], -1), torch.cat(
+            [g.detach() for _, g, _ in found], -2
+        )
 
     def hessian_vector(self, s: Tensor, v: Tensor) -> Tensor:
         """H(s) v of each row, `[*B, M, n]`."""
         parts = []
         for some, direction in zip(self._chunks(s), self._chunks(v), strict=True):
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+            # the fused kernels of attention have no second derivative
+            with sdpa_kernel(SDPBackend.MATH):
                 _, g, at = self._slope(some, create_graph=True)
             with torch.enable_grad():
                 flat = not g.requires_grad  # linear in s
@@ -97,9 +105,16 @@ class Counted:
             E = self._checked(at)
             if not E.requires_grad:
                 raise NoGradient(
-                    "the energy has no gradient (a detached or discrete function): use secant or SiteGibbs"
+                    "the energy has no gradient (a detached or discrete function): use secant or "
+                    "SiteGibbs"
                 )
-            return E, torch.autograd.grad(E.sum(), at, create_graph=create_graph, materialize_grads=True)[0], at
+            return (
+                E,
+                torch.autograd.grad(E.sum(), at, create_graph=create_graph, materialize_grads=True)[
+                    0
+                ],
+                at,
+            )
 
     def _chunks(self, s: Tensor) -> tuple[Tensor, ...]:
         width = self._width or s.shape[-1]
@@ -108,10 +123,18 @@ class Counted:
     def _checked(self, s: Tensor) -> Tensor:
         E = self.energy(s)
         if E.shape != s.shape[:-1]:
-            expected, got = list(s.shape[:-1]), list(E.shape)
-            raise ValueError(f"expected energies {expected} of states {list(s.shape)}; got {got}: one number a state")
+            expected = list(s.shape[:-1])
+            got = list(E.shape)
+            raise ValueError(
+                f"expected energies {expected} of states {list(s.shape)}; got {got}: one number "
+                "a state"
+            )
         if E.device != s.device:
-            raise ValueError(f"the energy is on {E.device}, the states on {s.device}: move the network or x")
+            raise ValueError(
+                f"the energy is on {E.device}, the states on {s.device}: move the network or x"
+            )
         if E.isnan().any():
-            raise ValueError("the energy of a state is nan: expected numbers, or inf for what is forbidden")
+            raise ValueError(
+                "the energy of a state is nan: expected numbers, or inf for what is forbidden"
+            )
         return E

@@ -1,7 +1,8 @@
 """Surrogates about the centre of the cube, s = 0: for energies that are smooth between their spins.
 
-The energy of guided noise is one (`AnnealedGuidance`): at s = 0 the block has no noise. Both ignore the anchor, but for
-its shape, so they never see the present state; energies of spins alone want `secant` or `regression`.
+The energy of guided noise is one (`AnnealedGuidance`): at s = 0 the block has no noise. Both ignore
+the anchor, but for its shape, so they never see the present state; energies of spins alone want
+`secant` or `regression`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from qsample.neural.energy import Counted, Energy, NoGradient
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators
+from qsample.support.faces import public
 
 
+@public("qsample.diffusion")
 def first_order(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
     r"""No couplings, $h = \nabla E(0)$: one gradient, and `generator` unused."""
     try:
@@ -28,6 +31,7 @@ def first_order(energy: Energy, anchor: Tensor, *, generator: Generators | None 
     return Ising(_free(anchor.shape[-1]), h, h.new_zeros(0), E[..., 0])
 
 
+@public("qsample.diffusion")
 def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None = None) -> Ising:
     r"""$h = \nabla E(0)$, $J = \mathrm{offdiag}\,\nabla^2 E(0)$: one gradient, n Hessian-vector products.
 
@@ -38,8 +42,10 @@ def second_order(energy: Energy, anchor: Tensor, *, generator: Generators | None
     Raises:
         ValueError: an energy without a gradient, or without a second derivative.
     """
-    energy, n = Counted.of(energy), anchor.shape[-1]
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # one pass forward for all, n passes back
+    energy = Counted.of(energy)
+    n = anchor.shape[-1]
+    # one pass forward for all, n passes back
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         at = torch.zeros_like(anchor).requires_grad_()
         E = energy.energy(at[..., None, :])[..., 0]
         if not E.requires_grad:
@@ -65,12 +71,16 @@ def _row(g: Tensor, at: Tensor, k: int) -> Tensor:
     if not g.requires_grad:  # linear
         return torch.zeros_like(g)
     try:
-        return torch.autograd.grad(g[..., k].sum(), at, retain_graph=True, materialize_grads=True)[0]
+        return torch.autograd.grad(g[..., k].sum(), at, retain_graph=True, materialize_grads=True)[
+            0
+        ]
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # a kernel of the network that autograd cannot derive twice
         cause = str(error).splitlines()[0]
-        raise ValueError(f"the energy has no second derivative: use surrogate=first_order ({cause})") from error
+        raise ValueError(
+            f"the energy has no second derivative: use surrogate=first_order ({cause})"
+        ) from error
 
 
 @cache

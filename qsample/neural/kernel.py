@@ -19,11 +19,12 @@ from qsample.support.checks import whole
 class Kernel(Protocol):
     """Moves chains so that exp(-E) stays their law, for any energy E of spins.
 
-    `x` `[*B, R, n]` holds R chains for each of the `*B` items, the energy takes states `[*B, M, n]` to `[*B, M]`. An
-    image is an item of one chain: `x[:, None]`. The result's spins are x moved, int8; its `info` holds `acceptance`
-    `[*B]` (of moves over reads) and what the call cost: `evaluations`, `gradients`, `hessian_vectors`, in rows.
-    `anchor` `[*B, n]` is a guess at good states, made without looking at x: x_t, or the sign of a denoiser's x_0.
-    Item k of a batch moves as it would alone with its generator, bit for bit where the energy rounds alike.
+    `x` `[*B, R, n]` holds R chains for each of the `*B` items, the energy takes states `[*B, M, n]`
+    to `[*B, M]`. An image is an item of one chain: `x[:, None]`. The result's spins are x moved,
+    int8; its `info` holds `acceptance` `[*B]` (of moves over reads) and what the call cost:
+    `evaluations`, `gradients`, `hessian_vectors`, in rows. `anchor` `[*B, n]` is a guess at good
+    states, made without looking at x: x_t, or the sign of a denoiser's x_0. Item k of a batch moves
+    as it would alone with its generator, bit for bit where the energy rounds alike.
     """
 
     @property
@@ -32,7 +33,12 @@ class Kernel(Protocol):
         ...
 
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """One call's moves from `x`."""
         ...
@@ -44,17 +50,22 @@ class Chains:
     def __init__(self, energy: Energy, x: Tensor, generator: Generators | None) -> None:
         if x.dim() < 2 or x.numel() == 0:
             raise ValueError(
-                f"expected x [*B, R, n], R chains for each item; got {list(x.shape)}: x[:, None] makes one"
+                f"expected x [*B, R, n], R chains for each item; got {list(x.shape)}: x[:, None] "
+                "makes one"
             )
         if not (x.abs() == 1).all():
             odd = float(x[x.abs() != 1][0])
-            raise ValueError(f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits")
+            raise ValueError(
+                f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits"
+            )
         self.energy = Counted.of(energy)
         self._before = dict(self.energy.counts)
         self.s = x.detach() if x.is_floating_point() else x.to(torch.get_default_dtype())
-        self.batch, (self.reads, self.n) = x.shape[:-2], x.shape[-2:]
+        self.batch = x.shape[:-2]
+        (self.reads, self.n) = x.shape[-2:]
         self.draws = Draws(draw_seeds(generator, self.batch), x.device)
-        self._accepted, self._tried = torch.zeros(self.batch, dtype=torch.float64, device=x.device), 0
+        self._accepted = torch.zeros(self.batch, dtype=torch.float64, device=x.device)
+        self._tried = 0
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers `[*B, R, *shape]`."""
@@ -86,7 +97,10 @@ class Chains:
         if anchor.device != self.s.device:
             raise ValueError(f"the anchor is on {anchor.device}, x on {self.s.device}: move one")
         if anchor.shape != (*self.batch, self.n):
-            raise ValueError(f"expected an anchor {[*self.batch, self.n]}, one state an item; got {list(anchor.shape)}")
+            raise ValueError(
+                f"expected an anchor {[*self.batch, self.n]}, one state an item; got "
+                f"{list(anchor.shape)}"
+            )
         if not (anchor.abs() == 1).all():
             odd = float(anchor[anchor.abs() != 1][0])
             raise ValueError(f"expected an anchor of -1 and +1; got {odd:g}: take its sign")

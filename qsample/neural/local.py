@@ -14,14 +14,17 @@ from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, check_positive
 from qsample.sampling.sampler import Generators
 from qsample.sampling.samples import Samples
+from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True)
 class SiteGibbs:
     r"""Random-scan Gibbs: a uniformly random site is redrawn from its conditional, $\sigma(E(x) - E(x^{(i)}))$ to flip.
 
-    One evaluation a step; needs no gradient (Geman and Geman 1984). `info["acceptance"]` is the rate of flips.
+    One evaluation a step; needs no gradient (Geman and Geman 1984). `info["acceptance"]` is the
+    rate of flips.
 
     Args:
         steps: sites redrawn a call.
@@ -36,7 +39,12 @@ class SiteGibbs:
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`; the anchor is not used."""
         chains = Chains(energy, x, generator)
@@ -46,16 +54,18 @@ class SiteGibbs:
             y = flip(chains.s, (where * chains.n).long())
             E_y = chains.energy(y)
             yes = chains.count(level < torch.sigmoid(E.double() - E_y.double()))
-            chains.s, E = torch.where(yes[..., None], y, chains.s), torch.where(yes, E_y, E)
+            chains.s = torch.where(yes[..., None], y, chains.s)
+            E = torch.where(yes, E_y, E)
         return chains.result(E)
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True)
 class GibbsWithGradients:
     r"""One flip a step, at a site the gradient picks (Grathwohl et al., ICML 2021), accepted or rejected.
 
-    $q(i|x) = \mathrm{softmax}_i(x_i\, \partial_i E(x))$: half the first-order drop of E by flip i. The reverse
-    probability is that of the same site from the flipped state. One gradient a step.
+    $q(i|x) = \mathrm{softmax}_i(x_i\, \partial_i E(x))$: half the first-order drop of E by flip i.
+    The reverse probability is that of the same site from the flipped state. One gradient a step.
 
     Args:
         steps: steps a call.
@@ -79,12 +89,18 @@ class GibbsWithGradients:
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`; the anchor is not used."""
         return _first_order(self, self.steps, Chains(energy, x, generator))
 
 
+@public("qsample.diffusion")
 @dataclass(frozen=True)
 class DiscreteLangevin:
     r"""Every site flipped at once with its own probability, accepted or rejected (DMALA; Zhang et al., ICML 2022).
@@ -122,7 +138,12 @@ class DiscreteLangevin:
 
     @uncompiled
     def sample(
-        self, energy: Energy, x: Tensor, *, anchor: Tensor | None = None, generator: Generators | None = None
+        self,
+        energy: Energy,
+        x: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Kernel.sample`; the anchor is not used."""
         return _first_order(self, self.steps, Chains(energy, x, generator))
@@ -135,9 +156,12 @@ class _Proposal(Protocol):
     def propose(self, s: Tensor, g: Tensor, chains: Chains) -> Tensor: ...
 
 
-def log_ratio(kernel: _Proposal, here: tuple[Tensor, Tensor, Tensor], there: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def log_ratio(
+    kernel: _Proposal, here: tuple[Tensor, Tensor, Tensor], there: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
     r"""Log acceptance ratio between two (state, E, gradient): E(x) - E(y) + log q(y -> x) - log q(x -> y)."""
-    (s, E, g), (y, E_y, g_y) = here, there
+    (s, E, g) = here
+    (y, E_y, g_y) = there
     return E.double() - E_y.double() + kernel.log_proposal(y, g_y, s) - kernel.log_proposal(s, g, y)
 
 
@@ -147,7 +171,9 @@ def _first_order(kernel: _Proposal, steps: int, chains: Chains) -> Samples:
         y = kernel.propose(chains.s, g, chains)
         E_y, g_y = chains.energy.gradient(y)
         yes = chains.accept(log_ratio(kernel, (chains.s, E, g), (y, E_y, g_y)))
-        chains.s, g = (torch.where(yes[..., None], new, old) for new, old in ((y, chains.s), (g_y, g)))
+        chains.s, g = (
+            torch.where(yes[..., None], new, old) for new, old in ((y, chains.s), (g_y, g))
+        )
         E = torch.where(yes, E_y, E)
     return chains.result(E)
 

@@ -24,8 +24,11 @@ def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
     spin = bqm if bqm.vartype is dimod.SPIN else bqm.change_vartype(dimod.SPIN, inplace=False)
     labels = list(spin.variables)
     vectors = spin.to_numpy_vectors(variable_order=labels)
-    ends = np.sort(np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices]).astype(np.int64), 0)
-    order = np.lexsort(ends[::-1])  # each class of BQM lists its pairs in its own order; equal BQMs, equal graphs
+    ends = np.sort(
+        np.stack([vectors.quadratic.row_indices, vectors.quadratic.col_indices]).astype(np.int64), 0
+    )
+    # each class of BQM lists its pairs in its own order; equal BQMs, equal graphs
+    order = np.lexsort(ends[::-1])
     graph = Graph.sparse(len(labels), ends[:, order].T, _plain(labels))
     biases = vectors.linear_biases, np.asarray(vectors.quadratic.biases)[order]
     h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in biases)
@@ -50,23 +53,31 @@ def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
     )
 
 
-def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype) -> Ising:
+def from_qubo(
+    Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype
+) -> Ising:
     """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4."""
-    if not isinstance(Q, Mapping) or type(Q).__name__ in WAYS_TO_QUBO:  # a polynomial is a mapping too
+    # a polynomial is a mapping too
+    if not isinstance(Q, Mapping) or type(Q).__name__ in WAYS_TO_QUBO:
         raise wrong_kind("a QUBO as a dictionary {(i, j): value}", Q, WAYS_TO_QUBO)
     odd = next((pair for pair in Q if not (isinstance(pair, tuple) and len(pair) == 2)), None)
     if odd is not None:  # a word of two letters, say, would be two variables
         raise TypeError(f"expected a QUBO with keys (i, j); got the key {odd!r}")
     place: dict[Hashable, int] = {}
-    ends = np.array([place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64)
+    ends = np.array(
+        [place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64
+    )
     i, j = ends.reshape(-1, 2).T
     values = np.fromiter((float(value) for value in Q.values()), dtype=float, count=len(Q))
-    n, diagonal = len(place), i == j
+    n = len(place)
+    diagonal = i == j
     h = np.bincount(i[diagonal], values[diagonal] / 2, n) + np.zeros(n)
-    low, high = np.minimum(i, j)[~diagonal], np.maximum(i, j)[~diagonal]
+    low = np.minimum(i, j)[~diagonal]
+    high = np.maximum(i, j)[~diagonal]
     code, which = np.unique(low * n + high, return_inverse=True)
     J = np.bincount(which, values[~diagonal] / 4, len(code))
-    low, high = code // max(n, 1), code % max(n, 1)
+    low = code // max(n, 1)
+    high = code % max(n, 1)
     h = h + np.bincount(low, J, n) + np.bincount(high, J, n)
     offset = offset + float(values[diagonal].sum()) / 2 + float(J.sum())
     graph = Graph.sparse(n, np.stack([low, high], 1), _plain(list(place)))
@@ -76,7 +87,8 @@ def from_qubo(Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype
 def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
     """See `Ising.to_qubo`."""
     h, J, offset, (i, j) = _arrays(problem)
-    n, labels = problem.num_spins, list(problem.graph.labels)
+    n = problem.num_spins
+    labels = list(problem.graph.labels)
     linear = 2 * h - 2 * (np.bincount(i, J, n) + np.bincount(j, J, n))
     Q: dict[tuple[Hashable, Hashable], float] = {
         (label, label): value for label, value in zip(labels, linear.tolist(), strict=True)
@@ -88,7 +100,10 @@ def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], flo
 
 def _arrays(problem: Ising) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     if problem.batch_shape:
-        raise ValueError(f"expected one problem; got a batch {list(problem.batch_shape)}: convert them one by one")
+        raise ValueError(
+            f"expected one problem; got a batch {list(problem.batch_shape)}: convert them one "
+            "by one"
+        )
     with torch.no_grad():
         J = problem.graph.edge_values(problem.J)
         h, J = (t.detach().cpu().double().numpy() for t in (problem.h, J))

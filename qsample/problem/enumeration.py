@@ -1,7 +1,7 @@
 """Everything small is enumerated: all states, their energies, log Z. Batched, chunked, differentiable in h and J.
 
-Log-weights are float64 whatever the problem's dtype, and without the offset, which is in no law: a large one would take
-the digits that tell states apart.
+Log-weights are float64 whatever the problem's dtype, and without the offset, which is in no law: a
+large one would take the digits that tell states apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 
-DOUBLE = 2.0**42  # the largest local field that double precision serves: one rounding moves a logit by 2^-10
+# the largest local field that double precision serves: one rounding moves a logit by 2^-10
+DOUBLE = 2.0**42
 CHUNK = 1 << 18  # numbers worked on at once: what stays in a core's cache
 
 
@@ -52,8 +53,8 @@ def num_enumerated(problem: Ising) -> int:
 def check_range(problem: Ising) -> None:
     """ValueError where an energy could leave double precision, or where small parts of it would be lost in large ones.
 
-    A sum of fields as large as F is rounded to 2^-53 F. Beyond F = 2^42 that is no longer small beside 1, unless all
-    h and J are multiples of one number that F holds no more than 2^53 times.
+    A sum of fields as large as F is rounded to 2^-53 F. Beyond F = 2^42 that is no longer small
+    beside 1, unless all h and J are multiples of one number that F holds no more than 2^53 times.
     """
     numbers = (problem.h, problem.J)
     largest = max((float(t.detach().abs().max()) for t in numbers if t.numel()), default=0.0)
@@ -69,8 +70,10 @@ def check_range(problem: Ising) -> None:
     reach = largest * (1 + neighbours)
     if reach > DOUBLE and not _one_unit(numbers, largest):
         raise ValueError(
-            f"beside fields or couplings of {largest:.3g} smaller ones are lost: beyond {DOUBLE:.2g} not even double "
-            f"precision tells neighbouring states apart: scale it down, as by problem.scale({1 / largest:.0e})"
+            f"beside fields or couplings of {largest:.3g} smaller ones are lost: beyond "
+            f"{DOUBLE:.2g} not even double "
+            "precision tells neighbouring states apart: scale it down, as by "
+            f"problem.scale({1 / largest:.0e})"
         )
 
 
@@ -84,8 +87,8 @@ def _one_unit(numbers: tuple[Tensor, Tensor], largest: float) -> bool:
 def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
     r"""For states `listed` [*B or none, count, k] of one side: log of the Boltzmann weight summed over the other side.
 
-    $\log w(v) = -h_v \cdot v + \sum_j \log 2\cosh f_j(v)$, f_j = h_j + (v J)_j, without the offset; float64
-    `[*B, count]`.
+    $\log w(v) = -h_v \cdot v + \sum_j \log 2\cosh f_j(v)$, f_j = h_j + (v J)_j, without the offset;
+    float64 `[*B, count]`.
     """
     h, J = problem.h.double().split(problem.graph.sizes, -1), problem.J.double()
     v = listed.to(h[side])
@@ -96,10 +99,12 @@ def side_log_weights(problem: Ising, side: int, listed: Tensor) -> Tensor:
 def log_weights(problem: Ising) -> Tensor:
     """Offset - E of all 2^n states, float64 `[*B, 2^n]`, in the order of `states`: two additions per state.
 
-    Adding spin k to the energies e of the first k spins gives [e - x, e + x], x = h_k + (its couplings to them),
-    and x itself is built the same way.
+    Adding spin k to the energies e of the first k spins gives [e - x, e + x], x = h_k + (its
+    couplings to them), and x itself is built the same way.
     """
-    batch, n, h = problem.batch_shape, problem.num_spins, problem.h.double()
+    batch = problem.batch_shape
+    n = problem.num_spins
+    h = problem.h.double()
     if problem.graph.kind == "complete":
         J = problem.J.double()
     else:
@@ -128,7 +133,8 @@ def log_partition(problem: Ising, limit: int = 24) -> Tensor:
     k = num_enumerated(problem)
     if k > limit:
         raise ValueError(
-            f"exact log Z would list 2^{k} states (limit 2^{limit}): use log_partition(problem, method='ais')"
+            f"exact log Z would list 2^{k} states (limit 2^{limit}): use log_partition(problem, "
+            "method='ais')"
         )
     check_range(problem)
     offset = problem.offset.double().expand(problem.batch_shape)
@@ -139,7 +145,9 @@ def log_partition(problem: Ising, limit: int = 24) -> Tensor:
         return log_weights(problem).logsumexp(-1) - offset
     step = max(1, CHUNK // (max(1, problem.num_spins - k) * max(1, problem.batch_shape.numel())))
     parts = [
-        side_log_weights(problem, side, states(k, a, min(a + step, 1 << k)).to(problem.device)).logsumexp(-1)
+        side_log_weights(
+            problem, side, states(k, a, min(a + step, 1 << k)).to(problem.device)
+        ).logsumexp(-1)
         for a in range(0, 1 << k, step)
     ]
     return torch.stack(torch.broadcast_tensors(*parts)).logsumexp(0) - offset

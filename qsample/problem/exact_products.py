@@ -9,21 +9,27 @@ from torch import Tensor
 def product(rows: Tensor, J: Tensor) -> Tensor:
     """The product rows J, `[*B, R, a]` of -1, 0 and +1 by `[*B, a, b]`, rounded alike for any batch and thread count.
 
-    BLAS rounds by the batch, the threads and the alignment of what it is given. So on a CPU J is put on a grid of
-    2^-52 a max|J| in double precision, where sums of it are exact in any order; large products in single precision
-    go one problem at a time, in fresh memory. Where J needs derivatives there is one product for all, and far leaner.
+    BLAS rounds by the batch, the threads and the alignment of what it is given. So on a CPU J is
+    put on a grid of 2^-52 a max|J| in double precision, where sums of it are exact in any order;
+    large products in single precision go one problem at a time, in fresh memory. Where J needs
+    derivatives there is one product for all, and far leaner.
     """
     if J.requires_grad or J.device.type != "cpu":
         return rows @ J
-    (R, a), b = rows.shape[-2:], J.shape[-1]
+    (R, a) = rows.shape[-2:]
+    b = J.shape[-1]
     batch = torch.broadcast_shapes(rows.shape[:-2], J.shape[:-2])
     own = J.shape[:-2].numel() > 1
     flat = rows.expand(*batch, R, a).reshape(batch.numel(), R, a)
     J = J.expand(*batch, a, b).reshape(batch.numel(), a, b) if own else J.reshape(1, a, b)
     if J.dtype == torch.float32 and R >= 16 and min(a, b) >= 16 and R * a * b >= 1 << 20:
-        out = torch.stack([flat[k].clone() @ (J[k].clone() if own else J[0]) for k in range(len(flat))])
+        out = torch.stack(
+            [flat[k].clone() @ (J[k].clone() if own else J[0]) for k in range(len(flat))]
+        )
     else:
-        size = J.double().abs().amax((-2, -1), keepdim=True) * a if J.numel() else J.new_zeros(1, 1, 1)
+        size = (
+            J.double().abs().amax((-2, -1), keepdim=True) * a if J.numel() else J.new_zeros(1, 1, 1)
+        )
         grid = torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent - 52)
         exact = (J / grid).round_().mul_(grid)
         out = torch.bmm(flat.to(exact), exact.expand(len(flat), a, b)).to(J.dtype)

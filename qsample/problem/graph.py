@@ -1,7 +1,8 @@
 """The structure of an Ising problem, without its numbers: who is coupled to whom.
 
-A `Graph` knows the layout of a coupling tensor J and everything that depends on structure alone (hash, CSR,
-colouring, the graph that a clamp leaves). All of it is computed once and cached on the graph.
+A `Graph` knows the layout of a coupling tensor J and everything that depends on structure alone
+(hash, CSR, colouring, the graph that a clamp leaves). All of it is computed once and cached on the
+graph.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qsample.support.checks import WAYS_TO_GRAPH, as_numbers, is_whole, wrong_kind
+from qsample.support.faces import public
 
 if TYPE_CHECKING:
     import networkx
@@ -32,12 +34,14 @@ MAX_CLAMPINGS = 256  # kept on a graph, the oldest given up first
 def lasting() -> Iterator[None]:
     """Where tensors are made that outlive the call: fit for training, on the CPU, whatever the caller's mode is.
 
-    A tensor of `torch.inference_mode` can never be saved for a backward pass, and one of the meta device holds nothing.
+    A tensor of `torch.inference_mode` can never be saved for a backward pass, and one of the meta
+    device holds nothing.
     """
     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         yield
 
 
+@public("qsample")
 @dataclass(frozen=True, eq=False)
 class Graph:
     """An undirected graph of one of three kinds, each with its own layout of J.
@@ -48,18 +52,22 @@ class Graph:
     | bipartite | `Graph.bipartite(n, m)` | `[*B, n, m]`; spins 0..n-1 are the left side, n..n+m-1 the right |
     | complete | `Graph.complete(n)` | `[*B, n, n]`, symmetric with a zero diagonal |
 
-    `labels` are the caller's names of the spins (any hashables; default `range(num_spins)`); J and h go by index.
+    `labels` are the caller's names of the spins (any hashables; default `range(num_spins)`); J and
+    h go by index.
     """
 
     kind: Kind
     sizes: tuple[int, ...]
-    pairs: Tensor  # [2, k] int64 on the CPU, i < j: the edges of a sparse graph (empty for the other kinds)
+    # [2, k] int64 on the CPU, i < j: the edges of a sparse graph (empty for the other kinds)
+    pairs: Tensor
     labels: Sequence[Hashable]
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def sparse(
-        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None = None
+        n: int,
+        edges: Iterable[Sequence[int]] | Tensor | np.ndarray,
+        labels: Sequence[Hashable] | None = None,
     ) -> Graph:
         """A graph of `n` spins and the given edges; self-loops, duplicates and ends outside 0..n-1 raise ValueError."""
         if hasattr(edges, "nodes") or isinstance(edges, Mapping) or not isinstance(edges, Iterable):
@@ -69,25 +77,36 @@ class Graph:
 
     @staticmethod
     def _sparse(
-        n: int, edges: Iterable[Sequence[int]] | Tensor | np.ndarray, labels: Sequence[Hashable] | None
+        n: int,
+        edges: Iterable[Sequence[int]] | Tensor | np.ndarray,
+        labels: Sequence[Hashable] | None,
     ) -> Graph:
         if isinstance(edges, Tensor):
             edges = edges.cpu().numpy()
         raw = edges if isinstance(edges, np.ndarray) else np.array(list(edges))
         raw = raw.reshape(-1, 2) if raw.size == 0 else raw
         if raw.ndim != 2 or raw.shape[1] != 2 or raw.size and raw.dtype.kind not in "iu":
-            raise ValueError(f"expected edges as pairs of spin numbers, [k, 2]; got {raw.dtype} {list(raw.shape)}")
+            raise ValueError(
+                f"expected edges as pairs of spin numbers, [k, 2]; got {raw.dtype} "
+                f"{list(raw.shape)}"
+            )
         array = torch.from_numpy(raw.astype(np.int64))
-        pairs, names = array.T.sort(0).values.contiguous(), range(n) if labels is None else labels
+        pairs = array.T.sort(0).values.contiguous()
+        names = range(n) if labels is None else labels
         first, second = pairs
         if pairs.numel():
             bad = ((first < 0) | (second >= n)).nonzero()
             if len(bad):
-                raise ValueError(f"edge {tuple(array[bad[0, 0]].tolist())} leaves the graph: expected spins 0..{n - 1}")
+                raise ValueError(
+                    f"edge {tuple(array[bad[0, 0]].tolist())} leaves the graph: expected spins "
+                    f"0..{n - 1}"
+                )
             loops = (first == second).nonzero()
             if len(loops):
                 i = int(first[loops[0, 0]])
-                raise ValueError(f"self-loop {(names[i], names[i])}: a spin cannot couple to itself")
+                raise ValueError(
+                    f"self-loop {(names[i], names[i])}: a spin cannot couple to itself"
+                )
             code, count = (first * n + second).unique(return_counts=True)
             if (count > 1).any():
                 twice, times = (int(found[count > 1][0]) for found in (code, count))
@@ -117,7 +136,8 @@ class Graph:
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         return self  # a value: copies of a model share it, with all that is cached on it
 
-    # ---- sizes and layout ------------------------------------------------------------------------------------
+    # ---- sizes and layout
+    # ----------------------------------------------------------------------
 
     @property
     def num_spins(self) -> int:
@@ -129,7 +149,11 @@ class Graph:
         """Couplings: pairs counted once."""
         if self.kind == "sparse":
             return self.pairs.shape[1]
-        return self.sizes[0] * self.sizes[1] if self.kind == "bipartite" else self.sizes[0] * (self.sizes[0] - 1) // 2
+        return (
+            self.sizes[0] * self.sizes[1]
+            if self.kind == "bipartite"
+            else self.sizes[0] * (self.sizes[0] - 1) // 2
+        )
 
     @property
     def coupling_shape(self) -> tuple[int, ...]:
@@ -145,7 +169,9 @@ class Graph:
         def make() -> Tensor:
             if self.kind == "bipartite":
                 n, m = self.sizes
-                return torch.stack([torch.arange(n).repeat_interleave(m), n + torch.arange(m).repeat(n)])
+                return torch.stack(
+                    [torch.arange(n).repeat_interleave(m), n + torch.arange(m).repeat(n)]
+                )
             return torch.triu_indices(*self.sizes * 2, offset=1)
 
         return self.pairs if self.kind == "sparse" else self.cached("edges", make)
@@ -166,7 +192,8 @@ class Graph:
             return upper + upper.mT
         return values if self.kind == "sparse" else values.unflatten(-1, self.sizes)
 
-    # ---- computed once -----------------------------------------------------------------------------------------
+    # ---- computed once
+    # ----------------------------------------------------------------------
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed at the first call with this key and kept with the graph."""
@@ -204,7 +231,9 @@ class Graph:
     def degree(self) -> Tensor:
         """The number of neighbours of each spin, `[n]`."""
         if self.kind == "sparse":
-            return self.cached("degree", lambda: self.pairs.flatten().bincount(minlength=self.num_spins))
+            return self.cached(
+                "degree", lambda: self.pairs.flatten().bincount(minlength=self.num_spins)
+            )
         other = self.sizes[::-1] if self.kind == "bipartite" else (self.sizes[0] - 1,)
         parts = [torch.full((n,), k, device="cpu") for n, k in zip(self.sizes, other, strict=True)]
         return torch.cat(parts)
@@ -213,9 +242,9 @@ class Graph:
     def colours(self) -> list[Tensor]:
         """Groups of mutually uncoupled spins: a sweep updates one group at a time, all its spins at once.
 
-        Two for a bipartite graph, in the spins' own order: each connected part without an odd cycle is coloured by the
-        parity of distances. Other parts are coloured greedily, largest degree first (Welsh and Powell, Comput. J. 10,
-        1967); ties go by index.
+        Two for a bipartite graph, in the spins' own order: each connected part without an odd cycle
+        is coloured by the parity of distances. Other parts are coloured greedily, largest degree
+        first (Welsh and Powell, Comput. J. 10, 1967); ties go by index.
         """
 
         def make() -> list[Tensor]:
@@ -243,11 +272,15 @@ class Graph:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components, dijkstra
 
-        n, (i, j) = self.num_spins, self.pairs.numpy()
+        n = self.num_spins
+        (i, j) = self.pairs.numpy()
         if not len(i):
             return np.zeros(n, dtype=np.int64)
-        shape = (n + 1, n + 1)  # one more spin, coupled to the first of each part: then all distances are of one search
-        count, part = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=shape), directed=False)
+        # one more spin, coupled to the first of each part: then all distances are of one search
+        shape = (n + 1, n + 1)
+        count, part = connected_components(
+            coo_array((np.ones(len(i)), (i, j)), shape=shape), directed=False
+        )
         first = np.full(count, n)
         np.minimum.at(first, part[:n], np.arange(n))
         first = first[first < n]
@@ -266,7 +299,9 @@ class Graph:
         found = [table.get(label) for label in labels]
         if None in found:
             example = list(self.labels[:3])
-            raise ValueError(f"no spin is labelled {labels[found.index(None)]!r}; labels are like {example!r}")
+            raise ValueError(
+                f"no spin is labelled {labels[found.index(None)]!r}; labels are like {example!r}"
+            )
         if len(set(found)) < len(found):
             raise ValueError(f"a label is given twice in {labels[:8]!r}")
         return torch.tensor(found, dtype=torch.int64, device="cpu")
@@ -274,8 +309,14 @@ class Graph:
     def without(self, index: Tensor) -> Clamping:
         """The graph that remains when the spins `index` are fixed; it keeps the kind, also with an empty side."""
         index = as_numbers("index", index)
-        if index.dim() != 1 or index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
-            raise ValueError(f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}")
+        if (
+            index.dim() != 1
+            or index.numel()
+            and (index.dtype == torch.bool or index.is_floating_point())
+        ):
+            raise ValueError(
+                f"expected spin numbers to clamp, [c]; got {index.dtype} {list(index.shape)}"
+            )
         known: dict[bytes, Clamping] = self.cached("clampings", dict)
         key = index.detach().to("cpu", torch.int64).numpy().tobytes()
         if key not in known:
@@ -313,5 +354,8 @@ def _labels(labels: Sequence[Hashable] | None, n: int) -> Sequence[Hashable]:
         return range(n)
     labels = tuple(labels)
     if len(labels) != n or len(set(labels)) != n:
-        raise ValueError(f"expected {n} different labels; got {len(labels)}, {len(set(labels))} of them different")
+        raise ValueError(
+            f"expected {n} different labels; got {len(labels)}, {len(set(labels))} of them "
+            "different"
+        )
     return labels

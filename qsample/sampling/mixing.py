@@ -11,9 +11,10 @@ from qsample.support.checks import check_tensors
 def autocorrelation_time(x: Tensor) -> float:
     r"""Integrated autocorrelation time of `x` [T, R], a statistic of R chains at T successive times, in steps.
 
-    $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative (Geyer, Stat.
-    Sci. 7, 1992); covariances are averaged over chains after the mean over chains is taken off at each time, so that a
-    drifting model does not count as correlation. Between 1 (independent) and T.
+    $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative
+    (Geyer, Stat. Sci. 7, 1992); covariances are averaged over chains after the mean over chains is
+    taken off at each time, so that a drifting model does not count as correlation. Between 1
+    (independent) and T.
     """
     check_tensors(x=x)
     T, R = x.shape
@@ -43,17 +44,19 @@ def split_rhat(x: Tensor) -> Tensor:
 
     $$\hat R = \sqrt{\tfrac{n-1}{n} + \tfrac{B}{nW}}$$
 
-    over the 2R half chains of n draws, B/n the variance of their means and W their mean variance (Gelman et al.,
-    Bayesian Data Analysis, 3rd ed., 2013, 11.4). Trailing dimensions are more statistics (or problems) of these
-    chains:
-    their variances are averaged before the ratio is taken. Chains that do not move give 1 where they agree, else inf.
+    over the 2R half chains of n draws, B/n the variance of their means and W their mean variance
+    (Gelman et al., Bayesian Data Analysis, 3rd ed., 2013, 11.4). Trailing dimensions are more
+    statistics (or problems) of these chains: their variances are averaged before the ratio is
+    taken. Chains that do not move give 1 where they agree, else inf.
     """
     check_tensors(x=x)
-    n, R = x.shape[0] // 2, x.shape[1]
+    n = x.shape[0] // 2
+    R = x.shape[1]
     if n < 2 or R < 2:
         raise ValueError(f"expected at least 4 times of 2 chains; got {x.shape[0]} of {R}")
     halves = torch.cat([x[:n], x[x.shape[0] - n :]], 1).double()
-    between, within = halves.mean(0).var(0).mean(), halves.var(0).mean()
+    between = halves.mean(0).var(0).mean()
+    within = halves.var(0).mean()
     if within == 0:
         return torch.where(between == 0, 1.0, torch.inf).to(within)
     return ((n - 1) / n + between / within).sqrt()

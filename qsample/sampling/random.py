@@ -14,11 +14,13 @@ from qsample.sampling.sampler import mix
 class Draws:
     """One stream of numbers for each of P items: number i of a stream is SplitMix64 of (seed, i), on any device.
 
-    Steele, Lea and Flood (OOPSLA 2014), written with tensors, so that a batch costs no loop over its items.
+    Steele, Lea and Flood (OOPSLA 2014), written with tensors, so that a batch costs no loop over
+    its items.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.seeds, self._taken = list(seeds), 0
+        self.seeds = list(seeds)
+        self._taken = 0
         self._start = torch.tensor(self.seeds, dtype=torch.int64, device=device)[:, None]
 
     def uniform(self, *shape: int) -> Tensor:

@@ -11,33 +11,39 @@ from qsample.problem.ising import Ising
 from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Estimate, Samples, check_samples, warn_of
 from qsample.support.checks import evenly, is_whole
+from qsample.support.faces import public
 
 LEAST = 5  # independent reads (or blocks) below which no error is stated
 FEW = 30  # and below which a note says that the error is itself uncertain
 WORK = 1 << 19  # pairs of neighbours looked at for the error under the model
 
 
+@public("qsample")
 def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None) -> Estimate:
     r"""The beta at which the reads look like exp(-beta E), by maximum pseudo-likelihood; 1 for a right sampler.
 
     $$\hat\beta = \arg\max \sum_r w_r \sum_i \log \sigma(\beta a_{ri}), \qquad a_{ri} = -2 s_{ri} f_i(s_r)$$
 
-    (Besag 1975; Raymond, Yarkoni and Andriyash 2016). value ± 1.96 stderr is an interval of 95 %: with $g_b$ the score
-    of block b (a read, by default), $H_b$ its part of the curvature H and $q_b = H_b / H$,
+    (Besag 1975; Raymond, Yarkoni and Andriyash 2016). value ± 1.96 stderr is an interval of 95 %:
+    with $g_b$ the score of block b (a read, by default), $H_b$ its part of the curvature H and $q_b
+    = H_b / H$,
 
     $$\mathrm{stderr}^2 = H^{-2} \max\Big(t^2 \sum_b \frac{g_b^2}{1 - q_b},\; \sum_r w_r^2 v_r\Big)$$
 
-    The first is the sandwich (spins of one read are dependent, so the inverse Hessian alone is too small) in the form
-    for few reads: each score is freed of its own pull on the fit (HC2; MacKinnon and White, J. Econometrics 29, 1985),
-    and t is Student's 97.5 % point at $1 / \sum_b q_b^2 - 1$ degrees of freedom (Bell and McCaffrey, Survey Methodology
-    28, 2002) over 1.96. The second is what reads of exp(-beta E) itself would show: $v_r$ is the variance of a read's
-    score, conditional on all spins but one pair at a time. It keeps few reads that agree by chance from looking sure.
+    The first is the sandwich (spins of one read are dependent, so the inverse Hessian alone is too
+    small) in the form for few reads: each score is freed of its own pull on the fit (HC2; MacKinnon
+    and White, J. Econometrics 29, 1985), and t is Student's 97.5 % point at $1 / \sum_b q_b^2 - 1$
+    degrees of freedom (Bell and McCaffrey, Survey Methodology 28, 2002) over 1.96. The second is
+    what reads of exp(-beta E) itself would show: $v_r$ is the variance of a read's score,
+    conditional on all spins but one pair at a time. It keeps few reads that agree by chance from
+    looking sure.
 
     Args:
         problem: one problem or a batch.
         samples: reads of it, `[*B, R, n]`, with any weights.
-        block: consecutive reads that may be correlated (a chain's length, when reads come chain by chain); their
-            scores are added before squaring. By default the families that the sampler named, or `info["block"]`.
+        block: consecutive reads that may be correlated (a chain's length, when reads come chain by
+            chain); their scores are added before squaring. By default the families that the sampler
+            named, or `info["block"]`.
 
     Returns:
         `Estimate(value, stderr, ess)`: floats for one problem, tensors `[*B]` for a batch. The value is +inf where
@@ -56,7 +62,8 @@ def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) ->
     """`effective_beta` without the warning, for those who show its note themselves."""
     check_finite(problem)
     check_samples(samples)
-    R, ess = samples.num, samples.ess().double()
+    R = samples.num
+    ess = samples.ess().double()
     named = block is None
     if block is None:
         given = samples.info.get("block", 1)
@@ -65,11 +72,16 @@ def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) ->
         raise ValueError(f"expected a block that divides the {R} reads; got {block}")
     spins = samples.spins
     if not (spins.abs() == 1).all():
-        raise ValueError("expected spins of -1 and +1: reads of 0 and 1 become these by 2 * spins - 1")
+        raise ValueError(
+            "expected spins of -1 and +1: reads of 0 and 1 become these by 2 * spins - 1"
+        )
     weight = samples.weight.double()
     if not weight.isfinite().all():
-        raise ValueError("the weights are nan: every log_weight of a problem is -inf, or one is nan")
-    exact = problem.to(dtype=torch.promote_types(problem.dtype, torch.float32))  # halves are too coarse
+        raise ValueError(
+            "the weights are nan: every log_weight of a problem is -inf, or one is nan"
+        )
+    # halves are too coarse
+    exact = problem.to(dtype=torch.promote_types(problem.dtype, torch.float32))
     field = exact.field(spins).double()
     families = samples.by_family if named and samples.family is not None else None
     beta, stderr, note = beta_of_alignment(-2 * spins * field, weight, block, families)
@@ -102,13 +114,15 @@ def beta_of_alignment(
 ) -> tuple[Tensor, Tensor, str]:
     r"""Value, standard error and note from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`, for any number of reads.
 
-    The error is the sandwich of `effective_beta`, at least $1/\sqrt{H}$ as if the spins of a read were independent
-    where blocks are so few that it says nothing (fewer than 5): of a single block it would vanish.
-    `families` adds numbers `[*B, R]` of correlated reads, `Samples.by_family`.
+    The error is the sandwich of `effective_beta`, at least $1/\sqrt{H}$ as if the spins of a read
+    were independent where blocks are so few that it says nothing (fewer than 5): of a single block
+    it would vanish. `families` adds numbers `[*B, R]` of correlated reads, `Samples.by_family`.
     """
     a = a.where(weight[..., None] > 0, 0)
-    cold, hot = (a >= 0).flatten(-2).all(-1), (a <= 0).flatten(-2).all(-1)
-    flat, finite = cold & hot, ~(cold | hot)
+    cold = (a >= 0).flatten(-2).all(-1)
+    hot = (a <= 0).flatten(-2).all(-1)
+    flat = cold & hot
+    finite = ~(cold | hot)
     beta = _newton(a, weight, finite)
     p = (-beta[..., None, None] * a).sigmoid()
     score = _grouped(weight * (a * p).sum(-1), block, families)
@@ -131,7 +145,11 @@ def beta_of_alignment(
             "no spin feels a field"
             if flat.any()
             else "all spins are "
-            + ("aligned with their fields (local minima only)" if cold.any() else "against their fields")
+            + (
+                "aligned with their fields (local minima only)"
+                if cold.any()
+                else "against their fields"
+            )
         )
     return beta, stderr, note
 
@@ -149,7 +167,8 @@ def score_variance(problem: Ising, spins: Tensor, field: Tensor, beta: Tensor) -
 
     $$v = \sum_i E[u_i^2 | s_{-i}] + 2 \sum_{(i,j)} E[u_i u_j | s_{-ij}], \qquad u_i = a_i \sigma(-\beta a_i)$$
 
-    over the edges, by the four states of each; spins that are not coupled add nothing, because $E[u_i | s_{-i}] = 0$.
+    over the edges, by the four states of each; spins that are not coupled add nothing, because
+    $E[u_i | s_{-i}] = 0$.
     """
     b = beta[..., None, None]
     a = -2 * spins * field
@@ -159,25 +178,31 @@ def score_variance(problem: Ising, spins: Tensor, field: Tensor, beta: Tensor) -
     if not len(i):
         return total
     J = problem.graph.edge_values(problem.J).double()[..., None, :]
-    first, second = field[..., i] - J * spins[..., j], field[..., j] - J * spins[..., i]
-    products, logs = [], []
+    first = field[..., i] - J * spins[..., j]
+    second = field[..., j] - J * spins[..., i]
+    products = []
+    logs = []
     for x in (-1, 1):
         for y in (-1, 1):
-            a_i, a_j = -2 * x * (first + y * J), -2 * y * (second + x * J)
+            a_i = -2 * x * (first + y * J)
+            a_j = -2 * y * (second + x * J)
             products.append(a_i * a_j * (-b * a_i).sigmoid() * (-b * a_j).sigmoid())
             logs.append(-b * (x * first + y * second + x * y * J))
     chance = torch.stack(logs).softmax(0)
     return total + 2 * (chance * torch.stack(products)).sum((0, -1))
 
 
-def _model_error(problem: Ising, spins: Tensor, field: Tensor, weight: Tensor, beta: Tensor) -> Tensor:
+def _model_error(
+    problem: Ising, spins: Tensor, field: Tensor, weight: Tensor, beta: Tensor
+) -> Tensor:
     """The standard error under the model, `[*B]`; from evenly spaced reads where there are very many pairs."""
     R = spins.shape[-2]
     work = problem.graph.num_edges * max(1, spins.shape[:-2].numel())
     some = evenly(R, max(LEAST, WORK // max(work, 1)))
     some = some.to(spins.device)
     beta = beta.where(beta.isfinite(), 0)
-    spins, field = spins[..., some, :].double(), field[..., some, :]
+    spins = spins[..., some, :].double()
+    field = field[..., some, :]
     a = -2 * spins * field
     p = (-beta[..., None, None] * a).sigmoid()
     w = weight[..., some]
@@ -196,13 +221,17 @@ def _newton(a: Tensor, weight: Tensor, finite: Tensor) -> Tensor:
         return (weight * (a * p).sum(-1)).sum(-1), (weight * (a * a * p * (1 - p)).sum(-1)).sum(-1)
 
     beta = torch.zeros(a.shape[:-2], dtype=a.dtype, device=a.device)
-    low, high = torch.full_like(beta, -torch.inf), torch.full_like(beta, torch.inf)
+    low = torch.full_like(beta, -torch.inf)
+    high = torch.full_like(beta, torch.inf)
     for _ in range(200):
         g, slope = score(beta)
-        low, high = torch.where(g > 0, beta, low), torch.where(g > 0, high, beta)
+        low = torch.where(g > 0, beta, low)
+        high = torch.where(g > 0, high, beta)
         step = (beta + g / slope.clamp_min(1e-300)).clamp(-4 * beta.abs() - 1, 4 * beta.abs() + 1)
         inside = (step > low) & (step < high)
-        middle = torch.where(low.isfinite() & high.isfinite(), (low + high) / 2, 2 * beta + g.sign())
+        middle = torch.where(
+            low.isfinite() & high.isfinite(), (low + high) / 2, 2 * beta + g.sign()
+        )
         new = torch.where(inside, step, middle).where(finite, beta)
         done = ((new - beta).abs() <= 1e-12 * (1 + beta.abs())) | (g == 0)
         beta = new.where(g != 0, beta)

@@ -19,11 +19,13 @@ WAYS_TO_BQM = {
         "cqm = dimod.ConstrainedQuadraticModel.from_discrete_quadratic_model(dqm), then " + _CQM
     ),
     "QuadraticModel": (
-        "cqm = dimod.ConstrainedQuadraticModel.from_quadratic_model(qm.spin_to_binary(inplace=False)), then " + _CQM
+        "cqm = dimod.ConstrainedQuadraticModel.from_quadratic_model(qm.spin_to_binary(inplace=False)), then "
+        + _CQM
     ),
     "BinaryPolynomial": "dimod.make_quadratic(poly, strength, dimod.SPIN) makes one",
     "Ising": "problem.to_bqm() makes one",
-    "dict": 'dimod.BinaryQuadraticModel(h, J, "SPIN") or dimod.BinaryQuadraticModel.from_qubo(Q) makes one',
+    "dict": 'dimod.BinaryQuadraticModel(h, J, "SPIN") or dimod.BinaryQuadraticModel.from_qubo(Q) '
+    "makes one",
     "ndarray": 'dimod.BinaryQuadraticModel(Q, "BINARY") makes one of a QUBO matrix',
     "SampleSet": "it holds reads, not a problem",
 }
@@ -35,7 +37,12 @@ WAYS_TO_ISING = {
     "ndarray": "Ising.from_dense(torch.as_tensor(h), torch.as_tensor(J)) makes one of a matrix",
     **{
         name: f"make a BQM of it first: {WAYS_TO_BQM[name]}; then Ising.from_bqm(bqm)"
-        for name in ("ConstrainedQuadraticModel", "DiscreteQuadraticModel", "QuadraticModel", "BinaryPolynomial")
+        for name in (
+            "ConstrainedQuadraticModel",
+            "DiscreteQuadraticModel",
+            "QuadraticModel",
+            "BinaryPolynomial",
+        )
     },
 }
 WAYS_TO_GRAPH = {
@@ -48,7 +55,11 @@ WAYS_TO_GRAPH = {
     "dict": "Graph.sparse(n, edges) makes one",
 }
 WAYS_TO_QUBO = {
-    **{name: way for name, way in WAYS_TO_ISING.items() if name.endswith(("QuadraticModel", "Polynomial"))},
+    **{
+        name: way
+        for name, way in WAYS_TO_ISING.items()
+        if name.endswith(("QuadraticModel", "Polynomial"))
+    },
     **dict.fromkeys(_BQMS, "Ising.from_bqm(bqm) takes it as it is"),
     "ndarray": "dict(np.ndenumerate(Q)) makes one of a matrix",
     "Tensor": "dict(np.ndenumerate(Q.numpy())) makes one of a matrix",
@@ -84,9 +95,15 @@ def check_tensors(**values: object) -> None:
             way = WAYS_TO_TENSOR.get(kind, "use torch.as_tensor")
             raise TypeError(f"expected {name} as a torch tensor; got {kind}: {way}")
         if value.layout != torch.strided:
-            raise TypeError(f"expected {name} as a dense tensor; got {value.layout}: {name}.to_dense() makes one")
+            raise TypeError(
+                f"expected {name} as a dense tensor; got {value.layout}: {name}.to_dense() "
+                "makes one"
+            )
         if value.is_complex():
-            raise TypeError(f"expected {name} of real numbers; got {value.dtype}: {name}.real takes their real part")
+            raise TypeError(
+                f"expected {name} of real numbers; got {value.dtype}: {name}.real takes their "
+                "real part"
+            )
 
 
 def evenly(count: int, number: int) -> Tensor:
@@ -102,7 +119,9 @@ def as_numbers(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value)
     except (RuntimeError, TypeError, ValueError):
-        raise TypeError(f"expected {name} as a tensor or a list of numbers; got {type(value).__name__}") from None
+        raise TypeError(
+            f"expected {name} as a tensor or a list of numbers; got {type(value).__name__}"
+        ) from None
 
 
 def whole(name: str, value: object, least: int) -> int:
@@ -135,7 +154,9 @@ def is_whole(value: object) -> bool:
 
 
 def _index(value: Any) -> int | None:
-    if isinstance(value, bool) or (isinstance(value, Tensor) and (value.dim() or value.dtype is torch.bool)):
+    if isinstance(value, bool) or (
+        isinstance(value, Tensor) and (value.dim() or value.dtype is torch.bool)
+    ):
         return None
     try:
         return operator.index(value)

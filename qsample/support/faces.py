@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
+import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +24,24 @@ def public(face: str) -> Callable[[Public], Public]:
     """
 
     def named(thing: Public) -> Public:
+        if isinstance(thing, type):
+            _resolve(thing)
         thing.__module__ = face
         return thing
 
     return named
+
+
+def _resolve(cls: type) -> None:
+    """Annotations as types where they can be: `typing.get_type_hints` would look for their names in the face."""
+    home = vars(sys.modules[cls.__module__])
+    types = {}
+    for name, annotation in inspect.get_annotations(cls).items():
+        types[name] = annotation
+        if isinstance(annotation, str):
+            with contextlib.suppress(NameError, AttributeError):  # imported for type checkers alone
+                types[name] = eval(annotation, home)
+    cls.__annotations__ = types
 
 
 def names_of(stub: Path) -> dict[str, str]:

@@ -62,10 +62,10 @@ class FolderInUse(ValueError):
 class FolderLock:
     """The right to write a folder: one holder at a time, until `release` or the end of the process.
 
-    The operating system holds it (`flock`, on Windows `msvcrt.locking`), so that a `kill -9` lets go of it and readers
-    are never kept out. On NFS Linux turns it into a lock of the server, which other hosts see, unless the mount says
-    `nolock` or `local_lock`: then it holds among the processes of one host. Where a file system has no locks at all,
-    a warning says so.
+    The operating system holds it (`flock`, on Windows `msvcrt.locking`), so that a `kill -9` lets
+    go of it and readers are never kept out. On NFS Linux turns it into a lock of the server, which
+    other hosts see, unless the mount says `nolock` or `local_lock`: then it holds among the
+    processes of one host. Where a file system has no locks at all, a warning says so.
 
     Raises:
         FolderInUse: a run of this process or another one holds it.
@@ -76,7 +76,8 @@ class FolderLock:
     _guard = threading.Lock()
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / LOCK
+        self.folder = folder
+        self.path = folder / LOCK
         self._file: int | None = None
         self._key = (0, 0)
         while not self._take():
@@ -89,7 +90,8 @@ class FolderLock:
         try:
             key = _identity(os.fstat(file))
             with FolderLock._guard:
-                # on a network file system a lock may be the process's, not the file's: look here first
+                # on a network file system a lock may be the process's, not the file's: look here
+                # first
                 other = FolderLock._held.get(key)
                 if other is not None and other() is not None:
                     raise FolderInUse(self._refusal(file))
@@ -99,7 +101,8 @@ class FolderLock:
                     os.close(file)
                     return False
                 FolderLock._held[key] = weakref.ref(self)
-                self._file, self._key = file, key
+                self._file = file
+                self._key = key
         except BaseException:
             os.close(file)
             raise
@@ -148,14 +151,16 @@ class FolderLock:
         with FolderLock._guard:
             if self._file is None:
                 return
-            file, self._file = self._file, None
+            file = self._file
+            self._file = None
             held = FolderLock._held.get(self._key)
             if held is not None and held() is self:
                 del FolderLock._held[self._key]
             with suppress(OSError):
                 os.ftruncate(file, 0)  # nobody's
             if fcntl is not None:
-                with suppress(OSError):  # by name: closing leaves the lock to a child forked a moment ago
+                # by name: closing leaves the lock to a child forked a moment ago
+                with suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
@@ -166,7 +171,8 @@ class FolderLock:
     def _forget(cls) -> None:
         """In a forked child: the lock is the parent's, and must not outlive it here."""
         cls._guard = threading.Lock()
-        held, cls._held = cls._held, {}
+        held = cls._held
+        cls._held = {}
         for lock in held.values():
             if (own := lock()) is not None and own._file is not None:
                 os.close(own._file)

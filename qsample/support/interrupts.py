@@ -21,7 +21,8 @@ class Stopped(SystemExit):
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.number, self.code = number, 128 + number
+        self.number = number
+        self.code = 128 + number
 
 
 class Cut(BaseException):
@@ -31,10 +32,11 @@ class Cut(BaseException):
 class Stopper:
     """Turns the first signal into `number`, to be looked at between updates; a second one ends at once.
 
-    SIGTERM and SIGHUP give the present part `GRACE` seconds, then `Cut` is raised in it; a call that no signal can
-    interrupt (a foreign sampler) is left behind after `STUCK` seconds: a thread calls `rescue` and ends the process.
-    Ctrl-C has no such limit, but cuts an evaluation, which can be made again. Signals that were ignored stay so
-    (`nohup`), and outside the main thread, where Python takes none, nothing is touched.
+    SIGTERM and SIGHUP give the present part `GRACE` seconds, then `Cut` is raised in it; a call
+    that no signal can interrupt (a foreign sampler) is left behind after `STUCK` seconds: a thread
+    calls `rescue` and ends the process. Ctrl-C has no such limit, but cuts an evaluation, which can
+    be made again. Signals that were ignored stay so (`nohup`), and outside the main thread, where
+    Python takes none, nothing is touched.
 
     Args:
         rescue: writes what can go on from here; None: SIGTERM and SIGHUP are left alone.
@@ -86,7 +88,8 @@ class Stopper:
     def leave(self, what: str) -> None:
         """Raise what the signal asks for, after everything was saved."""
         assert self.number is not None
-        number, before = self.number, self._before[self.number]
+        number = self.number
+        before = self._before[self.number]
         self._restore()
         if number == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped {what}")
@@ -94,11 +97,13 @@ class Stopper:
             before(number, None)  # the program's own way to end
         raise Stopped(f"stopped by {signal.Signals(number).name} {what}", number)
 
-    # ---- in the main thread ------------------------------------------------------------------------------------------
+    # ---- in the main thread
+    # ----------------------------------------------------------------------
 
     def _handle(self, number: int, frame: Any) -> None:
         if self._poked:
-            self._poked, self._over = False, True
+            self._poked = False
+            self._over = True
         elif self.number is None:
             self.number = number
             if self._watcher is None and number != signal.SIGINT:
@@ -137,7 +142,8 @@ class Stopper:
                 end.close()
             self._sockets = None
 
-    # ---- in a thread, for calls in which no handler runs -------------------------------------------------------------
+    # ---- in a thread, for calls in which no handler runs
+    # ----------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Start a thread that hears of signals as the system delivers them, whatever the main thread is in."""
@@ -156,7 +162,9 @@ class Stopper:
     def _listen(self, reader: socket.socket) -> None:
         """Wait for SIGTERM or SIGHUP, then for the end, and make it come."""
         first: int | None = None
-        began, heard, own = 0.0, 0, 0
+        began = 0.0
+        heard = 0
+        own = 0
         while True:
             left = None
             if first is not None:
@@ -182,7 +190,8 @@ class Stopper:
                     continue
                 heard += 1
                 if first is None and number != signal.SIGINT:
-                    first, began = number, time.monotonic()
+                    first = number
+                    began = time.monotonic()
             if heard - own >= 2 and first is not None:
                 time.sleep(0.5)  # the main thread does it, where it can
                 if self._sockets is not None and self._part is not None:
@@ -195,7 +204,8 @@ class Stopper:
             return
         self._poked = True
         if hasattr(signal, "pthread_kill"):
-            signal.pthread_kill(threading.main_thread().ident or 0, number)  # also ends a system call
+            # also ends a system call
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
         else:
             import _thread
 

@@ -31,7 +31,8 @@ def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
 def progress_bar(iterable: Any = None, *args: Any, disable: bool = False, **options: Any) -> Any:
     """The bar of tqdm for where we are: silent where there is no standard error (a service, pythonw).
 
-    A terminal or a notebook sees it move ten times a second; a log file gets a line every ten seconds.
+    A terminal or a notebook sees it move ten times a second; a log file gets a line every ten
+    seconds.
 
     Args:
         iterable: what is counted; None where the caller counts.

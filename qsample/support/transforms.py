@@ -27,7 +27,8 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        # a traced frame sees the first, one that is run as written (too many variants to compile) the second
+        # a traced frame sees the first, one that is run as written (too many variants to compile)
+        # the second
         if torch.compiler.is_compiling() or "torch._dynamo" in sys.modules:
             return _outside(function, args, kwargs)
         return function(*args, **kwargs)
@@ -56,7 +57,8 @@ def numbers(x: Tensor) -> Any:
     floats.
     """
     if is_transformed(x):
-        with temporarily_clear_interpreter_stack():  # else the transform would take part in the look
+        # else the transform would take part in the look
+        with temporarily_clear_interpreter_stack():
             while is_transformed(x):
                 x = _functorch.get_unwrapped(x)
             x = x.detach().cpu()

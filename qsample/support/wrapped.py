@@ -22,11 +22,17 @@ def bare(model: Any, method: str = "ising") -> Any:
     while "_orig_mod" in getattr(model, "_modules", {}):
         model = model._orig_mod
     kind = type(model).__name__
-    inner = getattr(model, "_modules", {}).get("module", getattr(model, "_modules", {}).get("_fsdp_wrapped_module"))
+    inner = getattr(model, "_modules", {}).get(
+        "module", getattr(model, "_modules", {}).get("_fsdp_wrapped_module")
+    )
     if inner is None and hasattr(model, method):
         return model
     if inner is None:
-        wanted = "an energy model, such as BernoulliRBM(784, 500)" if method == "ising" else "the model itself"
+        wanted = (
+            "an energy model, such as BernoulliRBM(784, 500)"
+            if method == "ising"
+            else "the model itself"
+        )
         raise TypeError(f"expected {wanted}; got {given}")
     way = "pass its .module"
     if kind in ("DistributedDataParallel", "FullyShardedDataParallel"):

@@ -27,7 +27,8 @@ def test_log_partition_and_its_error(base):
         z.append(z_scores(problem, found.info))
     every = torch.cat(z)
     assert len(every) == 30 and every.abs().max() < Z_MAX
-    assert 0.5 < every.square().mean().sqrt() < 1.5  # chi-squared of 30: 0.44 and 1.61 are one in 10^5
+    # chi-squared of 30: 0.44 and 1.61 are one in 10^5
+    assert 0.5 < every.square().mean().sqrt() < 1.5
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -48,7 +49,9 @@ def test_weighted_means_are_right_however_short_the_run(kind, schedule):
 
 def test_without_weights_such_short_runs_are_wrong():
     problem = problems("sparse", 4).scale(0.6)
-    found = AnnealedImportance(schedule=[0.2, 0.5, 1.0]).sample(problem, 20_000, generator=generator())
+    found = AnnealedImportance(schedule=[0.2, 0.5, 1.0]).sample(
+        problem, 20_000, generator=generator()
+    )
     mean = log_weights(problem.to(dtype=torch.float64)).softmax(-1) @ states(12).double()
     error = ((1 - mean**2) / 20_000).sqrt()
     assert ((found.spins.double().mean(-2) - mean).abs() / error).max() > 2 * Z_MAX
@@ -59,7 +62,9 @@ def test_no_couplings_no_variance():
     free = Ising(problem.graph, problem.h, torch.zeros(24).double(), problem.offset)
     info = AnnealedImportance(5).sample(free, 10, generator=generator()).info
     torch.testing.assert_close(info["log_partition"], log_partition(free), rtol=1e-12, atol=0)
-    assert (info["log_partition_stderr"] < 1e-12).all() and torch.allclose(info["ess"], torch.full((3,), 10.0).double())
+    assert (info["log_partition_stderr"] < 1e-12).all() and torch.allclose(
+        info["ess"], torch.full((3,), 10.0).double()
+    )
 
 
 def test_weights_pass_through_a_valid_kernel():

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import AnnealedImportance, Exact, Gibbs, ParallelTempering, PopulationAnnealing
+from qsample.annealers import (
+    AnnealedImportance,
+    Exact,
+    Gibbs,
+    ParallelTempering,
+    PopulationAnnealing,
+)
 from qsample.annealers.registry import named
 from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
@@ -16,7 +22,9 @@ from tests.support.exact import untyped
 from tests.support.thinning import thinned
 
 Z_MAX = 5
-CASES = {case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS}
+CASES = {
+    case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS
+}
 
 
 def generator(seed=0):
@@ -48,7 +56,9 @@ def test_finds_both_modes_where_gibbs_does_not(kind):
     assert 0.2 < p < 0.5
     stuck = Gibbs(160).sample(problem, reads, initial=up(problem, reads), generator=generator())
     assert int((stuck.spins.sum(-1) < 0).sum()) < 10
-    found = ParallelTempering(40, 4).sample(problem, reads, initial=up(problem, reads), generator=generator())
+    found = ParallelTempering(40, 4).sample(
+        problem, reads, initial=up(problem, reads), generator=generator()
+    )
     down = float((found.spins.sum(-1) < 0).double().mean())
     assert abs(down - p) / (p * (1 - p) / reads) ** 0.5 < Z_MAX
     assert int(found.info["round_trips"]) > 0
@@ -73,7 +83,10 @@ def test_adaptation_evens_the_swap_rates(kind):
 
 def equilibrium(problem, reads, betas):
     """Every level of every ladder drawn from its own law."""
-    levels = [Exact().sample(problem.scale(b), reads, generator=generator(9 + k)).spins for k, b in enumerate(betas)]
+    levels = [
+        Exact().sample(problem.scale(b), reads, generator=generator(9 + k)).spins
+        for k, b in enumerate(betas)
+    ]
     carry = {
         "betas": torch.tensor(betas).expand(*problem.batch_shape, -1),
         "hot": torch.stack(levels[:-1], -2),
@@ -87,7 +100,9 @@ def test_one_call_leaves_the_law_invariant(name, sweeps):
     """From equilibrium at every level, however few the sweeps."""
     problem, betas = CASES[name], (0.3, 0.6, 1.0)
     start = equilibrium(problem, 20_000, betas)
-    found = ParallelTempering(sweeps, betas).sample(problem, 20_000, initial=start, generator=generator())
+    found = ParallelTempering(sweeps, betas).sample(
+        problem, 20_000, initial=start, generator=generator()
+    )
     assert min(p for p, _, _ in g_test(problem, found)) > FALSE_ALARM / 100
     assert not torch.equal(found.spins, start.spins)
     assert found.carry is not None and start.carry is not None
@@ -100,7 +115,9 @@ def test_the_invariance_test_has_power():
     start = equilibrium(problem, 20_000, betas)
     assert start.carry is not None
     wrong = replace(start, carry={**start.carry, "hot": torch.ones_like(start.carry["hot"])})
-    found = ParallelTempering(2, betas).sample(problem, 20_000, initial=wrong, generator=generator())
+    found = ParallelTempering(2, betas).sample(
+        problem, 20_000, initial=wrong, generator=generator()
+    )
     assert g_test(problem, found)[0][0] < 1e-10
 
 
@@ -112,17 +129,30 @@ def test_warm_starts():
     weighted = replace(first, log_weight=torch.arange(50.0))
     kept, moved = first.spins.clone(), {k: v.clone() for k, v in first.carry.items()}
     following = sampler.sample(problem, 50, initial=weighted, generator=generator(1))
-    assert following.log_weight is not None and torch.equal(following.log_weight, torch.arange(50.0))
+    assert following.log_weight is not None and torch.equal(
+        following.log_weight, torch.arange(50.0)
+    )
     assert torch.equal(following.info["betas"], first.info["betas"])  # frozen
-    assert torch.equal(first.spins, kept) and all(torch.equal(first.carry[k], moved[k]) for k in moved)
-    for carry in (None, {"hot": torch.zeros(3)}, {**first.carry, "betas": torch.zeros(4)}):  # missing, or another's
-        anew = sampler.sample(problem, 50, initial=replace(first, carry=carry), generator=generator(1))
-        assert anew.spins.shape == (50, 7) and anew.carry is not None and anew.carry["hot"].shape == (50, 4, 7)
+    assert torch.equal(first.spins, kept) and all(
+        torch.equal(first.carry[k], moved[k]) for k in moved
+    )
+    # missing, or another's
+    for carry in (None, {"hot": torch.zeros(3)}, {**first.carry, "betas": torch.zeros(4)}):
+        anew = sampler.sample(
+            problem, 50, initial=replace(first, carry=carry), generator=generator(1)
+        )
+        assert (
+            anew.spins.shape == (50, 7)
+            and anew.carry is not None
+            and anew.carry["hot"].shape == (50, 4, 7)
+        )
 
 
 def test_hot_replicas_are_carried():
     """Ladders frozen by cold: a replica goes on from where it stood, level by level."""
-    problem = Ising(Graph.sparse(6, []), torch.tensor([1.0, -2.0, 3.0, -1.0, 2.0, 1.0]), torch.zeros(0)).scale(1e4)
+    problem = Ising(
+        Graph.sparse(6, []), torch.tensor([1.0, -2.0, 3.0, -1.0, 2.0, 1.0]), torch.zeros(0)
+    ).scale(1e4)
     betas = (0.5, 0.7, 1.0)
     found = ParallelTempering(3, betas).sample(problem, 4, generator=generator())
     assert found.carry is not None
@@ -132,8 +162,14 @@ def test_hot_replicas_are_carried():
 def test_reads_of_one_ladder():
     """k reads a ladder, ladder by ladder: each is a read of the law, and fewer chains make them."""
     problem = CASES["sparse"]
-    found = ParallelTempering(40, 3, reads_per_ladder=10).sample(problem, 20_000, generator=generator())
-    assert found.info["block"] == 10 and found.carry is not None and found.carry["hot"].shape == (2000, 2, 6)
+    found = ParallelTempering(40, 3, reads_per_ladder=10).sample(
+        problem, 20_000, generator=generator()
+    )
+    assert (
+        found.info["block"] == 10
+        and found.carry is not None
+        and found.carry["hot"].shape == (2000, 2, 6)
+    )
     for k in (0, 9):  # reads of different ladders are independent
         spins = found.spins.reshape(2000, 10, 6)[:, k]
         assert g_test(problem, Samples(spins, problem.energy(spins)))[0][0] > FALSE_ALARM
@@ -145,7 +181,10 @@ def test_reads_of_one_ladder():
 
 @pytest.mark.parametrize(
     "sampler",
-    thinned([PopulationAnnealing(20, target_ess=0.5), ParallelTempering(40, 3), AnnealedImportance(40)], 3),
+    thinned(
+        [PopulationAnnealing(20, target_ess=0.5), ParallelTempering(40, 3), AnnealedImportance(40)],
+        3,
+    ),
     ids=lambda s: type(s).__name__,
 )
 @pytest.mark.long
@@ -218,6 +257,7 @@ def test_annealing_leaves_given_chains_alone():
     problem = CASES["sparse"]
     start = up(problem, 50)
     found = [
-        ParallelTempering(1, 3, anneal=k).sample(problem, 50, initial=start, generator=generator()) for k in (0, 9)
+        ParallelTempering(1, 3, anneal=k).sample(problem, 50, initial=start, generator=generator())
+        for k in (0, 9)
     ]
     assert torch.equal(found[0].spins, found[1].spins)

@@ -36,14 +36,20 @@ def test_the_name_that_was_meant_comes_first_among_at_most_three(asked, meant):
 @pytest.mark.parametrize("asked", ["zebra", "", "mcmc"])
 def test_a_name_like_none_of_them_gets_no_guess(asked):
     assert nearest(asked) == []
-    with pytest.raises(ValueError, match=r"expected a name of the list \(qsample samplers lists all\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a name of the list \(qsample samplers lists all\)"
+    ):
         named(asked)
 
 
 def test_settings_as_text():
-    found = adjusted(named("parallel-tempering"), {"betas": "[0.0, 0.5, 1.0]", "rule": "metropolis"})
+    found = adjusted(
+        named("parallel-tempering"), {"betas": "[0.0, 0.5, 1.0]", "rule": "metropolis"}
+    )
     assert found == ParallelTempering(sweeps=12, betas=(0.0, 0.5, 1.0), rule="metropolis")
-    pair = adjusted(named("corrected-annealing"), {"kernel.sweeps": "20", "sampler.time_limit": "null"})
+    pair = adjusted(
+        named("corrected-annealing"), {"kernel.sweeps": "20", "sampler.time_limit": "null"}
+    )
     assert pair.kernel == Gibbs(20)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -54,7 +60,11 @@ def test_settings_as_text():
         ("exact", {"sweeps": "1"}, "'sweeps' is no setting of Exact; it takes none"),
         ("gibbs", {"sweeps": "ten"}, "sweeps=ten: expected sweeps >= 1; got 'ten'"),
         ("gibbs", {"sweeps": "0"}, "sweeps=0: expected sweeps >= 1; got 0"),
-        ("corrected-neal", {"kernel": "3"}, "kernel=3: kernel is a sampler of its own, as in kernel.sweeps=20"),
+        (
+            "corrected-neal",
+            {"kernel": "3"},
+            "kernel=3: kernel is a sampler of its own, as in kernel.sweeps=20",
+        ),
         ("corrected-neal", {"kernel.x": "3"}, "'x' is no setting of Gibbs"),
         ("gibbs", {"sweeps.x": "3"}, "sweeps.x=3"),
     ],

@@ -13,7 +13,9 @@ from qsample.testing.law import MAX_SPINS
 from tests.annealers.test_parallel_tempering import generator, two_modes, up
 from tests.support.exact import Z_MAX, a_graph, a_problem
 
-CASES = {case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS}
+CASES = {
+    case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS
+}
 READS = 20_000
 SHORT = (1.0, 0.6, 0.2)
 
@@ -44,8 +46,11 @@ def asymmetry(sampler, problem):
     return float(((seen - seen.T).abs() / (seen + seen.T).sqrt().clamp(min=1)).max())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # native lanes and kept fields, RBMs in torch
-@pytest.mark.parametrize("graph", [Graph.bipartite(2, 1), Graph.complete(3), Graph.sparse(3, [(0, 1), (1, 2)])])
+# native lanes and kept fields, RBMs in torch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "graph", [Graph.bipartite(2, 1), Graph.complete(3), Graph.sparse(3, [(0, 1), (1, 2)])]
+)
 def test_as_often_there_as_back(graph, dtype):
     problem = a_problem(graph, dtype=dtype, scale=0.8)
     assert asymmetry(TemperedGibbs((1.0, 0.3)), problem) < Z_MAX
@@ -54,7 +59,9 @@ def test_as_often_there_as_back(graph, dtype):
 
 def test_a_round_must_be_judged(monkeypatch):
     """Accepted always, a round comes from the hot end and leaves another law."""
-    monkeypatch.setattr(Streams, "uniform", lambda self, *shape: torch.full((self.count, *shape), 1e-30))
+    monkeypatch.setattr(
+        Streams, "uniform", lambda self, *shape: torch.full((self.count, *shape), 1e-30)
+    )
     problem = CASES["sparse"]
     found = TemperedGibbs((1.0, 0.1), rounds=3).sample(
         problem, READS, initial=law_start(problem), generator=generator()

@@ -19,11 +19,25 @@ from qsample.learning.checkpoint import load
 from tests.learning.test_fit import assert_same
 
 ROOT = Path(__file__).parents[2]
-TINY = "--updates 6 --batch 10 --chains 16 --evaluate-every 2 --checkpoint-every 2 --sweeps 1".split()
+TINY = (
+    "--updates 6 --batch 10 --chains 16 --evaluate-every 2 --checkpoint-every 2 --sweeps 1".split()
+)
 
 
 def train(out, *options):
-    main(["train", "--out", str(out), "--data", "bars-and-stripes-3x3", "--hidden", "3", *TINY, *options])
+    main(
+        [
+            "train",
+            "--out",
+            str(out),
+            "--data",
+            "bars-and-stripes-3x3",
+            "--hidden",
+            "3",
+            *TINY,
+            *options,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +47,16 @@ def trained(tmp_path_factory):
     return out
 
 
-# ---- the four commands ----------------------------------------------------------------------------------------------
+# ---- the four commands
+# ----------------------------------------------------------------------
 
 
 def test_train_says_what_comes_next(tmp_path, capsys):
     train(tmp_path / "run")
-    assert capsys.readouterr().out == f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
+    assert (
+        capsys.readouterr().out
+        == f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
+    )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in lines] == [2, 4, 6]
 
@@ -57,7 +75,10 @@ def test_every_model_trains_evaluates_and_samples(tmp_path, capsys, model, sampl
     assert set(np.unique(x)) <= ({0, 1} if model == "rbm" else {-1, 1})
     rebuilt, config = restore(run)
     assert_same(dict(rebuilt.state_dict()), load(run)["model"])
-    assert build(config).graph.kind == {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
+    assert (
+        build(config).graph.kind
+        == {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
+    )
 
 
 def settings_of(run):
@@ -80,7 +101,18 @@ def test_settings_of_a_sampler_are_part_of_the_run(tmp_path):
     main(["train", "--out", str(tmp_path / "run"), "--resume"])  # nothing to do, and the same run
     with pytest.raises(SystemExit):
         train(tmp_path / "run", *options[:-1], "--resume")
-    main(["evaluate", str(tmp_path / "run"), "--sampler", "gibbs", "--set", "scan=palindromic", "--reads", "50"])
+    main(
+        [
+            "evaluate",
+            str(tmp_path / "run"),
+            "--sampler",
+            "gibbs",
+            "--set",
+            "scan=palindromic",
+            "--reads",
+            "50",
+        ]
+    )
 
 
 def test_evaluate_finds_log_z_once_and_says_how_well(trained, capsys, monkeypatch):
@@ -88,9 +120,25 @@ def test_evaluate_finds_log_z_once_and_says_how_well(trained, capsys, monkeypatc
 
     calls = []
     real = likelihood._log_partition
-    monkeypatch.setattr(likelihood, "_log_partition", lambda *a, **k: calls.append(k) or real(*a, **k))
+    monkeypatch.setattr(
+        likelihood, "_log_partition", lambda *a, **k: calls.append(k) or real(*a, **k)
+    )
     capsys.readouterr()
-    main(["evaluate", str(trained), "--json", "--method", "ais", "--steps", "7", "--chains", "20", "--reads", "50"])
+    main(
+        [
+            "evaluate",
+            str(trained),
+            "--json",
+            "--method",
+            "ais",
+            "--steps",
+            "7",
+            "--chains",
+            "20",
+            "--reads",
+            "50",
+        ]
+    )
     said = capsys.readouterr()
     result = json.loads(said.out)
     assert len(calls) == 1 and calls[0]["steps"] == 7 and calls[0]["chains"] == 20
@@ -152,10 +200,17 @@ def test_evaluate_as_json(trained, capsys, method):
     capsys.readouterr()
     main(["evaluate", str(trained), "--json", "--reads", "500", "--method", method])
     result = json.loads(capsys.readouterr().out)
-    assert result["test_rows"] == 4 and result["data"] == "bars-and-stripes-3x3" and result["run"] == str(trained)
+    assert (
+        result["test_rows"] == 4
+        and result["data"] == "bars-and-stripes-3x3"
+        and result["run"] == str(trained)
+    )
     for name in ("train", "test"):
         assert (result[f"{name}_log_likelihood_stderr"] > 0) == (method == "ais")
-        assert -9 < result[f"{name}_log_likelihood"] < 0 and -9 < result[f"{name}_pseudo_log_likelihood"] < 0
+        assert (
+            -9 < result[f"{name}_log_likelihood"] < 0
+            and -9 < result[f"{name}_pseudo_log_likelihood"] < 0
+        )
     assert abs(result["beta"] - 1) < 5 * result["beta_stderr"]
     assert result["exactness"] == "asymptotic" and "effective beta" in result["verdict"]
 
@@ -171,7 +226,18 @@ def test_evaluate_for_people(trained, capsys):
 
 def test_sampling_goes_by_its_seed(trained, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        main(["sample", str(trained), "--num", "20", "--seed", str(seed), "--out", str(tmp_path / f"{name}.npy")])
+        main(
+            [
+                "sample",
+                str(trained),
+                "--num",
+                "20",
+                "--seed",
+                str(seed),
+                "--out",
+                str(tmp_path / f"{name}.npy"),
+            ]
+        )
     a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
     assert (a == b).all() and (a != c).any()
 
@@ -181,7 +247,9 @@ def test_samplers_lists_all(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(CATALOGUE)
     for line, entry in zip(lines, CATALOGUE.values(), strict=True):
-        assert line.split()[1:3] == [entry.exactness.value, "installed"] and line.endswith(entry.about)
+        assert line.split()[1:3] == [entry.exactness.value, "installed"] and line.endswith(
+            entry.about
+        )
 
 
 def test_as_a_module():
@@ -212,15 +280,37 @@ def test_resume_is_the_run_itself(trained, tmp_path, monkeypatch, capsys):
         train(tmp_path / "run", "--test", "4")
     assert stop.value.code == 130
     assert load(tmp_path / "run")["update"] == 4
-    assert capsys.readouterr().err.endswith("\nqsample: interrupted; resume with the same command and --resume\n")
+    assert capsys.readouterr().err.endswith(
+        "\nqsample: interrupted; resume with the same command and --resume\n"
+    )
     train(tmp_path / "run", "--test", "4", "--resume")
     assert_same(load(tmp_path / "run"), load(trained))
 
 
 def test_ctrl_c_from_the_keyboard(tmp_path):
-    command = [sys.executable, "-m", "qsample.cli", "train", "--out", str(tmp_path), "--updates", "1000000"]
-    command += ["--data", "bars-and-stripes", "--checkpoint-every", "10", "--sweeps", "1", "--chains", "8"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"})
+    command = [
+        sys.executable,
+        "-m",
+        "qsample.cli",
+        "train",
+        "--out",
+        str(tmp_path),
+        "--updates",
+        "1000000",
+    ]
+    command += [
+        "--data",
+        "bars-and-stripes",
+        "--checkpoint-every",
+        "10",
+        "--sweeps",
+        "1",
+        "--chains",
+        "8",
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"}
+    )
     while not (tmp_path / "checkpoint.json").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -228,5 +318,7 @@ def test_ctrl_c_from_the_keyboard(tmp_path):
     assert process.returncode == 130
     update = load(tmp_path)["update"]
     last = said.replace("\r", "\n").splitlines()[-1]
-    assert last == f"qsample: stopped after update {update}; resume with the same command and --resume"
+    assert (
+        last == f"qsample: stopped after update {update}; resume with the same command and --resume"
+    )
     assert "Traceback" not in said

@@ -22,7 +22,8 @@ def refused(capsys, *arguments) -> str:
         main([str(a) for a in arguments])
     said = capsys.readouterr()
     assert stop.value.code == 2 and said.out == ""
-    lines = [line for line in said.err.splitlines() if "update/s" not in line]  # the bar may have begun
+    # the bar may have begun
+    lines = [line for line in said.err.splitlines() if "update/s" not in line]
     assert len(lines) == 1 and lines[0].startswith("qsample: error: "), said.err
     return lines[0]
 
@@ -45,7 +46,8 @@ def trained(tmp_path_factory):
         (["--sampler", "pt"], "unknown sampler 'pt'; did you mean parallel-tempering? ("),
         (
             ["--sampler", "exact", "--start", "persistent"],
-            "--start persistent continues chains, which exact cannot: use --start fresh (the default for exact)",
+            "--start persistent continues chains, which exact cannot: use --start fresh (the "
+            "default for exact)",
         ),
         (["--set", "sweeps"], "expected --set NAME=VALUE; got 'sweeps'"),
         (["--set", "sweeps=-1"], "sweeps=-1: expected sweeps >= 1; got -1"),
@@ -54,10 +56,19 @@ def trained(tmp_path_factory):
         (["--device", "cuda"], "cannot compute on --device cuda: "),
         (["--device", "meta"], "cannot compute on --device meta: "),
         (["--sweeps", "0"], "expected sweeps >= 1; got 0"),
-        (["--test", "14"], "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got 14"),
-        (["--test", "-1"], "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got -1"),
+        (
+            ["--test", "14"],
+            "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got 14",
+        ),
+        (
+            ["--test", "-1"],
+            "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got -1",
+        ),
         (["--hidden", "0"], "expected hidden >= 1 for an rbm, >= 0 otherwise; got 0"),
-        (["--model", "boltzmann", "--hidden", "-2"], "expected hidden >= 1 for an rbm, >= 0 otherwise; got -2"),
+        (
+            ["--model", "boltzmann", "--hidden", "-2"],
+            "expected hidden >= 1 for an rbm, >= 0 otherwise; got -2",
+        ),
         (["--model", "cube"], "'cube'"),
         (["--optimizer", "lion"], "'lion'"),
         (["--updates", "0"], "expected updates >= 1; got 0"),
@@ -114,7 +125,10 @@ def test_a_grid_needs_rows_and_columns(tmp_path, capsys):
     [
         (["--hidden", "4"], "hidden=3, not 4"),
         (["--sampler", "corrected-neal"], "sampler='gibbs', not 'corrected-neal'"),
-        (["--data", "bars-and-stripes-2x3"], "data='bars-and-stripes-3x3', not 'bars-and-stripes-2x3'"),
+        (
+            ["--data", "bars-and-stripes-2x3"],
+            "data='bars-and-stripes-3x3', not 'bars-and-stripes-2x3'",
+        ),
         (["--lr", "0.5"], "lr=0.02, not 0.5"),
         (["--updates", "7"], "updates=6, not 7"),
         (["--model", "boltzmann"], "model='rbm', not 'boltzmann'"),
@@ -122,8 +136,21 @@ def test_a_grid_needs_rows_and_columns(tmp_path, capsys):
 )
 def test_resume_refuses_another_run(trained, capsys, options, name):
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    given = ["train", "--out", trained, "--data", "bars-and-stripes-3x3", "--hidden", "3", "--test", "4", *TINY]
-    assert f"cannot resume {trained}: it was made with {name}" in refused(capsys, *given, *options, "--resume")
+    given = [
+        "train",
+        "--out",
+        trained,
+        "--data",
+        "bars-and-stripes-3x3",
+        "--hidden",
+        "3",
+        "--test",
+        "4",
+        *TINY,
+    ]
+    assert f"cannot resume {trained}: it was made with {name}" in refused(
+        capsys, *given, *options, "--resume"
+    )
     assert "already holds a run" in refused(capsys, *given, *options)
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
@@ -153,9 +180,13 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
     if not extra:
         del other["_extra_state"]
     checkpoint.save(tmp_path / "a", {**state, "model": dict(other)}, step=6)
-    assert f"{tmp_path}/a holds weights of another model" in refused(capsys, "evaluate", tmp_path / "a")
+    assert f"{tmp_path}/a holds weights of another model" in refused(
+        capsys, "evaluate", tmp_path / "a"
+    )
     checkpoint.save(tmp_path / "b", {"weights": torch.zeros(3)}, step=1)
-    assert f"{tmp_path}/b holds no run of `qsample train`" in refused(capsys, "evaluate", tmp_path / "b")
+    assert f"{tmp_path}/b holds no run of `qsample train`" in refused(
+        capsys, "evaluate", tmp_path / "b"
+    )
     checkpoint.save(tmp_path / "c", {"model": {}, "config": {"model": "mine"}}, step=1)
     assert f"{tmp_path}/c holds" in refused(capsys, "sample", tmp_path / "c")
 
@@ -169,8 +200,16 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
         ("sample", ["--num", "-4"], "expected num >= 1 reads; got -4"),
         ("sample", ["--sweeps", "0"], "expected sweeps >= 1; got 0"),
         ("sample", ["--out", "/dev/null/x.npy"], "/dev/null/x.npy"),
-        ("sample", ["--out", "x.txt"], "cannot write x.txt: expected a .npy, .npz, .csv or .png file"),
-        ("sample", ["--sampler", "exact", "--set", "limit=3"], "'limit' is no setting of Exact; it takes none"),
+        (
+            "sample",
+            ["--out", "x.txt"],
+            "cannot write x.txt: expected a .npy, .npz, .csv or .png file",
+        ),
+        (
+            "sample",
+            ["--sampler", "exact", "--set", "limit=3"],
+            "'limit' is no setting of Exact; it takes none",
+        ),
         ("evaluate", ["--method", "ais", "--steps", "0"], "expected steps >= 1"),
         ("evaluate", ["--device", "abacus"], "cannot compute on --device abacus"),
         ("sample", ["--seed", str(1 << 65)], str(1 << 65)),
@@ -178,7 +217,9 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
         ("sample", ["--nmu", "3"], "--nmu"),
     ],
 )
-def test_evaluate_and_sample_refuse_in_one_line(trained, tmp_path, monkeypatch, capsys, command, options, message):
+def test_evaluate_and_sample_refuse_in_one_line(
+    trained, tmp_path, monkeypatch, capsys, command, options, message
+):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, command, trained, *options)
     assert not list(tmp_path.iterdir())
@@ -190,7 +231,10 @@ def test_the_line_is_the_same_in_any_locale(encoding):
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 2
-    assert done.stderr == "qsample: error: Unrecognized options: --bogus, 3 (qsample --help says more)\n"
+    assert (
+        done.stderr
+        == "qsample: error: Unrecognized options: --bogus, 3 (qsample --help says more)\n"
+    )
 
 
 def test_no_command_and_an_unknown_one(capsys):

@@ -1,7 +1,8 @@
 """Batch of 4 with a generator an item equals four single calls, bit for bit, for every sampler and kernel.
 
-`test_streams.py` asks the same of fresh calls on every graph; here are the settings, the warm starts and the weights
-that it leaves out, and the check that no sampler and no kernel is missing from both.
+`test_streams.py` asks the same of fresh calls on every graph; here are the settings, the warm
+starts and the weights that it leaves out, and the check that no sampler and no kernel is missing
+from both.
 """
 
 from dataclasses import replace
@@ -55,14 +56,22 @@ EVERYWHERE = {
     "dimod random": DimodAnnealer(RandomSampler()),
     "dimod descent": DimodAnnealer(SteepestDescentSampler()),
 }
-EVERYWHERE |= {f"named {name}": named(name, 20) for name, entry in CATALOGUE.items() if not entry.device}
+EVERYWHERE |= {
+    f"named {name}": named(name, 20) for name, entry in CATALOGUE.items() if not entry.device
+}
 CASES = [
-    (name, graph) for name in EVERYWHERE for graph in GRAPHS if (name, graph) != ("named exact", "sparse")
+    (name, graph)
+    for name in EVERYWHERE
+    for graph in GRAPHS
+    if (name, graph) != ("named exact", "sparse")
 ]  # which is too wide for it
 SOMEWHERE = {
     "gibbs fixed16": (Gibbs(3, precision="fixed16"), ("sparse", "bipartite")),
     "annealing fixed16": (SimulatedAnnealing(5, precision="fixed16"), ("sparse", "bipartite")),
-    "adaptive fixed16": (SimulatedAnnealing(12, schedule="adaptive", precision="fixed16"), ("sparse", "bipartite")),
+    "adaptive fixed16": (
+        SimulatedAnnealing(12, schedule="adaptive", precision="fixed16"),
+        ("sparse", "bipartite"),
+    ),
     "gibbs bfloat16": (Gibbs(3, precision="bfloat16"), ("bipartite",)),
     "exact of a small side": (Exact(), ("bipartite", "complete")),
 }
@@ -78,13 +87,23 @@ def items(graph, own):
     """A batch that shares J, or not, and its items."""
     g = torch.Generator().manual_seed(3)
     values = torch.randn(*([ITEMS] if own else []), graph.num_edges, generator=g) / 3
-    batch = Ising(graph, torch.randn(ITEMS, graph.num_spins, generator=g), graph.couplings(values), torch.randn(ITEMS))
-    alone = [Ising(graph, batch.h[k], batch.J[k] if own else batch.J, batch.offset[k]) for k in range(ITEMS)]
+    batch = Ising(
+        graph,
+        torch.randn(ITEMS, graph.num_spins, generator=g),
+        graph.couplings(values),
+        torch.randn(ITEMS),
+    )
+    alone = [
+        Ising(graph, batch.h[k], batch.J[k] if own else batch.J, batch.offset[k])
+        for k in range(ITEMS)
+    ]
     return batch, alone
 
 
 def assert_same(together, alone, k):
-    assert torch.equal(together.spins[k], alone.spins) and torch.equal(together.energy[k], alone.energy)
+    assert torch.equal(together.spins[k], alone.spins) and torch.equal(
+        together.energy[k], alone.energy
+    )
     if alone.log_weight is not None:
         assert torch.equal(together.log_weight[k], alone.log_weight)
     if alone.family is not None:
@@ -111,12 +130,19 @@ def test_a_batch_of_four_is_four_singles(name, graph, own):
         again = sampler.sample(batch, READS, initial=start, generator=generators())
         for k, problem in enumerate(singles):
             mine = Samples(start.spins[k], start.energy[k], start.log_weight[k])
-            assert_same(again, sampler.sample(problem, READS, initial=mine, generator=generators()[k]), k)
+            assert_same(
+                again, sampler.sample(problem, READS, initial=mine, generator=generators()[k]), k
+            )
 
 
 def test_no_sampler_and_no_kernel_is_missing():
     """A `DWave` draws on a processor, which takes no seed; `AsDimod` answers one problem a call."""
     covered = {type(sampler).__name__ for sampler in (*ALL.values(), *SAMPLERS.values())}
     assert covered == set(qsample.annealers.__all__) - {"DWave", "AsDimod"}
-    kernels = {name for name in qsample.diffusion.__all__ if hasattr(getattr(qsample.diffusion, name), "reversible")}
-    assert {type(kernel).__name__ for kernel in KERNELS.values()} == kernels  # by test_metropolis.py
+    kernels = {
+        name
+        for name in qsample.diffusion.__all__
+        if hasattr(getattr(qsample.diffusion, name), "reversible")
+    }
+    # by test_metropolis.py
+    assert {type(kernel).__name__ for kernel in KERNELS.values()} == kernels

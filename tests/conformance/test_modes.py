@@ -22,7 +22,12 @@ from qsample.annealers import (
 )
 from qsample.data import planted_ising
 from qsample.diffusion import AnnealedGuidance, IsingScheduler, UniformBits, log_times
-from qsample.models import BernoulliRBM, BoltzmannMachine, DenoisingThermodynamicModel, denoising_loss
+from qsample.models import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    DenoisingThermodynamicModel,
+    denoising_loss,
+)
 from qsample.problem.lattices import grid
 from qsample.testing.contract import reference_cases
 
@@ -43,7 +48,9 @@ SAMPLERS = {
     "SimulatedAnnealing, adaptive": SimulatedAnnealing(5, schedule="adaptive"),
     "SimulatedAnnealing, metropolis": SimulatedAnnealing(5, rule="metropolis"),
     "ParallelTempering": ParallelTempering(4, 3),
-    "ParallelTempering, in blocks": ParallelTempering(4, (0.1, 0.5, 1.0), anneal=3, reads_per_ladder=2),
+    "ParallelTempering, in blocks": ParallelTempering(
+        4, (0.1, 0.5, 1.0), anneal=3, reads_per_ladder=2
+    ),
     "TemperedGibbs": TemperedGibbs(3),
     "PopulationAnnealing": PopulationAnnealing(2, 64),
     "AnnealedImportance": AnnealedImportance(5),
@@ -51,7 +58,8 @@ SAMPLERS = {
     "Corrected": Corrected(SimulatedAnnealing(3), ParallelTempering(4, 3)),
     "DimodAnnealer": DimodAnnealer(AsDimod(Gibbs(3))),
 }
-pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of populations this small
+# of populations this small
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
 
 
 def networkx_ring():
@@ -64,7 +72,8 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- inference mode and the default device -----------------------------------------------------------------------
+# ---- inference mode and the default device
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hidden", [[4], [3, 4]], ids=["apart", "coupled"])
@@ -85,12 +94,18 @@ def test_what_inference_mode_leaves_can_be_trained_on(kind, made_inside, hidden)
             model.free_energy(x)
     joint = model.ising().energy(torch.ones(3, 5, dtype=torch.int8))
     conditional = model.ising(x).energy(torch.ones(4, 3, len(hidden), dtype=torch.int8))
-    losses = [joint.sum(), conditional.sum()] + ([model.free_energy(x).sum()] if model.tractable else [])
-    fresh = BoltzmannMachine(GRAPHS[kind](), [graph.labels[k] for k in hidden], generator=generator())
+    losses = [joint.sum(), conditional.sum()] + (
+        [model.free_energy(x).sum()] if model.tractable else []
+    )
+    fresh = BoltzmannMachine(
+        GRAPHS[kind](), [graph.labels[k] for k in hidden], generator=generator()
+    )
     for loss in losses:
         loss.backward()
     expected = fresh.ising().energy(torch.ones(3, 5, dtype=torch.int8)).sum()
-    expected = expected + fresh.ising(x).energy(torch.ones(4, 3, len(hidden), dtype=torch.int8)).sum()
+    expected = (
+        expected + fresh.ising(x).energy(torch.ones(4, 3, len(hidden), dtype=torch.int8)).sum()
+    )
     (expected + (fresh.free_energy(x).sum() if model.tractable else 0)).backward()
     for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
@@ -105,7 +120,9 @@ def test_what_inference_mode_leaves_can_be_trained_on(kind, made_inside, hidden)
     assert not any(t.is_inference() or t.requires_grad for t in tensors)
 
 
-@pytest.mark.parametrize("sampler", [Gibbs(2), ParallelTempering(2, 3)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [Gibbs(2), ParallelTempering(2, 3)], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("start", ["data", "persistent", "fresh"])
 def test_a_validation_step_in_inference_mode_leaves_training_whole(start, centred, sampler):
@@ -141,10 +158,13 @@ def test_the_couplings_of_a_process_are_no_inference_tensors():
         process.coupling(2), process.coupling(3, 0)
     w = torch.ones(1, dtype=torch.float64, requires_grad=True)
     (w * process.coupling(2) * process.coupling(3, 0)).sum().backward()
-    assert w.grad is not None and float(w.grad) == pytest.approx(float(process.coupling(2) * process.coupling(3, 0)))
+    assert w.grad is not None and float(w.grad) == pytest.approx(
+        float(process.coupling(2) * process.coupling(3, 0))
+    )
 
 
-# ---- the default dtype --------------------------------------------------------------------------------------------
+# ---- the default dtype
+# ----------------------------------------------------------------------
 
 HALVES = [pytest.param(half, marks=pytest.mark.long) for half in (torch.float16, torch.bfloat16)]
 DEFAULTS = [torch.float64, *HALVES]
@@ -188,8 +208,12 @@ def test_draws_do_not_depend_on_the_default_dtype(name, dtype):
     plain = list(draws())
     with default(dtype):
         for found, expected in zip(draws(), plain, strict=True):
-            assert torch.equal(found.spins, expected.spins) and torch.equal(found.energy, expected.energy)
-            assert torch.equal(found.weight, expected.weight) and torch.equal(found.ess(), expected.ess())
+            assert torch.equal(found.spins, expected.spins) and torch.equal(
+                found.energy, expected.energy
+            )
+            assert torch.equal(found.weight, expected.weight) and torch.equal(
+                found.ess(), expected.ess()
+            )
 
 
 def filled(model):
@@ -205,20 +229,30 @@ BITS = (torch.rand(40, 6, generator=generator(3), dtype=torch.float64) < 0.5).to
 
 def fitted(start, centred, sampler):
     model = filled(BernoulliRBM(6, 3))
-    settings = qs.Settings(updates=3, batch=8, chains=8, start=start, centred=centred, evaluate_every=2)
+    settings = qs.Settings(
+        updates=3, batch=8, chains=8, start=start, centred=centred, evaluate_every=2
+    )
     qs.fit(model, BITS, sampler, settings, progress=False)
     return list(model.parameters())
 
 
 def machine_fitted():
     model = filled(BoltzmannMachine(Graph.complete(6), [4, 5]))
-    qs.fit(model, 2 * BITS[:, :4] - 1, Gibbs(2), qs.Settings(updates=2, batch=8, chains=8), progress=False)
+    qs.fit(
+        model,
+        2 * BITS[:, :4] - 1,
+        Gibbs(2),
+        qs.Settings(updates=2, batch=8, chains=8),
+        progress=False,
+    )
     return list(model.parameters())
 
 
 def loss_and_gradients():
     model = filled(BernoulliRBM(6, 3))
-    loss = qs.cd_loss(model, BITS, PopulationAnnealing(1, 64).sample(model.ising(), 16, generator=generator()))
+    loss = qs.cd_loss(
+        model, BITS, PopulationAnnealing(1, 64).sample(model.ising(), 16, generator=generator())
+    )
     loss.backward()
     return [loss, *(p.grad for p in model.parameters())]
 
@@ -269,17 +303,25 @@ def thermodynamic():
     model = filled(DenoisingThermodynamicModel(Graph.complete(5), 3, 2))
     loss = denoising_loss(model, 2 * BITS[:8, :3] - 1, Gibbs(3), generator=generator())
     loss.backward()
-    return [loss, model.sample(Gibbs(3), 4, generator=generator())[0], *(p.grad for p in model.parameters())]
+    return [
+        loss,
+        model.sample(Gibbs(3), 4, generator=generator())[0],
+        *(p.grad for p in model.parameters()),
+    ]
 
 
 WORK = {
     **{
-        f"fit, {start}{', centred' * centred}": (lambda start=start, centred=centred: fitted(start, centred, Gibbs(2)))
+        f"fit, {start}{', centred' * centred}": (
+            lambda start=start, centred=centred: fitted(start, centred, Gibbs(2))
+        )
         for start in ("data", "persistent", "fresh")
         for centred in (False, True)
     },
     **{
-        f"fit on {type(sampler).__name__}": (lambda sampler=sampler: fitted("fresh", False, sampler))
+        f"fit on {type(sampler).__name__}": (
+            lambda sampler=sampler: fitted("fresh", False, sampler)
+        )
         for sampler in (Exact(), PopulationAnnealing(2, 64), AnnealedImportance(4))
     },
     "fit of a machine": machine_fitted,
@@ -301,7 +343,9 @@ def test_work_does_not_depend_on_the_default_dtype(name, dtype):
     expected = WORK[name]()
     with default(dtype):
         found = WORK[name]()
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+    assert all(
+        torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True)
+    )
 
 
 def test_a_model_of_the_default_dtype_is_trained():

@@ -44,14 +44,19 @@ PLAIN_AND_NUMPY = {
     ),
     "ParallelTempering": (
         ParallelTempering(4, 3, swap_every=2, reads_per_ladder=2, anneal=1),
-        lambda: ParallelTempering(I64(4), I64(3), swap_every=I64(2), reads_per_ladder=I64(2), anneal=np.int32(1)),
+        lambda: ParallelTempering(
+            I64(4), I64(3), swap_every=I64(2), reads_per_ladder=I64(2), anneal=np.int32(1)
+        ),
     ),
     "ParallelTempering, betas": (
         ParallelTempering(4, (0.25, 0.5, 1.0)),
         lambda: ParallelTempering(4, np.array([0.25, 0.5, 1.0])),
     ),
     "TemperedGibbs": (TemperedGibbs(3, 2, 2), lambda: TemperedGibbs(I64(3), I64(2), np.int8(2))),
-    "TemperedGibbs, betas": (TemperedGibbs((1.0, 0.5)), lambda: TemperedGibbs(np.array([1.0, 0.5]))),
+    "TemperedGibbs, betas": (
+        TemperedGibbs((1.0, 0.5)),
+        lambda: TemperedGibbs(np.array([1.0, 0.5])),
+    ),
     "PopulationAnnealing": (
         PopulationAnnealing(2, 640, max_steps=40),
         lambda: PopulationAnnealing(I64(2), I64(640), max_steps=I64(40)),
@@ -67,7 +72,9 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def problem():
-    return Ising(Graph.bipartite(3, 2), torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 6).reshape(3, 2))
+    return Ising(
+        Graph.bipartite(3, 2), torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 6).reshape(3, 2)
+    )
 
 
 @pytest.mark.parametrize("name", PLAIN_AND_NUMPY)
@@ -77,7 +84,15 @@ def test_numpy_integers_set_a_sampler(problem, name):
         sampler = make()
         found = sampler.sample(problem, I64(8), generator=generator())
     assert torch.equal(found.spins, plain.sample(problem, 8, generator=generator()).spins)
-    counts = ("sweeps", "rounds", "swap_every", "reads_per_ladder", "anneal", "population", "max_steps")
+    counts = (
+        "sweeps",
+        "rounds",
+        "swap_every",
+        "reads_per_ladder",
+        "anneal",
+        "population",
+        "max_steps",
+    )
     values = {name: getattr(sampler, name) for name in counts if hasattr(sampler, name)}
     json.dumps(values)  # as a config holds them
     assert all(type(value) is int for value in values.values())
@@ -87,10 +102,15 @@ def test_numpy_integers_set_a_sampler(problem, name):
     "kind", [Gibbs, SimulatedAnnealing, ParallelTempering, PopulationAnnealing, AnnealedImportance]
 )
 @pytest.mark.parametrize(
-    "wrong", [True, np.bool_(True), 2.0, np.float64(2), "2", None, I64(0), torch.tensor(True)], ids=repr
+    "wrong",
+    [True, np.bool_(True), 2.0, np.float64(2), "2", None, I64(0), torch.tensor(True)],
+    ids=repr,
 )
 def test_what_is_no_integer_is_refused(kind, wrong):
-    with untyped(), pytest.raises(ValueError, match=re.escape(f"expected sweeps >= 1; got {wrong!r}")):
+    with (
+        untyped(),
+        pytest.raises(ValueError, match=re.escape(f"expected sweeps >= 1; got {wrong!r}")),
+    ):
         kind(sweeps=wrong)
 
 
@@ -99,7 +119,9 @@ def test_numpy_integers_set_training_and_everything_with_a_seed(problem):
 
     def trained(integer):
         model = BernoulliRBM(integer(3), integer(2), generator=generator())
-        settings = qs.Settings(updates=integer(3), batch=integer(4), chains=integer(8), seed=integer(-3))
+        settings = qs.Settings(
+            updates=integer(3), batch=integer(4), chains=integer(8), seed=integer(-3)
+        )
         json.dumps([settings.updates, settings.batch, settings.seed])
         qs.fit(model, data, Gibbs(2), settings, progress=False)
         return model.W
@@ -109,33 +131,47 @@ def test_numpy_integers_set_training_and_everything_with_a_seed(problem):
         cd = qs.ContrastiveDivergence(BernoulliRBM(3, 2), Gibbs(2), num=I64(4), positive_num=I64(2))
         assert type(cd.num) is int and cd.chains.shape == (4, 5)
         for seed in (5, I64(5), np.int32(5), torch.tensor(5)):
-            assert torch.equal(planted_ising(2, 3, 4, seed=seed)[1], planted_ising(2, 3, 4, seed=5)[1])
+            assert torch.equal(
+                planted_ising(2, 3, 4, seed=seed)[1], planted_ising(2, 3, 4, seed=5)[1]
+            )
         reads = Gibbs(3).sample(problem, 8, generator=generator())
         with pytest.warns(qs.ReliabilityWarning, match="only 4 independent blocks"):
-            assert qs.effective_beta(problem, reads, block=I64(2)) == qs.effective_beta(problem, reads, block=2)
+            assert qs.effective_beta(problem, reads, block=I64(2)) == qs.effective_beta(
+                problem, reads, block=2
+            )
         assert reads.resample(I64(3), generator()).num == 3
         assert Graph.complete(I64(4)).sizes == (4,) and type(Graph.complete(I64(4)).sizes[0]) is int
 
 
-# ---- the diffusers scheduler --------------------------------------------------------------------------------------
+# ---- the diffusers scheduler
+# ----------------------------------------------------------------------
 
 NEAR = {"neighbours": [[0, 1], [1, 0]], "edges": [[0, 1], [1, 2]]}
 
 
 @pytest.mark.parametrize(
-    "make", [torch.tensor, np.array, list, lambda rows: tuple(map(tuple, rows))], ids=lambda f: f.__name__
+    "make",
+    [torch.tensor, np.array, list, lambda rows: tuple(map(tuple, rows))],
+    ids=lambda f: f.__name__,
 )
 @pytest.mark.parametrize("setting", ["neighbours", "edges"])
 def test_a_scheduler_of_arrays_is_saved_as_lists(tmp_path, setting, make):
     with untyped():
         scheduler = IsingScheduler(
-            I64(4), reads=I64(2), sampler_settings={"sweeps": I64(5)}, **{setting: make(NEAR[setting])}
+            I64(4),
+            reads=I64(2),
+            sampler_settings={"sweeps": I64(5)},
+            **{setting: make(NEAR[setting])},
         )
     scheduler.save_pretrained(tmp_path)
     again = IsingScheduler.from_pretrained(tmp_path)
-    assert again.config[setting] == NEAR[setting] == scheduler.config[setting] and again.sampler == Gibbs(5)
+    assert again.config[setting] == NEAR[setting] == scheduler.config[
+        setting
+    ] and again.sampler == Gibbs(5)
     x = scheduler.prior((2, 3, 3), generator())
-    one, two = (s.step(x, s.timesteps[0], x, generator=generator(1)).prev_sample for s in (scheduler, again))
+    one, two = (
+        s.step(x, s.timesteps[0], x, generator=generator(1)).prev_sample for s in (scheduler, again)
+    )
     assert torch.equal(one, two)
     with untyped(), pytest.raises(ValueError, match=f"expected {setting} as rows of whole numbers"):
         IsingScheduler(**{setting: torch.tensor([[0.5, 1.0]])})
@@ -149,7 +185,12 @@ def test_a_scheduler_takes_a_sampler_itself(tmp_path):
     assert IsingScheduler(sampler=Exact()).config["sampler"] == "exact"
     live = IsingScheduler(sampler=DimodAnnealer(dimod.RandomSampler()))
     assert live.config["sampler"] == "live: DimodAnnealer"
-    with untyped(), pytest.raises(TypeError, match=r"expected a sampler, such as Gibbs\(sweeps=100\); got <class"):
+    with (
+        untyped(),
+        pytest.raises(
+            TypeError, match=r"expected a sampler, such as Gibbs\(sweeps=100\); got <class"
+        ),
+    ):
         IsingScheduler(sampler=Gibbs)
     with pytest.raises(ValueError, match="sampler_settings are for a sampler's name"):
         IsingScheduler(sampler=Gibbs(3), sampler_settings={"sweeps": 4})
@@ -157,7 +198,8 @@ def test_a_scheduler_takes_a_sampler_itself(tmp_path):
         IsingScheduler(reads=1.5)
 
 
-# ---- arrays, and models of other packages -------------------------------------------------------------------------
+# ---- arrays, and models of other packages
+# ----------------------------------------------------------------------
 
 SPINS = np.ones((4, 5), dtype=np.int8)
 TENSOR_WANTED = {
@@ -192,7 +234,12 @@ TENSOR_WANTED = {
 @pytest.mark.parametrize("name", TENSOR_WANTED)
 def test_an_array_is_refused_with_the_way_to_a_tensor(problem, name):
     model, reads = BernoulliRBM(3, 2), Gibbs(1).sample(problem, 4)
-    with untyped(), pytest.raises(TypeError, match=r"as a .*torch tensor.*; got ndarray: use torch\.as_tensor$"):
+    with (
+        untyped(),
+        pytest.raises(
+            TypeError, match=r"as a .*torch tensor.*; got ndarray: use torch\.as_tensor$"
+        ),
+    ):
         TENSOR_WANTED[name](problem, model, reads)
 
 
@@ -206,7 +253,8 @@ SAMPLES_WANTED = {
 
 @pytest.mark.parametrize("name", SAMPLES_WANTED)
 @pytest.mark.parametrize(
-    "kind", [SPINS, torch.from_numpy(SPINS), dimod.SampleSet.from_samples(SPINS, "SPIN", 0), None, 3]
+    "kind",
+    [SPINS, torch.from_numpy(SPINS), dimod.SampleSet.from_samples(SPINS, "SPIN", 0), None, 3],
 )
 def test_what_is_no_samples_is_refused(problem, name, kind):
     if name == "initial" and kind is None:
@@ -228,7 +276,11 @@ def test_numbers_of_numpy_do_not_change_a_problem(problem):
                 problem.clamp(index, [1])
 
 
-CQM, DQM, QM = dimod.ConstrainedQuadraticModel(), dimod.DiscreteQuadraticModel(), dimod.QuadraticModel()
+CQM, DQM, QM = (
+    dimod.ConstrainedQuadraticModel(),
+    dimod.DiscreteQuadraticModel(),
+    dimod.QuadraticModel(),
+)
 CQM.set_objective(dimod.Binary("a") + 2 * dimod.Binary("a") * dimod.Binary("b"))
 DQM.add_variable(3, "x")
 QM.add_variable("BINARY", "a")
@@ -287,7 +339,8 @@ def test_strangers_are_refused_with_the_way(call, kind):
         table[call](thing)
     text = str(caught.value)
     assert "expected" in text and "\n" not in text and len(text) < 400
-    assert type(caught.value) is TypeError or call == "edges"  # a list of numbers is edges of the wrong shape
+    # a list of numbers is edges of the wrong shape
+    assert type(caught.value) is TypeError or call == "edges"
     if call not in OF_A_GRAPH or "Graph" in way:
         assert way in text
 
@@ -298,15 +351,27 @@ def test_strangers_are_refused_with_the_way(call, kind):
         (lambda: Ising.from_qubo(BQM), None, "Ising.from_bqm(bqm) takes it as it is"),
         (lambda: Ising.from_qubo(BQM.to_qubo()), None, "Ising.from_qubo(Q, offset)"),
         (lambda: Ising.from_qubo(np.eye(2)), None, "dict(np.ndenumerate(Q)) makes one of a matrix"),
-        (lambda: Ising.from_qubo({"ab": 1.0}), None, "expected a QUBO with keys (i, j); got the key 'ab'"),
+        (
+            lambda: Ising.from_qubo({"ab": 1.0}),
+            None,
+            "expected a QUBO with keys (i, j); got the key 'ab'",
+        ),
         (lambda: Ising.from_qubo({("a",): 1.0}), None, "got the key ('a',)"),
         (lambda: Gibbs(1).sample(BQM, 2), None, "Ising.from_bqm(bqm) makes one"),
         (lambda: Gibbs(1).sample(dimod.DictBQM(BQM), 2), None, "Ising.from_bqm(bqm) makes one"),
         (lambda: AsDimod(Gibbs(1)).sample(Ising.from_bqm(BQM)), None, "problem.to_bqm() makes one"),
         (lambda: BoltzmannMachine(BQM), None, "Ising.from_bqm(bqm).graph is its graph"),
         (lambda: BoltzmannMachine(Ising.from_bqm(BQM)), None, "problem.graph is its graph"),
-        (lambda: BoltzmannMachine(4), None, "Graph.complete(n), .bipartite(n, m) or .sparse(n, edges) makes one"),
-        (lambda: Graph.from_networkx(BQM), None, "expected a networkx graph; got BinaryQuadraticModel"),
+        (
+            lambda: BoltzmannMachine(4),
+            None,
+            "Graph.complete(n), .bipartite(n, m) or .sparse(n, edges) makes one",
+        ),
+        (
+            lambda: Graph.from_networkx(BQM),
+            None,
+            "expected a networkx graph; got BinaryQuadraticModel",
+        ),
         (lambda: Graph.complete(2.5), None, "expected a number of spins; got float"),
         (lambda: BernoulliRBM(2.5, 2), None, "expected n_visible as a number of units; got float"),
     ],
@@ -324,7 +389,12 @@ def test_the_ways_lead_there():
     assert Ising.from_bqm(dimod.cqm_to_bqm(cqm)[0]).num_spins == 3
     cqm = dimod.ConstrainedQuadraticModel.from_quadratic_model(QM.spin_to_binary(inplace=False))
     mixed = Ising.from_bqm(dimod.cqm_to_bqm(cqm)[0])
-    assert sorted(mixed.energy(torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]])).tolist()) == [-1.5, 0, 0, 1.5]
+    assert sorted(mixed.energy(torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]])).tolist()) == [
+        -1.5,
+        0,
+        0,
+        1.5,
+    ]
     assert Ising.from_bqm(dimod.make_quadratic(POLY, 5.0, dimod.SPIN)).num_spins >= 3
     Q = np.array([[1.0, 2.0], [0.0, -1.0]])
     of_matrix, of_bqm = (

@@ -28,7 +28,9 @@ GRAPHS = {
     "tree": TREE,
 }
 CASES = [(kind, dtype) for kind in GRAPHS for dtype in OFFSETS]
-each_case = pytest.mark.parametrize(("kind", "dtype"), CASES, ids=lambda v: str(v).removeprefix("torch."))
+each_case = pytest.mark.parametrize(
+    ("kind", "dtype"), CASES, ids=lambda v: str(v).removeprefix("torch.")
+)
 
 
 def generator(seed=0):
@@ -47,7 +49,9 @@ def mean_spin(problem):
     wide = problem.to(dtype=torch.float64).without_offset()
     if problem.graph is not TREE:
         states, p, log_z = slow_law(wide)
-        return torch.tensor(p, dtype=torch.float64) @ torch.tensor(states, dtype=torch.float64), log_z
+        return torch.tensor(p, dtype=torch.float64) @ torch.tensor(
+            states, dtype=torch.float64
+        ), log_z
     with torch.enable_grad():
         h = wide.h.clone().requires_grad_()
         s = torch.tensor([-1.0, 1.0], dtype=torch.float64)
@@ -102,9 +106,13 @@ def test_fields_at_the_end_of_half_precision(kind):
     h = torch.full((n,), 6e4, dtype=torch.float16)
     h[-1] = 0.25
     problem = Ising(graph, h, torch.zeros(graph.coupling_shape, dtype=torch.float16))
-    with pytest.raises(ValueError, match=r"do not fit torch.float16.*problem.to\(dtype=torch.float32\)"):
+    with pytest.raises(
+        ValueError, match=r"do not fit torch.float16.*problem.to\(dtype=torch.float32\)"
+    ):
         Exact().sample(problem, 4000)
-    spins = Exact().sample(problem.to(dtype=torch.float32), 4000, generator=generator()).spins.double()
+    spins = (
+        Exact().sample(problem.to(dtype=torch.float32), 4000, generator=generator()).spins.double()
+    )
     assert (spins[:, :-1] == -1).all()
     z = (spins[:, -1].mean() - torch.tanh(torch.tensor(-0.25))) * 4000**0.5
     assert abs(float(z)) < Z_MAX
@@ -135,7 +143,9 @@ def test_weights_and_log_z_do_not_see_it(name, kind, dtype):
     assert ((found.weight.double() @ found.spins.double() - mean) / error).abs().max() < Z_MAX
     z = (float(plain.info["log_partition"]) - log_z) / float(plain.info["log_partition_stderr"])
     assert abs(z) < Z_MAX
-    shift = float(found.info["log_partition"] + problem.offset.double() - plain.info["log_partition"])
+    shift = float(
+        found.info["log_partition"] + problem.offset.double() - plain.info["log_partition"]
+    )
     assert abs(shift) <= 1e-15 * OFFSETS[dtype]
 
 
@@ -149,7 +159,9 @@ def test_weights_and_log_z_do_not_see_it(name, kind, dtype):
 def test_temperatures_do_not_see_it(sampler, kind, dtype):
     problem = problem_of(kind, dtype, 1e15)
     found = sampler.sample(problem, 50, generator=generator())
-    assert torch.equal(found.spins, sampler.sample(problem.without_offset(), 50, generator=generator()).spins)
+    assert torch.equal(
+        found.spins, sampler.sample(problem.without_offset(), 50, generator=generator()).spins
+    )
 
 
 @each_case
@@ -162,7 +174,9 @@ def test_enumeration_is_in_double_precision_and_differentiable(kind, dtype):
     mean, log_z = mean_spin(problem.detach())
     value = log_partition(problem)
     assert value.dtype == log_weights(problem).dtype == torch.float64
-    assert float(value.detach() + problem.offset.double()) == pytest.approx(log_z, abs=1e-15 * OFFSETS[dtype] + 1e-9)
+    assert float(value.detach() + problem.offset.double()) == pytest.approx(
+        log_z, abs=1e-15 * OFFSETS[dtype] + 1e-9
+    )
     (slope,) = torch.autograd.grad(value, problem.h)
     torch.testing.assert_close(-slope.double(), mean, atol=4 * torch.finfo(dtype).eps, rtol=0)
 

@@ -22,8 +22,10 @@ from tests.support.thinning import thinned
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.sampling.samples.ReliabilityWarning")
 
 GRAPHS = {
-    "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),  # colour by colour
-    "dense": Graph.sparse(11, [(i, j) for i in range(11) for j in range(i)]),  # sparse, but served spin by spin
+    # colour by colour
+    "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),
+    # sparse, but served spin by spin
+    "dense": Graph.sparse(11, [(i, j) for i in range(11) for j in range(i)]),
     "bipartite": Graph.bipartite(33, 9),
     "complete": Graph.complete(13),
     "tree": Graph.sparse(30, [(i, i // 2) for i in range(1, 30)]),
@@ -46,7 +48,8 @@ SAMPLERS = {
     "corrected": Corrected(SimulatedAnnealing(sweeps=3), Gibbs(sweeps=2)),
     "corrected neal": Corrected(Neal(sweeps=3), Gibbs(sweeps=2)),
 }
-CASES = [(s, g) for s in SAMPLERS for g in GRAPHS if (s, g) != ("exact", "sparse")]  # its treewidth is too large
+# its treewidth is too large
+CASES = [(s, g) for s in SAMPLERS for g in GRAPHS if (s, g) != ("exact", "sparse")]
 CASES += [("gibbs bfloat16", "bipartite")]
 SAMPLERS["gibbs bfloat16"] = Gibbs(sweeps=3, precision="bfloat16")
 cases = pytest.mark.parametrize(("sampler", "graph"), thinned(CASES, 2))
@@ -56,7 +59,11 @@ def problem_of(name, batch=(), J_batch=(), dtype=torch.float32):
     graph = GRAPHS[name]
     g = torch.Generator().manual_seed(0)
     values = torch.randn(*J_batch, graph.num_edges, generator=g, dtype=dtype) / 3
-    return Ising(graph, torch.randn(*batch, graph.num_spins, generator=g, dtype=dtype), graph.couplings(values))
+    return Ising(
+        graph,
+        torch.randn(*batch, graph.num_spins, generator=g, dtype=dtype),
+        graph.couplings(values),
+    )
 
 
 def generators(n):
@@ -72,13 +79,18 @@ def assert_same(ours, theirs):
 
 
 def alone(sampler, problem, k, num):
-    J = problem.J[k % len(problem.J)] if problem.J.dim() > len(problem.graph.coupling_shape) else problem.J
+    J = (
+        problem.J[k % len(problem.J)]
+        if problem.J.dim() > len(problem.graph.coupling_shape)
+        else problem.J
+    )
     return sampler.sample(Ising(problem.graph, problem.h[k], J), num, generator=generators(7)[k])
 
 
 @cases
 @pytest.mark.parametrize(
-    ("J_batch", "dtype"), thinned([((7,), torch.float32), ((), torch.float32), ((1,), torch.float64)], 3)
+    ("J_batch", "dtype"),
+    thinned([((7,), torch.float32), ((), torch.float32), ((1,), torch.float64)], 3),
 )
 def test_a_problem_of_a_batch_draws_what_it_would_draw_alone(sampler, graph, J_batch, dtype):
     problem, sampler = problem_of(graph, (7,), J_batch, dtype), SAMPLERS[sampler]
@@ -141,14 +153,18 @@ def test_one_generator_for_a_batch_of_any_size(sampler, graph):
     problem = problem_of(graph)
     batches = [
         sampler.sample(
-            Ising(problem.graph, problem.h.expand(n, -1), problem.J), 20, generator=torch.Generator().manual_seed(3)
+            Ising(problem.graph, problem.h.expand(n, -1), problem.J),
+            20,
+            generator=torch.Generator().manual_seed(3),
         ).spins
         for n in (1, 3, 5)
     ]
     assert torch.equal(batches[2][:3], batches[1]) and torch.equal(batches[1][:1], batches[0])
     assert len({bytes(row.numpy().tobytes()) for row in batches[2]}) == 5
     shaped = sampler.sample(
-        Ising(problem.graph, problem.h.expand(1, 5, -1), problem.J), 20, generator=torch.Generator().manual_seed(3)
+        Ising(problem.graph, problem.h.expand(1, 5, -1), problem.J),
+        20,
+        generator=torch.Generator().manual_seed(3),
     )
     assert torch.equal(shaped.spins[0], batches[2])
 
@@ -156,7 +172,9 @@ def test_one_generator_for_a_batch_of_any_size(sampler, graph):
 @cases
 def test_answers_are_fresh_and_detached(sampler, graph):
     sampler, plain = SAMPLERS[sampler], problem_of(graph)
-    problem = Ising(plain.graph, plain.h.clone().requires_grad_(), plain.J.clone().requires_grad_(), 0.5)
+    problem = Ising(
+        plain.graph, plain.h.clone().requires_grad_(), plain.J.clone().requires_grad_(), 0.5
+    )
     before = problem.detach().h.clone(), problem.detach().J.clone()
     found = sampler.sample(problem, 4, generator=torch.Generator())
     assert not found.energy.requires_grad and bool((found.spins.abs() == 1).all())
@@ -168,7 +186,9 @@ def test_answers_are_fresh_and_detached(sampler, graph):
     again = sampler.sample(problem, 4, generator=torch.Generator())
     assert bool((again.spins.abs() == 1).all())
     if not sampler.warm_start:
-        with pytest.raises(ValueError, match=rf"{type(sampler).__name__} cannot continue chains.*Gibbs.*Corrected"):
+        with pytest.raises(
+            ValueError, match=rf"{type(sampler).__name__} cannot continue chains.*Gibbs.*Corrected"
+        ):
             sampler.sample(problem, 4, initial=again)
         return
     start = again.spins.clone()
@@ -189,7 +209,9 @@ def test_warm_starts_continue(graph, scan):
     h = problem.h + problem.h.sign()  # no near ties
     cold = Ising(problem.graph, h, problem.J).scale(1e4)
     first = Gibbs(sweeps=50, scan=scan).sample(cold, 8, generator=torch.Generator().manual_seed(0))
-    stays = Gibbs(sweeps=5, scan=scan).sample(cold, 8, initial=first, generator=torch.Generator().manual_seed(1))
+    stays = Gibbs(sweeps=5, scan=scan).sample(
+        cold, 8, initial=first, generator=torch.Generator().manual_seed(1)
+    )
     stable = (first.spins * cold.field(first.spins) <= 0).all(-1)
     assert stable.any() and torch.equal(stays.spins[stable], first.spins[stable])
     weight = torch.arange(16.0).reshape(2, 8)
@@ -199,7 +221,8 @@ def test_warm_starts_continue(graph, scan):
     # a carry that means nothing, and energies that lie, change nothing
     odd = Samples(first.spins, torch.full_like(first.energy, float("nan")), carry={"x": weight})
     runs = [
-        Gibbs(sweeps=2).sample(problem, 8, initial=s, generator=torch.Generator().manual_seed(2)) for s in (first, odd)
+        Gibbs(sweeps=2).sample(problem, 8, initial=s, generator=torch.Generator().manual_seed(2))
+        for s in (first, odd)
     ]
     assert_same(*runs)
 
@@ -219,7 +242,11 @@ def test_seeds_are_as_good_as_reads(sampler, count):
 
     (The first read of dwave-samplers' annealer hardly depends on its seed.)
     """
-    graph = GRAPHS["tree"] if "tree" in sampler else Graph.sparse(12, [(i, (i + 1) % 12) for i in range(12)])
+    graph = (
+        GRAPHS["tree"]
+        if "tree" in sampler
+        else Graph.sparse(12, [(i, (i + 1) % 12) for i in range(12)])
+    )
     sampler = SAMPLERS[sampler.removesuffix(" tree")]
     one = Ising(graph, torch.zeros(graph.num_spins), torch.full((graph.num_edges,), 0.1))
     reads = sampler.sample(one, count, generator=torch.Generator().manual_seed(0)).spins
@@ -232,7 +259,10 @@ def test_seeds_are_as_good_as_reads(sampler, count):
 def test_mix_is_splitmix64():
     """The first outputs of SplitMix64 from seed 0 and 1234567, known answers, less their last bit."""
     assert [mix(0, k) for k in range(2)] == [0xE220A8397B1DCDAF >> 1, 0x6E789E6AA1B965F4 >> 1]
-    assert [mix(1234567, k) for k in range(2)] == [6457827717110365317 >> 1, 3203168211198807973 >> 1]
+    assert [mix(1234567, k) for k in range(2)] == [
+        6457827717110365317 >> 1,
+        3203168211198807973 >> 1,
+    ]
     assert len({mix(seed, k) for seed in range(100) for k in range(100)}) == 10000
 
 
@@ -246,7 +276,12 @@ def test_many_seeds_at_once_are_those_one_by_one(seed, count):
 
 @pytest.mark.parametrize(
     "graph",
-    [Graph.complete(25), Graph.complete(40), Graph.bipartite(21, 21), Graph.sparse(40, Graph.complete(40).edges.T)],
+    [
+        Graph.complete(25),
+        Graph.complete(40),
+        Graph.bipartite(21, 21),
+        Graph.sparse(40, Graph.complete(40).edges.T),
+    ],
 )
 def test_exact_refuses_what_it_cannot_list(graph):
     problem = Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape))

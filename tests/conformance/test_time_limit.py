@@ -19,11 +19,17 @@ FEW = Ising.from_edges(torch.zeros(4), [(0, 1), (1, 2), (2, 3)], torch.ones(3))
 
 @pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
 @pytest.mark.parametrize(
-    "graph", [random_graph(200, 600), Graph.complete(60), Graph.bipartite(40, 30)], ids=lambda g: g.kind
+    "graph",
+    [random_graph(200, 600), Graph.complete(60), Graph.bipartite(40, 30)],
+    ids=lambda g: g.kind,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_time_limit_returns_what_is_done(make, graph, dtype):
-    problem = Ising(graph, torch.zeros(graph.num_spins, dtype=dtype), torch.ones(graph.coupling_shape, dtype=dtype))
+    problem = Ising(
+        graph,
+        torch.zeros(graph.num_spins, dtype=dtype),
+        torch.ones(graph.coupling_shape, dtype=dtype),
+    )
     if graph.kind == "complete":
         problem = Ising(graph, problem.h, 1 - torch.eye(60, dtype=dtype))
     begun = time.monotonic()
@@ -44,7 +50,9 @@ ENDLESS = {
     "constant": lambda sweeps: Gibbs(sweeps, time_limit=0.01),
     "bfloat16": lambda sweeps: Gibbs(sweeps, precision="bfloat16", time_limit=0.01),
     "geometric": lambda sweeps: SimulatedAnnealing(sweeps, time_limit=0.01),
-    "linear": lambda sweeps: SimulatedAnnealing(sweeps, (0.0, 2.0), "linear", "metropolis", time_limit=0.01),
+    "linear": lambda sweeps: SimulatedAnnealing(
+        sweeps, (0.0, 2.0), "linear", "metropolis", time_limit=0.01
+    ),
     "adaptive": lambda sweeps: SimulatedAnnealing(sweeps, (0.0, 2.0), "adaptive", time_limit=0.01),
 }
 
@@ -104,7 +112,9 @@ def test_schedules_by_blocks_are_those_in_one_piece():
         whole = betas.block(0, 1001)
         assert torch.equal(torch.cat([part for _, part in blocks(betas, 64)]), whole)
         assert betas.coldest == whole.max()
-    assert torch.allclose(linear.block(0, 1001), torch.linspace(0.25, 3, 1001, dtype=torch.float64), rtol=1e-14)
+    assert torch.allclose(
+        linear.block(0, 1001), torch.linspace(0.25, 3, 1001, dtype=torch.float64), rtol=1e-14
+    )
     steps = geometric.block(0, 1001).log().diff()
     assert torch.allclose(steps, steps.mean().expand(1000), rtol=1e-10)
     assert (geometric.block(0, 1)[0], geometric.block(1000, 1001)[0]) == (0.01, 2.0)

@@ -73,7 +73,7 @@ def numbers_of(model):
     return tuple(getattr(model, name).detach() for name in model.names)
 
 
-# ---- one rule for rows ---------------------------------------------------------------------------
+# ---- one rule for rows ----------------
 
 
 @models
@@ -104,7 +104,9 @@ def test_free_energy_has_a_gradient_in_relaxed_rows(name, frozen):
     expected = plain_free_energy(model, plain, numbers_of(model))
     found = model.free_energy(x)
     torch.testing.assert_close(found.detach(), expected.detach())
-    torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], torch.autograd.grad(expected.sum(), plain)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(found.sum(), x)[0], torch.autograd.grad(expected.sum(), plain)[0]
+    )
     torch.testing.assert_close(model.free_energy(x[0]), found[0])
     torch.testing.assert_close(model.free_energy(x.reshape(3, 2, -1)), found.reshape(3, 2))
 
@@ -131,10 +133,12 @@ def test_bits_are_not_taken_for_relaxed_spins():
     with pytest.raises(ValueError, match=r"-1 and \+1 only; got 0"):
         model.free_energy(torch.tensor([[0, 1, 1]]))
     centre = torch.zeros(2, 3, dtype=torch.float64)
-    torch.testing.assert_close(model.free_energy(centre), plain_free_energy(model, centre, numbers_of(model)))
+    torch.testing.assert_close(
+        model.free_energy(centre), plain_free_energy(model, centre, numbers_of(model))
+    )
 
 
-# ---- torch.func ----------------------------------------------------------------------------------
+# ---- torch.func ----------------
 
 
 class Call(torch.nn.Module):
@@ -206,7 +210,9 @@ def test_per_sample_gradients_with_a_sampled_positive_phase():
     model = machine("sparse", "db")
     x, samples = some_data(model, 3), law_samples(model.ising())
     positive = Exact().sample(model.ising(visible=x), 4, generator=generator())
-    run, parameters = functional(model, lambda m, rows: cd_loss(m, rows, samples, positive=positive))
+    run, parameters = functional(
+        model, lambda m, rows: cd_loss(m, rows, samples, positive=positive)
+    )
     found = grad(run)(parameters, x)
     loss = cd_loss(model, x, samples, positive=positive)
     exact = torch.autograd.grad(loss, list(model.parameters()))
@@ -248,25 +254,29 @@ def test_an_ensemble_of_models_and_bad_rows_under_vmap():
         vmap(grad(model.free_energy))(torch.full((2, 3), 7.0).double())
 
 
-# ---- torch.compile -------------------------------------------------------------------------------
+# ---- torch.compile ----------------
 
 
 @pytest.mark.long
 def test_compiled_callers_draw_and_learn_what_others_do():
     """In a process of its own: the compiler cannot read the type checks that tests make."""
     script = Path(__file__).with_name("compiled.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
+    )
     assert done.stdout == "equal\n", done.stderr
 
 
-# ---- autocast and meta devices -------------------------------------------------------------------
+# ---- autocast and meta devices ----------------
 
 
 @tractable
 def test_double_precision_stays_double_under_autocast(name):
     model = MODELS[name]()
     x, samples = some_data(model), law_samples(model.ising())
-    cd = ContrastiveDivergence(model, Gibbs(2), num=4, centred=True, positive_sampler=Exact(), generator=generator())
+    cd = ContrastiveDivergence(
+        model, Gibbs(2), num=4, centred=True, positive_sampler=Exact(), generator=generator()
+    )
     exact = model.free_energy(x), cd_loss(model, x, samples), cd(x)
     cd.chains.zero_()
     cd.offsets.fill_(float("nan"))
@@ -314,7 +324,9 @@ def test_models_on_the_meta_device(name):
 def test_learning_from_the_meta_device():
     model = rbm().float()
     with torch.device("meta"):
-        cd = ContrastiveDivergence(BernoulliRBM(3, 2), Gibbs(2), num=4, centred=True, generator=generator())
+        cd = ContrastiveDivergence(
+            BernoulliRBM(3, 2), Gibbs(2), num=4, centred=True, generator=generator()
+        )
     cd.to_empty(device="cpu")
     cd.model.load_state_dict(model.state_dict())
     assert not cd.chains.any() and cd.offsets.isnan().all()
@@ -323,7 +335,9 @@ def test_learning_from_the_meta_device():
 
 def test_a_thermodynamic_model_on_the_meta_device():
     def make():
-        return DenoisingThermodynamicModel(Graph.sparse(6, [(0, 1), (2, 3), (4, 5), (1, 2)]), 3, 2, visible=[5, 0, 2])
+        return DenoisingThermodynamicModel(
+            Graph.sparse(6, [(0, 1), (2, 3), (4, 5), (1, 2)]), 3, 2, visible=[5, 0, 2]
+        )
 
     model = make()
     with torch.device("meta"):

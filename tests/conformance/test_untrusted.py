@@ -27,7 +27,9 @@ def downloaded(folder, **config):
 
 
 @pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("settings", [{}, {"record": "r"}, {"ledger": "l", "cache": "c"}, {"sweeps": 3}, None])
+@pytest.mark.parametrize(
+    "settings", [{}, {"record": "r"}, {"ledger": "l", "cache": "c"}, {"sweeps": 3}, None]
+)
 def test_a_config_names_no_device(tmp_path, monkeypatch, name, settings):
     """No file is made, no socket opened, not even the package of the device imported."""
     monkeypatch.chdir(tmp_path)
@@ -36,12 +38,15 @@ def test_a_config_names_no_device(tmp_path, monkeypatch, name, settings):
     said = rf"'{name}' asks a machine elsewhere, for money, so no config may name it: .* scheduler\.sampler = "
     for load in (
         lambda: IsingScheduler.from_pretrained(folder),
-        lambda: IsingScheduler.from_config(json.loads((folder / "scheduler_config.json").read_text())),
+        lambda: IsingScheduler.from_config(
+            json.loads((folder / "scheduler_config.json").read_text())
+        ),
         lambda: configured(name, settings or {}),
     ):
         with pytest.raises(ValueError, match=said):
             load()
-    again: Any = IsingScheduler.from_pretrained(folder, sampler="gibbs", sampler_settings=None)  # the remedy
+    # the remedy
+    again: Any = IsingScheduler.from_pretrained(folder, sampler="gibbs", sampler_settings=None)
     assert again.sampler == Gibbs(100) and [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
@@ -77,7 +82,9 @@ def test_a_config_holds_plain_settings_only(name, settings):
 def test_settings_that_come_later_are_refused(monkeypatch):
     """A field that a sampler gets one day is refused in a config, and left out of one, until it is listed."""
     monkeypatch.setitem(CONFIGURABLE, "gibbs", ("sweeps", "scan"))
-    with pytest.raises(ValueError, match="'time_limit' is not a setting of 'gibbs' that a config may hold"):
+    with pytest.raises(
+        ValueError, match="'time_limit' is not a setting of 'gibbs' that a config may hold"
+    ):
         configured("gibbs", {"time_limit": 1.0})
     assert described(Gibbs(7)) == ("gibbs", {"sweeps": 7, "scan": "forward"})
     assert described(Gibbs(7, time_limit=1.0)) is None
@@ -97,14 +104,20 @@ def test_saving_writes_nothing_that_loading_refuses(tmp_path):
     from qsample.annealers import DWave
 
     scheduler = IsingScheduler(2, neighbours=GRID)
-    for sampler in (DWave(record=tmp_path / "r"), Corrected(DWave(), Gibbs(3)), SimulatedAnnealing(9)):
+    for sampler in (
+        DWave(record=tmp_path / "r"),
+        Corrected(DWave(), Gibbs(3)),
+        SimulatedAnnealing(9),
+    ):
         scheduler.sampler = sampler
         scheduler.save_pretrained(tmp_path / "mine")
         again: Any = IsingScheduler.from_pretrained(tmp_path / "mine")
         if isinstance(sampler, SimulatedAnnealing):
             assert again.sampler == sampler
         else:
-            with pytest.raises(ValueError, match=r"saved with a live (DWave|Corrected): set it again"):
+            with pytest.raises(
+                ValueError, match=r"saved with a live (DWave|Corrected): set it again"
+            ):
                 _ = again.sampler
     assert not (tmp_path / "r").exists()
 
@@ -131,6 +144,8 @@ def test_a_model_file_holds_numbers_only(tmp_path, wrong):
     model = DenoisingThermodynamicModel(graph, 2, 2, generator=torch.Generator().manual_seed(0))
     settings = json.dumps(model._settings | wrong)
     tensors = model.state_dict() | {"sites": model.sites}
-    write_file(tmp_path / "m", tensors, {"format": FORMAT, "settings": settings, "graph": graph.hash})
+    write_file(
+        tmp_path / "m", tensors, {"format": FORMAT, "settings": settings, "graph": graph.hash}
+    )
     with pytest.raises(ValueError, match=r"m: (its settings|it has)"):
         DenoisingThermodynamicModel.load(tmp_path / "m", graph)

@@ -21,9 +21,13 @@ RING = Graph.sparse(8, [(i, (i + k) % 8) for i in range(8) for k in (1, 3)])
 FEW = Graph.bipartite(4, 3)
 G = torch.Generator().manual_seed(5)
 PROBLEMS = {
-    "frustrated": Ising(RING, 0.3 * torch.randn(8, generator=G), 1.2 * torch.randn(16, generator=G)),
+    "frustrated": Ising(
+        RING, 0.3 * torch.randn(8, generator=G), 1.2 * torch.randn(16, generator=G)
+    ),
     "two modes": Ising(RING, torch.full((8,), 0.05), torch.full((16,), -0.4)),
-    "bipartite": Ising(FEW, 0.4 * torch.randn(7, generator=G), 1.5 * torch.randn(4, 3, generator=G)),
+    "bipartite": Ising(
+        FEW, 0.4 * torch.randn(7, generator=G), 1.5 * torch.randn(4, 3, generator=G)
+    ),
 }
 KERNELS = {
     "Gibbs": Gibbs(2),
@@ -71,7 +75,9 @@ def test_exact_reads_without_their_tag_nearly_stay(exact, name):
     assert p_value(problem, found) > SHARE
 
 
-@pytest.mark.parametrize("first", [Exact(), AnnealedImportance(4), PopulationAnnealing(2, 2048)], ids=repr)
+@pytest.mark.parametrize(
+    "first", [Exact(), AnnealedImportance(4), PopulationAnnealing(2, 2048)], ids=repr
+)
 def test_corrected_by_tempering_keeps_right_reads_right(first):
     problem = PROBLEMS["frustrated"]
     found = Corrected(first, ParallelTempering(6, 8)).sample(problem, 4096, generator=generator(3))
@@ -112,9 +118,20 @@ def test_weights_and_families_are_those_of_the_read_a_ladder_goes_on_from():
     initial = Samples(spins, problem.energy(spins), weight, family=family)
     found = ParallelTempering(2, 3, reads_per_ladder=2).sample(problem, 6, initial=initial)
     assert found.log_weight is not None and found.family is not None
-    assert found.log_weight.tolist() == [1, 1, 3, 3, 5, 5] and found.family.tolist() == [0, 0, 2, 2, 3, 3]
+    assert found.log_weight.tolist() == [1, 1, 3, 3, 5, 5] and found.family.tolist() == [
+        0,
+        0,
+        2,
+        2,
+        3,
+        3,
+    ]
     fresh = ParallelTempering(2, 3, reads_per_ladder=2).sample(problem, 6)
-    assert fresh.family is not None and fresh.family.tolist() == [0, 0, 1, 1, 2, 2] and fresh.ess() < 3.001
+    assert (
+        fresh.family is not None
+        and fresh.family.tolist() == [0, 0, 1, 1, 2, 2]
+        and fresh.ess() < 3.001
+    )
     for kernel in (Gibbs(1), TemperedGibbs(2)):
         kept = kernel.sample(problem, 6, initial=initial)
         assert kept.family is not None and torch.equal(kept.family, family)

@@ -13,7 +13,12 @@ from torch.utils._pytree import tree_map
 import qsample as qs
 from qsample import ContrastiveDivergence, Graph, cd_loss
 from qsample.annealers import Exact, Gibbs, ParallelTempering
-from qsample.models import BernoulliRBM, BoltzmannMachine, DenoisingThermodynamicModel, denoising_loss
+from qsample.models import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    DenoisingThermodynamicModel,
+    denoising_loss,
+)
 from tests.support.exact import untyped
 from tests.support.models import MODELS, Law, law_samples, log_likelihood, randomise, rbm, some_data
 
@@ -24,7 +29,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- the centred gradient through parametrisations -----------------------------------------------
+# ---- the centred gradient through parametrisations ----------------
 
 
 class Scaled(nn.Module):
@@ -85,7 +90,9 @@ def twin_of(model):
     if isinstance(model, BernoulliRBM):
         twin: Any = BernoulliRBM(model.num_visible, model.num_hidden).double()
     else:
-        twin = BoltzmannMachine(model.graph, [model.graph.labels[i] for i in model.hidden_index]).double()
+        twin = BoltzmannMachine(
+            model.graph, [model.graph.labels[i] for i in model.hidden_index]
+        ).double()
     for name, value in zip(model.names, weights, strict=True):
         getattr(twin, name).data.copy_(value)
     return twin
@@ -120,7 +127,9 @@ def test_the_centred_gradient_goes_through_a_parametrisation(name, kind):
         expected = [h, J]
     found = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
     acting = model.weights()
-    chained = torch.autograd.grad(acting, list(model.parameters()), expected, allow_unused=True, materialize_grads=True)
+    chained = torch.autograd.grad(
+        acting, list(model.parameters()), expected, allow_unused=True, materialize_grads=True
+    )
     for (key, _), value in zip(model.named_parameters(), chained, strict=True):
         torch.testing.assert_close(found.get(key, torch.zeros_like(value)), value)
 
@@ -131,12 +140,20 @@ def test_a_loss_of_a_parametrised_model_leaves_its_weights(kind):
     model: Any = rbm()
     before = model.W.detach().clone()
     getattr(parametrizations, kind)(model, "W")
-    start = model.parametrizations.W.original0 if kind == "weight_norm" else model.parametrizations.W.original
+    start = (
+        model.parametrizations.W.original0
+        if kind == "weight_norm"
+        else model.parametrizations.W.original
+    )
     start = start.detach().clone()
     cd = ContrastiveDivergence(model, Gibbs(1), num=4, centred=True, generator=generator())
     for _ in range(3):
         cd(some_data(model)).backward()
-    now = model.parametrizations.W.original0 if kind == "weight_norm" else model.parametrizations.W.original
+    now = (
+        model.parametrizations.W.original0
+        if kind == "weight_norm"
+        else model.parametrizations.W.original
+    )
     assert torch.equal(now, start)
     if kind == "weight_norm":
         torch.testing.assert_close(model.W.detach(), before)
@@ -198,7 +215,7 @@ def test_weights_keep_their_model_when_torch_makes_subclasses():
     rbm().load_state_dict(model.state_dict())
 
 
-# ---- wrappers ------------------------------------------------------------------------------------
+# ---- wrappers ----------------
 
 
 def wrappers(model):
@@ -218,17 +235,25 @@ def test_a_wrapped_model_is_refused_by_name():
             lambda w: qs.fit(w, data, Gibbs(), progress=False),
         ]
         for call in calls:
-            with untyped(), pytest.raises(TypeError, match=f"{type(wrapped).__name__} around .*.module") as found:
+            with (
+                untyped(),
+                pytest.raises(
+                    TypeError, match=f"{type(wrapped).__name__} around .*.module"
+                ) as found,
+            ):
                 call(wrapped)
             assert "\n" not in str(found.value)
     with untyped(), pytest.raises(TypeError, match="expected an energy model.*got Linear"):
         cd_loss(nn.Linear(3, 2), data, samples)  # pyright: ignore[reportArgumentType]
     thermodynamic = DenoisingThermodynamicModel(Graph.complete(4), 3, 2)
-    with untyped(), pytest.raises(TypeError, match="DataParallel around DenoisingThermodynamicModel.*.module"):
+    with (
+        untyped(),
+        pytest.raises(TypeError, match="DataParallel around DenoisingThermodynamicModel.*.module"),
+    ):
         denoising_loss(nn.DataParallel(thermodynamic), 2 * some_data(model) - 1, Gibbs())  # pyright: ignore
 
 
-# ---- eval mode -----------------------------------------------------------------------------------
+# ---- eval mode ----------------
 
 
 @models
@@ -263,7 +288,11 @@ def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
 
         def sample(self, problem, num, *, initial=None, generator=None):
             seen.append(initial)
-            spins = torch.ones(num, problem.num_spins, dtype=torch.int8) if initial is None else initial.spins
+            spins = (
+                torch.ones(num, problem.num_spins, dtype=torch.int8)
+                if initial is None
+                else initial.spins
+            )
             return qs.Samples(spins, problem.energy(spins))
 
     cd = ContrastiveDivergence(rbm(), Still(), num=4, centred=True)
@@ -275,7 +304,7 @@ def test_eval_starts_from_the_chains_and_from_this_batch_where_there_is_none():
     assert torch.equal(last.spins, cd.chains)
 
 
-# ---- averages, copies, state ---------------------------------------------------------------------
+# ---- averages, copies, state ----------------
 
 
 @models

@@ -44,23 +44,47 @@ WRONG_KINDS = [  # TypeError
     ("qs.fit(MODEL, X.numpy(), Gibbs(2))", "expected data as a torch tensor; got ndarray"),
     ("qs.log_likelihood(MODEL, X.tolist())", "expected data as a torch tensor; got list"),
     ('qs.fit(MODEL, X, "gibbs")', "expected a sampler, such as Gibbs(sweeps=100); got 'gibbs'"),
-    ("qs.ContrastiveDivergence(MODEL, Gibbs)", "expected a sampler, such as Gibbs(sweeps=100); got <class"),
+    (
+        "qs.ContrastiveDivergence(MODEL, Gibbs)",
+        "expected a sampler, such as Gibbs(sweeps=100); got <class",
+    ),
     ("Corrected(Gibbs, Gibbs(2))", "expected a sampler"),
     ("AsDimod(Exact)", "expected a sampler"),
     ("check_sampler(dimod.RandomSampler())", "DimodAnnealer(...) wraps dimod's"),
-    ("DimodAnnealer(dimod.RandomSampler)", "expected a dimod sampler, such as TabuSampler(); got <class"),
+    (
+        "DimodAnnealer(dimod.RandomSampler)",
+        "expected a dimod sampler, such as TabuSampler(); got <class",
+    ),
     ("DimodAnnealer(Gibbs(2))", "expected a dimod sampler"),
-    ("Gibbs(2).sample(MODEL, 4)", "expected an Ising problem, such as model.ising(); got BernoulliRBM"),
-    ("qs.log_partition(MODEL)", "expected an Ising problem, such as model.ising(); got BernoulliRBM"),
+    (
+        "Gibbs(2).sample(MODEL, 4)",
+        "expected an Ising problem, such as model.ising(); got BernoulliRBM",
+    ),
+    (
+        "qs.log_partition(MODEL)",
+        "expected an Ising problem, such as model.ising(); got BernoulliRBM",
+    ),
     ("qs.effective_beta(MODEL, READS)", "expected an Ising problem"),
-    ("Gibbs(2).sample(PROBLEM, 5, initial=READS.spins)", "expected `initial` as Samples; got Tensor"),
+    (
+        "Gibbs(2).sample(PROBLEM, 5, initial=READS.spins)",
+        "expected `initial` as Samples; got Tensor",
+    ),
     ("Gibbs(2).sample(PROBLEM, 5, generator=7)", "expected a torch.Generator"),
     ("Gibbs(2).sample(PROBLEM, 5, generator=[7])", "expected a torch.Generator"),
     ("qs.Ising(GRAPH, [0.0, 0.0], [1.0])", "expected h as a torch tensor; got list"),
     ("qs.Ising(GRAPH, torch.zeros(2), [1.0])", "expected J as a torch tensor; got list"),
-    ("qs.Ising.from_edges(np.zeros(2), [(0, 1)], np.ones(1))", "expected h as a torch tensor; got ndarray"),
-    ("qs.Ising.from_dense(np.zeros(2), np.zeros((2, 2)))", "expected J as a torch tensor; got ndarray"),
-    ("qs.Ising.from_qubo(torch.ones(3, 3))", "expected a QUBO as a dictionary {(i, j): value}; got Tensor"),
+    (
+        "qs.Ising.from_edges(np.zeros(2), [(0, 1)], np.ones(1))",
+        "expected h as a torch tensor; got ndarray",
+    ),
+    (
+        "qs.Ising.from_dense(np.zeros(2), np.zeros((2, 2)))",
+        "expected J as a torch tensor; got ndarray",
+    ),
+    (
+        "qs.Ising.from_qubo(torch.ones(3, 3))",
+        "expected a QUBO as a dictionary {(i, j): value}; got Tensor",
+    ),
 ]
 
 MISFITS = [  # ValueError
@@ -76,7 +100,10 @@ MISFITS = [  # ValueError
     ("qs.cd_loss(MODEL, X, READS, positive=positive())", "one problem a row of data; got [3, 2]"),
     ("qs.log_partition(NAN)", "h[0] is nan: expected finite numbers only"),
     ("qs.effective_beta(NAN, READS)", "h[0] is nan: expected finite numbers only"),
-    ('qs.log_partition(PROBLEM, "ais", base=torch.zeros(3))', "expected base fields of shape [6]; got [3]"),
+    (
+        'qs.log_partition(PROBLEM, "ais", base=torch.zeros(3))',
+        "expected base fields of shape [6]; got [3]",
+    ),
     ("MODEL.set_visible_bias(X[0])", "expected data of shape [N, 4] with N >= 1; got [4]"),
     ("MODEL.set_visible_bias(X[:0])", "expected data of shape [N, 4] with N >= 1; got [0, 4]"),
     ("qs.ContrastiveDivergence(MODEL, Gibbs(2), num=2.5)", "expected num >= 1; got 2.5"),
@@ -87,7 +114,10 @@ MISFITS = [  # ValueError
         "qs.Ising(GRAPH, torch.zeros(4, 2), torch.ones(1)).scale(torch.ones(3))",
         "batch [3] of beta does not broadcast with the problem's [4]",
     ),
-    ("qs.Ising(GRAPH, torch.zeros(2), torch.ones(2))", "expected J of shape [*, 1] (sparse graph); got [2]"),
+    (
+        "qs.Ising(GRAPH, torch.zeros(2), torch.ones(2))",
+        "expected J of shape [*, 1] (sparse graph); got [2]",
+    ),
     ('qs.Graph.sparse(2, [("a", "b")])', "expected edges as pairs of spin numbers"),
 ]
 
@@ -158,19 +188,27 @@ def test_sample_sets_can_be_serialised(sampler):
     again = dimod.SampleSet.from_serializable(json.loads(json.dumps(found.to_serializable())))
     assert again == found and again.info["exactness"] == found.info["exactness"]
     info = found.info if "log_partition" in found.info else found.info["before"]
-    exact = float(qs.log_partition(qs.Ising.from_bqm(dimod.BQM({"a": 1.0}, {("a", "b"): 0.5}, "SPIN"))).value)
+    exact = float(
+        qs.log_partition(qs.Ising.from_bqm(dimod.BQM({"a": 1.0}, {("a", "b"): 0.5}, "SPIN"))).value
+    )
     assert info["log_partition"] == pytest.approx(exact)
 
 
 def test_coupled_hidden_units_are_summed_in_chunks_of_any_size(monkeypatch):
     graph = qs.Graph.complete(6)
-    model = BoltzmannMachine(graph, hidden=[3, 4, 5], scale=1.0, generator=torch.Generator().manual_seed(1))
+    model = BoltzmannMachine(
+        graph, hidden=[3, 4, 5], scale=1.0, generator=torch.Generator().manual_seed(1)
+    )
     x = torch.where(torch.rand(40, 3, generator=torch.Generator().manual_seed(2)) < 0.5, -1.0, 1.0)
     whole = qs.log_likelihood(model, x).value
     from qsample.problem import enumeration as enumeration
 
     sizes: list[torch.Size] = []
     found = enumeration.log_partition
-    monkeypatch.setattr(enumeration, "log_partition", lambda p, limit: sizes.append(p.batch_shape) or found(p, limit))
+    monkeypatch.setattr(
+        enumeration,
+        "log_partition",
+        lambda p, limit: sizes.append(p.batch_shape) or found(p, limit),
+    )
     assert qs.log_likelihood(model, x).value == pytest.approx(whole)
     assert sizes[0] == (40,)  # few hidden units: many rows at once

@@ -1,6 +1,7 @@
 """Where spins stand in no field, or hardly any: every rule, kernel and sampler must reach the law there too.
 
-A rule that flips such spins for certain, visited in a fixed order, moves domain walls round a ring for ever.
+A rule that flips such spins for certain, visited in a fixed order, moves domain walls round a ring
+for ever.
 """
 
 from functools import partial
@@ -66,7 +67,9 @@ def spread_out(graph: Graph, coupling: float) -> Ising:
     g = torch.Generator().manual_seed(3)
     spread = torch.tensor(SPREADS)[:, None]
     J = coupling * (1 + spread * torch.randn(len(SPREADS), graph.num_edges, generator=g))
-    return Ising(graph, spread * torch.randn(len(SPREADS), graph.num_spins, generator=g), graph.couplings(J))
+    return Ising(
+        graph, spread * torch.randn(len(SPREADS), graph.num_spins, generator=g), graph.couplings(J)
+    )
 
 
 def a_case(name: str) -> Ising:
@@ -90,7 +93,9 @@ def energy_moments(problem: Ising) -> list[tuple[float, float]]:
     return moments
 
 
-def check_law(problem: Ising, spins: torch.Tensor, cases: int, weights: torch.Tensor | None = None) -> None:
+def check_law(
+    problem: Ising, spins: torch.Tensor, cases: int, weights: torch.Tensor | None = None
+) -> None:
     energy = problem.to(dtype=torch.float64).energy(spins)
     samples = Samples(spins, energy, weights)
     means, sizes = samples.mean(energy), samples.ess()
@@ -102,7 +107,8 @@ def check_law(problem: Ising, spins: torch.Tensor, cases: int, weights: torch.Te
 
 
 CASES = [(name, kernel, "metropolis") for name in GRAPHS for kernel in SPARSE if kernel != "double"]
-CASES += [(name, "double", "metropolis") for name in ("even ring", "frustrated K5")]  # in torch, and slow
+# in torch, and slow
+CASES += [(name, "double", "metropolis") for name in ("even ring", "frustrated K5")]
 CASES += [("even ring", kernel, "gibbs") for kernel in SPARSE]
 
 
@@ -129,7 +135,9 @@ TORCH = {
 }
 
 
-@pytest.mark.parametrize(("kernel", "precision"), [*((kernel, "full") for kernel in TORCH), ("two sides", "bfloat16")])
+@pytest.mark.parametrize(
+    ("kernel", "precision"), [*((kernel, "full") for kernel in TORCH), ("two sides", "bfloat16")]
+)
 def test_torch_kernels_reach_the_law(kernel, precision):
     """What other devices run, and the products with their native draws."""
     problem = TORCH[kernel]()
@@ -145,11 +153,17 @@ SAMPLERS = {
     "Gibbs, 16 bits": Gibbs(100, precision="fixed16"),
     "annealing": SimulatedAnnealing(schedule=LONG),
     "annealing, metropolis": SimulatedAnnealing(schedule=LONG, rule="metropolis"),
-    "annealing, metropolis, adaptive": SimulatedAnnealing(400, (0.0, 1.0), "adaptive", "metropolis"),
-    "annealing, metropolis, 16 bits": SimulatedAnnealing(schedule=LONG, rule="metropolis", precision="fixed16"),
+    "annealing, metropolis, adaptive": SimulatedAnnealing(
+        400, (0.0, 1.0), "adaptive", "metropolis"
+    ),
+    "annealing, metropolis, 16 bits": SimulatedAnnealing(
+        schedule=LONG, rule="metropolis", precision="fixed16"
+    ),
     "tempering": ParallelTempering(60, 4),
     "tempering, metropolis": ParallelTempering(60, 4, rule="metropolis"),
-    "tempering, metropolis, annealed": ParallelTempering(60, 3, swap_every=3, anneal=10, rule="metropolis"),
+    "tempering, metropolis, annealed": ParallelTempering(
+        60, 3, swap_every=3, anneal=10, rule="metropolis"
+    ),
     "tempered": TemperedGibbs(3, rounds=15),
     "population": PopulationAnnealing(20),
     "neal": Neal(schedule=tuple(LONG.tolist())),

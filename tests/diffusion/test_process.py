@@ -25,7 +25,8 @@ def states(n):
     return torch.tensor(all_states(n), dtype=torch.float64)
 
 
-# ---- the coupling ----------------------------------------------------------------------------------------------
+# ---- the coupling
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("u", [1e-6, 0.01, 0.2, 1.0, 3.0, 30.0])
@@ -48,7 +49,9 @@ def test_the_coupling_is_finite_at_both_ends():
     assert float(forward.coupling(3, 3)) == float(coupling(0.0))
 
 
-@pytest.mark.parametrize("forward", [Uniform(log_times(5), states=3), Uniform(cosine_times(5), RATES, 4)])
+@pytest.mark.parametrize(
+    "forward", [Uniform(log_times(5), states=3), Uniform(cosine_times(5), RATES, 4)]
+)
 def test_kernels_compose(forward):
     whole = torch.eye(forward.states, dtype=torch.float64)
     for k in range(1, forward.steps + 1):
@@ -67,7 +70,8 @@ def test_schedules():
     close((-times[:-1]).exp(), torch.tensor(f, dtype=torch.float64) / f[0])
 
 
-# ---- noise -----------------------------------------------------------------------------------------------------
+# ---- noise
+# ----------------------------------------------------------------------
 
 
 def test_noise_has_the_kernels_law():
@@ -86,7 +90,9 @@ def test_noise_of_spins_and_the_prior():
     y = forward.noise(x, 2, generator=generator())
     keep = (1 + (-forward.rate_dt(2, 0)).exp()) / 2
     assert y.dtype == torch.int8 and (y.abs() == 1).all()
-    assert (((y == x).double().mean(0) - keep).abs() / (keep * (1 - keep) / num).sqrt() < Z_MAX).all()
+    assert (
+        ((y == x).double().mean(0) - keep).abs() / (keep * (1 - keep) / num).sqrt() < Z_MAX
+    ).all()
     agree = ((y == x).double() - keep) / (keep * (1 - keep)).sqrt()  # bits are independent
     assert (agree.T @ agree / num).triu(1).abs().max() * num**0.5 < Z_MAX
     assert torch.equal(forward.noise(x[:5], 2, 2), x[:5])
@@ -101,10 +107,13 @@ def test_an_item_draws_what_it_would_alone(forward):
     together = forward.noise(x, k, generator=[generator(s) for s in range(4)])
     alone = [forward.noise(x[s : s + 1], int(k[s]), generator=[generator(s)]) for s in range(4)]
     assert torch.equal(together, torch.cat(alone))
-    assert not torch.equal(together, forward.noise(x, k, generator=[generator(s + 9) for s in range(4)]))
+    assert not torch.equal(
+        together, forward.noise(x, k, generator=[generator(s + 9) for s in range(4)])
+    )
 
 
-# ---- posteriors ------------------------------------------------------------------------------------------------
+# ---- posteriors
+# ----------------------------------------------------------------------
 
 
 def transition(forward, k, n):
@@ -136,7 +145,9 @@ def test_a_model_of_the_marginal_plus_the_field_is_the_bayes_posterior(rate, k):
         if k < 4:  # the last step forgets everything
             wrong = torch.tensor(slow_law(wrong_sign)[1], dtype=torch.float64).reshape(8, 4).sum(-1)
             assert (wrong - bayes[:, at]).abs().max() > 0.01
-        energy = forward.conditioned(lambda y: -q.log()[(((y > 0) * torch.tensor([4, 2, 1])).sum(-1))], x_k, k)
+        energy = forward.conditioned(
+            lambda y: -q.log()[(((y > 0) * torch.tensor([4, 2, 1])).sum(-1))], x_k, k
+        )
         close((-energy(s)).softmax(-1), bayes[:, at])
 
 
@@ -145,7 +156,11 @@ def test_the_factorised_posterior(k):
     """Of one bit, by Bayes: over a denoiser's x_0 and given x_0 itself; as fields of spins and as probabilities."""
     forward, n = UniformBits(log_times(4), RATES), 3
     x, mean = states(n), 2 * torch.rand(8, n, generator=generator(), dtype=torch.float64) - 1
-    before, last, whole = forward.kernel(k - 1, 0), forward.kernel(k).expand(n, 2, 2), forward.kernel(k, 0)
+    before, last, whole = (
+        forward.kernel(k - 1, 0),
+        forward.kernel(k).expand(n, 2, 2),
+        forward.kernel(k, 0),
+    )
     before, whole = before.expand(n, 2, 2), whole.expand(n, 2, 2)
 
     def by_hand(mean):
@@ -176,14 +191,17 @@ def test_the_posterior_of_many_states():
     found = forward.posterior(x, probs, k)
     close(found.sum(-1), torch.ones(6, 2, dtype=torch.float64))
     for r in range(6):
-        Q, before, whole = (forward.kernel(*at) for at in ((int(k[r]),), (int(k[r]) - 1, 0), (int(k[r]), 0)))
+        Q, before, whole = (
+            forward.kernel(*at) for at in ((int(k[r]),), (int(k[r]) - 1, 0), (int(k[r]), 0))
+        )
         for i in range(2):
             b = int(x[r, i])
             each = [before[i, :, y] * Q[i, y, b] / whole[i, :, b] for y in range(3)]
             close(found[r, i], torch.stack([(probs[r, i] * e).sum() for e in each]))
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------
+# ---- refusals
+# ----------------------------------------------------------------------
 
 
 def test_refusals():
@@ -192,18 +210,33 @@ def test_refusals():
     problem = Ising(Graph.complete(3), torch.zeros(3), torch.zeros(3, 3))
     for call, said in [
         (lambda: log_times(0), r"steps >= 1; got 0"),
-        (lambda: UniformBits(torch.tensor([0.0, 2.0, 1.0])), r"t_0 < t_1.*\[0\.0, 2\.0, 1\.0\].*log_times"),
+        (
+            lambda: UniformBits(torch.tensor([0.0, 2.0, 1.0])),
+            r"t_0 < t_1.*\[0\.0, 2\.0, 1\.0\].*log_times",
+        ),
         (lambda: UniformBits(log_times(3), rate=0.0), r"rate > 0.*got 0\.0"),
         (lambda: Uniform(log_times(3), states=1), r"states >= 2; got 1"),
         (lambda: forward.noise(torch.tensor([[0, 1, 1]]), 1), r"-1 and \+1; got 0: 2 \* bits - 1"),
         (lambda: forward.noise(x, 5), r"k <= 4; got start = 0, k = 5"),
         (lambda: forward.coupling(0), r"start = -1, k = 0"),
-        (lambda: Uniform(log_times(3), states=3).noise(torch.tensor([[3]]), 1), r"integers in 0\.\.2; got .* 3"),
-        (lambda: forward.condition(problem, torch.ones(2, 4), 1), r"4 bits and the problem 3 spins"),
-        (lambda: forward.condition(problem, torch.ones(2, 3, device="meta"), 1), r"x is on meta.*problem on cpu"),
+        (
+            lambda: Uniform(log_times(3), states=3).noise(torch.tensor([[3]]), 1),
+            r"integers in 0\.\.2; got .* 3",
+        ),
+        (
+            lambda: forward.condition(problem, torch.ones(2, 4), 1),
+            r"4 bits and the problem 3 spins",
+        ),
+        (
+            lambda: forward.condition(problem, torch.ones(2, 3, device="meta"), 1),
+            r"x is on meta.*problem on cpu",
+        ),
         (lambda: forward.posterior_fields(x, 2 * x, 1), r"mean in \[-1, 1\]; got 2"),
     ]:
         with pytest.raises(ValueError, match=said):
             call()
-    with untyped(), pytest.raises(TypeError, match=r"times as a tensor, such as log_times\(8\); got 8"):
+    with (
+        untyped(),
+        pytest.raises(TypeError, match=r"times as a tensor, such as log_times\(8\); got 8"),
+    ):
         UniformBits(8)  # pyright: ignore[reportArgumentType]

@@ -29,7 +29,8 @@ def ar1(phi, T, R, seed):
     return x
 
 
-# ---- autocorrelation ------------------------------------------------------------------------------------------------
+# ---- autocorrelation
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.7, 0.9])
@@ -37,12 +38,17 @@ def ar1(phi, T, R, seed):
 def test_autocorrelation_time_of_chains_with_a_known_one(phi, drift):
     """The error is Madras and Sokal's (J. Stat. Phys. 50, 1988): var tau = tau^2 2 (2 M + 1) / (T R), window M.
 
-    M is where the autocorrelation sinks into its own noise, phi^M = (T R)^(-1/2); at least a pair of lags.
+    M is where the autocorrelation sinks into its own noise, phi^M = (T R)^(-1/2); at least a pair
+    of lags.
     """
     T, R = 2000, 64
     x = ar1(phi, T, R, seed=0)
     if drift:  # common to all chains: a model that learns, not a chain that remembers
-        x = x + torch.linspace(0, 30, T, dtype=torch.float64)[:, None] + 5 * torch.randn(T, 1).double().cumsum(0)
+        x = (
+            x
+            + torch.linspace(0, 30, T, dtype=torch.float64)[:, None]
+            + 5 * torch.randn(T, 1).double().cumsum(0)
+        )
     tau = (1 + phi) / (1 - phi)
     window = max(2.0, -0.5 * math.log(T * R) / math.log(phi)) if phi else 2.0
     error = tau * (2 * (2 * window + 1) / (T * R)) ** 0.5
@@ -64,7 +70,9 @@ def test_antithetic_chains_count_no_more_than_all():
 def test_frozen_chains_never_forget(T):
     start = torch.randn(9, generator=torch.Generator().manual_seed(0))
     assert autocorrelation_time(start.expand(T, 9)) == T
-    assert autocorrelation_time(start.expand(T, 9) + torch.arange(T)[:, None]) == pytest.approx(T, rel=1e-5)
+    assert autocorrelation_time(start.expand(T, 9) + torch.arange(T)[:, None]) == pytest.approx(
+        T, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -76,11 +84,14 @@ def test_chains_that_are_all_alike_are_one(dtype):
 
 @pytest.mark.parametrize("shape", [(3, 5), (8, 1)])
 def test_too_short_to_tell(shape):
-    with pytest.raises(ValueError, match=f"expected at least 4 times of 2 chains; got {shape[0]} of {shape[1]}"):
+    with pytest.raises(
+        ValueError, match=f"expected at least 4 times of 2 chains; got {shape[0]} of {shape[1]}"
+    ):
         autocorrelation_time(torch.zeros(shape))
 
 
-# ---- diagnose -------------------------------------------------------------------------------------------------------
+# ---- diagnose
+# ----------------------------------------------------------------------
 
 GRAPHS = {
     "sparse": Graph.sparse(8, [(i, (i + 1) % 8) for i in range(8)] + [(0, 4)]),
@@ -116,7 +127,9 @@ def test_exact_reads_pass_and_their_z_scores_are_standard(kind):
     problem, found = a_case(kind), []
     for seed in range(8):
         diagnosis = judge(problem, reads(problem, 300, seed))
-        assert diagnosis.ok and "consistent with 1" in diagnosis.text and "): right" in str(diagnosis)
+        assert (
+            diagnosis.ok and "consistent with 1" in diagnosis.text and "): right" in str(diagnosis)
+        )
         assert "tag: exact" in diagnosis.text and diagnosis.energy_z is not None
         found.append(((diagnosis.beta.value - 1) / diagnosis.beta.stderr, diagnosis.energy_z))
     from scipy.stats import chi2
@@ -127,7 +140,9 @@ def test_exact_reads_pass_and_their_z_scores_are_standard(kind):
 
 
 @pytest.mark.parametrize("kind", and_long(["complete"], "bipartite", "sparse"))
-@pytest.mark.parametrize(("beta", "said", "energy"), [(1.2, "too cold", "too low"), (0.8, "too hot", "too high")])
+@pytest.mark.parametrize(
+    ("beta", "said", "energy"), [(1.2, "too cold", "too low"), (0.8, "too hot", "too high")]
+)
 def test_reads_at_another_temperature_are_flagged(kind, beta, said, energy):
     problem = a_case(kind)
     hot = reads(problem.scale(beta), 3000, 0).spins
@@ -143,7 +158,9 @@ def test_an_optimiser_is_flagged(kind):
     problem = a_case(kind)
     diagnosis = judge(problem, DimodAnnealer(TabuSampler(), timeout=1).sample(problem, 50))
     assert not diagnosis.ok and diagnosis.beta.value == math.inf
-    assert "no finite beta explains the reads" in diagnosis.text and "local minima" in diagnosis.text
+    assert (
+        "no finite beta explains the reads" in diagnosis.text and "local minima" in diagnosis.text
+    )
 
 
 def ferromagnet(n, J, h):
@@ -185,15 +202,22 @@ def exact_spins(name, num, seed, scale=1.0):
     return reads(problem.scale(scale), num, seed).spins
 
 
-@pytest.mark.parametrize("name", and_long(["glass of 11", "chain of 40, dense"], "RBM 30 x 6", "chain of 40"))
+@pytest.mark.parametrize(
+    "name", and_long(["glass of 11", "chain of 40, dense"], "RBM 30 x 6", "chain of 40")
+)
 @pytest.mark.parametrize("num", and_long([1, 7, 400], 2, 40, 1000))
 @pytest.mark.parametrize("dtype", and_long([torch.bfloat16], torch.float32, torch.float64))
 def test_right_reads_of_any_number_and_dtype_pass(name, num, dtype):
     problem = LAWS[name].to(dtype=dtype)
     law = problem.to(dtype=torch.float64)  # of these very numbers
-    sparse = LAWS["chain of 40"].to(dtype=dtype).to(dtype=torch.float64) if name.endswith("dense") else law
+    sparse = (
+        LAWS["chain of 40"].to(dtype=dtype).to(dtype=torch.float64)
+        if name.endswith("dense")
+        else law
+    )
     verdict = judge(problem, of(problem, reads(sparse, num, 3).spins))
-    assert verdict.ok is (True if num >= 5 else None), verdict.text  # from fewer nothing is called right
+    # from fewer nothing is called right
+    assert verdict.ok is (True if num >= 5 else None), verdict.text
 
 
 def wrong_reads(kind, name, num, seed):
@@ -215,7 +239,10 @@ def wrong_reads(kind, name, num, seed):
     if kind == "sorted":
         return of(problem, spins[problem.energy(spins).argsort()])
     if kind == "sorted as numbers":
-        return of(problem, spins[(spins.double() @ 2.0 ** -torch.arange(spins.shape[1]).double()).argsort()])
+        return of(
+            problem,
+            spins[(spins.double() @ 2.0 ** -torch.arange(spins.shape[1]).double()).argsort()],
+        )
     if kind == "one half":
         twice = exact_spins(name, 4 * num, seed)
         centred = twice.float() - twice.float().mean(0)
@@ -282,13 +309,16 @@ def test_the_weights_of_two_modes(up, ok):
     problem = ferromagnet(14, 0.2, 0.0)
     spins = reads(problem, 1000, 0).spins
     side = spins.sum(1, keepdim=True).sign()
-    wanted = torch.where(torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)) < up, 1, -1)
+    wanted = torch.where(
+        torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)) < up, 1, -1
+    )
     turned = torch.where(side == 0, spins, spins * side * wanted).to(torch.int8)
     verdict = judge(problem, of(problem, turned))
     assert verdict.ok is ok, verdict.text
 
 
-# ---- beyond enumeration and decomposition --------------------------------------------------------------------------
+# ---- beyond enumeration and decomposition
+# ----------------------------------------------------------------------
 
 
 def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
@@ -297,7 +327,11 @@ def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
     problem = ferromagnet(n, J, h)
     up = torch.arange(n + 1, dtype=torch.float64)
     M = 2 * up - n
-    choose = torch.lgamma(torch.tensor(n + 1.0).double()) - torch.lgamma(up + 1) - torch.lgamma(n - up + 1)
+    choose = (
+        torch.lgamma(torch.tensor(n + 1.0).double())
+        - torch.lgamma(up + 1)
+        - torch.lgamma(n - up + 1)
+    )
     law = (choose + J * (M * M - n) / 2 + h * M).softmax(0)
     assert float(law[n // 2 + 1 :].sum()) > 0.998
     g = torch.Generator().manual_seed(0)
@@ -313,7 +347,8 @@ def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
     mixed = torch.cat([draw(law, 293), draw(lower, 207)])[torch.randperm(500, generator=g)]
     verdict = judge(problem, of(problem, mixed), budget=64)
     assert verdict.ok is False and "kernel" in verdict.text, verdict.text
-    assert abs(verdict.beta.value - 1) < Z_MAX * verdict.beta.stderr  # which the temperature cannot tell
+    # which the temperature cannot tell
+    assert abs(verdict.beta.value - 1) < Z_MAX * verdict.beta.stderr
     silent = judge(problem, of(problem, mixed), budget=0)
     assert silent.ok is None and silent.text.startswith("not judged: ")
 
@@ -321,7 +356,9 @@ def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
 def test_what_cannot_be_judged_is_not():
     """A cold glass on a graph that is no tree, whose ladders do not mix: neither right nor wrong."""
     g = torch.Generator().manual_seed(3)
-    edges = {tuple(sorted(e)) for e in torch.randint(120, (400, 2), generator=g).tolist() if e[0] != e[1]}
+    edges = {
+        tuple(sorted(e)) for e in torch.randint(120, (400, 2), generator=g).tolist() if e[0] != e[1]
+    }
     J = torch.randn(len(edges), generator=g) * 3
     problem = Ising.from_edges(torch.zeros(120), sorted(edges), J)
     found = Gibbs(200).sample(problem, 200, generator=g)
@@ -334,7 +371,10 @@ def test_what_cannot_be_judged_is_not():
 @pytest.mark.parametrize(
     "sampler",
     and_long(
-        [PopulationAnnealing(4, population=512), ParallelTempering(20, betas=8, reads_per_ladder=5)],
+        [
+            PopulationAnnealing(4, population=512),
+            ParallelTempering(20, betas=8, reads_per_ladder=5),
+        ],
         AnnealedImportance(100),
         Gibbs(100),
     ),
@@ -367,7 +407,10 @@ def test_right_reads_are_seldom_called_wrong(part):
 def test_a_verdict_is_a_function_of_the_seed():
     problem = ferromagnet(24, 0.03, 0.05)
     found = Gibbs(50).sample(problem, 100, generator=torch.Generator().manual_seed(0))
-    assert judge(problem, found, budget=64, limit=4).text == judge(problem, found, budget=64, limit=4).text
+    assert (
+        judge(problem, found, budget=64, limit=4).text
+        == judge(problem, found, budget=64, limit=4).text
+    )
 
 
 def test_weights_are_honoured_and_reported():
@@ -382,7 +425,9 @@ def test_weights_are_honoured_and_reported():
 
 def test_one_problem_at_a_time():
     problem = a_problem(a_graph("complete"), h=(2,))
-    with pytest.raises(ValueError, match=r"expected reads of one problem \[R, n\]; got \[2, 3, 5\]"):
+    with pytest.raises(
+        ValueError, match=r"expected reads of one problem \[R, n\]; got \[2, 3, 5\]"
+    ):
         diagnose(problem, reads(problem, 3, 0))
     one = Ising(problem.graph, problem.h[0], problem.J)
     with pytest.raises(ValueError, match=r"expected one problem; got \[2\]"):
@@ -411,7 +456,9 @@ def test_energy_cumulants_are_those_of_the_enumerated_law(kind, side):
 @pytest.mark.parametrize("num", and_long([3, 300], 10, 30))
 def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
     """Rare excitations: what a few thousand exact reads do not show must not make a read impossible."""
-    ring = Ising.from_edges(torch.zeros(10), [(i, (i + 1) % 10) for i in range(10)], -2 * torch.ones(10))
+    ring = Ising.from_edges(
+        torch.zeros(10), [(i, (i + 1) % 10) for i in range(10)], -2 * torch.ones(10)
+    )
     problem = ring.scale(beta)
     for seed in range(3):
         verdict = judge(problem, reads(problem, num, seed), seed)
@@ -420,7 +467,8 @@ def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
         assert judge(problem, of(problem, reads(problem.scale(0.3), num, 0).spins)).ok is False
 
 
-# ---- reads that say less than their number ---------------------------------------------------------------------------
+# ---- reads that say less than their number
+# ----------------------------------------------------------------------
 
 
 def cold_ferromagnet():
@@ -435,7 +483,9 @@ def test_right_reads_of_minima_with_families_pass(seed):
     g = torch.Generator().manual_seed(100 + seed)
     exact = Exact().sample(problem, 256, generator=g)
     paired = dataclasses.replace(exact, family=torch.arange(256) // 2)
-    copied = Samples(exact.spins[:100].repeat(2, 1), exact.energy[:100].repeat(2), family=torch.arange(200) % 100)
+    copied = Samples(
+        exact.spins[:100].repeat(2, 1), exact.energy[:100].repeat(2), family=torch.arange(200) % 100
+    )
     for samples in (exact, paired, copied):
         assert diagnose(problem, samples).ok
 
@@ -452,5 +502,7 @@ def test_one_read_however_often_is_not_judged():
     ):
         verdict = diagnose(problem, samples)
         assert verdict.ok is None
-        assert verdict.text.startswith("not judged: only 1.0 effective reads, at least 5 are needed")
+        assert verdict.text.startswith(
+            "not judged: only 1.0 effective reads, at least 5 are needed"
+        )
         assert "consistent with 1" not in verdict.text

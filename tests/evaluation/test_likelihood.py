@@ -8,7 +8,14 @@ import pytest
 import torch
 
 import qsample.problem.enumeration
-from qsample import Graph, Ising, ReliabilityWarning, log_likelihood, log_partition, pseudo_log_likelihood
+from qsample import (
+    Graph,
+    Ising,
+    ReliabilityWarning,
+    log_likelihood,
+    log_partition,
+    pseudo_log_likelihood,
+)
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.models.energy import Intractable
 from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, one_by_one, slow_law
@@ -17,7 +24,8 @@ from tests.support.thinning import thinned
 BATCHES = [((), (), ()), ((3,), (), ()), ((), (2,), ()), ((2, 1), (3,), (2, 3)), ((), (), (4,))]
 
 
-# ---- exact log Z ----------------------------------------------------------------------------------------------------
+# ---- exact log Z
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,7 +39,9 @@ def test_log_z_is_the_sum_over_states(kind, h, J, offset, scale):
     torch.testing.assert_close(value, slow.reshape(problem.batch_shape), rtol=1e-12, atol=0)
     assert isinstance(found.value, float) == (problem.batch_shape == ())
     assert not torch.as_tensor(found.stderr).any()
-    torch.testing.assert_close(torch.as_tensor(log_partition(problem).value), torch.as_tensor(found.value))
+    torch.testing.assert_close(
+        torch.as_tensor(log_partition(problem).value), torch.as_tensor(found.value)
+    )
 
 
 @pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (1, 6), (6, 1), (3, 3)])
@@ -47,7 +57,9 @@ def test_chunks_do_not_matter(monkeypatch, chunk, batch):
     problem = a_problem(Graph.bipartite(6, 4), h=batch)
     whole = torch.as_tensor(log_partition(problem).value)
     monkeypatch.setattr(qsample.problem.enumeration, "CHUNK", chunk)
-    torch.testing.assert_close(torch.as_tensor(log_partition(problem).value), whole, rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        torch.as_tensor(log_partition(problem).value), whole, rtol=1e-14, atol=0
+    )
 
 
 def test_single_precision_problems_are_summed_in_double():
@@ -58,7 +70,9 @@ def test_single_precision_problems_are_summed_in_double():
 
 def test_beyond_the_limit_the_error_names_ais(monkeypatch):
     for problem in (a_problem(Graph.complete(25)), a_problem(Graph.bipartite(25, 30))):
-        with pytest.raises(ValueError, match=r"would list 2\^25 states \(limit 2\^24\): use .*method='ais'"):
+        with pytest.raises(
+            ValueError, match=r"would list 2\^25 states \(limit 2\^24\): use .*method='ais'"
+        ):
             log_partition(problem, "exact")
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
     with pytest.raises(ValueError, match="unknown method 'guess'; expected auto, exact or ais"):
@@ -66,11 +80,14 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
     with pytest.raises(ValueError, match=r"ais takes one problem at a time; got a batch \[2\]"):
         log_partition(a_problem(Graph.complete(25), h=(2,)))
     for steps, chains in ((0, 2), (1, 1)):
-        with pytest.raises(ValueError, match=f"expected steps >= 1 and chains >= 2; got {steps} and {chains}"):
+        with pytest.raises(
+            ValueError, match=f"expected steps >= 1 and chains >= 2; got {steps} and {chains}"
+        ):
             log_partition(a_problem(a_graph("sparse")), "ais", steps=steps, chains=chains)
 
 
-# ---- annealed importance sampling -----------------------------------------------------------------------------------
+# ---- annealed importance sampling
+# ----------------------------------------------------------------------
 
 
 def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
@@ -78,11 +95,15 @@ def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
     z = []
     for seed in range(trials):
         ring = Graph.sparse(8, [(i, (i + 1) % 8) for i in range(8)] + [(0, 4), (2, 7)])
-        graph = {"sparse": ring, "bipartite": Graph.bipartite(5, 3), "complete": Graph.complete(8)}[kind]
+        graph = {"sparse": ring, "bipartite": Graph.bipartite(5, 3), "complete": Graph.complete(8)}[
+            kind
+        ]
         problem = a_problem(graph, scale=0.5, seed=seed, offset=())
         generator = torch.Generator().manual_seed(seed)
         fields = {"own": None, "zero": torch.zeros(8), "other": torch.linspace(-0.8, 0.8, 8)}[base]
-        found = log_partition(problem, "ais", steps=steps, chains=chains, base=fields, generator=generator)
+        found = log_partition(
+            problem, "ais", steps=steps, chains=chains, base=fields, generator=generator
+        )
         ratio = math.exp(found.value - log_partition(problem, "exact").value)
         z.append((ratio - 1) / (ratio * found.stderr))
         assert 1 <= found.ess <= chains and (found.note == "") == (found.ess >= 10)
@@ -105,7 +126,9 @@ def test_ais_says_when_few_of_its_runs_count():
     cold = a_problem(Graph.complete(12), scale=8.0)
     cold = Ising(cold.graph, torch.zeros(12).double(), cold.J)
     with pytest.warns(ReliabilityWarning) as said:
-        poor = log_partition(cold, "ais", steps=1, chains=50, check=False, generator=torch.Generator().manual_seed(1))
+        poor = log_partition(
+            cold, "ais", steps=1, chains=50, check=False, generator=torch.Generator().manual_seed(1)
+        )
     assert [str(w.message) for w in said] == [poor.note]
     assert poor.ess < 10 and poor.note == f"only {poor.ess:.1f} effective runs: raise steps"
     assert poor.note in str(poor)
@@ -114,29 +137,36 @@ def test_ais_says_when_few_of_its_runs_count():
 
 
 def test_ais_without_couplings_is_exact():
-    problem = Ising(Graph.sparse(3, []), torch.tensor([0.3, -2.0, 0.0]).double(), torch.zeros(0).double(), 0.7)
+    problem = Ising(
+        Graph.sparse(3, []), torch.tensor([0.3, -2.0, 0.0]).double(), torch.zeros(0).double(), 0.7
+    )
     found = log_partition(problem, "ais", steps=3, chains=5)
     assert found.value == pytest.approx(slow_law(problem)[2], rel=1e-12)
     assert found.stderr < 1e-12 and found.ess == pytest.approx(5)
 
 
-@pytest.mark.filterwarnings("ignore::qsample.sampling.samples.ReliabilityWarning")  # of 8 runs of 5 steps
+# of 8 runs of 5 steps
+@pytest.mark.filterwarnings("ignore::qsample.sampling.samples.ReliabilityWarning")
 def test_ais_draws_from_its_generator_only():
     problem = a_problem(Graph.complete(30), scale=0.2)
     state = torch.get_rng_state()
 
     def value(seed):
-        return log_partition(problem, steps=5, chains=8, generator=torch.Generator().manual_seed(seed)).value
+        return log_partition(
+            problem, steps=5, chains=8, generator=torch.Generator().manual_seed(seed)
+        ).value
 
     assert value(3) == value(3) != value(4)
     assert torch.equal(state, torch.get_rng_state())
-    free = log_partition(problem, steps=5, chains=8).value  # torch's default generator: seeded by the user's own call
+    # torch's default generator: seeded by the user's own call
+    free = log_partition(problem, steps=5, chains=8).value
     torch.set_rng_state(state)
     assert log_partition(problem, steps=5, chains=8).value == free
     torch.set_rng_state(state)
 
 
-# ---- likelihoods ----------------------------------------------------------------------------------------------------
+# ---- likelihoods
+# ----------------------------------------------------------------------
 
 
 def rbm(n=4, m=3):
@@ -144,7 +174,9 @@ def rbm(n=4, m=3):
 
 
 def machine(kind, hidden=""):
-    model = BoltzmannMachine(a_graph(kind, "abcde"), hidden, scale=1.5, generator=torch.Generator().manual_seed(0))
+    model = BoltzmannMachine(
+        a_graph(kind, "abcde"), hidden, scale=1.5, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         model.h.copy_(torch.linspace(-0.7, 0.5, 5))
     return model
@@ -169,7 +201,10 @@ def visible_law(model):
     states, p, _ = slow_law(problem)
     law: dict[tuple[int, ...], float] = {}
     for state, probability in zip(states, p, strict=True):
-        x = tuple((state[i] + 1) // 2 if model.coding == "bits" else state[i] for i in model.visible_index.tolist())
+        x = tuple(
+            (state[i] + 1) // 2 if model.coding == "bits" else state[i]
+            for i in model.visible_index.tolist()
+        )
         law[x] = law.get(x, 0.0) + probability
     return law
 
@@ -181,7 +216,8 @@ def test_log_likelihood_is_that_of_the_enumerated_law(name):
     total = 0.0
     for x, p in law.items():
         found = log_likelihood(model, torch.tensor([x]).float())
-        assert found.value == pytest.approx(math.log(p), rel=1e-6, abs=1e-6)  # weights are stored in float32
+        # weights are stored in float32
+        assert found.value == pytest.approx(math.log(p), rel=1e-6, abs=1e-6)
         assert found.stderr == 0
         total += math.exp(found.value)
     assert total == pytest.approx(1, abs=1e-12)  # but all sums are in double
@@ -195,7 +231,10 @@ def test_log_likelihood_leaves_the_model_alone(name):
     model = MODELS[name]()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     log_likelihood(model, torch.tensor([next(iter(visible_law(model)))]).float())
-    assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items())
+    assert all(
+        torch.equal(v, before[k]) and v.dtype == before[k].dtype
+        for k, v in model.state_dict().items()
+    )
 
 
 def test_log_likelihood_by_ais_carries_its_error():
@@ -207,7 +246,11 @@ def test_log_likelihood_by_ais_carries_its_error():
         generator = torch.Generator().manual_seed(seed)
         found = log_likelihood(model, data, "ais", steps=50, chains=200, generator=generator)
         assert found.stderr > 0 and found.ess is not None
-        z.append(math.expm1(exact.value - found.value) / found.stderr / math.exp(exact.value - found.value))
+        z.append(
+            math.expm1(exact.value - found.value)
+            / found.stderr
+            / math.exp(exact.value - found.value)
+        )
     assert max(map(abs, z)) < Z_MAX
 
 

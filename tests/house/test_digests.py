@@ -2,8 +2,8 @@
 
     python -m tests.house.test_digests        # writes tests/data anew: only where draws are meant to change
 
-Draws depend on the instruction set in their last place at most, but torch's own products do; so they are compared on
-machines of the set that wrote them, and by `make test-long` alone.
+Draws depend on the instruction set in their last place at most, but torch's own products do; so
+they are compared on machines of the set that wrote them, and by `make test-long` alone.
 """
 
 import hashlib
@@ -30,7 +30,14 @@ THERMODYNAMIC = DATA / "thermodynamic.safetensors"
 COPULA = DATA / "copula.pt"
 RECORDING = DATA / "recording.jsonl"
 READS = DATA / "recording_reads.json"
-SETTINGS = {"updates": 6, "batch": 8, "chains": 8, "checkpoint_every": 6, "evaluate_every": 6, "decay": "none"}
+SETTINGS = {
+    "updates": 6,
+    "batch": 8,
+    "chains": 8,
+    "checkpoint_every": 6,
+    "evaluate_every": 6,
+    "decay": "none",
+}
 
 _ = isolated
 
@@ -39,7 +46,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  #
 
 def machine() -> dict[str, str]:
     """What a draw's last bit may depend on."""
-    return {"instructions": _engine.instruction_sets()[-1], "torch": torch.__version__.split("+")[0]}
+    return {
+        "instructions": _engine.instruction_sets()[-1],
+        "torch": torch.__version__.split("+")[0],
+    }
 
 
 def digest(name: str, graph: str) -> str:
@@ -69,7 +79,9 @@ def train(out: Path, updates: int, resume: bool) -> None:
 
 def grid() -> qs.Graph:
     """The graph of the diffusion models: a ring of eight with chords."""
-    return qs.Graph.sparse(8, sorted((min(i, (i + d) % 8), max(i, (i + d) % 8)) for i in range(8) for d in (1, 3)))
+    return qs.Graph.sparse(
+        8, sorted((min(i, (i + d) % 8), max(i, (i + d) % 8)) for i in range(8) for d in (1, 3))
+    )
 
 
 def thermodynamic() -> DenoisingThermodynamicModel:

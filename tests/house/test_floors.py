@@ -28,7 +28,8 @@ FOLDERS = {
     "annealers": "qsample.annealers",
     "experiments": "experiments",
 }
-FACES = {"qsample", "qsample.diffusion"}  # they show names of every floor, and load them at first use
+# they show names of every floor, and load them at first use
+FACES = {"qsample", "qsample.diffusion"}
 
 
 def modules() -> dict[str, Path]:
@@ -75,7 +76,11 @@ def imported(path: Path, inside_functions: bool = True) -> set[str]:
     for module, name in imports(path, inside_functions):
         inner = f"{module}.{name}"
         names.add(inner if inner in MODULES or inner == "qsample.annealers._engine" else module)
-    return {name for name in names if name.split(".")[0] in ("qsample", "models", "annealers", "experiments")}
+    return {
+        name
+        for name in names
+        if name.split(".")[0] in ("qsample", "models", "annealers", "experiments")
+    }
 
 
 def place(name: str) -> tuple[int, str]:
@@ -84,14 +89,18 @@ def place(name: str) -> tuple[int, str]:
         for room in rooms:
             if name == room or name.startswith(f"{room}."):
                 return floor, room
-    raise AssertionError(f"{name} is on no floor: move it into a folder of FLOORS in {Path(__file__).name}")
+    raise AssertionError(
+        f"{name} is on no floor: move it into a folder of FLOORS in {Path(__file__).name}"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in LIBRARY if name not in FACES])
 def test_imports_go_down(name):
     floor, room = place(name)
     for other in imported(MODULES[name]):
-        assert other != "qsample", f"{name} imports from qsample itself: import from the module that defines it"
+        assert other != "qsample", (
+            f"{name} imports from qsample itself: import from the module that defines it"
+        )
         below, beside = place(other)
         assert below >= floor, f"{name} imports {other}, which is on a floor above it"
         assert below > floor or beside == room, f"{name} and {other} must not know each other"
@@ -99,7 +108,9 @@ def test_imports_go_down(name):
 
 def test_no_cycles_at_import():
     """An import inside a function runs later, and may close a circle on its own floor."""
-    graph = {name: imported(path, inside_functions=False) - {name} for name, path in LIBRARY.items()}
+    graph = {
+        name: imported(path, inside_functions=False) - {name} for name, path in LIBRARY.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -110,7 +121,9 @@ def test_no_cycles_at_import():
 def test_experiments_use_the_public_api(name):
     for module, attribute in imports(MODULES[name]):
         if module.split(".")[0] == "qsample":
-            private = [part for part in (*module.split("."), attribute or "") if part.startswith("_")]
+            private = [
+                part for part in (*module.split("."), attribute or "") if part.startswith("_")
+            ]
             assert not private, f"{name} imports {module} {attribute or ''}, which is private"
 
 
@@ -124,6 +137,10 @@ def test_the_checks_see_a_breach(tmp_path):
     )
     assert imported(bad, inside_functions=False) == {"qsample.models.rbm.bernoulli"}
     assert imported(bad) == {"qsample.models.rbm.bernoulli", "qsample.problem.graph"}
-    assert place("qsample.cli") < place("qsample.models.rbm.bernoulli") < place("qsample.problem.graph")
+    assert (
+        place("qsample.cli")
+        < place("qsample.models.rbm.bernoulli")
+        < place("qsample.problem.graph")
+    )
     with pytest.raises(AssertionError, match="move it into a folder"):
         place("qsample.utils")

@@ -63,7 +63,11 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def state_of(step: int) -> dict[str, Any]:
-    return {"step": step, "W": torch.full((7, 3), float(step)), "chains": torch.ones(5, dtype=torch.int8) * (step % 2)}
+    return {
+        "step": step,
+        "W": torch.full((7, 3), float(step)),
+        "chains": torch.ones(5, dtype=torch.int8) * (step % 2),
+    }
 
 
 def assert_is(folder: Path, *steps: int) -> None:
@@ -77,7 +81,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---- round trips -------------------------------------------------------------------------------------------------
+# ---- round trips
+# ----------------------------------------------------------------------
 
 
 @st.composite
@@ -93,12 +98,21 @@ def tensors(draw) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=dtype).reshape(shape)
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.integers(2**53, 2**200) | st.floats() | st.text(max_size=5)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**53, 2**200)
+    | st.floats()
+    | st.text(max_size=5)
+)
 keys = scalars | st.sampled_from(["$tensor", "$dict", "$", "__metadata__", "a.b", "a", "", 0, "0"])
 nested = st.recursive(
     scalars | tensors(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(keys, inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -129,7 +143,11 @@ def test_an_optimiser_and_a_generator_go_on_as_if_nothing_happened(tmp_path):
             optimiser.step()
 
     steps(model, optimiser, generator)
-    parts = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rng": generator.get_state()}
+    parts = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "rng": generator.get_state(),
+    }
     save(tmp_path, parts, step=3)
     steps(model, optimiser, generator)
 
@@ -204,7 +222,8 @@ def test_step_and_keep_are_checked(tmp_path, step, keep):
         save(tmp_path, {}, step=step, keep=keep)
 
 
-# ---- what stays in the folder ------------------------------------------------------------------------------------
+# ---- what stays in the folder
+# ----------------------------------------------------------------------
 
 
 def test_one_checkpoint_stays_by_default_and_strangers_are_left_alone(tmp_path):
@@ -212,7 +231,12 @@ def test_one_checkpoint_stays_by_default_and_strangers_are_left_alone(tmp_path):
     (tmp_path / "checkpoint-best.safetensors").write_text("mine too")
     for step in (1, 2, 10**9):
         assert save(tmp_path, state_of(step), step=step) == tmp_path / "checkpoint.json"
-    expected = ["checkpoint-1000000000.safetensors", "checkpoint-best.safetensors", "checkpoint.json", "notes.txt"]
+    expected = [
+        "checkpoint-1000000000.safetensors",
+        "checkpoint-best.safetensors",
+        "checkpoint.json",
+        "notes.txt",
+    ]
     assert names(tmp_path) == expected
     assert_is(tmp_path, 10**9)
 
@@ -221,7 +245,9 @@ def test_keep_leaves_older_checkpoints_with_their_own_manifests(tmp_path):
     for step in (1, 5, 7, 9):
         save(tmp_path, state_of(step), step=step, keep=3)
     stems = [f"checkpoint-0000000{step}" for step in (5, 7, 9)]
-    assert names(tmp_path) == sorted([f"{s}.{e}" for s in stems for e in ("json", "safetensors")] + ["checkpoint.json"])
+    assert names(tmp_path) == sorted(
+        [f"{s}.{e}" for s in stems for e in ("json", "safetensors")] + ["checkpoint.json"]
+    )
     for step, stem in zip((5, 7, 9), stems, strict=True):
         assert_same(load(tmp_path / f"{stem}.json"), state_of(step))
     save(tmp_path, state_of(8), step=8, keep=2)  # another run, from an earlier step
@@ -243,7 +269,8 @@ def test_saving_a_step_again_does_not_touch_its_committed_file(tmp_path, monkeyp
     assert len(names(tmp_path)) == 2
 
 
-# ---- faults ------------------------------------------------------------------------------------------------------
+# ---- faults
+# ----------------------------------------------------------------------
 
 
 class Died(BaseException):
@@ -267,7 +294,9 @@ def fail_at(patch, function: str, call: int, error: BaseException | None = None)
 @pytest.mark.parametrize("dies", [False, True])
 @pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize(("function", "stages"), [("fsync", 5), ("replace", 2), ("open", 3)])
-def test_a_fault_at_any_stage_keeps_the_last_checkpoint(tmp_path, monkeypatch, function, stages, keep, dies):
+def test_a_fault_at_any_stage_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, function, stages, keep, dies
+):
     stages += {"fsync": 2, "replace": 1, "open": 1}[function] * (keep - 1)
     save(tmp_path, state_of(1), step=1, keep=keep)
     for call in range(1, stages + 1):
@@ -275,18 +304,24 @@ def test_a_fault_at_any_stage_keeps_the_last_checkpoint(tmp_path, monkeypatch, f
             calls = fail_at(patch, function, call, Died() if dies else None)
             if dies:
                 real = Path.unlink
-                patch.setattr(Path, "unlink", lambda self: real(self) if len(calls) < call else None)  # noqa: B023
+
+                def unlink(path, real=real, calls=calls, call=call):
+                    return real(path) if len(calls) < call else None
+
+                patch.setattr(Path, "unlink", unlink)
             with pytest.raises(Died if dies else CheckpointError) as caught:
                 save(tmp_path, state_of(2), step=2, keep=keep)
         if not dies:
             assert str(caught.value) == f"cannot save step 2 in {tmp_path}: No space left on device"
             assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-        renamed = function != "replace" and call == stages  # the fault came after the commit's rename
+        # the fault came after the commit's rename
+        renamed = function != "replace" and call == stages
         assert_is(tmp_path, 2 if renamed else 1)
     with monkeypatch.context() as patch:
         calls = fail_at(patch, function, -1)
         save(tmp_path, state_of(3), step=3, keep=1)
-        assert len(calls) == {"fsync": 5, "replace": 2, "open": 3}[function]  # the stages above are all there are
+        # the stages above are all there are
+        assert len(calls) == {"fsync": 5, "replace": 2, "open": 3}[function]
     assert_is(tmp_path, 3)
     assert names(tmp_path) == ["checkpoint-00000003.safetensors", "checkpoint.json"]
 
@@ -332,7 +367,9 @@ for state, limit in (({"W": torch.zeros(100_000)}, 65536), ({"text": "x" * 100_0
         print(error)
 """
     done = python(code, str(tmp_path))
-    assert done.stdout.splitlines() == [f"cannot save step 2 in {tmp_path}: File too large"] * 2, done.stderr
+    assert done.stdout.splitlines() == [f"cannot save step 2 in {tmp_path}: File too large"] * 2, (
+        done.stderr
+    )
     assert_is(tmp_path, 1)
     assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
 
@@ -344,7 +381,9 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
     else:
         fail_at(monkeypatch, "replace", 1, PermissionError(errno.EACCES, "Permission denied"))
     try:
-        with pytest.raises(CheckpointError, match=f"cannot save step 2 in {tmp_path}: Permission denied"):
+        with pytest.raises(
+            CheckpointError, match=f"cannot save step 2 in {tmp_path}: Permission denied"
+        ):
             save(tmp_path, state_of(2), step=2)
     finally:
         tmp_path.chmod(0o755)
@@ -355,12 +394,15 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
 def test_a_file_where_the_folder_should_be(tmp_path, inner):
     (tmp_path / "taken").write_text("a file")
     folder = f"{tmp_path}/taken{inner}"
-    with pytest.raises(CheckpointError, match=f"cannot save step 2 in {folder}: (File exists|Not a directory)"):
+    with pytest.raises(
+        CheckpointError, match=f"cannot save step 2 in {folder}: (File exists|Not a directory)"
+    ):
         save(folder, {}, step=2)
     assert (tmp_path / "taken").read_text() == "a file"
 
 
-# ---- damage ------------------------------------------------------------------------------------------------------
+# ---- damage
+# ----------------------------------------------------------------------
 
 
 def assert_refused(path: Path, match: str | None = None) -> None:
@@ -376,13 +418,19 @@ def test_any_changed_byte_and_any_truncation_is_detected(tmp_path, file):
     whole = (tmp_path / file).read_bytes()
     rng = random.Random(0)
     for k in range(len(whole)):
-        for other in (whole[k] ^ (1 << rng.randrange(8)), rng.choice([b for b in range(256) if b != whole[k]])):
+        for other in (
+            whole[k] ^ (1 << rng.randrange(8)),
+            rng.choice([b for b in range(256) if b != whole[k]]),
+        ):
             (tmp_path / file).write_bytes(whole[:k] + bytes([other]) + whole[k + 1 :])
             with pytest.raises(CheckpointError):
                 load(tmp_path)
     for size in range(0, len(whole), 7):
         (tmp_path / file).write_bytes(whole[:size])
-        assert_refused(tmp_path, "is truncated or damaged: expected" if file.endswith("safetensors") else "is corrupt")
+        assert_refused(
+            tmp_path,
+            "is truncated or damaged: expected" if file.endswith("safetensors") else "is corrupt",
+        )
     (tmp_path / file).write_bytes(whole + b"\n")
     assert_refused(tmp_path)
     (tmp_path / file).write_bytes(whole)
@@ -412,7 +460,8 @@ def test_messages_say_what_is_wrong(tmp_path):
     tensors = tmp_path / "checkpoint-00000001.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\xff")
     assert_refused(
-        tmp_path, "checkpoint-00000001.safetensors is corrupt: its SHA-256 is not the one in checkpoint.json"
+        tmp_path,
+        "checkpoint-00000001.safetensors is corrupt: its SHA-256 is not the one in checkpoint.json",
     )
     tensors.unlink()
     assert_refused(tmp_path, "needs checkpoint-00000001.safetensors: No such file")
@@ -437,7 +486,8 @@ def test_the_manifest_tells_the_hash_of_the_tensors(tmp_path):
     assert (manifest["step"], manifest["version"]) == (1, 1)
 
 
-# ---- kill -9 -----------------------------------------------------------------------------------------------------
+# ---- kill -9
+# ----------------------------------------------------------------------
 
 SAVER = """
 import os, sys, torch
@@ -461,7 +511,10 @@ for line in sys.stdin:  # each line starts a saver; to fork costs less than to i
 def test_kill_9_at_any_moment_leaves_the_last_acknowledged_step_or_a_later_one(tmp_path):
     rng, acknowledged = random.Random(0), 0
     server = subprocess.Popen(
-        [sys.executable, "-c", SAVER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SAVER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert server.stdin is not None and server.stdout is not None
     with server, server.stdin, server.stdout:

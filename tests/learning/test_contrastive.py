@@ -8,7 +8,16 @@ import torch
 from qsample import ContrastiveDivergence, Exactness, Samples, cd_loss
 from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
 from tests.support.exact import Z_MAX, untyped
-from tests.support.models import MODELS, gradients, log_likelihood, machine, randomise, rbm, some_data, units
+from tests.support.models import (
+    MODELS,
+    gradients,
+    log_likelihood,
+    machine,
+    randomise,
+    rbm,
+    some_data,
+    units,
+)
 
 models = pytest.mark.parametrize("name", MODELS)
 
@@ -57,7 +66,9 @@ def test_persistent_chains_go_on_and_the_loss_uses_where_they_arrive(name):
         assert initial is None if step == 0 else torch.equal(initial, -cd.samples.spins)
         if model.tractable:
             torch.testing.assert_close(loss, cd_loss(model, data, cd.samples))
-            assert (loss - cd_loss(model, data, Samples(-cd.samples.spins, cd.samples.energy))).abs() > 1e-6
+            assert (
+                loss - cd_loss(model, data, Samples(-cd.samples.spins, cd.samples.energy))
+            ).abs() > 1e-6
 
 
 def test_persistent_chains_move():
@@ -94,11 +105,17 @@ def test_the_positive_phase_leaves_negative_chains_alone(name):
     model = MODELS[name]()
     for own in (True, False):
         spy, other = Spy(Gibbs(sweeps=1)), Spy(Gibbs(sweeps=3))
-        cd = ContrastiveDivergence(model, spy, num=6, positive_sampler=None if own else other, positive_num=2)
+        cd = ContrastiveDivergence(
+            model, spy, num=6, positive_sampler=None if own else other, positive_num=2
+        )
         chains = None
         for _ in range(3):
             cd(some_data(model, 5))
-            positive, negative = (spy.requests[-2], spy.requests[-1]) if own else (other.requests[-1], spy.requests[-1])
+            positive, negative = (
+                (spy.requests[-2], spy.requests[-1])
+                if own
+                else (other.requests[-1], spy.requests[-1])
+            )
             assert positive[0].batch_shape == (5,) and positive[1] == 2 and positive[2] is None
             assert negative[0].batch_shape == () and negative[1] == 6
             assert negative[2] is None if chains is None else torch.equal(negative[2], chains)
@@ -123,7 +140,9 @@ def test_a_data_start_is_one_chain_a_row(name):
 def test_a_data_start_draws_hidden_units_from_their_conditional(name):
     model, rows = MODELS[name](), 2000
     spy = Spy(Gibbs(sweeps=1))
-    cd = ContrastiveDivergence(model, spy, start="data", positive_sampler=Exact(), generator=generator())
+    cd = ContrastiveDivergence(
+        model, spy, start="data", positive_sampler=Exact(), generator=generator()
+    )
     hidden = units(model, model.num_hidden)
     for x in some_data(model, 2):
         cd(x.expand(rows, -1))
@@ -151,13 +170,18 @@ def test_cd_k_is_what_k_sweeps_make_of_the_data(weighted):
     weight = torch.tensor([5.0, 1.0, 0.5]).double() if weighted else torch.ones(3).double()
     share = weight / weight.sum()
     exact = gradients(model, -log_likelihood(model, rows, weight))
-    each = [gradients(model, model.free_energy(state[None])[0]) for state in x]  # dF(x)/d(parameter) by state
+    # dF(x)/d(parameter) by state
+    each = [gradients(model, model.free_energy(state[None])[0]) for state in x]
     bias = []
     for k in (1, 3, 30):
         cd = ContrastiveDivergence(model, Gibbs(sweeps=k), start="data", generator=generator(k))
         found = gradients(model, cd(data, weight.repeat(copies) if weighted else None))
-        reached = torch.stack([torch.linalg.matrix_power(P, k)[(x == row).all(1)][0] for row in rows])
-        expected = gradients(model, (share @ model.free_energy(rows)) - (share @ reached) @ model.free_energy(x))
+        reached = torch.stack(
+            [torch.linalg.matrix_power(P, k)[(x == row).all(1)][0] for row in rows]
+        )
+        expected = gradients(
+            model, (share @ model.free_energy(rows)) - (share @ reached) @ model.free_energy(x)
+        )
         for name in found:
             F = torch.stack([g[name] for g in each])
             mean, square = torch.tensordot(reached, F, 1), torch.tensordot(reached, F**2, 1)
@@ -184,7 +208,9 @@ def test_weighted_reads_become_chains_by_resampling():
             spins = torch.ones(num, problem.num_spins, dtype=torch.int8)
             spins[: num // 2] = -1
             weight = torch.zeros(num).masked_fill(spins[:, 0] < 0, -float("inf"))
-            return Samples(spins, problem.detach().energy(spins), weight.double(), Exactness.ASYMPTOTIC)
+            return Samples(
+                spins, problem.detach().energy(spins), weight.double(), Exactness.ASYMPTOTIC
+            )
 
     cd = ContrastiveDivergence(rbm(), Weighted(), num=10, generator=generator())
     cd(some_data(rbm()))
@@ -197,7 +223,9 @@ def test_state_dict_restores_the_run(name, centred):
     def make():
         torch.manual_seed(99)
         model = MODELS[name]()
-        return ContrastiveDivergence(model, Gibbs(sweeps=2), num=6, centred=centred, generator=generator(5))
+        return ContrastiveDivergence(
+            model, Gibbs(sweeps=2), num=6, centred=centred, generator=generator(5)
+        )
 
     def steps(cd, seeds):
         optimiser = torch.optim.SGD(cd.parameters(), 0.1)
@@ -229,7 +257,9 @@ def test_other_settings_refuse_the_chains():
     with pytest.raises(RuntimeError, match="chains"):
         ContrastiveDivergence(rbm(), Gibbs(), num=7).load_state_dict(cd.state_dict())
     with pytest.raises(ValueError, match="weights of another model"):
-        cd.load_state_dict(ContrastiveDivergence(machine("complete", "de"), Gibbs(), num=6).state_dict())
+        cd.load_state_dict(
+            ContrastiveDivergence(machine("complete", "de"), Gibbs(), num=6).state_dict()
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,4 +282,6 @@ def test_chains_need_a_sampler_that_continues_them(sampler, start):
     way_out = f"start='fresh', Gibbs.*, or Corrected\\({type(sampler).__name__}"
     with pytest.raises(ValueError, match=way_out):
         ContrastiveDivergence(rbm(), sampler, start=start)
-    ContrastiveDivergence(rbm(), Corrected(sampler, Gibbs(sweeps=1)), start=start, num=4)(some_data(rbm()))
+    ContrastiveDivergence(rbm(), Corrected(sampler, Gibbs(sweeps=1)), start=start, num=4)(
+        some_data(rbm())
+    )

@@ -50,7 +50,8 @@ def one_line(error) -> str:
     return str(error)
 
 
-# ---- thermodynamic models ----------------------------------------------------------------------------------------
+# ---- thermodynamic models
+# ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def model():
 
 def same_model(a, b) -> bool:
     pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    return all(bytes(x.numpy()) == bytes(y.numpy()) for x, y in pairs) and torch.equal(a.sites, b.sites)
+    return all(bytes(x.numpy()) == bytes(y.numpy()) for x, y in pairs) and torch.equal(
+        a.sites, b.sites
+    )
 
 
 def test_a_damaged_model_is_never_loaded(tmp_path, model):
@@ -135,7 +138,8 @@ def test_a_file_without_a_hash_says_so(tmp_path):
         read_file(tmp_path / "old", "mine")
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------
+# ---- checkpoints
+# ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +249,12 @@ PARTS = {
     "identity": [None, {}, {"sampler": 1, "data": "x"}],
     "seconds": [None, "x", math.nan, -1.0, math.inf],
     "model": [None, {}, {"W": 3}, {"W": NAN}, {"W": torch.zeros(3, 3)}, []],
-    "chains": [None, torch.zeros(3), torch.full((24, 13), 2, dtype=torch.int8), torch.ones(1, 1).to(torch.int8)],
+    "chains": [
+        None,
+        torch.zeros(3),
+        torch.full((24, 13), 2, dtype=torch.int8),
+        torch.ones(1, 1).to(torch.int8),
+    ],
     "offsets": [None, torch.zeros(2, 2), torch.zeros(5), torch.zeros(13, dtype=torch.int8)],
     "energies": [3, torch.zeros(3), torch.zeros(2, 2, dtype=torch.int8), [1]],
     "carry": [3, [torch.zeros(1)], {"a": 1}, {1: torch.zeros(1)}],
@@ -310,7 +319,8 @@ def test_bit_flips_anywhere_in_a_run(tmp_path, folder):
         path.write_bytes(whole)
 
 
-# ---- recordings and embeddings -----------------------------------------------------------------------------------
+# ---- recordings and embeddings
+# ----------------------------------------------------------------------
 
 
 def asked(h):

@@ -22,7 +22,12 @@ def rows(rank):
 def net(start):
     model = BernoulliRBM(5, 3, generator=torch.Generator().manual_seed(0)).double()
     return ContrastiveDivergence(
-        model, Gibbs(2), num=6, start=start, centred=True, generator=torch.Generator().manual_seed(7)
+        model,
+        Gibbs(2),
+        num=6,
+        start=start,
+        centred=True,
+        generator=torch.Generator().manual_seed(7),
     )
 
 
@@ -87,7 +92,9 @@ def runs(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_chains_of_each_rank_survive_and_are_no_copies(kind, runs):
-    (chains, reads, offsets, weights), (other, _, other_offsets, other_weights) = (run[kind] for run in runs)
+    (chains, reads, offsets, weights), (other, _, other_offsets, other_weights) = (
+        run[kind] for run in runs
+    )
     for step in range(STEPS):
         assert torch.equal(chains[step], reads[step])  # nobody wrote them over
         assert not torch.equal(chains[step], other[step])
@@ -110,7 +117,9 @@ def test_the_ranks_together_are_one_process_that_averages_their_losses(runs, mon
         for turn in range(2):  # first the means, then the losses that take their average
             for rank, cd in enumerate(nets):
                 kept = cd.chains.clone(), cd.offsets.clone(), cd.generator.get_state()  # pyright: ignore
-                monkeypatch.setattr("qsample.learning.distributed.world", lambda rank=rank: (rank, WORLD))
+                monkeypatch.setattr(
+                    "qsample.learning.distributed.world", lambda rank=rank: (rank, WORLD)
+                )
 
                 def mean(t, rank=rank, turn=turn, means=means):
                     means[rank] = t if turn == 0 else means[rank]

@@ -65,8 +65,13 @@ def test_the_bound_is_one(make, scale):
 @pytest.mark.parametrize("lr", [1e4, 1e6])
 @pytest.mark.parametrize("make", MODELS)
 def test_a_finite_divergence_is_an_error(tmp_path, make, lr, optimizer, start):
-    settings = replace(SHORT, lr=lr, optimizer=optimizer, start=start, decay="none", checkpoint_every=1)
-    with warnings.catch_warnings(), pytest.raises(Diverged, match="lower the learning rate") as caught:
+    settings = replace(
+        SHORT, lr=lr, optimizer=optimizer, start=start, decay="none", checkpoint_every=1
+    )
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(Diverged, match="lower the learning rate") as caught,
+    ):
         warnings.simplefilter("ignore", ReliabilityWarning)
         run(make(), Gibbs(2), settings, out=tmp_path)
     assert "\n" not in str(caught.value) and f"lr={lr:g}" in str(caught.value)
@@ -106,7 +111,9 @@ KINDS = [
 
 
 @pytest.mark.parametrize("make", MODELS)
-@pytest.mark.parametrize("lr", [0.1, *(pytest.param(lr, marks=pytest.mark.long) for lr in (0.005, 0.02, 0.3))])
+@pytest.mark.parametrize(
+    "lr", [0.1, *(pytest.param(lr, marks=pytest.mark.long) for lr in (0.005, 0.02, 0.3))]
+)
 def test_ordinary_training_is_never_stopped(make, lr):
     for options in KINDS[:: 2 if lr == 0.1 else 1]:
         run(make(), Gibbs(2), replace(SHORT, lr=lr, **options))
@@ -157,7 +164,8 @@ def test_the_remedy_for_sixteen_bits_works():
     assert len(history) == 5 and not torch.equal(before, model.W)
 
 
-# ---- chains that do not move -------------------------------------------------------------------------------------
+# ---- chains that do not move
+# ----------------------------------------------------------------------
 
 
 class Frozen:
@@ -203,4 +211,6 @@ def test_doubts_of_estimators_are_told_once_and_other_warnings_as_ever(monkeypat
 
 def test_a_double_model_trains():
     model = BernoulliRBM(9, 4).double()
-    assert len(fit(model, rows(model), Gibbs(2), Settings(updates=3, chains=8), progress=False)) == 1
+    assert (
+        len(fit(model, rows(model), Gibbs(2), Settings(updates=3, chains=8), progress=False)) == 1
+    )

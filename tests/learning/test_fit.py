@@ -18,7 +18,9 @@ from qsample.learning.checkpoint import NoCheckpoint, last_step, load
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from tests.support.thinning import thinned
 
-SHORT = Settings(updates=20, batch=13, lr=0.05, chains=24, seed=5, evaluate_every=4, checkpoint_every=5)
+SHORT = Settings(
+    updates=20, batch=13, lr=0.05, chains=24, seed=5, evaluate_every=4, checkpoint_every=5
+)
 ANNEAL = SimulatedAnnealing(8, beta_range=(0.0, 1.0), schedule="linear")
 
 
@@ -32,7 +34,12 @@ class Dies:
     reversible = False
 
     def __init__(self, sampler, call, error=Stop):
-        self.sampler, self.left, self.error, self.warm_start = sampler, call, error, sampler.warm_start
+        self.sampler, self.left, self.error, self.warm_start = (
+            sampler,
+            call,
+            error,
+            sampler.warm_start,
+        )
 
     def __repr__(self):
         return repr(self.sampler)  # to a checkpoint, it is the sampler it wraps
@@ -77,7 +84,9 @@ def coupled():
 
 def rows(model):
     x = bars_and_stripes(3, 3).float()
-    x = torch.cat([x, x[:7], (torch.rand(9, 9, generator=torch.Generator().manual_seed(2)) < 0.5).float()])
+    x = torch.cat(
+        [x, x[:7], (torch.rand(9, 9, generator=torch.Generator().manual_seed(2)) < 0.5).float()]
+    )
     return x if model.coding == "bits" else 2 * x - 1
 
 
@@ -93,7 +102,8 @@ def assert_same(ours, theirs):
     """Bit for bit, whatever is nested in it; clocks apart."""
     if isinstance(ours, torch.Tensor):
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-        assert bytes(ours.contiguous().numpy()) == bytes(theirs.contiguous().numpy())  # nan equals nan here
+        # nan equals nan here
+        assert bytes(ours.contiguous().numpy()) == bytes(theirs.contiguous().numpy())
     elif isinstance(ours, dict):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"seconds"}:
@@ -106,21 +116,34 @@ def assert_same(ours, theirs):
         assert repr(ours) == repr(theirs)
 
 
-# ---- resume equals an uninterrupted run -----------------------------------------------------------------------------
+# ---- resume equals an uninterrupted run
+# ----------------------------------------------------------------------
 
 RUNS = {
     "persistent gibbs": (rbm, lambda: Gibbs(2), {}),
-    "persistent gibbs, centred, sgd": (rbm, lambda: Gibbs(2), {"centred": True, "optimizer": "sgd"}),
+    "persistent gibbs, centred, sgd": (
+        rbm,
+        lambda: Gibbs(2),
+        {"centred": True, "optimizer": "sgd"},
+    ),
     "persistent corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"centred": True}),
     "persistent, a sampler with state": (rbm, Counts, {}),
     "persistent, coupled hidden units": (coupled, lambda: Gibbs(2), {"centred": True}),
     "data gibbs, centred": (rbm, lambda: Gibbs(2), {"start": "data", "centred": True}),
-    "data gibbs, sgd": (rbm, lambda: Gibbs(2), {"start": "data", "optimizer": "sgd", "weight_decay": 0.01}),
+    "data gibbs, sgd": (
+        rbm,
+        lambda: Gibbs(2),
+        {"start": "data", "optimizer": "sgd", "weight_decay": 0.01},
+    ),
     "data gibbs, coupled hidden units": (coupled, lambda: Gibbs(2), {"start": "data"}),
     "data corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"start": "data"}),
     "fresh exact": (rbm, Exact, {"start": "fresh", "decay": "none"}),
     "fresh exact, coupled hidden units": (coupled, Exact, {"start": "fresh", "centred": True}),
-    "fresh annealing, centred, sgd": (rbm, lambda: ANNEAL, {"start": "fresh", "centred": True, "optimizer": "sgd"}),
+    "fresh annealing, centred, sgd": (
+        rbm,
+        lambda: ANNEAL,
+        {"start": "fresh", "centred": True, "optimizer": "sgd"},
+    ),
     "fresh gibbs": (rbm, lambda: Gibbs(3), {"start": "fresh"}),
     "fresh corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"start": "fresh"}),
 }
@@ -139,14 +162,17 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     with pytest.raises(Stop):  # in update 8, in the middle of the fourth epoch of 30 rows
         run(make(), Dies(sampler(), 8 * calls), settings, out=tmp_path / "cut")
     assert load(tmp_path / "cut")["update"] == 5
-    with pytest.raises(Stop):  # 12 whole updates more, to 17: past the checkpoint of 15 and the evaluation of 16
+    # 12 whole updates more, to 17: past the checkpoint of 15 and the evaluation of 16
+    with pytest.raises(Stop):
         run(make(), Dies(sampler(), 13 * calls), settings, out=tmp_path / "cut", resume=True)
     assert load(tmp_path / "cut")["update"] == 15
     model = make()
     assert_same(run(model, sampler(), settings, out=tmp_path / "cut", resume=True), expected)
     assert_same(dict(model.state_dict()), dict(whole.state_dict()))
     assert_same(load(tmp_path / "cut"), load(tmp_path / "whole"))
-    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [m["update"] for m in lines] == [4, 8, 12, 16, 20]
     assert_same(lines, expected)
 
@@ -184,7 +210,9 @@ fit(model, data, Gibbs(2), settings, out=sys.argv[1], resume=True, progress=Fals
 @pytest.mark.long
 def test_kill_9_at_any_moment_and_resume_ends_where_an_unharmed_run_does(tmp_path):
     def start(folder):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         return process
 

@@ -7,7 +7,17 @@ from qsample import ContrastiveDivergence, Samples, cd_loss
 from qsample.annealers import Exact, Gibbs
 from qsample.models import BernoulliRBM
 from tests.support.exact import Z_MAX
-from tests.support.models import MODELS, Law, gradients, law_samples, log_likelihood, machine, rbm, some_data, units
+from tests.support.models import (
+    MODELS,
+    Law,
+    gradients,
+    law_samples,
+    log_likelihood,
+    machine,
+    rbm,
+    some_data,
+    units,
+)
 
 models = pytest.mark.parametrize("name", MODELS)
 coupled = [name for name in MODELS if "coupled" in name or "both" in name]
@@ -73,7 +83,9 @@ def test_weights_of_the_positive_phase(name):
     weighted = Samples(spins, energy, torch.tensor([[3.0, 1.0], [1.0, 1.0]]).double().log())
     spread = Samples(spins[:, [0, 0, 0, 1]].clone(), energy[:, [0, 0, 0, 1]])
     spread.spins[1] = spins[1, [0, 0, 1, 1]]
-    ours, theirs = (gradients(model, cd_loss(model, data, negative, positive=p)) for p in (weighted, spread))
+    ours, theirs = (
+        gradients(model, cd_loss(model, data, negative, positive=p)) for p in (weighted, spread)
+    )
     assert_same(ours, theirs)
 
 
@@ -82,7 +94,10 @@ def test_centred_gradient_is_its_formula(name):
     model = MODELS[name]()
     data = some_data(model)
     plain = gradients(
-        model, cd_loss(model, data, law_samples(model.ising()), positive=law_samples(model.ising(visible=data)))
+        model,
+        cd_loss(
+            model, data, law_samples(model.ising()), positive=law_samples(model.ising(visible=data))
+        ),
     )
     cd = ContrastiveDivergence(model, Law(), start="fresh", num=1, centred=True)
     ours = gradients(model, cd(data))
@@ -94,7 +109,9 @@ def test_centred_gradient_is_its_formula(name):
         for i in range(n):
             for j in range(m):
                 W[i, j] = plain["W"][i, j] - mu[i] * plain["c"][j] - plain["b"][i] * mu[n + j]
-        b = torch.stack([plain["b"][i] - sum(W[i, j] * mu[n + j] for j in range(m)) for i in range(n)])
+        b = torch.stack(
+            [plain["b"][i] - sum(W[i, j] * mu[n + j] for j in range(m)) for i in range(n)]
+        )
         c = torch.stack([plain["c"][j] - sum(W[i, j] * mu[i] for i in range(n)) for j in range(m)])
         assert_same(ours, {"W": W, "b": b, "c": c})
     else:
@@ -120,7 +137,10 @@ def test_offsets_are_moving_averages_of_the_unit_means(name, weighted):
         share = torch.full((5,), 0.2).double() if weight is None else weight / weight.sum()
         p = (-model.energy(data[:, None], hidden)).softmax(-1)
         means = torch.empty(model.graph.num_spins).double()
-        means[model.visible_index], means[model.hidden_index] = share @ data, (share @ p @ hidden).detach()
+        means[model.visible_index], means[model.hidden_index] = (
+            share @ data,
+            (share @ p @ hidden).detach(),
+        )
         expected = means if expected is None else 0.75 * expected + 0.25 * means
         cd(data, weight)
         torch.testing.assert_close(cd.offsets, expected)
@@ -133,7 +153,9 @@ def test_sampled_positive_phase_is_unbiased(name):
     data = some_data(model, 4)
     num, positive_num = 4000, 1000
     generator = torch.Generator().manual_seed(0)
-    cd = ContrastiveDivergence(model, Exact(), start="fresh", num=num, positive_num=positive_num, generator=generator)
+    cd = ContrastiveDivergence(
+        model, Exact(), start="fresh", num=num, positive_num=positive_num, generator=generator
+    )
     found = gradients(model, cd(data))
     exact = gradients(model, -log_likelihood(model, data))
     states = units(model, model.graph.num_spins)
@@ -155,7 +177,9 @@ def test_sampled_positive_phase_is_unbiased(name):
 def test_intractable_without_a_positive_phase_says_what_to_do():
     model = machine("sparse", "db")
     with pytest.raises(
-        ValueError, match=r"positive=sampler\.sample\(model\.ising\(visible=data\), num\).*ContrastiveDivergence"
+        ValueError,
+        match=r"positive=sampler\.sample\(model\.ising\(visible=data\), "
+        r"num\).*ContrastiveDivergence",
     ):
         cd_loss(model, some_data(model), law_samples(model.ising()))
 
@@ -168,7 +192,11 @@ def test_intractable_without_a_positive_phase_says_what_to_do():
         (torch.zeros(2, 4), None, r"data of shape \[\*, 3\]; got \[2, 4\]"),
         (torch.full((2, 3), 0.5), None, "data of 0 and 1 only; got 0.5"),
         (torch.zeros(2, 3), torch.ones(3), r"data_weight of shape \[2\]; got \[3\]"),
-        (torch.zeros(2, 3), torch.tensor([1.0, -1.0]), r"data_weight >= 0, not all zero; got \[1\.0, -1\.0\]"),
+        (
+            torch.zeros(2, 3),
+            torch.tensor([1.0, -1.0]),
+            r"data_weight >= 0, not all zero; got \[1\.0, -1\.0\]",
+        ),
         (torch.zeros(2, 3), torch.zeros(2), r"not all zero; got \[0\.0, 0\.0\]"),
         (torch.zeros(2, 3), torch.tensor([1.0, float("nan")]), "finite data_weight"),
         (torch.zeros(2, 3), torch.tensor([1.0, float("inf")]), "finite data_weight"),
@@ -196,7 +224,9 @@ def test_autocast_rounds_the_loss_and_nothing_else():
     generator = torch.Generator().manual_seed(0)
     model = BernoulliRBM(60, 40, scale=3.0, generator=generator)
     data = (torch.rand(200, 60, generator=generator) < 0.3).float()
-    cd = ContrastiveDivergence(model, Gibbs(2), start="fresh", num=300, generator=generator.manual_seed(1))
+    cd = ContrastiveDivergence(
+        model, Gibbs(2), start="fresh", num=300, generator=generator.manual_seed(1)
+    )
     with torch.autocast("cpu", torch.bfloat16):
         loss = cd(data)
     assert loss.dtype == torch.float32 and cd.samples is not None

@@ -36,10 +36,19 @@ def test_every_epoch_visits_each_row_once(batch):
 def test_training_raises_the_exact_likelihood(name):
     make, sampler, options = RUNS[name]
     model = make()
-    model.set_visible_bias(rows(model))  # nearly the best model without couplings: the gain is what couplings learnt
+    # nearly the best model without couplings: the gain is what couplings learnt
+    model.set_visible_bias(rows(model))
     before = log_likelihood(model, rows(model)).value
-    options = options | {"updates": 120, "batch": 30, "chains": 200, "evaluate_every": 120, "weight_decay": 0.0}
-    (metrics,) = run(model, sampler(), replace(SHORT, **options, lr=0.2 if "optimizer" in options else 0.05))
+    options = options | {
+        "updates": 120,
+        "batch": 30,
+        "chains": 200,
+        "evaluate_every": 120,
+        "weight_decay": 0.0,
+    }
+    (metrics,) = run(
+        model, sampler(), replace(SHORT, **options, lr=0.2 if "optimizer" in options else 0.05)
+    )
     after = log_likelihood(model, rows(model)).value
     assert after == metrics["log_likelihood"] > before
 
@@ -60,19 +69,29 @@ def test_training_raises_the_exact_likelihood(name):
 def test_exact_samples_reach_a_law_that_the_model_can_represent(model, options):
     """Two visible units represent every law, so the KL divergence tends to 0, up to the noise of the samples.
 
-    Were the weights fitted to the N = 4,096 reads of a single update, 2 N KL would be chi-squared with 3 degrees of
-    freedom; the falling learning rate averages over many. 31 is exceeded once in a million.
+    Were the weights fitted to the N = 4,096 reads of a single update, 2 N KL would be chi-squared
+    with 3 degrees of freedom; the falling learning rate averages over many. 31 is exceeded once in
+    a million.
     """
-    bits = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).float().repeat_interleave(torch.tensor([5, 3, 1, 7]), 0)
+    bits = (
+        torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+        .float()
+        .repeat_interleave(torch.tensor([5, 3, 1, 7]), 0)
+    )
     generator = torch.Generator().manual_seed(3)
     if model == "rbm":
         fitted, data = BernoulliRBM(2, 2, scale=1.0, generator=generator), bits
     else:
         fitted, data = BoltzmannMachine(Graph.complete(2), generator=generator), 2 * bits - 1
-    settings = Settings(**({"updates": 400, "lr": 0.05} | options), batch=16, start="fresh", chains=4096)
+    settings = Settings(
+        **({"updates": 400, "lr": 0.05} | options), batch=16, start="fresh", chains=4096
+    )
     negative_entropy = sum(k / 16 * math.log(k / 16) for k in (5, 3, 1, 7))
     before = negative_entropy - log_likelihood(fitted, data).value
-    after = negative_entropy - fit(fitted, data, Exact(), settings, progress=False)[-1]["log_likelihood"]
+    after = (
+        negative_entropy
+        - fit(fitted, data, Exact(), settings, progress=False)[-1]["log_likelihood"]
+    )
     assert 0 < after < 31 / (2 * settings.chains) < before
 
 
@@ -112,4 +131,7 @@ def test_metrics_name_what_was_measured(tmp_path):
     assert all(1 <= metrics["ess"] <= SHORT.chains for metrics in history)
     wide = BernoulliRBM(40, 30)
     data = (torch.rand(20, 40) < 0.5).float()
-    assert "pseudo_log_likelihood" in fit(wide, data, Gibbs(1), replace(SHORT, updates=1), progress=False)[0]
+    assert (
+        "pseudo_log_likelihood"
+        in fit(wide, data, Gibbs(1), replace(SHORT, updates=1), progress=False)[0]
+    )

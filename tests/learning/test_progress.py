@@ -48,7 +48,9 @@ def test_any_standard_error_will_do(monkeypatch, stream, progress):
 def test_the_command_line_without_standard_streams(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "stdout", None)
-    main(["train", "--out", str(tmp_path), "--data", "bars-and-stripes-3x3", "--hidden", "3", *TINY])
+    main(
+        ["train", "--out", str(tmp_path), "--data", "bars-and-stripes-3x3", "--hidden", "3", *TINY]
+    )
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", str(tmp_path / "gone")])
     assert stop.value.code == 2

@@ -25,7 +25,9 @@ def weights(model):
     return {name: t.clone() for name, t in model.state_dict().items()}
 
 
-def assert_refused(match, model, sampler, settings=SHORT, error: type[Exception] = ValueError, **options):
+def assert_refused(
+    match, model, sampler, settings=SHORT, error: type[Exception] = ValueError, **options
+):
     """One line, and the model stays as it was."""
     before = weights(model)
     with pytest.raises(error, match=match) as caught:
@@ -69,15 +71,21 @@ def test_another_setting_is_refused_on_resume(stopped, name, value):
     settings = replace(SHORT, **{name: value})
     was = re.escape(repr(getattr(SHORT.resolved(Gibbs(1)), name)))
     match = f"cannot resume {stopped}: it was made with {name}={was}, not {value!r}; use the same"
-    assert_refused(match, rbm(), Gibbs(1), settings, out=stopped, resume=True, config={"data": "mine"})
+    assert_refused(
+        match, rbm(), Gibbs(1), settings, out=stopped, resume=True, config={"data": "mine"}
+    )
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
 
 
 def test_another_configuration_is_refused_on_resume(stopped):
     options = {"out": stopped, "resume": True}
-    assert_refused("made with data='mine', not 'yours'", rbm(), Gibbs(1), config={"data": "yours"}, **options)
+    assert_refused(
+        "made with data='mine', not 'yours'", rbm(), Gibbs(1), config={"data": "yours"}, **options
+    )
     assert_refused("made with data='mine', not None", rbm(), Gibbs(1), config={}, **options)
-    assert_refused("made with more=None, not 1", rbm(), Gibbs(1), config={"data": "mine", "more": 1}, **options)
+    assert_refused(
+        "made with more=None, not 1", rbm(), Gibbs(1), config={"data": "mine", "more": 1}, **options
+    )
 
 
 @pytest.mark.parametrize("make", [coupled, lambda: BernoulliRBM(9, 5)])
@@ -88,7 +96,9 @@ def test_another_model_is_refused_on_resume(stopped, make):
 
 def test_somebody_elses_checkpoint_is_refused(tmp_path):
     checkpoint.save(tmp_path, {"model": {}, "epoch": 3}, step=3)
-    assert_refused(f"cannot resume {tmp_path}: .* lacks 'carry'", rbm(), Gibbs(1), out=tmp_path, resume=True)
+    assert_refused(
+        f"cannot resume {tmp_path}: .* lacks 'carry'", rbm(), Gibbs(1), out=tmp_path, resume=True
+    )
     assert load(tmp_path)["epoch"] == 3
 
 
@@ -96,10 +106,13 @@ def test_somebody_elses_checkpoint_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_refused_on_resume(stopped, damage):
     (file,) = stopped.glob("*.json" if damage == "manifest" else "*.safetensors")
     file.write_bytes(b"" if damage == "empty" else file.read_bytes()[:-9])
-    assert_refused("corrupt|truncated", rbm(), Gibbs(1), out=stopped, resume=True, config={"data": "mine"})
+    assert_refused(
+        "corrupt|truncated", rbm(), Gibbs(1), out=stopped, resume=True, config={"data": "mine"}
+    )
 
 
-# ---- divergence -----------------------------------------------------------------------------------------------------
+# ---- divergence
+# ----------------------------------------------------------------------
 
 
 class Breaks(Dies):
@@ -139,9 +152,17 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stands(tmp_path
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("lr", [1e4, 1e29])
-def test_a_mad_learning_rate_never_costs_the_checkpoint_nor_ends_deep_inside(tmp_path, optimizer, lr):
+def test_a_mad_learning_rate_never_costs_the_checkpoint_nor_ends_deep_inside(
+    tmp_path, optimizer, lr
+):
     settings = replace(
-        SHORT, optimizer=optimizer, lr=lr, checkpoint_every=1, updates=60, decay="none", weight_decay=0.9
+        SHORT,
+        optimizer=optimizer,
+        lr=lr,
+        checkpoint_every=1,
+        updates=60,
+        decay="none",
+        weight_decay=0.9,
     )
     try:
         run(rbm(), Gibbs(1), settings, out=tmp_path)
@@ -151,14 +172,17 @@ def test_a_mad_learning_rate_never_costs_the_checkpoint_nor_ends_deep_inside(tmp
         assert all(t.isfinite().all() for t in load(tmp_path)["model"].values())
 
 
-# ---- folders that cannot be written ---------------------------------------------------------------------------------
+# ---- folders that cannot be written
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inner", ["", "/run"])
 def test_a_file_where_the_folder_should_be(tmp_path, inner):
     (tmp_path / "taken").write_text("a file")
     out = f"{tmp_path}/taken{inner}"
-    assert_refused(f"cannot write to {out}: (File exists|Not a directory); choose", rbm(), Gibbs(1), out=out)
+    assert_refused(
+        f"cannot write to {out}: (File exists|Not a directory); choose", rbm(), Gibbs(1), out=out
+    )
     assert (tmp_path / "taken").read_text() == "a file"
 
 
@@ -168,16 +192,22 @@ def refuse_writing(monkeypatch, name, number):
 
     def opened(self, mode="r", *args, **kwargs):
         if self.name == name and mode != "r":
-            raise OSError(number, "No space left on device" if number == errno.ENOSPC else "Read-only file system")
+            raise OSError(
+                number,
+                "No space left on device" if number == errno.ENOSPC else "Read-only file system",
+            )
         return real(self, mode, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", opened)
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(errno.EROFS, "Read-only file system"), (errno.ENOSPC, "No space left on device")]
+    ("number", "reason"),
+    [(errno.EROFS, "Read-only file system"), (errno.ENOSPC, "No space left on device")],
 )
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_update(tmp_path, monkeypatch, number, reason):
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_update(
+    tmp_path, monkeypatch, number, reason
+):
     refuse_writing(monkeypatch, "metrics.jsonl", number)
     match = f"cannot write {tmp_path}/metrics.jsonl: {reason}"
     assert_refused(match, rbm(), Dies(Gibbs(1), 1), out=tmp_path)
@@ -206,7 +236,9 @@ def test_metrics_on_a_full_device(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(ValueError, match=f"cannot write {tmp_path}/metrics.jsonl: No space left on device"):
+    with pytest.raises(
+        ValueError, match=f"cannot write {tmp_path}/metrics.jsonl: No space left on device"
+    ):
         run(rbm(), Gibbs(1), out=tmp_path)
 
 
@@ -216,10 +248,15 @@ def test_any_thread_may_train(tmp_path):
     thread.start()
     thread.join()
     assert_same(result, [run(rbm(), Gibbs(1))])
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["update"] == SHORT.updates
+    assert (
+        json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["update"]
+        == SHORT.updates
+    )
 
 
-@pytest.mark.parametrize(("change", "named"), [("sampler", "sampler=.*sweeps=2"), ("data", "data=")])
+@pytest.mark.parametrize(
+    ("change", "named"), [("sampler", "sampler=.*sweeps=2"), ("data", "data=")]
+)
 def test_resume_refuses_another_sampler_or_other_data(tmp_path, change, named):
     data = (torch.rand(20, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     settings = Settings(updates=2, batch=5, chains=4, evaluate_every=2)

@@ -194,7 +194,9 @@ def test_a_folder_replaced_by_another_run_stops_this_one(tmp_path):
         out.rename(tmp_path / "moved")
         other.rename(out)
 
-    with pytest.raises(ValueError, match="replaced in mid-run by a folder with another run: stopped"):
+    with pytest.raises(
+        ValueError, match="replaced in mid-run by a folder with another run: stopped"
+    ):
         run(rbm(), Does(Gibbs(2), 7, replace), out=out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert load(tmp_path / "moved")["update"] == 5

@@ -25,7 +25,8 @@ def train(out, *options):
     main(["train", "--out", str(out), *options])
 
 
-# ---- load_run ----------------------------------------------------------------------------------------------------
+# ---- load_run
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [rbm, coupled])
@@ -34,7 +35,11 @@ def test_a_run_of_fit_is_read_back(tmp_path, make):
     history = run(model, Gibbs(2), out=tmp_path)
     saved = load_run(str(tmp_path), make())
     assert_same(dict(saved.model.state_dict()), dict(model.state_dict()))
-    assert saved.history == history and saved.update == 20 and saved.settings == replace(SHORT, start="persistent")
+    assert (
+        saved.history == history
+        and saved.update == 20
+        and saved.settings == replace(SHORT, start="persistent")
+    )
     assert saved.config == {} and saved.sampler == repr(Gibbs(2)) and saved.folder == tmp_path
     assert saved.chains is not None and saved.chains.shape == (24, model.graph.num_spins)
     assert (saved.chains.abs() == 1).all() and saved.seconds > 0
@@ -53,7 +58,9 @@ def test_a_double_run_is_read_back_as_one(tmp_path):
     model = rbm().double()
     run(model, Gibbs(1), out=tmp_path)
     assert load_run(tmp_path, rbm().double()).model.W.dtype == torch.float64
-    with pytest.raises(ValueError, match=r"holds weights of torch.float64; got .*use model.to\(torch.f"):
+    with pytest.raises(
+        ValueError, match=r"holds weights of torch.float64; got .*use model.to\(torch.f"
+    ):
         load_run(tmp_path, rbm())
 
 
@@ -67,16 +74,27 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     checkpoint.save(tmp_path / "other", {"weights": torch.zeros(3)}, step=1)
     for folder, model, error, match in (
         ("gone", None, NoCheckpoint, "no checkpoint at .*gone"),
-        ("fit", None, ValueError, r"does not say how to build its model: .* load_run\(folder, model\)"),
+        (
+            "fit",
+            None,
+            ValueError,
+            r"does not say how to build its model: .* load_run\(folder, model\)",
+        ),
         ("fit", BernoulliRBM(9, 5), ValueError, "holds weights of another model .*: weights of an"),
-        ("other", None, CheckpointError, "holds no run of `qsample train` or fit: it lacks 'carry'"),
+        (
+            "other",
+            None,
+            CheckpointError,
+            "holds no run of `qsample train` or fit: it lacks 'carry'",
+        ),
     ):
         with pytest.raises(error, match=match) as caught:
             load_run(tmp_path / folder, model)
         assert "\n" not in str(caught.value) and str(tmp_path / folder) in str(caught.value)
 
 
-# ---- longer runs -------------------------------------------------------------------------------------------------
+# ---- longer runs
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("updates", "sampler"), [(12, lambda: Gibbs(2)), (15, Counts)])
@@ -159,7 +177,8 @@ def test_fit_takes_up_former_settings_and_config(tmp_path):
     assert load_run(tmp_path, rbm()).config == {"notes": "mine"}
 
 
-# ---- the command line --------------------------------------------------------------------------------------------
+# ---- the command line
+# ----------------------------------------------------------------------
 
 
 def test_resume_alone_takes_the_former_flags(tmp_path, monkeypatch):

@@ -34,7 +34,8 @@ from tests.learning.test_refusals import assert_refused
     ],
 )
 def test_bad_settings(monkeypatch, wrong, message):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse some of them first
+    # which would refuse some of them first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=re.escape(message)):
         Settings(**wrong)
 
@@ -71,4 +72,9 @@ def test_weights_that_are_not_finite_to_begin_with():
 
 @pytest.mark.parametrize("start", ["data", "persistent"])
 def test_a_sampler_that_cannot_continue_chains_is_refused_for_such_starts(start):
-    assert_refused(f"start='{start}' continues chains and Exact cannot", rbm(), Exact(), replace(SHORT, start=start))
+    assert_refused(
+        f"start='{start}' continues chains and Exact cannot",
+        rbm(),
+        Exact(),
+        replace(SHORT, start=start),
+    )

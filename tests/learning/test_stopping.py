@@ -77,7 +77,8 @@ def test_an_update_that_takes_too_long_is_given_up(tmp_path, monkeypatch, sample
     with pytest.raises(SystemExit):
         run(rbm(), Sends(sampler(), 8, signal.SIGTERM, seconds=20), out=tmp_path)
     assert time.monotonic() - began < 5
-    assert load(tmp_path)["update"] == 7  # its chains, offsets and sampler are those before the eighth
+    # its chains, offsets and sampler are those before the eighth
+    assert load(tmp_path)["update"] == 7
     assert_goes_on(tmp_path, sampler)
 
 

@@ -36,7 +36,13 @@ def test_an_average_that_touches_the_text_is_refused(name):
 
 @pytest.mark.parametrize(
     "state",
-    [torch.tensor([300.0]), torch.tensor([0.5]), torch.tensor([255, 254]), torch.zeros(2, device="meta"), "text"],
+    [
+        torch.tensor([300.0]),
+        torch.tensor([0.5]),
+        torch.tensor([255, 254]),
+        torch.zeros(2, device="meta"),
+        "text",
+    ],
 )
 def test_no_text(state):
     with pytest.raises(ValueError, match="damaged"):

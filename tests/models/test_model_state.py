@@ -28,9 +28,19 @@ def test_weights_travel_with_their_graph(name):
     [
         (lambda: BoltzmannMachine(a_graph("sparse", "edcba"), "c"), "labels"),
         (lambda: BoltzmannMachine(a_graph("sparse", "abcde"), "a"), "hidden"),
-        (lambda: BoltzmannMachine(Graph.sparse(5, [(3, 1), (0, 1), (3, 0), (2, 4)], "abcde"), "c"), "graph"),
+        (
+            lambda: BoltzmannMachine(
+                Graph.sparse(5, [(3, 1), (0, 1), (3, 0), (2, 4)], "abcde"), "c"
+            ),
+            "graph",
+        ),
         (lambda: BoltzmannMachine(Graph.bipartite(1, 4, "abcde"), "c"), "kind"),
-        (lambda: BoltzmannMachine(Graph.sparse(6, [(3, 1), (0, 1), (3, 0), (1, 4)], "abcdef"), "c"), "sizes"),
+        (
+            lambda: BoltzmannMachine(
+                Graph.sparse(6, [(3, 1), (0, 1), (3, 0), (1, 4)], "abcdef"), "c"
+            ),
+            "sizes",
+        ),
         (lambda: BernoulliRBM(4, 1), "model"),
     ],
 )
@@ -42,14 +52,20 @@ def test_weights_of_another_graph_are_refused(other, difference):
         model.load_state_dict(other().state_dict())
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name]), "refused weights must not be half loaded"
-    torch.nn.Sequential(model).load_state_dict(torch.nn.Sequential(machine("sparse", "c")).state_dict())
+    torch.nn.Sequential(model).load_state_dict(
+        torch.nn.Sequential(machine("sparse", "c")).state_dict()
+    )
     with pytest.raises(ValueError, match="weights of another model"):
         torch.nn.Sequential(model).load_state_dict(torch.nn.Sequential(other()).state_dict())
 
 
 GRAPHS = {
-    "rbm": lambda k: BernoulliRBM(20 * k, 10 * k, generator=torch.Generator().manual_seed(k)).ising(),
-    "complete": lambda k: BoltzmannMachine(Graph.complete(30 * k), generator=torch.Generator().manual_seed(k)).ising(),
+    "rbm": lambda k: BernoulliRBM(
+        20 * k, 10 * k, generator=torch.Generator().manual_seed(k)
+    ).ising(),
+    "complete": lambda k: BoltzmannMachine(
+        Graph.complete(30 * k), generator=torch.Generator().manual_seed(k)
+    ).ising(),
     "ring": lambda k: BoltzmannMachine(
         Graph.sparse(90 * k, [(i, (i + 1) % (90 * k)) for i in range(90 * k)]),
         generator=torch.Generator().manual_seed(k),
@@ -67,7 +83,8 @@ def test_a_new_model_is_disordered_whatever_its_size(name, k):
     J = torch.zeros(n, n)
     J[i, j] = problem.graph.edge_values(problem.J).detach()
     largest = float(torch.linalg.eigvalsh(J + J.T).abs().max())
-    assert 0.02 < largest < 0.5  # disordered, and not so small that symmetry between hidden units lasts
+    # disordered, and not so small that symmetry between hidden units lasts
+    assert 0.02 < largest < 0.5
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -38,7 +38,14 @@ def test_boltzmann_machine_energy_goes_by_label_and_edge():
     model = randomise(BoltzmannMachine(graph, ["y", "w"])).requires_grad_(False)
     for x, z, w, y in itertools.product((-1, 1), repeat=4):
         h = dict(zip("wxyz", model.h.tolist(), strict=True))
-        slow = h["w"] * w + h["x"] * x + h["y"] * y + h["z"] * z + float(model.J[0]) * w * z + float(model.J[1]) * x * y
+        slow = (
+            h["w"] * w
+            + h["x"] * x
+            + h["y"] * y
+            + h["z"] * z
+            + float(model.J[0]) * w * z
+            + float(model.J[1]) * x * y
+        )
         data, hidden = torch.tensor([x, z]), torch.tensor([w, y])  # both in the graph's order
         assert float(model.energy(data.double(), hidden.double())) == pytest.approx(slow)
 
@@ -48,7 +55,10 @@ def test_split_and_join_are_inverse(name):
     model = MODELS[name]()
     spins = torch.tensor(all_states(model.graph.num_spins), dtype=torch.int8)
     x, hidden = model.split(spins)
-    assert x.shape == (len(spins), model.num_visible) and hidden.shape == (len(spins), model.num_hidden)
+    assert x.shape == (len(spins), model.num_visible) and hidden.shape == (
+        len(spins),
+        model.num_hidden,
+    )
     assert x.dtype == torch.float64
     assert torch.equal(model.join(x, hidden), spins) and model.join(x, hidden).dtype == torch.int8
     assert set(x.unique().tolist()) == ({0, 1} if model.coding == "bits" else {-1, 1})
@@ -56,7 +66,10 @@ def test_split_and_join_are_inverse(name):
     # leading axes broadcast: every x with every hidden
     both = model.join(units(model, model.num_visible)[:, None], units(model, model.num_hidden))
     assert both.shape == (2**model.num_visible, 2**model.num_hidden, model.graph.num_spins)
-    assert model.energy(units(model, model.num_visible)[0], units(model, model.num_hidden)[0]).shape == ()
+    assert (
+        model.energy(units(model, model.num_visible)[0], units(model, model.num_hidden)[0]).shape
+        == ()
+    )
 
 
 @models
@@ -72,13 +85,16 @@ def test_free_energy_and_conditional_law(name):
     torch.testing.assert_close(conditional.energy(model.encode(hidden)), joint)
     torch.testing.assert_close(-log_partition(conditional), -(-joint).logsumexp(-1))
     torch.testing.assert_close(
-        log_partition(model.ising()), torch.tensor(slow_law(model.ising().detach())[2], dtype=torch.float64)
+        log_partition(model.ising()),
+        torch.tensor(slow_law(model.ising().detach())[2], dtype=torch.float64),
     )
     if not model.num_hidden:
         return
     one = conditional.detach()
     states, p, _ = slow_law(Ising(one.graph, one.h[0], one.J, one.offset[0]))
-    expected = dict(zip(map(tuple, model.encode(hidden).tolist()), (-joint[0]).softmax(0).tolist(), strict=True))
+    expected = dict(
+        zip(map(tuple, model.encode(hidden).tolist()), (-joint[0]).softmax(0).tolist(), strict=True)
+    )
     assert dict(zip(states, p, strict=True)) == pytest.approx(expected)
 
 
@@ -89,18 +105,25 @@ def test_free_energy(name):
     coupled = "coupled" in name or "both" in name
     assert model.tractable is not coupled
     if coupled:
-        with pytest.raises(Intractable, match=r"sampler\.sample\(model\.ising\(visible=data\), num\)"):
+        with pytest.raises(
+            Intractable, match=r"sampler\.sample\(model\.ising\(visible=data\), num\)"
+        ):
             model.free_energy(x)
         assert issubclass(Intractable, ValueError)
     else:
-        torch.testing.assert_close(model.free_energy(x), -(-model.energy(x[:, None], hidden[None])).logsumexp(-1))
+        torch.testing.assert_close(
+            model.free_energy(x), -(-model.energy(x[:, None], hidden[None])).logsumexp(-1)
+        )
 
 
 @models
 def test_everything_is_differentiable(name):
     model = MODELS[name]()
     x = units(model, model.num_visible)
-    names, leaves = zip(*((k, p.detach().clone().requires_grad_()) for k, p in model.named_parameters()), strict=True)
+    names, leaves = zip(
+        *((k, p.detach().clone().requires_grad_()) for k, p in model.named_parameters()),
+        strict=True,
+    )
 
     class Ways(torch.nn.Module):
         def __init__(self):
@@ -115,12 +138,16 @@ def test_everything_is_differentiable(name):
     ways = Ways()
 
     def call(*values):
-        return torch.func.functional_call(ways, {f"model.{k}": v for k, v in zip(names, values, strict=True)}, ())
+        return torch.func.functional_call(
+            ways, {f"model.{k}": v for k, v in zip(names, values, strict=True)}, ()
+        )
 
     assert torch.autograd.gradcheck(call, leaves)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool]
+)
 def test_data_of_any_type(dtype):
     model = rbm()
     x = torch.tensor([[0, 1, 1], [1, 0, 0]]).to(dtype)
@@ -146,7 +173,11 @@ def test_data_of_any_type(dtype):
 )
 def test_bad_bits(bad, message):
     model = rbm()
-    for call in (model.check, lambda x: model.ising(visible=x), lambda x: model.join(x, torch.zeros(2))):
+    for call in (
+        model.check,
+        lambda x: model.ising(visible=x),
+        lambda x: model.join(x, torch.zeros(2)),
+    ):
         with pytest.raises(ValueError, match=message):
             call(bad)
 
@@ -155,8 +186,10 @@ def test_bad_bits(bad, message):
     ("bad", "message"),
     [
         (torch.zeros(2, 3), r"data of -1 and \+1 only; got 0"),
-        (torch.full((2, 3), 127, dtype=torch.int8), r"data of -1 and \+1 only; got 127"),  # 127^2 = 1 in int8
-        (torch.tensor([[1, 1, 255]], dtype=torch.uint8), r"data of -1 and \+1 only; got 255"),  # -1 in uint8
+        # 127^2 = 1 in int8
+        (torch.full((2, 3), 127, dtype=torch.int8), r"data of -1 and \+1 only; got 127"),
+        # -1 in uint8
+        (torch.tensor([[1, 1, 255]], dtype=torch.uint8), r"data of -1 and \+1 only; got 255"),
         (torch.tensor([[True, True, False]]), r"data of -1 and \+1 only; got 0"),
         (torch.ones(2, 5), r"data of shape \[\*, 3\]; got \[2, 5\]"),
     ],

@@ -9,7 +9,14 @@ import torch
 from scipy.stats import power_divergence
 
 from qsample import Exactness, Graph, Ising, Samples
-from qsample.annealers import Corrected, Exact, Gibbs, ParallelTempering, SimulatedAnnealing, TemperedGibbs
+from qsample.annealers import (
+    Corrected,
+    Exact,
+    Gibbs,
+    ParallelTempering,
+    SimulatedAnnealing,
+    TemperedGibbs,
+)
 from qsample.diffusion import (
     BlockMetropolis,
     Counted,
@@ -40,7 +47,9 @@ def generator(seed=0):
 
 def network(n, seed=0, scale=1.0):
     g = generator(seed)
-    W, b, v = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,)))
+    W, b, v = (
+        torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,))
+    )
     return lambda s: scale * (torch.tanh((s @ W + b) / 2) @ v)
 
 
@@ -53,7 +62,8 @@ def number(s):
     return ((s > 0) * 2 ** torch.arange(s.shape[-1]).flip(0)).sum(-1)
 
 
-# ---- transition matrices ---------------------------------------------------------------------------------------
+# ---- transition matrices
+# ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -107,7 +117,8 @@ def test_first_order_moves_have_detailed_balance(kernel, monkeypatch):
             kernel.sample(E, S, generator=generator())
         there = number(y)
         moves.append((x, there, q_y * found[0].exp().clamp(max=1)))
-        careless.append((x, there, q_y * (E(S) - E(y)).exp().clamp(max=1)))  # without the reverse proposal
+        # without the reverse proposal
+        careless.append((x, there, q_y * (E(S) - E(y)).exp().clamp(max=1)))
     invariant, balance = broken(law, chain([torch.cat(t) for t in zip(*moves, strict=True)]))
     assert invariant < EXACT and balance < EXACT
     assert broken(law, chain([torch.cat(t) for t in zip(*careless, strict=True)]))[0] > 1e-3
@@ -171,9 +182,12 @@ def block_chain(inner, surrogate, anchor, monkeypatch, n=5, K=3, scale=2.0):
             sampler.y = y
             with ratios(monkeypatch) as found:
                 at = S if anchor is None else anchor.expand(2**n, n)
-                same = [generator() for _ in S]  # each state an item: the same random numbers for all of them
+                # each state an item: the same random numbers for all of them
+                same = [generator() for _ in S]
                 kernel.sample(E, S[:, None], anchor=at, generator=same)
-            T = INNER[inner](sampler.problem.energy(parts.expand(*sampler.problem.batch_shape, -1, -1)))
+            T = INNER[inner](
+                sampler.problem.energy(parts.expand(*sampler.problem.batch_shape, -1, -1))
+            )
             T = T.reshape(2**n, 2**K, 2**K)
             here, there = number(S[:, block]), S.clone()
             there[:, block] = y
@@ -188,7 +202,14 @@ ANCHOR = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
 @pytest.mark.parametrize("inner", thinned(["palindromic", "exact"], 2))
 @pytest.mark.parametrize(
     "surrogate",
-    [linear, secant, taylor, regression, partial(regression, sampler=Exact(), rounds=2), a_problem(K5, scale=0.3)],
+    [
+        linear,
+        secant,
+        taylor,
+        regression,
+        partial(regression, sampler=Exact(), rounds=2),
+        a_problem(K5, scale=0.3),
+    ],
 )
 def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     law, P = block_chain(inner, surrogate, ANCHOR, monkeypatch)
@@ -198,7 +219,9 @@ def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     assert second  # it moves, and everywhere
 
 
-@pytest.mark.parametrize(("inner", "anchor"), [("ordered", ANCHOR), ("hot", ANCHOR), ("palindromic", None)])
+@pytest.mark.parametrize(
+    ("inner", "anchor"), [("ordered", ANCHOR), ("hot", ANCHOR), ("palindromic", None)]
+)
 def test_what_must_fail(inner, anchor, monkeypatch):
     """An ordered sweep, a wrong beta, and an anchor that follows the state without its normaliser."""
     law, P = block_chain(inner, secant, anchor, monkeypatch)
@@ -233,14 +256,17 @@ def test_tempered_transitions_have_detailed_balance(scan, monkeypatch):
         torch.testing.assert_close(energies, (0.5, 0.2, 0.2, 0.5)[k] * E(S))
         T = sweep(energies, [0, 1, 0] if scan == "reversible" else [0, 1])
         p = p * T[paths[:, k], paths[:, k + 1]]
-    invariant, balance = broken((-E(S)).softmax(-1), chain((paths[:, 0], paths[:, 4], p * found[0].exp().clamp(max=1))))
+    invariant, balance = broken(
+        (-E(S)).softmax(-1), chain((paths[:, 0], paths[:, 4], p * found[0].exp().clamp(max=1)))
+    )
     if scan == "reversible":
         assert invariant < EXACT and balance < EXACT
     else:
         assert invariant > 1e-5 and balance > 1e-5
 
 
-# ---- reads of the shipped kernels ------------------------------------------------------------------------------
+# ---- reads of the shipped kernels
+# ----------------------------------------------------------------------
 
 
 class Claims:
@@ -252,23 +278,39 @@ class Claims:
         self.sampler, self.beta, self.warm_start = sampler, beta, sampler.warm_start
 
     def sample(self, problem, num, *, initial=None, generator=None):
-        return self.sampler.sample(problem.scale(self.beta), num, initial=initial, generator=generator)
+        return self.sampler.sample(
+            problem.scale(self.beta), num, initial=initial, generator=generator
+        )
 
 
 SITES, CHAINS = 10, 10_000
 NET = network(SITES, scale=1.5)
-FITTED = regression(NET, torch.ones(SITES).double(), flips=0.5, states=500, generator=torch.Generator().manual_seed(4))
+FITTED = regression(
+    NET,
+    torch.ones(SITES).double(),
+    flips=0.5,
+    states=500,
+    generator=torch.Generator().manual_seed(4),
+)
 KERNELS: dict[str, Kernel] = {
     "site": SiteGibbs(20),
     "gwg": GibbsWithGradients(20),
     "dmala": DiscreteLangevin(1.0, 20),
     "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=3),
-    "blocks, regression": BlockMetropolis(PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3),
-    "blocks, exact": BlockMetropolis(Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5),
+    "blocks, regression": BlockMetropolis(
+        PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3
+    ),
+    "blocks, exact": BlockMetropolis(
+        Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5
+    ),
     "blocks, fitted once": BlockMetropolis(PALINDROMIC, FITTED, 6, 3),
     "all sites, tempered": BlockMetropolis(TemperedGibbs(4), FITTED, SITES, 3),
     "mixture": Cycle(
-        [BlockMetropolis(TemperedGibbs(3), FITTED, SITES), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)]
+        [
+            BlockMetropolis(TemperedGibbs(3), FITTED, SITES),
+            BlockMetropolis(PALINDROMIC, block=5),
+            SiteGibbs(3),
+        ]
     ),
     "tempered": TemperedTransitions(SiteGibbs(4), (1.0, 0.7, 0.4), 3),
     "cycle": Cycle([GibbsWithGradients(3), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)], 2),
@@ -283,7 +325,9 @@ X_T = torch.where(torch.arange(SITES) % 3 == 0, 1.0, -1.0).double()
 
 
 def exact_reads(num, seed=5):
-    return states(SITES)[torch.multinomial(LAW, num, replacement=True, generator=generator(seed))].double()
+    return states(SITES)[
+        torch.multinomial(LAW, num, replacement=True, generator=generator(seed))
+    ].double()
 
 
 def p_value(spins):
@@ -321,7 +365,9 @@ def test_kernels_keep_the_law(name):
 def test_a_cycle_finds_the_law(blocks):
     """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""
     kernel = Cycle([blocks, GibbsWithGradients(10)], 8)
-    found = kernel.sample(NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2))
+    found = kernel.sample(
+        NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2)
+    )
     assert p_value(found.spins) > SHARE
 
 
@@ -341,14 +387,17 @@ def test_an_anchor_that_follows_the_state_is_rejected():
 def test_the_way_up_weighs_the_partition_function():
     """Mean of exp(info["log_weight"]) = Z(b_L) / Z(1), from reads of the law."""
     betas, E = (1.0, 0.8, 0.5, 0.2, 0.0), NET
-    found = TemperedTransitions(SiteGibbs(5), betas).sample(E, exact_reads(CHAINS), generator=generator(3))
+    found = TemperedTransitions(SiteGibbs(5), betas).sample(
+        E, exact_reads(CHAINS), generator=generator(3)
+    )
     w = found.info["log_weight"].exp()
     ratio = 2**SITES / float((-E(states(SITES).double())).exp().sum())
     assert abs(float(w.mean()) - ratio) / (float(w.std()) / CHAINS**0.5) < Z_MAX
     assert float(w.std()) > 0
 
 
-# ---- manners ---------------------------------------------------------------------------------------------------
+# ---- manners
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -360,17 +409,26 @@ def test_a_batch_of_four_is_four_singles(name, dtype):
     anchor, shift = x[:, 0].flip(0), torch.tensor([0.1, -0.4, 0.8, 0.0]).reshape(4, 1, 1)
 
     def energy(shift):
-        return lambda s: (shift.to(s) * s * s.roll(1, -1) * s.roll(3, -1)).sum(-1) + 0.2 * s[..., :4].sum(-1).square()
+        return lambda s: (
+            (shift.to(s) * s * s.roll(1, -1) * s.roll(3, -1)).sum(-1)
+            + 0.2 * s[..., :4].sum(-1).square()
+        )
 
-    together = kernel.sample(energy(shift), x, anchor=anchor, generator=[generator(k) for k in range(4)])
+    together = kernel.sample(
+        energy(shift), x, anchor=anchor, generator=[generator(k) for k in range(4)]
+    )
     assert together.spins.shape == (4, 3, SITES) and together.info["acceptance"].shape == (4,)
     assert together.energy.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
     for k in range(4):
         options = {"anchor": anchor[k : k + 1], "generator": [generator(k)]}
         alone = kernel.sample(energy(shift[k : k + 1]), x[k : k + 1], **options)
-        assert torch.equal(together.spins[k], alone.spins[0]) and torch.equal(together.energy[k], alone.energy[0])
+        assert torch.equal(together.spins[k], alone.spins[0]) and torch.equal(
+            together.energy[k], alone.energy[0]
+        )
     again, other = (
-        kernel.sample(energy(shift), x, anchor=anchor, generator=[generator(k + s) for k in range(4)]).spins
+        kernel.sample(
+            energy(shift), x, anchor=anchor, generator=[generator(k + s) for k in range(4)]
+        ).spins
         for s in (0, 50)
     )
     assert torch.equal(again, together.spins) and not torch.equal(other, again)
@@ -397,8 +455,15 @@ def test_what_a_call_costs():
 
 def test_a_problem_of_all_sites_is_restricted_exactly():
     """A quadratic energy as its own surrogate: every block is accepted, at one evaluation a move."""
-    for graph in (Graph.complete(SITES), Graph.sparse(SITES, [(k, (k + 3) % SITES) for k in range(SITES)])):
-        problem = Ising(graph, torch.linspace(-1, 1, SITES), graph.couplings(torch.linspace(-1, 1, graph.num_edges)))
+    for graph in (
+        Graph.complete(SITES),
+        Graph.sparse(SITES, [(k, (k + 3) % SITES) for k in range(SITES)]),
+    ):
+        problem = Ising(
+            graph,
+            torch.linspace(-1, 1, SITES),
+            graph.couplings(torch.linspace(-1, 1, graph.num_edges)),
+        )
         for block in (1, 4, SITES, torch.arange(SITES).flip(0)[None]):
             E = Counted(partial(direct, problem))
             kernel = BlockMetropolis(PALINDROMIC, problem, block, 3)
@@ -410,10 +475,14 @@ def test_a_problem_of_all_sites_is_restricted_exactly():
 def test_a_surrogate_of_each_item():
     """A batch of problems, one an item, is restricted item by item."""
     x = exact_reads(12).reshape(2, 6, SITES)
-    both = Ising(FITTED.graph, torch.stack([FITTED.h, -FITTED.h]), torch.stack([FITTED.J, FITTED.J / 2]))
+    both = Ising(
+        FITTED.graph, torch.stack([FITTED.h, -FITTED.h]), torch.stack([FITTED.J, FITTED.J / 2])
+    )
     for block in (4, SITES):
         each = [torch.Generator().manual_seed(k) for k in range(2)]
-        together = BlockMetropolis(PALINDROMIC, both, block, 2).sample(elementwise, x, generator=each)
+        together = BlockMetropolis(PALINDROMIC, both, block, 2).sample(
+            elementwise, x, generator=each
+        )
         for k in range(2):
             alone = BlockMetropolis(PALINDROMIC, Ising(both.graph, both.h[k], both.J[k]), block, 2)
             found = alone.sample(elementwise, x[k], generator=generator(k))
@@ -433,7 +502,9 @@ def elementwise(s):
 def test_a_perfect_surrogate_is_always_accepted():
     h = torch.linspace(-1, 1, SITES)
     found = BlockMetropolis(PALINDROMIC, block=SITES, moves=3).sample(
-        lambda s: (h.to(s) * s).sum(-1) + s[..., 0] * s[..., 5], exact_reads(500), generator=generator()
+        lambda s: (h.to(s) * s).sum(-1) + s[..., 0] * s[..., 5],
+        exact_reads(500),
+        generator=generator(),
     )
     assert float(found.info["acceptance"]) > 0.999 and float(found.info["flips"]) > 1
 
@@ -459,8 +530,14 @@ def test_a_heuristic_sampler_is_not_hidden():
 def test_refusals():
     x, blocks = exact_reads(3), BlockMetropolis(PALINDROMIC)
     for call, said in [
-        (lambda: BlockMetropolis(Gibbs(5)), r'Gibbs\(sweeps=5.* is not reversible.*use Gibbs\(scan="palindromic"\)'),
-        (lambda: BlockMetropolis(ParallelTempering()), r"ParallelTempering\(.* is not reversible, so no correction"),
+        (
+            lambda: BlockMetropolis(Gibbs(5)),
+            r'Gibbs\(sweeps=5.* is not reversible.*use Gibbs\(scan="palindromic"\)',
+        ),
+        (
+            lambda: BlockMetropolis(ParallelTempering()),
+            r"ParallelTempering\(.* is not reversible, so no correction",
+        ),
         (
             lambda: BlockMetropolis(PALINDROMIC, a_problem(K5), 2).sample(NET, x),
             r"surrogate has 5 spins on cpu, x 10 sites on cpu: expected one problem of all sites",
@@ -477,17 +554,32 @@ def test_refusals():
         (lambda: DiscreteLangevin().sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
         (lambda: blocks.sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
         (lambda: Cycle([SiteGibbs()]).sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0"),
-        (lambda: BlockMetropolis(SimulatedAnnealing()), r'not reversible.*Gibbs\(scan="palindromic"\)'),
+        (
+            lambda: BlockMetropolis(SimulatedAnnealing()),
+            r'not reversible.*Gibbs\(scan="palindromic"\)',
+        ),
         (lambda: BlockMetropolis(PALINDROMIC, block=0), r"block >= 1; got 0"),
         (lambda: BlockMetropolis(PALINDROMIC, moves=0), r"moves >= 1; got 0"),
-        (lambda: BlockMetropolis(PALINDROMIC, block=torch.tensor([[1, 1]])), r"different sites; got \[\[1, 1\]\]"),
+        (
+            lambda: BlockMetropolis(PALINDROMIC, block=torch.tensor([[1, 1]])),
+            r"different sites; got \[\[1, 1\]\]",
+        ),
         (lambda: blocks.sample(NET, x), r"block 16 is larger than x, 10 sites: use block=10"),
-        (lambda: BlockMetropolis(PALINDROMIC, block=torch.tensor([[1, 10]])).sample(NET, x), r"site 10.*0\.\.9"),
-        (lambda: SiteGibbs().sample(NET, x.clamp_min(0)), r"spins x of -1 and \+1; got 0: 2 \* bits - 1"),
+        (
+            lambda: BlockMetropolis(PALINDROMIC, block=torch.tensor([[1, 10]])).sample(NET, x),
+            r"site 10.*0\.\.9",
+        ),
+        (
+            lambda: SiteGibbs().sample(NET, x.clamp_min(0)),
+            r"spins x of -1 and \+1; got 0: 2 \* bits - 1",
+        ),
         (lambda: SiteGibbs().sample(NET, x[0]), r"x \[\*B, R, n\].*got \[10\]: x\[:, None\]"),
         (lambda: SiteGibbs(0), r"steps >= 1; got 0"),
         (lambda: DiscreteLangevin(0.0), r"step_size > 0; got 0\.0"),
-        (lambda: BlockMetropolis(PALINDROMIC, block=2).sample(NET, x, anchor=x), r"anchor \[10\].*got \[3, 10\]"),
+        (
+            lambda: BlockMetropolis(PALINDROMIC, block=2).sample(NET, x, anchor=x),
+            r"anchor \[10\].*got \[3, 10\]",
+        ),
         (
             lambda: BlockMetropolis(PALINDROMIC, block=2).sample(NET, x, anchor=x[0].clamp_min(0)),
             r"anchor of .*got 0: take its",
@@ -496,14 +588,25 @@ def test_refusals():
             lambda: BlockMetropolis(PALINDROMIC, block=2).sample(NET, x, anchor=x[0].to("meta")),
             r"anchor is on meta, x on cpu",
         ),
-        (lambda: TemperedTransitions(SiteGibbs(), (0.9, 0.5)), r"1 = b_0 > b_1.*got \[0\.9, 0\.5\]"),
-        (lambda: TemperedTransitions(Cycle([SiteGibbs(), GibbsWithGradients()])), r"is not reversible: tempered"),
+        (
+            lambda: TemperedTransitions(SiteGibbs(), (0.9, 0.5)),
+            r"1 = b_0 > b_1.*got \[0\.9, 0\.5\]",
+        ),
+        (
+            lambda: TemperedTransitions(Cycle([SiteGibbs(), GibbsWithGradients()])),
+            r"is not reversible: tempered",
+        ),
         (lambda: Cycle([]), r"a cycle of no kernels"),
-        (lambda: SiteGibbs().sample(NET, x, generator=[generator()] * 3), r"one for each of 1 problems; got 3"),
+        (
+            lambda: SiteGibbs().sample(NET, x, generator=[generator()] * 3),
+            r"one for each of 1 problems; got 3",
+        ),
     ]:
         with pytest.raises(ValueError, match=said):
             call()
     with untyped():
         for wrong in (PALINDROMIC, SiteGibbs):
-            with pytest.raises(TypeError, match=r"expected a kernel, such as SiteGibbs\(steps=10\)"):
+            with pytest.raises(
+                TypeError, match=r"expected a kernel, such as SiteGibbs\(steps=10\)"
+            ):
                 Cycle([wrong])  # pyright: ignore[reportArgumentType]

@@ -39,7 +39,9 @@ def close(a, b, atol=1e-10):
 def network(seed=0, n=N, scale=1.0):
     """A tanh network of 16 units."""
     g = generator(seed)
-    W, b, v = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,)))
+    W, b, v = (
+        torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,))
+    )
     return lambda s: scale * (torch.tanh((s.double() @ W + b) / 2) @ v)
 
 
@@ -52,7 +54,8 @@ def distance(a):
     return (a != S).sum(-1)
 
 
-# ---- where they are exact --------------------------------------------------------------------------------------
+# ---- where they are exact
+# ----------------------------------------------------------------------
 
 
 def test_secant_is_exact_within_two_flips():
@@ -82,10 +85,15 @@ def test_taylor_is_the_second_order_polynomial():
     i, j = RING.edges
     kept = H.diagonal().diag()
     kept[i, j], kept[j, i] = H[i, j], H[j, i]
-    close(taylor(E, a, graph=RING).energy(S), E(a) + (S - a) @ g + ((S - a) @ kept * (S - a)).sum(-1) / 2)
+    close(
+        taylor(E, a, graph=RING).energy(S),
+        E(a) + (S - a) @ g + ((S - a) @ kept * (S - a)).sum(-1) / 2,
+    )
 
 
-@pytest.mark.parametrize("surrogate", [secant, taylor, partial(regression, ridge=1e-14, flips=0.5, states=300)])
+@pytest.mark.parametrize(
+    "surrogate", [secant, taylor, partial(regression, ridge=1e-14, flips=0.5, states=300)]
+)
 @pytest.mark.parametrize("graph", [Graph.complete(N), RING])
 def test_a_quadratic_energy_is_its_own_surrogate(surrogate, graph):
     problem = a_problem(graph)
@@ -100,7 +108,10 @@ def test_a_forward_coupling_is_a_field_of_every_surrogate():
     forward, x = UniformBits(torch.tensor([0.0, 0.7])), anchors(seed=5)
     E = network()
     for surrogate in (linear, secant, taylor):
-        with_it, without = surrogate(forward.conditioned(E, x, 1), anchors()), surrogate(E, anchors())
+        with_it, without = (
+            surrogate(forward.conditioned(E, x, 1), anchors()),
+            surrogate(E, anchors()),
+        )
         close(with_it.h - without.h, forward.fields(x, 1))
         close(with_it.J, without.J)
 
@@ -115,12 +126,15 @@ def test_the_problems_bqm_and_qubo_have_its_energies():
         b: dict[Hashable, int] = {i: (v + 1) // 2 for i, v in by_label.items()}
         assert slow_energy(problem, s) == pytest.approx(E, abs=1e-10)
         assert float(bqm.energy(by_label)) == pytest.approx(E, abs=1e-10)
-        assert offset + sum(q * b[i] * b[j] for (i, j), q in Q.items()) == pytest.approx(E, abs=1e-10)
+        assert offset + sum(q * b[i] * b[j] for (i, j), q in Q.items()) == pytest.approx(
+            E, abs=1e-10
+        )
         worst = max(worst, abs(float(flipped.energy(by_label)) - E))
     assert worst > 0.1  # the mutant fails
 
 
-# ---- regression ------------------------------------------------------------------------------------------------
+# ---- regression
+# ----------------------------------------------------------------------
 
 
 class Seen:
@@ -144,7 +158,9 @@ def test_regression_is_least_squares(graph):
     X = np.column_stack([s, s[:, i] * s[:, j]])
     X0, y = X - X.mean(0), E.energy(s).numpy()
     top = np.vstack([X0, np.sqrt(60 * ridge) * np.eye(X.shape[1])])
-    beta, *_ = np.linalg.lstsq(top, np.concatenate([y - y.mean(), np.zeros(X.shape[1])]), rcond=None)
+    beta, *_ = np.linalg.lstsq(
+        top, np.concatenate([y - y.mean(), np.zeros(X.shape[1])]), rcond=None
+    )
     close(torch.cat([found.h, graph.edge_values(found.J)]), torch.from_numpy(beta))
     assert float(found.offset) == pytest.approx(float(y.mean() - X.mean(0) @ beta), abs=1e-10)
 
@@ -155,7 +171,8 @@ def test_regression_on_given_states():
     found = regression(E, anchors(2), states=S, ridge=1e-12)
     assert found.batch_shape == (2,) and torch.equal(found.h[0], found.h[1])
     residual = E(S) - found.energy(S)[0]
-    close(S.T @ residual, torch.zeros(N).double(), 1e-6)  # least squares: orthogonal to every feature
+    # least squares: orthogonal to every feature
+    close(S.T @ residual, torch.zeros(N).double(), 1e-6)
     close(residual.sum(), torch.zeros(()).double(), 1e-6)
     counted = Counted(E)
     regression(counted, anchors(), states=S)
@@ -190,12 +207,17 @@ def test_a_sampler_takes_regression_to_where_the_mass_is():
     assert better >= 18  # by chance: 2e-4
 
 
-# ---- batches, cost, refusals -----------------------------------------------------------------------------------
+# ---- batches, cost, refusals
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_a_batch_is_its_items_one_by_one(name):
-    surrogate, a, shift = SURROGATES[name], anchors(2, 3), torch.arange(6.0, dtype=torch.float64).reshape(2, 3, 1)
+    surrogate, a, shift = (
+        SURROGATES[name],
+        anchors(2, 3),
+        torch.arange(6.0, dtype=torch.float64).reshape(2, 3, 1),
+    )
     E = network()
 
     def conditional(shift):
@@ -246,9 +268,18 @@ def test_a_linear_network_has_no_curvature():
 def test_refusals():
     a = anchors(2)
     for call, said in [
-        (lambda: secant(network(), a.clamp_min(0)), r"anchor .* of -1 and \+1; got 0: take its sign"),
-        (lambda: secant(network(), a, graph=Graph.complete(7)), r"graph has 7 spins, the anchor 6 sites"),
-        (lambda: secant(lambda s: s, a), r"expected energies \[2, 22\] of states \[2, 22, 6\]; got \[2, 22, 6\]"),
+        (
+            lambda: secant(network(), a.clamp_min(0)),
+            r"anchor .* of -1 and \+1; got 0: take its sign",
+        ),
+        (
+            lambda: secant(network(), a, graph=Graph.complete(7)),
+            r"graph has 7 spins, the anchor 6 sites",
+        ),
+        (
+            lambda: secant(lambda s: s, a),
+            r"expected energies \[2, 22\] of states \[2, 22, 6\]; got \[2, 22, 6\]",
+        ),
         (lambda: secant(lambda s: s.sum(-1) * torch.nan, a), r"energy of a state is nan"),
         (lambda: linear(lambda s: s.detach().sum(-1), a), r"no gradient.*use secant or SiteGibbs"),
         (
@@ -256,7 +287,10 @@ def test_refusals():
             r"energy is on meta, the states on cpu",
         ),
         (lambda: regression(network(), a, flips=0.6), r"0 < flips <= 0\.5; got 0\.6"),
-        (lambda: regression(network(), a, states=a[0]), r"states \[\*B, M, 6\] of -1 and \+1; got \[6\]"),
+        (
+            lambda: regression(network(), a, states=a[0]),
+            r"states \[\*B, M, 6\] of -1 and \+1; got \[6\]",
+        ),
         (lambda: regression(network(), a, states=0 * S), r"states \[\*B, M, 6\] of -1 and \+1"),
         (lambda: regression(network(), a, states=0), r"got 0 states in 1 rounds"),
     ]:

@@ -14,7 +14,9 @@ from tests.support.exact import KINDS, a_graph, a_problem, all_states, coupling_
 
 # None is no label of dimod's: add_variable(None) invents one
 plain = st.integers(-3, 9) | st.text(max_size=3) | st.floats(0.1, 0.9) | st.binary(max_size=2)
-labels_st = st.recursive(plain, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=2), max_leaves=4)
+labels_st = st.recursive(
+    plain, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=2), max_leaves=4
+)
 numbers = st.floats(-8, 8, width=16)
 
 
@@ -26,7 +28,8 @@ def bqms(draw):
     linear = {label: draw(numbers) for label in labels}
     chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
     quadratic = {
-        (labels[j], labels[i]) if draw(st.booleans()) else (labels[i], labels[j]): draw(numbers) for i, j in chosen
+        (labels[j], labels[i]) if draw(st.booleans()) else (labels[i], labels[j]): draw(numbers)
+        for i, j in chosen
     }
     return linear, quadratic, draw(numbers)
 
@@ -39,7 +42,9 @@ def check_same_energies(problem, bqm):
     values = states if bqm.vartype is dimod.SPIN else (states + 1) // 2
     ours = problem.energy(torch.from_numpy(states)).numpy()
     theirs = bqm.energies((values, labels)) if labels else [float(bqm.offset)]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5 if problem.dtype == torch.float32 else 1e-12, atol=1e-4)
+    np.testing.assert_allclose(
+        ours, theirs, rtol=1e-5 if problem.dtype == torch.float32 else 1e-12, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("cls", [dimod.BQM, dimod.Float32BQM, dimod.Float64BQM, dimod.DictBQM])
@@ -148,4 +153,7 @@ def test_a_batch_is_refused():
 
 def test_gradients_stay_behind():
     J = torch.zeros(2, 2, requires_grad=True)
-    assert Ising(Graph.complete(2), torch.zeros(2, requires_grad=True), J).to_bqm().num_interactions == 1
+    assert (
+        Ising(Graph.complete(2), torch.zeros(2, requires_grad=True), J).to_bqm().num_interactions
+        == 1
+    )

@@ -18,10 +18,15 @@ def sparse_edges(draw):
     pairs = [(i, j) for i in range(n) for j in range(i)]
     chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
     flips = draw(st.lists(st.booleans(), min_size=len(chosen), max_size=len(chosen)))
-    return "sparse", n, [pair[::-1] if flip else pair for pair, flip in zip(chosen, flips, strict=True)]
+    return (
+        "sparse",
+        n,
+        [pair[::-1] if flip else pair for pair, flip in zip(chosen, flips, strict=True)],
+    )
 
 
-# Recipes, not graphs: beartype checks random items of what a strategy would build, and hypothesis forbids that.
+# Recipes, not graphs: beartype checks random items of what a strategy would build, and hypothesis
+# forbids that.
 any_graph = (
     sparse_edges()
     | st.tuples(st.just("bipartite"), st.integers(0, 4), st.integers(0, 4))
@@ -66,7 +71,9 @@ def test_one_number_an_edge_and_back(recipe, batch):
         assert values.grad is not None and torch.equal(values.grad, torch.ones_like(values))
 
 
-@pytest.mark.parametrize("edges", [[], torch.empty(0, 2), torch.empty(0, dtype=torch.int64), iter(())])
+@pytest.mark.parametrize(
+    "edges", [[], torch.empty(0, 2), torch.empty(0, dtype=torch.int64), iter(())]
+)
 def test_no_edges(edges):
     graph = Graph.sparse(3, edges)
     assert graph.edges.shape == (2, 0) and graph.degree.tolist() == [0, 0, 0]
@@ -76,7 +83,12 @@ def test_no_edges(edges):
 def test_edges_from_a_tensor_or_any_iterable():
     pairs = [(2, 0), (1, 2)]
     expected = Graph.sparse(3, pairs)
-    for edges in (torch.tensor(pairs), torch.tensor(pairs, dtype=torch.int16), iter(pairs), [[2, 0], [1, 2]]):
+    for edges in (
+        torch.tensor(pairs),
+        torch.tensor(pairs, dtype=torch.int16),
+        iter(pairs),
+        [[2, 0], [1, 2]],
+    ):
         assert torch.equal(Graph.sparse(3, edges).pairs, expected.pairs)
 
 
@@ -97,10 +109,17 @@ def test_hash_is_structure():
     assert bipartite.hash == "1c1805ed57aede6e5aff2291a59187192129b86544b23d788d4b415742065a65"
     assert complete.hash == "2577ce511d3313deb30e9b8e36f1ae6903de22bcb4be3ba4bb2b415bcdd1562e"
     assert a_graph("sparse", "abcde").hash == sparse.hash  # labels do not enter
-    assert Graph.sparse(5, [(1, 3), (1, 0), (0, 3), (4, 1)]).hash == sparse.hash  # nor which end is named first
-    assert Graph.sparse(5, [(0, 1), (3, 1), (3, 0), (1, 4)]).hash != sparse.hash  # the order does: J follows it
+    # nor which end is named first
+    assert Graph.sparse(5, [(1, 3), (1, 0), (0, 3), (4, 1)]).hash == sparse.hash
+    # the order does: J follows it
+    assert Graph.sparse(5, [(0, 1), (3, 1), (3, 0), (1, 4)]).hash != sparse.hash
     assert Graph.sparse(6, [(3, 1), (0, 1), (3, 0), (1, 4)]).hash != sparse.hash
-    graphs = [Graph.bipartite(3, 2), Graph.bipartite(2, 3), Graph.complete(5), Graph.sparse(5, complete.edges.T)]
+    graphs = [
+        Graph.bipartite(3, 2),
+        Graph.bipartite(2, 3),
+        Graph.complete(5),
+        Graph.sparse(5, complete.edges.T),
+    ]
     assert len({graph.hash for graph in graphs}) == len(graphs)
 
 
@@ -117,7 +136,9 @@ def test_neighbours_degrees_and_colours(recipe):
         assert list(zip(neighbour[row].tolist(), edge[row].tolist(), strict=True)) == expected
         assert int(graph.degree[i]) == len(expected)
     colour = {i: c for c, group in enumerate(graph.colours) for i in group.tolist()}
-    assert sorted(colour) == list(range(graph.num_spins)) and all(len(group) for group in graph.colours)
+    assert sorted(colour) == list(range(graph.num_spins)) and all(
+        len(group) for group in graph.colours
+    )
     assert sum(map(len, graph.colours)) == graph.num_spins
     assert all(colour[i] != colour[j] for i, j in edges)
     assert len(graph.colours) <= 1 + max(graph.degree.tolist(), default=0)
@@ -140,7 +161,12 @@ BIPARTITE = {
     "K_nm": networkx.complete_bipartite_graph(4, 9),
     "hypercube": networkx.hypercube_graph(5),
     "union": networkx.disjoint_union_all(
-        [networkx.path_graph(5), networkx.cycle_graph(8), networkx.empty_graph(3), networkx.star_graph(6)]
+        [
+            networkx.path_graph(5),
+            networkx.cycle_graph(8),
+            networkx.empty_graph(3),
+            networkx.star_graph(6),
+        ]
     ),
 }
 
@@ -186,7 +212,8 @@ def test_structure_is_computed_once(kind):
         assert getattr(graph, name) is getattr(graph, name)
     assert graph.without(index) is graph.without(index.clone())
     assert graph.without(index) is graph.without(index.to(torch.int32))
-    assert graph.without(index) is not graph.without(index.flip(0))  # the order of the clamped values differs
+    # the order of the clamped values differs
+    assert graph.without(index) is not graph.without(index.flip(0))
     index[0] = 1  # the caller's tensor is the caller's
     assert graph.without(torch.tensor([2, 0])).clamped.tolist() == [2, 0]
 
@@ -212,7 +239,9 @@ def test_without(recipe, random):
             ((i, j), j, i) for i, j in edges if j in free and i in index
         }
         inside = {frozenset((index[a], index[b])) for _, a, b in part.inside.T.tolist()}
-        assert inside == {frozenset(edge) for edge in edges if edge[0] in index and edge[1] in index}
+        assert inside == {
+            frozenset(edge) for edge in edges if edge[0] in index and edge[1] in index
+        }
 
 
 def sides(graph):
@@ -223,7 +252,10 @@ def sides(graph):
 def test_without_keeps_labels():
     labels = ["a", ("b", 1), None, 3.5, frozenset("x")]
     for kind in KINDS:
-        assert list(a_graph(kind, labels).without(torch.tensor([3, 0])).graph.labels) == labels[1:3] + labels[4:]
+        assert (
+            list(a_graph(kind, labels).without(torch.tensor([3, 0])).graph.labels)
+            == labels[1:3] + labels[4:]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,7 +296,12 @@ def test_bad_edges(edges, message):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda x: Graph.sparse(3, [], x), lambda x: Graph.bipartite(1, 2, x), lambda x: Graph.complete(3, x)]
+    "make",
+    [
+        lambda x: Graph.sparse(3, [], x),
+        lambda x: Graph.bipartite(1, 2, x),
+        lambda x: Graph.complete(3, x),
+    ],
 )
 def test_labels(make):
     assert make("abc").index("ca").tolist() == [2, 0]
@@ -279,6 +316,10 @@ def test_labels(make):
 
 
 def test_negative_sizes():
-    for make in (lambda: Graph.sparse(-1, []), lambda: Graph.bipartite(2, -1), lambda: Graph.complete(-2)):
+    for make in (
+        lambda: Graph.sparse(-1, []),
+        lambda: Graph.bipartite(2, -1),
+        lambda: Graph.complete(-2),
+    ):
         with pytest.raises(ValueError, match=">= 0; got -"):
             make()

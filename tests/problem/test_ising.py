@@ -7,7 +7,15 @@ import torch
 
 from qsample import Graph, Ising
 from qsample.problem.exact_products import product
-from tests.support.exact import KINDS, a_graph, a_problem, all_states, coupling_list, one_by_one, slow_energy
+from tests.support.exact import (
+    KINDS,
+    a_graph,
+    a_problem,
+    all_states,
+    coupling_list,
+    one_by_one,
+    slow_energy,
+)
 
 # batch dimensions of h, J and offset: alone, together, broadcast against each other, and none
 LAYOUTS = [
@@ -50,7 +58,9 @@ def test_energy_and_field_of_all_states(kind, layout):
 @pytest.mark.parametrize("kind", KINDS)
 def test_field_is_half_the_energy_of_a_flip_and_gives_the_conditional(kind):
     problem = make(kind)
-    energy = {tuple(s): float(e) for s, e in zip(STATES.tolist(), problem.energy(STATES), strict=True)}
+    energy = {
+        tuple(s): float(e) for s, e in zip(STATES.tolist(), problem.energy(STATES), strict=True)
+    }
     field = problem.field(STATES)
     for r, s in enumerate(STATES.tolist()):
         for i in range(5):
@@ -70,10 +80,18 @@ def test_derivatives(kind, layout):
     def all_ways_out(h, values_of_J, offset, beta):
         p = Ising(problem.graph, h, problem.graph.couplings(values_of_J), offset)
         rest = p.clamp([4, 1], values).scale(beta)
-        return p.energy(spins), p.field(spins), rest.energy(STATES[:8, :3]), rest.field(STATES[:8, :3])
+        return (
+            p.energy(spins),
+            p.field(spins),
+            rest.energy(STATES[:8, :3]),
+            rest.field(STATES[:8, :3]),
+        )
 
     J = problem.graph.edge_values(problem.J)
-    leaves = [t.detach().clone().requires_grad_() for t in (problem.h, J, problem.offset, torch.tensor(0.7).double())]
+    leaves = [
+        t.detach().clone().requires_grad_()
+        for t in (problem.h, J, problem.offset, torch.tensor(0.7).double())
+    ]
     assert torch.autograd.gradcheck(all_ways_out, leaves)
 
 
@@ -116,7 +134,8 @@ def test_a_whole_side_is_taken_without_a_copy():
     assert rest.J.data_ptr() == problem.J.data_ptr()
     for kind in KINDS:
         rest = make(kind).clamp([0, 1], torch.tensor([[1, -1]] * 6))
-        assert rest.h.shape == (6, 3) and rest.J.shape == rest.graph.coupling_shape  # shared by the six
+        # shared by the six
+        assert rest.h.shape == (6, 3) and rest.J.shape == rest.graph.coupling_shape
     rest = problem.clamp([0, 1], torch.tensor([[1, -1]] * 6))
     assert rest.graph.sizes == (0, 3) and rest.J.shape == (0, 3)
     rest = problem.clamp([3, 2, 4], torch.tensor([[1, -1, 1]] * 6))
@@ -143,7 +162,10 @@ def test_scale(kind, layout):
     for shape in [(), batch, (4, *[1] * len(batch))]:
         beta = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         scaled = problem.scale(beta)
-        assert scaled.batch_shape == torch.broadcast_shapes(batch, shape) and scaled.dtype == torch.float64
+        assert (
+            scaled.batch_shape == torch.broadcast_shapes(batch, shape)
+            and scaled.dtype == torch.float64
+        )
         expected = beta.double()[..., None] * energy
         torch.testing.assert_close(scaled.energy(STATES).expand(expected.shape), expected)
 
@@ -163,7 +185,9 @@ def test_from_edges_and_from_dense():
     ]:
         with pytest.raises(ValueError, match=message):
             Ising.from_dense(h, bad)
-    torch.testing.assert_close(Ising.from_dense(h, torch.stack([J, 2 * J])).energy(states)[0], one.energy(states) - 2.0)
+    torch.testing.assert_close(
+        Ising.from_dense(h, torch.stack([J, 2 * J])).energy(states)[0], one.energy(states) - 2.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,11 +195,35 @@ def test_from_edges_and_from_dense():
     [
         (Graph.sparse(3, [(0, 1)]), (3, 2), (1,), (), r"h of shape \[\*, 3\]; got \[3, 2\]"),
         (Graph.sparse(3, [(0, 1)]), (), (1,), (), r"h of shape \[\*, 3\]; got \[\]"),
-        (Graph.sparse(3, [(0, 1)]), (3,), (2,), (), r"J of shape \[\*, 1\] \(sparse graph\); got \[2\]"),
+        (
+            Graph.sparse(3, [(0, 1)]),
+            (3,),
+            (2,),
+            (),
+            r"J of shape \[\*, 1\] \(sparse graph\); got \[2\]",
+        ),
         (Graph.sparse(3, [(0, 1)]), (3,), (), (), r"J of shape .* got \[\]"),
-        (Graph.bipartite(2, 1), (3,), (1, 2), (), r"J of shape \[\*, 2, 1\] \(bipartite graph\); got \[1, 2\]"),
-        (Graph.complete(3), (3,), (3,), (), r"J of shape \[\*, 3, 3\] \(complete graph\); got \[3\]"),
-        (Graph.complete(3), (2, 3), (4, 3, 3), (), r"h \[2, 3\], J \[4, 3, 3\], offset \[\] do not broadcast"),
+        (
+            Graph.bipartite(2, 1),
+            (3,),
+            (1, 2),
+            (),
+            r"J of shape \[\*, 2, 1\] \(bipartite graph\); got \[1, 2\]",
+        ),
+        (
+            Graph.complete(3),
+            (3,),
+            (3,),
+            (),
+            r"J of shape \[\*, 3, 3\] \(complete graph\); got \[3\]",
+        ),
+        (
+            Graph.complete(3),
+            (2, 3),
+            (4, 3, 3),
+            (),
+            r"h \[2, 3\], J \[4, 3, 3\], offset \[\] do not broadcast",
+        ),
         (Graph.complete(3), (2, 3), (3, 3), (5,), "do not broadcast"),
     ],
 )
@@ -198,9 +246,13 @@ def test_bad_types_and_values():
         problem.field(torch.ones(2))
     batch = Ising(graph, torch.zeros(3, 2), J)
     for call in (batch.energy, batch.field):
-        with pytest.raises(ValueError, match=r"batch \[4\] of spins does not broadcast with the problem's \[3\]"):
+        with pytest.raises(
+            ValueError, match=r"batch \[4\] of spins does not broadcast with the problem's \[3\]"
+        ):
             call(torch.ones(4, 1, 2))
-    with pytest.raises(ValueError, match=r"batch \[4\] of values does not broadcast with the problem's \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"batch \[4\] of values does not broadcast with the problem's \[3\]"
+    ):
         batch.clamp([0], torch.ones(4, 1))
     for values, message in [
         (torch.ones(3, 2), r"values of shape \[\*, 1\]; got \[3, 2\]"),
@@ -220,12 +272,17 @@ def test_to_and_detach():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("R", "a", "b"), [(1, 9, 4), (9, 33, 9), (3, 65, 137), (16, 80, 1), (40, 200, 150), (5, 0, 3)])
+@pytest.mark.parametrize(
+    ("R", "a", "b"), [(1, 9, 4), (9, 33, 9), (3, 65, 137), (16, 80, 1), (40, 200, 150), (5, 0, 3)]
+)
 def test_products_round_alike_for_any_batch_and_thread_count(R, a, b, dtype):
     """(The matrix library does not: its 7 products of 9 x 33 by 33 x 9 at once differ from one alone.)"""
     g = torch.Generator().manual_seed(0)
     rows = (torch.randint(2, (7, R, a), generator=g) * 2 - 1).to(dtype)
-    for J in (torch.randn(a, b, generator=g, dtype=dtype), torch.randn(7, a, b, generator=g, dtype=dtype)):
+    for J in (
+        torch.randn(a, b, generator=g, dtype=dtype),
+        torch.randn(7, a, b, generator=g, dtype=dtype),
+    ):
         together = product(rows, J)
         torch.testing.assert_close(together, rows @ J)
         assert together.dtype == dtype

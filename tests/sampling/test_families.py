@@ -16,9 +16,13 @@ RING = Graph.sparse(12, [(i, (i + k) % 12) for i in range(12) for k in (1, 3)])
 K12 = Graph.complete(12)
 G = torch.Generator().manual_seed(11)
 PROBLEMS = {
-    "a cold glass": Ising(K12, 0.3 * torch.randn(12, generator=G), K12.couplings(torch.randn(66, generator=G))),
+    "a cold glass": Ising(
+        K12, 0.3 * torch.randn(12, generator=G), K12.couplings(torch.randn(66, generator=G))
+    ),
     "a ferromagnet": Ising(RING, torch.full((12,), 0.02), torch.full((24,), -1.0)),
-    "an RBM": Ising(Graph.bipartite(8, 5), 0.5 * torch.randn(13, generator=G), torch.randn(8, 5, generator=G)),
+    "an RBM": Ising(
+        Graph.bipartite(8, 5), 0.5 * torch.randn(13, generator=G), torch.randn(8, 5, generator=G)
+    ),
 }
 
 
@@ -55,9 +59,13 @@ def test_the_error_of_population_annealing_is_honest(name, sweeps, population, n
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize(("sweeps", "population", "num"), [(1, 256, 256), (10, 1024, 1024), (2, 512, 64)])
+@pytest.mark.parametrize(
+    ("sweeps", "population", "num"), [(1, 256, 256), (10, 1024, 1024), (2, 512, 64)]
+)
 def test_the_error_of_population_annealing_over_many_runs(name, sweeps, population, num):
-    reads = PopulationAnnealing(sweeps, population).sample(many(PROBLEMS[name], 300), num, generator=generator(4))
+    reads = PopulationAnnealing(sweeps, population).sample(
+        many(PROBLEMS[name], 300), num, generator=generator(4)
+    )
     for z in z_scores(PROBLEMS[name], reads).values():
         assert float(z.square().mean().sqrt()) < 1.2
 
@@ -82,9 +90,16 @@ def clustered(copies=20, families=50):
     """Independent reads, each there `copies` times, in a random order; and the same without a word of it."""
     problem = Ising(RING, torch.full((12,), 0.2), torch.full((24,), -0.2))
     few = qs.annealers.Exact().sample(problem, families, generator=generator(5))
-    label = torch.arange(families).repeat(copies)[torch.randperm(families * copies, generator=generator(6))]
+    label = torch.arange(families).repeat(copies)[
+        torch.randperm(families * copies, generator=generator(6))
+    ]
     spins = few.spins[label]
-    return problem, few, Samples(spins, problem.energy(spins), family=label), Samples(spins, problem.energy(spins))
+    return (
+        problem,
+        few,
+        Samples(spins, problem.energy(spins), family=label),
+        Samples(spins, problem.energy(spins)),
+    )
 
 
 def test_copies_count_once_everywhere():
@@ -95,8 +110,11 @@ def test_copies_count_once_everywhere():
     # the error is the larger of two; that of the model counts reads, and is smaller here
     assert told.stderr == pytest.approx(true.stderr, rel=0.05)
     assert untold.stderr == pytest.approx(true.stderr / 20**0.5)
-    # by the variance between 50 families there, by the exact one here: they differ by 1 / sqrt(2 * 49) or so
-    assert qs.diagnose(problem, known).energy_z == pytest.approx(qs.diagnose(problem, few).energy_z, rel=0.5)
+    # by the variance between 50 families there, by the exact one here: they differ by 1 / sqrt(2 *
+    # 49) or so
+    assert qs.diagnose(problem, known).energy_z == pytest.approx(
+        qs.diagnose(problem, few).energy_z, rel=0.5
+    )
 
 
 def test_labels_are_any_integers_and_each_problem_has_its_own():
@@ -104,12 +122,19 @@ def test_labels_are_any_integers_and_each_problem_has_its_own():
     family = torch.tensor([[7, -3, 7, 7, -3, 9], [0, 1, 2, 3, 4, 5]])
     reads = Samples(spins, energy, family=family)
     torch.testing.assert_close(reads.ess(), torch.tensor([36 / 14, 6.0]))
-    weighted = Samples(spins, energy, torch.tensor([0.0, 0.1, 0.4, 0.0, 0.2, 0.3]).log().expand(2, 6), family=family)
+    weighted = Samples(
+        spins,
+        energy,
+        torch.tensor([0.0, 0.1, 0.4, 0.0, 0.2, 0.3]).log().expand(2, 6),
+        family=family,
+    )
     by_hand = [0.4**2 + 0.3**2 + 0.3**2, 0.1**2 + 0.4**2 + 0.2**2 + 0.3**2]
     torch.testing.assert_close(weighted.ess(), 1 / torch.tensor(by_hand))
     moved = weighted.to(dtype=torch.float64)
     assert moved.family is not None and torch.equal(moved.family, family)
-    with pytest.raises(ValueError, match=r"expected family of shape \[2, 6\] beside the spins; got \[6\]"):
+    with pytest.raises(
+        ValueError, match=r"expected family of shape \[2, 6\] beside the spins; got \[6\]"
+    ):
         Samples(spins, energy, family=family[0])
 
 

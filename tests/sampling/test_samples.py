@@ -35,13 +35,18 @@ def test_weight_mean_and_ess(batch, weighted):
     torch.testing.assert_close(s.mean(s.energy), (w * s.energy).sum(-1))
     outer = s.spins[..., :, None] * s.spins[..., None, :]
     torch.testing.assert_close(
-        s.mean(lambda x: x[..., :, None] * x[..., None, :]), torch.einsum("...r,...rij->...ij", w, outer.float())
+        s.mean(lambda x: x[..., :, None] * x[..., None, :]),
+        torch.einsum("...r,...rij->...ij", w, outer.float()),
     )
 
 
 def test_weights_of_any_size():
     """Log weights know no scale: an offset of 1e4 must not overflow, and -inf is a weight of zero."""
-    s = Samples(torch.ones(3, 2, dtype=torch.int8), torch.zeros(3), torch.tensor([1e4, 1e4 - math.log(3), -math.inf]))
+    s = Samples(
+        torch.ones(3, 2, dtype=torch.int8),
+        torch.zeros(3),
+        torch.tensor([1e4, 1e4 - math.log(3), -math.inf]),
+    )
     torch.testing.assert_close(s.weight, torch.tensor([0.75, 0.25, 0.0]), rtol=1e-3, atol=0)
     assert s.ess() == pytest.approx(1 / (0.75**2 + 0.25**2), rel=1e-3)
     assert Samples(s.spins, s.energy).ess() == pytest.approx(3)
@@ -75,8 +80,13 @@ def test_resampling_a_batch_keeps_reads_with_their_problem():
     assert again.spins.shape == (3, 2, 50, 4) and again.energy.shape == (3, 2, 50)
     for i in range(3):
         for j in range(2):
-            pairs = {(float(e), *x) for e, x in zip(s.energy[i, j], s.spins[i, j].tolist(), strict=True)}
-            found = {(float(e), *x) for e, x in zip(again.energy[i, j], again.spins[i, j].tolist(), strict=True)}
+            pairs = {
+                (float(e), *x) for e, x in zip(s.energy[i, j], s.spins[i, j].tolist(), strict=True)
+            }
+            found = {
+                (float(e), *x)
+                for e, x in zip(again.energy[i, j], again.spins[i, j].tolist(), strict=True)
+            }
             assert found <= pairs and len(found) > 1
     again.spins.zero_()
     assert s.spins.abs().all()
@@ -100,7 +110,9 @@ def test_to_sampleset():
     assert found.vartype is dimod.SPIN and list(found.variables) == labels
     assert np.array_equal(found.record.sample, s.spins.numpy())
     assert s.log_weight is not None
-    assert np.allclose(found.record.energy, s.energy) and np.allclose(found.record.log_weight, s.log_weight)
+    assert np.allclose(found.record.energy, s.energy) and np.allclose(
+        found.record.log_weight, s.log_weight
+    )
     assert found.info == {"exactness": "asymptotic", "sweeps": 3}
     assert list(s.to_sampleset().variables) == [0, 1, 2]
     with pytest.raises(ValueError, match=r"reads of one problem \[R, n\]; got a batch \[2, 4, 3\]"):
@@ -115,7 +127,9 @@ def test_to():
     assert other.log_weight is not None and other.log_weight.dtype == torch.float64
     meta = s.to("meta")
     assert meta.carry is not None and meta.log_weight is not None
-    assert {t.device.type for t in (meta.spins, meta.energy, meta.log_weight, meta.carry["hot"])} == {"meta"}
+    assert {
+        t.device.type for t in (meta.spins, meta.energy, meta.log_weight, meta.carry["hot"])
+    } == {"meta"}
 
 
 @pytest.mark.parametrize(
@@ -127,12 +141,21 @@ def test_to():
 )
 def test_shapes(energy, weight, message):
     with pytest.raises(ValueError, match=message):
-        Samples(torch.ones(2, 4, 3), torch.zeros(energy), None if weight is None else torch.zeros(weight))
+        Samples(
+            torch.ones(2, 4, 3),
+            torch.zeros(energy),
+            None if weight is None else torch.zeros(weight),
+        )
 
 
 def test_defaults_promise_nothing():
     s = Samples(spins=torch.ones(2, 3, dtype=torch.int8), energy=torch.zeros(2))
-    assert s.exactness is Exactness.HEURISTIC and s.log_weight is None and s.carry is None and s.info == {}
+    assert (
+        s.exactness is Exactness.HEURISTIC
+        and s.log_weight is None
+        and s.carry is None
+        and s.info == {}
+    )
 
 
 def test_an_estimate_reads_well():
@@ -147,6 +170,8 @@ def test_values_show_their_shape_not_their_numbers():
 
 
 def test_resampling_without_a_single_weight_is_refused():
-    reads = Samples(torch.ones(3, 2, dtype=torch.int8), torch.zeros(3), torch.full((3,), -torch.inf))
+    reads = Samples(
+        torch.ones(3, 2, dtype=torch.int8), torch.zeros(3), torch.full((3,), -torch.inf)
+    )
     with pytest.raises(ValueError, match="the weights are nan"):
         reads.resample()

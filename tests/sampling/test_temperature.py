@@ -38,7 +38,8 @@ def test_recovers_the_beta_of_exact_draws(kind, beta):
 def test_the_error_bar_is_calibrated(kind):
     """64 independent repetitions in one batch: the rms z is within Z_MAX of its own error, 1/sqrt(2 * 64).
 
-    The spins of a read are dependent, so an inverse Hessian, which counts them as independent, would be too small.
+    The spins of a read are dependent, so an inverse Hessian, which counts them as independent,
+    would be too small.
     """
     times, problem = 64, a_problem(LARGER[kind], scale=0.5, seed=1)
     batch = Ising(problem.graph, problem.h.expand(times, -1), problem.J)
@@ -98,10 +99,13 @@ def test_blocks_see_through_copies(m, declared):
     blocked = effective_beta(problem, copies, block=None if declared else m)
     naive = effective_beta(problem, copies, block=1)
     assert blocked.value == pytest.approx(one.value)
-    assert blocked.stderr == pytest.approx(one.stderr, rel=0.05)  # but for what the model asks of 400 reads at least
+    # but for what the model asks of 400 reads at least
+    assert blocked.stderr == pytest.approx(one.stderr, rel=0.05)
     assert naive.stderr == pytest.approx(one.stderr / math.sqrt(m), rel=0.05)  # what copies pretend
     for bad in (0, 7):
-        with pytest.raises(ValueError, match=f"a block that divides the {400 * m} reads; got {bad}"):
+        with pytest.raises(
+            ValueError, match=f"a block that divides the {400 * m} reads; got {bad}"
+        ):
             effective_beta(problem, copies, block=bad)
 
 
@@ -127,7 +131,9 @@ def test_it_is_the_maximum_of_the_pseudo_likelihood(kind):
 
     best = log_pseudo_likelihood(found)
     for step in (1e-3, 0.1, 1.0):
-        assert best > log_pseudo_likelihood(found + step) and best > log_pseudo_likelihood(found - step)
+        assert best > log_pseudo_likelihood(found + step) and best > log_pseudo_likelihood(
+            found - step
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -136,8 +142,11 @@ def test_any_units(scale):
     problem = a_problem(LARGER["sparse"], scale=0.4)
     s = draws(problem, 1.0, 500, 0)
     one, other = effective_beta(problem, s), effective_beta(problem.scale(scale), s)
-    assert other.value * scale == pytest.approx(one.value) and other.stderr * scale == pytest.approx(one.stderr)
-    turned = effective_beta(problem.scale(-scale), s)  # an antiferromagnet read as a ferromagnet: negative beta
+    assert other.value * scale == pytest.approx(
+        one.value
+    ) and other.stderr * scale == pytest.approx(one.stderr)
+    # an antiferromagnet read as a ferromagnet: negative beta
+    turned = effective_beta(problem.scale(-scale), s)
     assert turned.value * scale == pytest.approx(-one.value)
 
 
@@ -186,7 +195,8 @@ def test_infinite_members_of_a_batch_leave_the_others_alone():
         assert float(found.stderr[k]) == pytest.approx(alone.stderr, rel=1e-5)
 
 
-# ---- few reads ------------------------------------------------------------------------------------------------------
+# ---- few reads
+# ----------------------------------------------------------------------
 
 
 def few_cases():
@@ -285,7 +295,9 @@ def test_the_variance_of_a_score_is_that_of_the_enumerated_law(kind):
     assert mean == pytest.approx(0, abs=1e-12)
     spins = torch.tensor(states, dtype=torch.float64)
     found = score_variance(problem, spins, problem.field(spins), torch.ones(()).double())
-    assert float(found @ torch.tensor(chance, dtype=torch.float64)) == pytest.approx(variance, rel=1e-10)
+    assert float(found @ torch.tensor(chance, dtype=torch.float64)) == pytest.approx(
+        variance, rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -294,13 +306,17 @@ def test_half_precision_problems_are_judged_in_single(dtype):
     s = draws(problem.to(dtype=torch.float64), 1.0, 500, 0)
     half = effective_beta(problem, s)
     full = effective_beta(problem.to(dtype=torch.float64), s)
-    assert half.value == pytest.approx(full.value, rel=1e-5) and half.stderr == pytest.approx(full.stderr, rel=1e-4)
+    assert half.value == pytest.approx(full.value, rel=1e-5) and half.stderr == pytest.approx(
+        full.stderr, rel=1e-4
+    )
 
 
 def test_reads_that_are_no_spins_are_refused():
     problem = a_problem(LARGER["sparse"], scale=0.4)
     s = draws(problem, 1.0, 50, 0)
-    with pytest.raises(ValueError, match=r"expected spins of -1 and \+1: reads of 0 and 1 .* 2 \* spins - 1"):
+    with pytest.raises(
+        ValueError, match=r"expected spins of -1 and \+1: reads of 0 and 1 .* 2 \* spins - 1"
+    ):
         effective_beta(problem, Samples((s.spins + 1) // 2, s.energy))
     with pytest.raises(ValueError, match="the weights are nan"):
         effective_beta(problem, Samples(s.spins, s.energy, torch.full((50,), -torch.inf)))

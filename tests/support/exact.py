@@ -79,7 +79,9 @@ def coupling_list(problem: Ising) -> list[tuple[int, int, float]]:
 
 
 def slow_energy(problem: Ising, state: Sequence[int]) -> float:
-    total = float(problem.offset) + sum(h * s for h, s in zip(problem.h.tolist(), state, strict=True))
+    total = float(problem.offset) + sum(
+        h * s for h, s in zip(problem.h.tolist(), state, strict=True)
+    )
     return total + sum(J * state[i] * state[j] for i, j, J in coupling_list(problem))
 
 

@@ -55,7 +55,14 @@ class Law:
     warm_start = False
     reversible = True
 
-    def sample(self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None):
+    def sample(
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
+    ):
         return law_samples(problem)
 
 
@@ -79,5 +86,7 @@ def gradients(model, loss: Tensor) -> dict[str, Tensor]:
 
 
 def some_data(model, rows: int = 7, seed: int = 1) -> Tensor:
-    bits = torch.randint(2, (rows, model.num_visible), generator=torch.Generator().manual_seed(seed)).double()
+    bits = torch.randint(
+        2, (rows, model.num_visible), generator=torch.Generator().manual_seed(seed)
+    ).double()
     return bits if model.coding == "bits" else 2 * bits - 1

@@ -27,7 +27,9 @@ def mix(z) -> np.ndarray:
 def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
     """32 random bits by replica and (pass, spin), which broadcast."""
     with np.errstate(over="ignore"):
-        lane = mix(mix(_u64(seed) + _u64(GOLDEN)) + (_u64(replicas) + _u64(1)) * _u64(0xD1B54A32D192ED03))
+        lane = mix(
+            mix(_u64(seed) + _u64(GOLDEN)) + (_u64(replicas) + _u64(1)) * _u64(0xD1B54A32D192ED03)
+        )
         visit = mix((_u64(passes) << _u64(32) | _u64(spins)) + _u64(GOLDEN))
         x = ((lane & LOW) + (visit & LOW)) & LOW
         x = ((x ^ (x >> _u64(16))) * _u64(0x7FEB352D)) & LOW
@@ -68,7 +70,9 @@ class Fixed16:
             push[i] += abs(float(J[e]))
             push[j] += abs(float(J[e]))
         span = max((push + np.abs(h)).max(), 1.5 * push.max())
-        self.unit = np.float32(span / (self.UP_TO - int(graph.degree.max()) / 4) if span > 0 else 1e-30)
+        self.unit = np.float32(
+            span / (self.UP_TO - int(graph.degree.max()) / 4) if span > 0 else 1e-30
+        )
         self.inverse = np.float32(1) / self.unit
         self.twice_J = np.rint(np.float32(2) * J * self.inverse).astype(np.float32)
         self.table = np.array([self.quadratic(k) for k in range(63)] + [(0, 0, 0)]).T
@@ -116,7 +120,11 @@ def slow_sweep(
     fused = isa != "plain"
     graph, h, J = problem.graph, problem.h.float().numpy(), problem.J.float().numpy()
     n, replicas = graph.num_spins, first_replica + np.arange(num)
-    order = [i for c in graph.colours for i in sorted(c.tolist(), key=lambda i: (-int(graph.degree[i]), i))]
+    order = [
+        i
+        for c in graph.colours
+        for i in sorted(c.tolist(), key=lambda i: (-int(graph.degree[i]), i))
+    ]
     near: list[list[tuple[int, int]]] = [[] for _ in range(n)]
     for e, (i, j) in enumerate(graph.pairs.T.tolist()):
         near[i].append((j, e))
@@ -126,7 +134,10 @@ def slow_sweep(
         first = random_bits(seed, replicas, 2**32 - 1, i) < 2**31
         up[:, i] = first if spins is None else spins[:, i].numpy() > 0
     two, asked = np.float32(2), rule
-    both = {rule: Fixed16(problem, rule) if precision == "fixed16" else None for rule in ("gibbs", asked)}
+    both = {
+        rule: Fixed16(problem, rule) if precision == "fixed16" else None
+        for rule in ("gibbs", asked)
+    }
     for k, beta in enumerate(betas):
         rule = asked if (first_sweep + k) % 4 else "gibbs"
         fixed = both[rule]
@@ -140,8 +151,12 @@ def slow_sweep(
                 for j, e in sorted(near[i]):
                     q += np.where(up[:, j], fixed.twice_J[e], 0)
                 word = random_bits(seed, replicas >> 1, number, i)
-                below = fixed.below(q, beta, np.where(replicas & 1, word >> np.uint32(16), word & np.uint32(65535)))
-                up[:, i] = below ^ (q < 0) if rule == "gibbs" else up[:, i] ^ (up[:, i] ^ (q < 0) | below)
+                below = fixed.below(
+                    q, beta, np.where(replicas & 1, word >> np.uint32(16), word & np.uint32(65535))
+                )
+                up[:, i] = (
+                    below ^ (q < 0) if rule == "gibbs" else up[:, i] ^ (up[:, i] ^ (q < 0) | below)
+                )
                 continue
             total = np.float32(0)
             for _, e in sorted(near[i]):
@@ -149,7 +164,10 @@ def slow_sweep(
             f = np.full(num, h[i] - total, dtype=np.float32)
             for j, e in sorted(near[i]):
                 f += np.where(up[:, j], two * J[e], np.float32(0))
-            x, u = two * np.float32(1.44269504) * beta * f, random_bits(seed, replicas, number, i).astype(np.float32)
+            x, u = (
+                two * np.float32(1.44269504) * beta * f,
+                random_bits(seed, replicas, number, i).astype(np.float32),
+            )
             if rule == "gibbs":
                 up[:, i] = multiply_add(u, power(x, fused), u, fused) <= 2**32
             else:
@@ -172,10 +190,18 @@ def onsager(beta: float, size: int) -> float:
 
     def log_product(terms: Sequence[torch.Tensor], sign: int) -> torch.Tensor:
         """log prod |2 cosh x| or |2 sinh x|; in the disordered phase gamma_0 < 0."""
-        return torch.stack([x.abs() + torch.log1p(sign * torch.exp(-2 * x.abs())) for x in terms]).sum()
+        return torch.stack(
+            [x.abs() + torch.log1p(sign * torch.exp(-2 * x.abs())) for x in terms]
+        ).sum()
 
-    logs = torch.stack([log_product(odd, 1), log_product(odd, -1), log_product(even, 1), log_product(even, -1)])
+    logs = torch.stack(
+        [log_product(odd, 1), log_product(odd, -1), log_product(even, 1), log_product(even, -1)]
+    )
     signs = torch.tensor([1.0, 1.0, 1.0, float(gamma(0).detach().sign())], dtype=torch.float64)
     top = logs.max().detach()
-    log_z = m * n / 2 * torch.log(2 * torch.sinh(2 * K)) + torch.log((signs * (logs - top).exp()).sum()) + top
+    log_z = (
+        m * n / 2 * torch.log(2 * torch.sinh(2 * K))
+        + torch.log((signs * (logs - top).exp()).sum())
+        + top
+    )
     return -float(torch.autograd.grad(log_z, K)[0])

@@ -22,7 +22,12 @@ def isolated():
 
 def connect(server, **settings):
     """A `DWave` on the first solver of a server, impatient."""
-    given = {"timeout": 20.0, "backoff": 0.01, "client": {"endpoint": server.endpoint}, "token": server.token}
+    given = {
+        "timeout": 20.0,
+        "backoff": 0.01,
+        "client": {"endpoint": server.endpoint},
+        "token": server.token,
+    }
     return DWave(**(given | settings))
 
 
@@ -33,10 +38,14 @@ def generator(seed=0):
 def whole(server, name, scale, bias=0.0, seed=0):
     """Random fields and couplings on every qubit and coupler of a solver, labelled by the qubits."""
     solver = server._routes.solvers[name]
-    graph = qs.Graph.sparse(len(solver.qubits), torch.from_numpy(solver.ends), solver.qubits.tolist())
+    graph = qs.Graph.sparse(
+        len(solver.qubits), torch.from_numpy(solver.ends), solver.qubits.tolist()
+    )
     g = generator(seed)
     h = bias * torch.randn(graph.num_spins, generator=g, dtype=torch.float64)
-    return qs.Ising(graph, h, scale * torch.randn(graph.num_edges, generator=g, dtype=torch.float64))
+    return qs.Ising(
+        graph, h, scale * torch.randn(graph.num_edges, generator=g, dtype=torch.float64)
+    )
 
 
 def cell(batch=(), scale=0.5, seed=0):

@@ -27,7 +27,8 @@ from qsample.annealers.registry import CATALOGUE, named
 from qsample.testing import FALSE_ALARM, Case, ContractError, check_sampler
 from qsample.testing.contract import reference_cases
 
-# Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for these problems.
+# Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for
+# these problems.
 SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
 DWAVE = {
     "beta_schedule_type": "custom",
@@ -55,11 +56,17 @@ RIGHT = {
     "Corrected": lambda: Corrected(SimulatedAnnealing(5, beta_range=(0.1, 3.0)), Gibbs(60)),
     "Corrected, palindromic": lambda: Corrected(Neal(5), Gibbs(40, scan="palindromic")),
 }
-SHARE = FALSE_ALARM / (len(RIGHT) + len(CATALOGUE) + 1)  # one false-alarm rate for all of them together
+# one false-alarm rate for all of them together
+SHARE = FALSE_ALARM / (len(RIGHT) + len(CATALOGUE) + 1)
 CASES = {case.name: case for case in reference_cases()}
 FEW = [
     CASES[name]
-    for name in ("sparse, double, labelled", "bipartite, double, a batch of J", "complete, a batch", "no fields")
+    for name in (
+        "sparse, double, labelled",
+        "bipartite, double, a batch of J",
+        "complete, a batch",
+        "no fields",
+    )
 ]
 POWER = 0.15  # of the quick runs; `long` ones have the whole power and all cases
 LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
@@ -69,7 +76,9 @@ LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
 QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "PopulationAnnealing")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT]
+)
 def test_right_samplers_pass(name):
     verdicts = check_sampler(RIGHT[name](), false_alarm=SHARE, power=POWER, cases=FEW)
     print(verdicts)  # each total variation beside its floor: pytest -rP shows them
@@ -101,7 +110,8 @@ def test_bfloat16_products_pass():
     check_sampler(Gibbs(60, precision="bfloat16"), false_alarm=SHARE, cases=cases, power=0.3)
 
 
-# ---- power ----------------------------------------------------------------------------------------------------------
+# ---- power
+# ----------------------------------------------------------------------
 
 
 def rejection(sampler, **settings):
@@ -111,7 +121,9 @@ def rejection(sampler, **settings):
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", ["beta 1.2", "h flipped", "the last edge dropped", "a batch's first problem"])
+@pytest.mark.parametrize(
+    "name", ["beta 1.2", "h flipped", "the last edge dropped", "a batch's first problem"]
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(7, marks=pytest.mark.long)])
 def test_wrong_laws_are_rejected_by_case_p_value_and_seed(name, seed):
     message = rejection(WRONG[name](), seed=seed, power=0.5, skip={"alone"})
@@ -119,15 +131,18 @@ def test_wrong_laws_are_rejected_by_case_p_value_and_seed(name, seed):
     assert f", seed {seed}: " in message and ": p = " in message and " < " in message
 
 
-# what a quick run finds without the clause that a batch draws as its problems alone, which sees many of them first
+# what a quick run finds without the clause that a batch draws as its problems alone, which sees
+# many of them first
 SEEN = {
     "every fifth read repeated": "of neighbouring reads are correlated",
     "40 % of reads repeated": "pairs of reads are equal|do not follow|are off",
     "sorted by energy": "neighbouring reads are correlated",
     "antithetic pairs": "neighbouring reads are correlated",
     "chains one sweep apart": "neighbouring reads are correlated",
-    "the same numbers for each problem": "problems 0 and 1, read by read, are correlated: z = [0-9]",
-    "negative numbers for the next problem": "problems 0 and 1, read by read, are correlated: z = -",
+    "the same numbers for each "
+    "problem": "problems 0 and 1, read by read, are correlated: z = [0-9]",
+    "negative numbers for the next "
+    "problem": "problems 0 and 1, read by read, are correlated: z = -",
     "the same numbers in another order": "are off|equal pairs",
     "initial ignored": "do not know the `initial`",
     "initial handed back": "do not follow|are off",
@@ -153,7 +168,9 @@ LENGTHY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN]
+)
 def test_one_fault_is_found_by_the_test_made_for_it(name):
     import re
 
@@ -162,7 +179,9 @@ def test_one_fault_is_found_by_the_test_made_for_it(name):
 
 
 def test_a_list_of_generators_counts():
-    assert "draws other reads than alone" in rejection(WRONG["the first generator of a list"](), power=0.1)
+    assert "draws other reads than alone" in rejection(
+        WRONG["the first generator of a list"](), power=0.1
+    )
 
 
 @pytest.mark.long
@@ -206,7 +225,8 @@ def test_p_values_on_exact_draws_are_uniform():
 @pytest.mark.long
 def test_power_buys_smaller_errors():
     small, large = (
-        next(v for v in check_sampler(Exact(), power=power) if v.check == "beta").detects for power in (0.5, 2.0)
+        next(v for v in check_sampler(Exact(), power=power) if v.check == "beta").detects
+        for power in (0.5, 2.0)
     )
     ratio = float(small.split()[-2]) / float(large.split()[-2])
     assert ratio == pytest.approx(2, rel=0.2)
@@ -218,16 +238,24 @@ def test_the_honest_base_of_the_impostors_passes():
 
 def test_optimisers_are_rejected():
     assert "DimodAnnealer on " in rejection(
-        DimodAnnealer(TabuSampler(), timeout=1), reads=200, cases=[CASES["sparse"]], skip={"seeds", "alone"}
+        DimodAnnealer(TabuSampler(), timeout=1),
+        reads=200,
+        cases=[CASES["sparse"]],
+        skip={"seeds", "alone"},
     )
     assert "DimodAnnealer on 'sparse', seed 0: the reads" in rejection(
-        DimodAnnealer(SimulatedAnnealingSampler()), reads=2000, cases=[CASES["sparse"]], skip={"seeds", "alone"}
+        DimodAnnealer(SimulatedAnnealingSampler()),
+        reads=2000,
+        cases=[CASES["sparse"]],
+        skip={"seeds", "alone"},
     )
 
 
 def test_repeated_reads_among_many_states():
     """Copies anywhere in a call: equal pairs, where the G-test sees too little."""
-    assert "pairs of reads are equal" in rejection(Wrong(repeated(0.2)), cases=[CASES["weak"]], skip={"alone"})
+    assert "pairs of reads are equal" in rejection(
+        Wrong(repeated(0.2)), cases=[CASES["weak"]], skip={"alone"}
+    )
 
 
 def test_the_table_in_the_docs_is_the_measured_one():
@@ -240,9 +268,13 @@ def test_the_table_in_the_docs_is_the_measured_one():
 
 def test_what_a_case_must_be():
     long = Graph.sparse(20, [(k, k + 1) for k in range(19)])
-    with pytest.raises(ValueError, match="a connected part of 20 spins cannot be enumerated: expected at most 16"):
+    with pytest.raises(
+        ValueError, match="a connected part of 20 spins cannot be enumerated: expected at most 16"
+    ):
         check_sampler(Exact(), cases=[Case("long", Ising(long, torch.zeros(20), torch.ones(19)))])
-    with pytest.raises(ValueError, match="unknown clause 'seed' in skip; expected some of seeds, alone"):
+    with pytest.raises(
+        ValueError, match="unknown clause 'seed' in skip; expected some of seeds, alone"
+    ):
         check_sampler(Exact(), skip={"seed"})
     with pytest.raises(ValueError, match="expected power > 0; got 0"):
         check_sampler(Exact(), power=0)

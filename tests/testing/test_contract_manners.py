@@ -23,7 +23,11 @@ class Sampler:
     warm_start, reversible = True, False
 
     def sample(self, problem, num, *, initial=None, generator=None):
-        if initial is not None and initial.spins.shape != (*problem.batch_shape, num, problem.num_spins):
+        if initial is not None and initial.spins.shape != (
+            *problem.batch_shape,
+            num,
+            problem.num_spins,
+        ):
             raise ValueError("initial")
         return self.draw(problem, num, initial, generator)
 
@@ -140,25 +144,69 @@ def weighted(weight):
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        (changed(lambda p, s: replace(s, energy=s.energy - 0.3)), "the energies are not those of the spins .*0.3"),
-        (changed(lambda p, s: replace(s, energy=s.energy.clone().index_fill_(-1, torch.tensor(0), 9.0))), "energies"),
-        (changed(lambda p, s: replace(s, energy=s.energy * torch.nan)), "the energies are not those of the spins"),
-        (changed(lambda p, s: replace(s, energy=s.energy.half())), "expected detached results on .* in its dtype"),
-        (changed(lambda p, s: replace(s, energy=s.energy.clone().requires_grad_())), "expected detached results"),
-        (changed(lambda p, s: replace(s, spins=s.spins.long())), r"expected int8 spins \[64, 6\]; got torch.int64"),
-        (changed(lambda p, s: replace(s, spins=(s.spins + 1) // 2)), r"expected spins of -1 and \+1 only"),
-        (changed(lambda p, s: Samples(s.spins[..., 1:, :], s.energy[..., 1:])), r"\[64, 6\]; got .*\[63, 6\]"),
-        (changed(lambda p, s: replace(s, info={"acceptance": 1.7})), r"info\['acceptance'\] = 1.7 is not between"),
         (
-            changed(lambda p, s: replace(s, info={"log_partition": torch.ones(p.batch_shape)}, exactness=EXACT)),
+            changed(lambda p, s: replace(s, energy=s.energy - 0.3)),
+            "the energies are not those of the spins .*0.3",
+        ),
+        (
+            changed(
+                lambda p, s: replace(
+                    s, energy=s.energy.clone().index_fill_(-1, torch.tensor(0), 9.0)
+                )
+            ),
+            "energies",
+        ),
+        (
+            changed(lambda p, s: replace(s, energy=s.energy * torch.nan)),
+            "the energies are not those of the spins",
+        ),
+        (
+            changed(lambda p, s: replace(s, energy=s.energy.half())),
+            "expected detached results on .* in its dtype",
+        ),
+        (
+            changed(lambda p, s: replace(s, energy=s.energy.clone().requires_grad_())),
+            "expected detached results",
+        ),
+        (
+            changed(lambda p, s: replace(s, spins=s.spins.long())),
+            r"expected int8 spins \[64, 6\]; got torch.int64",
+        ),
+        (
+            changed(lambda p, s: replace(s, spins=(s.spins + 1) // 2)),
+            r"expected spins of -1 and \+1 only",
+        ),
+        (
+            changed(lambda p, s: Samples(s.spins[..., 1:, :], s.energy[..., 1:])),
+            r"\[64, 6\]; got .*\[63, 6\]",
+        ),
+        (
+            changed(lambda p, s: replace(s, info={"acceptance": 1.7})),
+            r"info\['acceptance'\] = 1.7 is not between",
+        ),
+        (
+            changed(
+                lambda p, s: replace(
+                    s, info={"log_partition": torch.ones(p.batch_shape)}, exactness=EXACT
+                )
+            ),
             r"info\['log_partition'\] is off by",
         ),
-        (changed(lambda p, s: replace(s, spins=s.spins[..., :1, :].expand_as(s.spins))), "energies|share their memory"),
+        (
+            changed(lambda p, s: replace(s, spins=s.spins[..., :1, :].expand_as(s.spins))),
+            "energies|share their memory",
+        ),
         (weighted(lambda s: s.energy), "two parts of the result share their memory"),
         (weighted(lambda s: s.energy * 0 - torch.inf), "every read of a problem has weight 0"),
         (weighted(lambda s: s.energy * 0 + torch.inf), "expected log weights that are numbers"),
-        (weighted(lambda s: (torch.arange(s.num) * 30.0).expand_as(s.energy).clone()), "are worth 1.0 equal ones"),
-        (changed(lambda p, s: Samples(s.spins, s.energy, s.energy * 0, Exactness.EXACT)), "tagged EXACT and weighted"),
+        (
+            weighted(lambda s: (torch.arange(s.num) * 30.0).expand_as(s.energy).clone()),
+            "are worth 1.0 equal ones",
+        ),
+        (
+            changed(lambda p, s: Samples(s.spins, s.energy, s.energy * 0, Exactness.EXACT)),
+            "tagged EXACT and weighted",
+        ),
         (Lenient("NaN fields"), "Lenient: expected a ValueError for NaN fields"),
         (Lenient("num=0"), "Lenient: expected a ValueError for num=0"),
         (Lenient("a misshapen initial"), "Lenient: expected a ValueError for a misshapen initial"),
@@ -167,10 +215,23 @@ def weighted(weight):
         (Shared(), "Shared on 'sparse', seed 0: two calls share the memory of their spins"),
         (Stale(), "Stale on 'sparse', seed 0: the call changed the result of the call before"),
         (Aliased(), "Aliased on .*: the result shares the memory of initial.spins"),
-        (Numpy(), "Numpy on 'sparse', seed 0: a call with a generator changed the random state of numpy"),
-        (Unseeded(fresh=True), "Unseeded: without a generator, torch.manual_seed does not decide the reads"),
-        (Unseeded(fresh=False), "Unseeded: without a generator, two calls return the same 64 reads"),
-        (Halved(), "Halved on 'sparse, in torch.float16', seed 0: not implemented for 'Half': sample it, or refuse"),
+        (
+            Numpy(),
+            "Numpy on 'sparse', seed 0: a call with a generator changed the random state of numpy",
+        ),
+        (
+            Unseeded(fresh=True),
+            "Unseeded: without a generator, torch.manual_seed does not decide the reads",
+        ),
+        (
+            Unseeded(fresh=False),
+            "Unseeded: without a generator, two calls return the same 64 reads",
+        ),
+        (
+            Halved(),
+            "Halved on 'sparse, in torch.float16', seed 0: not implemented for 'Half': sample "
+            "it, or refuse",
+        ),
     ],
 )
 def test_bad_manners_are_rejected(sampler, message):
@@ -189,7 +250,11 @@ def test_own_cases_and_the_verdicts():
     problem = Ising(Graph.sparse(2, [(0, 1)]), torch.zeros(3, 2), torch.tensor([0.5]))
     verdicts = check_sampler(Gibbs(30), cases=[Case("a pair", problem)], reads=500)
     law = [v.case for v in verdicts if v.check == "law" and v.case.startswith("a pair")]
-    starts = ["a pair, started from all spins up", "a pair, started from exact reads", "a pair, continued"]
+    starts = [
+        "a pair, started from all spins up",
+        "a pair, started from exact reads",
+        "a pair, continued",
+    ]
     assert law[:12] == [label for label in ["a pair", *starts] for _ in range(3)]
     assert all(0 <= v.p_value <= 1 for v in verdicts)
     assert all(v.floor > 0 for v in verdicts if v.check == "law")
@@ -208,7 +273,9 @@ def test_what_is_skipped_is_said():
             own = torch.Generator().manual_seed(time.perf_counter_ns())
             return super().draw(problem, num, initial, own)
 
-    verdicts = check_sampler(Own(), cases=FIRST, reads=300, false_alarm=SHARE, skip={"seeds", "alone"})
+    verdicts = check_sampler(
+        Own(), cases=FIRST, reads=300, false_alarm=SHARE, skip={"seeds", "alone"}
+    )
     assert {"seeds: skipped on request", "alone: skipped on request"} <= set(verdicts.notes)
     with pytest.raises(ContractError, match=r"check_sampler\(..., skip=\{'seeds'\}\)"):
         check_sampler(Own(), cases=FIRST, reads=300, false_alarm=SHARE)

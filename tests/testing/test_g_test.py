@@ -46,7 +46,9 @@ def test_reads_of_weight_zero_do_not_count():
     log_weight = torch.zeros(3000)
     log_weight[1000:] = -torch.inf
     weighted = Samples(
-        torch.cat([found.spins[:1000], -torch.ones(2000, 6, dtype=torch.int8)]), found.energy, log_weight
+        torch.cat([found.spins[:1000], -torch.ones(2000, 6, dtype=torch.int8)]),
+        found.energy,
+        log_weight,
     )
     alone = Samples(found.spins[:1000], found.energy[:1000])
     assert g_test(problem, weighted)[0] == pytest.approx(g_test(problem, alone)[0], rel=1e-4)
@@ -55,7 +57,9 @@ def test_reads_of_weight_zero_do_not_count():
 def test_proper_weights_make_hot_reads_right():
     problem, rejected = CASES["bipartite"], 0
     for seed in range(50):
-        hot = Exact().sample(problem.scale(0.8), 2000, generator=torch.Generator().manual_seed(seed))
+        hot = Exact().sample(
+            problem.scale(0.8), 2000, generator=torch.Generator().manual_seed(seed)
+        )
         energy = problem.energy(hot.spins)
         weighted = Samples(hot.spins, energy, -energy + problem.scale(0.8).energy(hot.spins))
         assert weighted.ess() < 2000
@@ -66,7 +70,9 @@ def test_proper_weights_make_hot_reads_right():
 
 def test_few_reads_and_rare_states():
     """Pools that are rare themselves, laws of a single state, one read: a number comes back, and it is no alarm."""
-    cold = Ising(Graph.sparse(3, [(0, 1), (1, 2)]), torch.full((3,), -20.0), torch.full((2,), -20.0))
+    cold = Ising(
+        Graph.sparse(3, [(0, 1), (1, 2)]), torch.full((3,), -20.0), torch.full((2,), -20.0)
+    )
     for num in (1, 4, 100):
         for problem in (CASES["sparse"], cold):
             found = Exact().sample(problem, num, generator=torch.Generator().manual_seed(0))
@@ -80,7 +86,10 @@ def test_a_batch_is_its_problems_one_by_one():
     (problem,) = (case.problem for case in reference_cases() if case.name == "complete, a batch")
     found = Exact().sample(problem, 1000, generator=torch.Generator().manual_seed(0))
     alone = [
-        g_test(Ising(problem.graph, problem.h[k], problem.J[k]), Samples(found.spins[k], found.energy[k]))[0]
+        g_test(
+            Ising(problem.graph, problem.h[k], problem.J[k]),
+            Samples(found.spins[k], found.energy[k]),
+        )[0]
         for k in range(2)
     ]
     assert g_test(problem, found) == alone

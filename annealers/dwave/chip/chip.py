@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Lattice:
     """Chimera, Pegasus or Zephyr of a given shape, each as lines of qubits across a grid.
 
-    A qubit is (u, w, k, p): u = 0 runs along y and lies at x = w, u = 1 runs along x and lies at y = w; p is its
-    place along its line and k which of several lines there. Moving x and y by whole steps maps couplers to couplers
-    away from the border, and so does renumbering k among all lines of one u on Chimera and Zephyr.
-    Linear numbers as dwave-graphs defines them; on Zephyr p = 2 z + j.
+    A qubit is (u, w, k, p): u = 0 runs along y and lies at x = w, u = 1 runs along x and lies at y
+    = w; p is its place along its line and k which of several lines there. Moving x and y by whole
+    steps maps couplers to couplers away from the border, and so does renumbering k among all lines
+    of one u on Chimera and Zephyr. Linear numbers as dwave-graphs defines them; on Zephyr p = 2 z +
+    j.
     """
 
     family: str
@@ -67,9 +68,11 @@ class Lattice:
 
     def numbers(self, at: np.ndarray) -> np.ndarray:
         """The inverse of `coordinates`."""
-        (u, w, k, p), size = at, self._bounds[2]
+        (u, w, k, p) = at
+        size = self._bounds[2]
         if self.family == "chimera":
-            y, x = np.where(u == 0, p, w), np.where(u == 0, w, p)
+            y = np.where(u == 0, p, w)
+            x = np.where(u == 0, w, p)
             return ((y * self.shape[1] + x) * 2 + u) * size + k
         m = self.shape[0]
         if self.family == "pegasus":
@@ -80,10 +83,15 @@ class Lattice:
         """Linear numbers [N] of every place where the qubits `at` [4, N] can be moved to; the present one first."""
         u, w, k, p = at
         across, along, size = self._bounds
-        x, y = np.where(u == 0, w, p), np.where(u == 0, p, w)
+        x = np.where(u == 0, w, p)
+        y = np.where(u == 0, p, w)
         wide = np.where(u == 0, across[0], along[1])  # bounds of x and of y by qubit
         high = np.where(u == 0, along[0], across[1])
-        turns = [(0, 0)] if self.family == "pegasus" else [(a, b) for a in range(size) for b in range(size)]
+        turns = (
+            [(0, 0)]
+            if self.family == "pegasus"
+            else [(a, b) for a in range(size) for b in range(size)]
+        )
         steps = [
             (dx, dy, turn)
             for dy in range(-int(y.min()), int((high - y).min()))
@@ -93,7 +101,9 @@ class Lattice:
         steps.sort(key=lambda step: step != (0, 0, (0, 0)))
         for dx, dy, turn in steps:
             shifted = (k + np.where(u == 0, *turn)) % size
-            yield self.numbers(np.stack([u, w + np.where(u == 0, dx, dy), shifted, p + np.where(u == 0, dy, dx)]))
+            yield self.numbers(
+                np.stack([u, w + np.where(u == 0, dx, dy), shifted, p + np.where(u == 0, dy, dx)])
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +215,9 @@ class Chip:
             graph = networkx.Graph(self.edgelist)
             graph.add_nodes_from(self.nodelist)
             return graph
-        return _generator(self.topology)(*self.lattice.shape, node_list=self.nodelist, edge_list=self.edgelist)
+        return _generator(self.topology)(
+            *self.lattice.shape, node_list=self.nodelist, edge_list=self.edgelist
+        )
 
 
 def _generator(topology: str) -> Any:
@@ -214,4 +226,6 @@ def _generator(topology: str) -> Any:
     try:
         return getattr(dwave.graphs, f"{topology}_graph")
     except AttributeError:
-        raise ValueError(f"unknown topology {topology!r}: expected chimera, pegasus or zephyr") from None
+        raise ValueError(
+            f"unknown topology {topology!r}: expected chimera, pegasus or zephyr"
+        ) from None

@@ -32,23 +32,26 @@ def place(
 ) -> Placement:
     """A place for `graph` on `chip`; computed once for a graph object, and once for all where there is a `cache`.
 
-    A graph whose labels are qubits and whose edges are couplers stays where it is. Any other is searched for in tiles
-    of growing size, then on the whole chip: without chains, by the templates of complete and bipartite graphs, by
-    minorminer's heuristic, whichever has the shortest chains. What is found is repeated over the chip by the
-    symmetries of its lattice, around defects. Seed and versions being equal, so is the result, unless a search ran
-    out of time: the file makes it so.
+    A graph whose labels are qubits and whose edges are couplers stays where it is. Any other is
+    searched for in tiles of growing size, then on the whole chip: without chains, by the templates
+    of complete and bipartite graphs, by minorminer's heuristic, whichever has the shortest chains.
+    What is found is repeated over the chip by the symmetries of its lattice, around defects. Seed
+    and versions being equal, so is the result, unless a search ran out of time: the file makes it
+    so.
 
     Args:
         graph: the problem's.
         chip: the solver's.
         copies: on disjoint qubits. Default: as many as fit.
         seed: of the searches.
-        cache: a folder for embeddings, made if missing; a file's name has the hashes of graph and chip.
+        cache: a folder for embeddings, made if missing; a file's name has the hashes of graph and
+            chip.
         timeout: seconds for the search.
 
     Raises:
-        ValueError: the graph is too large for the chip (before any search, if that can be counted), no embedding was
-            found in time, fewer than `copies` fit, or the cached file holds an embedding of another graph or chip.
+        ValueError: the graph is too large for the chip (before any search, if that can be counted),
+            no embedding was found in time, fewer than `copies` fit, or the cached file holds an
+            embedding of another graph or chip.
     """
     if copies is not None and copies < 1:
         raise ValueError(f"expected copies >= 1 or None; got {copies}")
@@ -61,15 +64,28 @@ def place(
 
 
 def _place(
-    graph: Graph, chip: Chip, copies: int | None, seed: int, cache: Path | None, timeout: float | int
+    graph: Graph,
+    chip: Chip,
+    copies: int | None,
+    seed: int,
+    cache: Path | None,
+    timeout: float | int,
 ) -> Placement:
     native = own_qubits(graph, chip)
     if native is not None:
-        return Placement.of(graph, chip, _enough(graph, chip, tiled(graph, chip, native, chip, copies), copies))
+        return Placement.of(
+            graph, chip, _enough(graph, chip, tiled(graph, chip, native, chip, copies), copies)
+        )
     if cache is None:
         return Placement.of(graph, chip, find(graph, chip, copies, seed, timeout))
     path = cache / f"{graph.hash[:16]}-{chip.hash[:16]}-{copies or 'all'}-{seed}.json"
-    head = {"format": FORMAT, "graph": graph.hash, "chip": chip.hash, "copies": copies, "seed": seed}
+    head = {
+        "format": FORMAT,
+        "graph": graph.hash,
+        "chip": chip.hash,
+        "copies": copies,
+        "seed": seed,
+    }
     known = _load(path, head, graph, chip)
     if known is None:
         known = Placement.of(graph, chip, find(graph, chip, copies, seed, timeout))
@@ -79,10 +95,16 @@ def _place(
 
 def own_qubits(graph: Graph, chip: Chip) -> tuple[tuple[int, ...], ...] | None:
     """The labels as chains, if they are qubits of the chip and the edges couplers; else None."""
-    if not all(isinstance(label, int | np.integer) and not isinstance(label, bool) for label in graph.labels):
+    if not all(
+        isinstance(label, int | np.integer) and not isinstance(label, bool)
+        for label in graph.labels
+    ):
         return None
     labels = np.array(graph.labels, dtype=np.int64)
-    if not np.isin(labels, chip.nodes).all() or not chip.coupled(labels[graph.edges.numpy().T]).all():
+    if (
+        not np.isin(labels, chip.nodes).all()
+        or not chip.coupled(labels[graph.edges.numpy().T]).all()
+    ):
         return None
     return tuple((int(q),) for q in labels)
 
@@ -90,7 +112,10 @@ def own_qubits(graph: Graph, chip: Chip) -> tuple[tuple[int, ...], ...] | None:
 def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float | int) -> Chains:
     """Chains by copy and variable, searched for; ValueError where there are none."""
     minors.check_counts(graph, chip)
-    start, wanted, best, most = time.monotonic(), copies or 1, (), ()
+    start = time.monotonic()
+    wanted = copies or 1
+    best = ()
+    most = ()
     for region in _tiles(graph, chip):
         if time.monotonic() - start > timeout / 2:
             break
@@ -110,7 +135,9 @@ def find(graph: Graph, chip: Chip, copies: int | None, seed: int, timeout: float
     if one is None:
         held = minors.capacity(graph, chip)
         hint = "raise timeout, change seed or use a smaller model"
-        raise ValueError(f"found no place for {minors.described(graph)} in {timeout:g} s; {held}: {hint}")
+        raise ValueError(
+            f"found no place for {minors.described(graph)} in {timeout:g} s; {held}: {hint}"
+        )
     return _enough(graph, chip, max(tiled(graph, chip, one, chip, copies), most, key=len), copies)
 
 
@@ -129,19 +156,24 @@ def _tiles(graph: Graph, chip: Chip) -> Iterator[Chip]:
             yield tile
 
 
-def tiled(graph: Graph, region: Chip, one: tuple[tuple[int, ...], ...], chip: Chip, copies: int | None) -> Chains:
+def tiled(
+    graph: Graph, region: Chip, one: tuple[tuple[int, ...], ...], chip: Chip, copies: int | None
+) -> Chains:
     """At most `copies` disjoint moves of the chains `one`, found in `region`, onto the qubits and couplers of `chip`.
 
-    Greedy in the order of `Lattice.moves`. Every coupler within a chain must work where the copy lands, and at
-    least one for each pair of coupled chains.
+    Greedy in the order of `Lattice.moves`. Every coupler within a chain must work where the copy
+    lands, and at least one for each pair of coupled chains.
     """
     if region.lattice is None or chip.lattice is None:
         return (one,)
     start = Placement.of(graph, region, (one,))
-    number, ends, used = graph.num_edges, start.edges.numpy(), len(start._edge)
+    number = graph.num_edges
+    ends = start.edges.numpy()
+    used = len(start._edge)
     free = np.zeros(chip.span, dtype=bool)
     free[chip.nodes] = True
-    at, found = region.lattice.coordinates(np.array(start.qubits)), []
+    at = region.lattice.coordinates(np.array(start.qubits))
+    found = []
     for qubits in chip.lattice.moves(at):
         if copies is not None and len(found) == copies or free.sum() < len(qubits):
             break
@@ -163,7 +195,8 @@ def _enough(graph: Graph, chip: Chip, found: Chains, copies: int | None) -> Chai
     return found
 
 
-# ---- files -------------------------------------------------------------------------------------------------------
+# ---- files
+# ----------------------------------------------------------------------
 
 
 def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
@@ -182,9 +215,13 @@ def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
-        warnings.warn(f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=6)
+        warnings.warn(
+            f"the embedding in {path} cannot be read and is made anew ({error})", stacklevel=6
+        )
         return None
-    raise ValueError(f"{path} holds an embedding of another {other[0]} ({stored[other[0]]}): delete it")
+    raise ValueError(
+        f"{path} holds an embedding of another {other[0]} ({stored[other[0]]}): delete it"
+    )
 
 
 def _save(path: Path, content: dict) -> None:

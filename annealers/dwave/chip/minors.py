@@ -13,7 +13,8 @@ from qsample.annealers.dwave.chip.chip import Chip
 from qsample.annealers.dwave.chip.wires import Wires
 from qsample.problem.graph import Graph
 
-SUBGRAPH_SPINS = 400  # most spins for which a chain-free place is searched: the solver's memory grows as their square
+# most spins for which a chain-free place is searched: the solver's memory grows as their square
+SUBGRAPH_SPINS = 400
 HEURISTIC_EDGES = 1000  # most couplings for which the heuristic competes with a template
 ATTEMPT = 2.0  # seconds of one search in a region that is not the last hope
 
@@ -26,18 +27,23 @@ def chains_in(
 ) -> tuple[Chain, ...] | None:
     """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
 
-    Complete graphs get the template of minorminer's busclique, bipartite ones wires that cross, and minorminer's
-    heuristic competes where they are small. Dense sparse graphs get the heuristic and the complete graph's template.
-    In the `last` region the heuristic has all the time that is left.
+    Complete graphs get the template of minorminer's busclique, bipartite ones wires that cross, and
+    minorminer's heuristic competes where they are small. Dense sparse graphs get the heuristic and
+    the complete graph's template. In the `last` region the heuristic has all the time that is left.
     """
     if fewest_qubits(graph, region)[1] > len(region.nodelist):
         return None
     linked = np.flatnonzero(graph.degree.numpy())
-    target, found = region.graph(), []
+    target = region.graph()
+    found = []
     if len(linked) <= SUBGRAPH_SPINS and int(graph.degree.max()) <= region.max_degree:
         found.append(_subgraph(graph, target, seed, deadline))
     if not found or found[0] is None:
-        dense = graph.kind != "sparse" or last or 4 * graph.num_edges > graph.num_spins * (graph.num_spins - 1)
+        dense = (
+            graph.kind != "sparse"
+            or last
+            or 4 * graph.num_edges > graph.num_spins * (graph.num_spins - 1)
+        )
         template = _template(graph, region, target, seed, deadline) if dense else None
         found.append(template)
         hopeful = graph.kind == "sparse" or region.lattice is None  # has no template of its own
@@ -46,14 +52,16 @@ def chains_in(
             found.append(_heuristic(graph, target, seed, deadline, most))
     complete = [_with_isolated(graph, region, one) for one in found if one is not None]
     valid = [chains for chains in complete if chains is not None]
-    return min(valid, key=lambda chains: (max(map(len, chains)), sum(map(len, chains))), default=None)
+    return min(
+        valid, key=lambda chains: (max(map(len, chains)), sum(map(len, chains))), default=None
+    )
 
 
 def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
     """Lower bounds on the length of each variable's chain, [n], and on the qubits of all.
 
-    A chain of L qubits spends 2 (L - 1) ends of its at most L D couplers on itself, which leaves L (D - 2) + 2 for
-    its k neighbours, where D is the chip's largest degree: L >= (k - 2) / (D - 2).
+    A chain of L qubits spends 2 (L - 1) ends of its at most L D couplers on itself, which leaves L
+    (D - 2) + 2 for its k neighbours, where D is the chip's largest degree: L >= (k - 2) / (D - 2).
     """
     degree = graph.degree.numpy()
     longest = np.ceil((degree - 2) / max(chip.max_degree - 2, 1)).astype(np.int64)
@@ -76,7 +84,9 @@ def check_template(graph: Graph, chip: Chip) -> None:
     """ValueError for a complete or bipartite graph larger than any template, unless the heuristic may do better."""
     side = largest(graph.kind, chip)
     if side is not None and graph.num_edges > HEURISTIC_EDGES and min(graph.sizes) > side:
-        raise ValueError(f"{described(graph)} does not fit; {capacity(graph, chip)}: use a smaller model")
+        raise ValueError(
+            f"{described(graph)} does not fit; {capacity(graph, chip)}: use a smaller model"
+        )
 
 
 def described(graph: Graph) -> str:
@@ -106,13 +116,15 @@ def largest(kind: str, chip: Chip) -> int | None:
     """Spins (of one side) of the largest complete (balanced bipartite) template without defects; None without one."""
     if kind == "sparse" or chip.lattice is None:
         return None
-    size, thick = chip.lattice.rows, chip.lattice.shape[-1]
+    size = chip.lattice.rows
+    thick = chip.lattice.shape[-1]
     if chip.topology == "pegasus":
         return 12 * (size - 1) - (8 if kind == "bipartite" else 0)
     return thick * (4 * size - 2) if chip.topology == "zephyr" else thick * size
 
 
-# ---- the three ways ----------------------------------------------------------------------------------------------
+# ---- the three ways
+# ----------------------------------------------------------------------
 
 
 def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Found:
@@ -124,7 +136,9 @@ def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Found:
     edges = graph.edges.T.tolist()
     if not edges:
         return {}
-    found = find_subgraph(edges, target, timeout=int(min(ATTEMPT, deadline - time.monotonic())), seed=seed)
+    found = find_subgraph(
+        edges, target, timeout=int(min(ATTEMPT, deadline - time.monotonic())), seed=seed
+    )
     return {i: (q,) for i, q in found.items()} or None
 
 
@@ -137,7 +151,8 @@ def _template(graph: Graph, region: Chip, target: Any, seed: int, deadline: floa
         chains = Wires.of(region).bipartite(n, m, deadline)
         return dict(enumerate(chains)) if chains else None
     if region.topology != "pegasus" and graph.num_spins <= 2 * region.lattice.shape[-1]:
-        return None  # minorminer 0.2.22 without its own cache fills the memory here, and the heuristic serves
+        # minorminer 0.2.22 without its own cache fills the memory here, and the heuristic serves
+        return None
     from minorminer.busclique import find_clique_embedding
 
     return find_clique_embedding(graph.num_spins, target, seed=seed, use_cache=False) or None
@@ -150,12 +165,22 @@ def _heuristic(graph: Graph, target: Any, seed: int, deadline: float, most: floa
     left = min(deadline - time.monotonic(), most)
     if left <= 0:
         return None
-    return find_embedding(graph.edges.T.tolist(), target, random_seed=seed, timeout=max(1, round(left))) or None
+    return (
+        find_embedding(
+            graph.edges.T.tolist(), target, random_seed=seed, timeout=max(1, round(left))
+        )
+        or None
+    )
 
 
-def _with_isolated(graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]) -> tuple[Chain, ...] | None:
+def _with_isolated(
+    graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]
+) -> tuple[Chain, ...] | None:
     """The chains in order, spins without neighbours on the first free qubits; None if the region is too small."""
     used = {int(q) for chain in found.values() for q in chain}
     free = iter([q for q in region.nodelist if q not in used])
-    chains = [tuple(sorted(map(int, found[i]))) if i in found else (next(free, -1),) for i in range(graph.num_spins)]
+    chains = [
+        tuple(sorted(map(int, found[i]))) if i in found else (next(free, -1),)
+        for i in range(graph.num_spins)
+    ]
     return None if (-1,) in chains else tuple(chains)

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from qsample.annealers.dwave.cloud.errors import BudgetExceeded, ChargeWarning, DeviceError, Unavailable
+from qsample.annealers.dwave.cloud.errors import (
+    BudgetExceeded,
+    ChargeWarning,
+    DeviceError,
+    Unavailable,
+)
 from qsample.annealers.dwave.cloud.ledger import Allowance, Ledger, is_charge
 from qsample.annealers.dwave.cloud.session import CLOSED, REFUSED, Session, _line, code, passing
 from qsample.annealers.dwave.programming import Programming
@@ -44,7 +49,8 @@ class Line:
     record: Callable[[str, Programming, Mapping[str, Any], Answer], None] | None = None
     delivered: set[str] = field(default_factory=set)
     outstanding: set[Job] = field(default_factory=set)
-    rested: float = 0.0  # when the last pause after a failure was over: failures from before it wait no more
+    # when the last pause after a failure was over: failures from before it wait no more
+    rested: float = 0.0
 
     def rest(self, seconds: float, failed: float) -> None:
         """Pause after a failure at the time `failed`, once for all jobs that failed together."""
@@ -57,19 +63,34 @@ class Job:
     """A programming under way. `Job.send` sends many at once; `answer` waits for one."""
 
     def __init__(
-        self, line: Line, programming: Programming, params: Mapping[str, Any], cost: float, call: Allowance
+        self,
+        line: Line,
+        programming: Programming,
+        params: Mapping[str, Any],
+        cost: float,
+        call: Allowance,
     ) -> None:
-        self.line, self.programming, self.params, self.cost, self.call = line, programming, params, cost, call
-        self.entry, self.id, self.future, self.attempt = "", None, None, 0
+        self.line = line
+        self.programming = programming
+        self.params = params
+        self.cost = cost
+        self.call = call
+        self.entry = ""
+        self.id = None
+        self.future = None
+        self.attempt = 0
         self.lost = 0  # submissions charged without an answer
 
     @staticmethod
     def send(line: Line, jobs: list[Job]) -> None:
         """Charge all, then submit all; `BudgetExceeded` before anything is sent."""
-        costs, call = [job.cost for job in jobs], jobs[0].call
+        costs = [job.cost for job in jobs]
+        call = jobs[0].call
         entries = line.ledger.post(costs, budget=line.budget, call=call, solver=line.session.name)
         for job, entry in zip(jobs, entries, strict=True):
-            job.entry, job.id, job.future = entry, None, None
+            job.entry = entry
+            job.id = None
+            job.future = None
         try:
             for job in jobs:
                 job._submit()
@@ -85,7 +106,9 @@ class Job:
 
     def _submit(self) -> None:
         linear, quadratic = self.programming.dicts
-        self.future = self.line.session.post(linear, quadratic, self.params, f"{self.line.label}:{self.entry}")
+        self.future = self.line.session.post(
+            linear, quadratic, self.params, f"{self.line.label}:{self.entry}"
+        )
         self.line.outstanding.add(self)
 
     def answer(self, until: float) -> Answer:
@@ -129,7 +152,8 @@ class Job:
                 self._free("cancelled")
         self.line.outstanding.discard(self)
 
-    # ---- one try ---------------------------------------------------------------------------------------------------
+    # ---- one try
+    # ----------------------------------------------------------------------
 
     def _received(self, until: float) -> tuple[Answer, str]:
         """The answer, checked; and why its access time is doubted, where it is."""
@@ -149,7 +173,8 @@ class Job:
         label = f"{self.line.label}:{self.entry}"
         if future.label is not None and future.label != label or future.id != self.id:
             wrong = Wrong(f"an answer of job {future.id} came for job {self.id}")
-            if future.id == self.id:  # it came before we asked for the id: ours was never known, the answer is lost
+            # it came before we asked for the id: ours was never known, the answer is lost
+            if future.id == self.id:
                 self.id = None
             raise wrong
         if self.id in self.line.delivered:
@@ -158,7 +183,8 @@ class Job:
 
     def _checked(self, result: Mapping[str, Any]) -> tuple[Answer, str]:
         """The reads, if they are of this problem, complete, and have the energies that they are said to have."""
-        qubits, reads = self.programming.qubits, self.params["num_reads"]
+        qubits = self.programming.qubits
+        reads = self.params["num_reads"]
         active = np.asarray(result["active_variables"])
         rows = np.asarray(result["solutions"])
         if not np.array_equal(active, np.sort(qubits)) or rows.ndim != 2:
@@ -178,8 +204,9 @@ class Job:
     def _timing(self, told: object) -> tuple[dict[str, float], str]:
         """The answer's times, as far as they are times, and what is wrong with its access time.
 
-        A job may cost a little more or less than the estimate. An access time that is no number from 0 to 100 seconds,
-        or less than a tenth of the estimate, becomes the estimate; more than ten times as much is charged as told.
+        A job may cost a little more or less than the estimate. An access time that is no number
+        from 0 to 100 seconds, or less than a tenth of the estimate, becomes the estimate; more than
+        ten times as much is charged as told.
         """
         told = told if isinstance(told, Mapping) else {}
         timing = {str(name): float(value) for name, value in told.items() if is_charge(value)}
@@ -192,13 +219,20 @@ class Job:
         charged = f"{timing['qpu_access_time']:.6g} us are charged"
         return timing, f"{said} where {self.cost:.6g} were estimated: {charged}"
 
-    # ---- after a failure -------------------------------------------------------------------------------------------
+    # ---- after a failure
+    # ----------------------------------------------------------------------
 
     def _mend(self, error: Exception, until: float) -> None:
         """Fetch the answer again or submit again, after a pause; or raise what the caller should read."""
-        from dwave.cloud.exceptions import CanceledFutureError, SolverFailureError, SolverOfflineError
+        from dwave.cloud.exceptions import (
+            CanceledFutureError,
+            SolverFailureError,
+            SolverOfflineError,
+        )
 
-        line, status, hide = self.line, code(error), self.line.session.hide
+        line = self.line
+        status = code(error)
+        hide = self.line.session.hide
         ran = self.id is not None
         self.attempt += 1
         if line.session.closed and not isinstance(error, CanceledFutureError):
@@ -208,17 +242,27 @@ class Job:
             raise DeviceError(f"job {self.id} was cancelled") from None
         if isinstance(error, SolverOfflineError):
             self._free("offline")
-            raise Unavailable(f"solver {line.session.name} is offline: name another with solver=") from None
+            raise Unavailable(
+                f"solver {line.session.name} is offline: name another with solver="
+            ) from None
         if isinstance(error, Late) or time.monotonic() >= until:
             self.cancel()
             self.abandon(time.monotonic() + 1.0)
-            raise Unavailable(f"job {self.id or '(not yet accepted)'} has no answer within timeout=") from None
+            raise Unavailable(
+                f"job {self.id or '(not yet accepted)'} has no answer within timeout="
+            ) from None
         if not ran and status in (401, 403):
             self._free("refused")
-            raise DeviceError(f"{line.session.where} refused the token: check DWAVE_API_TOKEN or token=") from None
-        if not ran and (isinstance(error, SolverFailureError) or status is not None and not passing(error)):
+            raise DeviceError(
+                f"{line.session.where} refused the token: check DWAVE_API_TOKEN or token="
+            ) from None
+        if not ran and (
+            isinstance(error, SolverFailureError) or status is not None and not passing(error)
+        ):
             self._free("refused")
-            raise DeviceError(hide(f"solver {line.session.name} refused the job: {_line(error)}")) from None
+            raise DeviceError(
+                hide(f"solver {line.session.name} refused the job: {_line(error)}")
+            ) from None
         if not ran and status in REFUSED:
             self._free("refused")
         elif not ran or isinstance(error, SolverFailureError):
@@ -228,12 +272,16 @@ class Job:
             self.cancel()
             self.abandon(time.monotonic() + 1.0)
             what = f"job {self.id}" if ran else "the submission"
-            raise Unavailable(hide(f"{what} failed {self.attempt} times, last with: {_line(error)}")) from None
+            raise Unavailable(
+                hide(f"{what} failed {self.attempt} times, last with: {_line(error)}")
+            ) from None
         wait = line.pause(self.attempt - 1)
         if time.monotonic() + wait >= until:
             self.cancel()
             self.abandon(time.monotonic() + 1.0)
-            raise Unavailable(hide(f"no answer within timeout=; last was: {_line(error)}")) from None
+            raise Unavailable(
+                hide(f"no answer within timeout=; last was: {_line(error)}")
+            ) from None
         resolved = getattr(self.future, "time_resolved", None)
         line.rest(wait, resolved.timestamp() if resolved is not None else time.time())
         if ran and not isinstance(error, SolverFailureError):
@@ -245,7 +293,11 @@ class Job:
         try:
             Job.send(self.line, [self])
         except BudgetExceeded as refused:
-            lost = "its answer was lost, so it stays charged" if status not in REFUSED else "it was refused"
+            lost = (
+                "its answer was lost, so it stays charged"
+                if status not in REFUSED
+                else "it was refused"
+            )
             raise BudgetExceeded(f"a job cannot be submitted again ({lost}): {refused}") from None
 
     def _free(self, why: str) -> None:

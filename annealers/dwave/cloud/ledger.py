@@ -18,14 +18,16 @@ from typing import Any
 
 from qsample.annealers.dwave.cloud.errors import BudgetExceeded, DeviceError
 
-# A line is one event of one submission, {"entry", "event", ...}. "post" charges its estimate and is on the disk before
-# anything is sent; "done" replaces it by the access time that the processor reports; "free" takes it back, where the
-# service refused or cancelled the job. A post without any other event stays charged: its answer was lost, it may have
-# run. "job" notes the id under which the service knows it.
+# A line is one event of one submission, {"entry", "event", ...}. "post" charges its estimate and is
+# on the disk before anything is sent; "done" replaces it by the access time that the processor
+# reports; "free" takes it back, where the service refused or cancelled the job. A post without any
+# other event stays charged: its answer was lost, it may have run. "job" notes the id under which
+# the service knows it.
 EVENTS = ("post", "job", "done", "free")
 BEGINS = b'{"entry": "'  # every line that we write
 PATIENCE = 30.0  # s that a lock is waited for
-LONGEST = 1e8  # us: the most that a job can have cost, a hundred times the longest that a service runs today
+# us: the most that a job can have cost, a hundred times the longest that a service runs today
+LONGEST = 1e8
 
 
 @dataclass
@@ -44,15 +46,18 @@ def is_charge(us: object) -> bool:
 class Ledger:
     """Microseconds of QPU access time, by submission.
 
-    A file is held locked only while it is read or written (`flock`, which the system lets go of with the process; on
-    NFS, Linux turns it into a lock of the server's, if that keeps locks at all), and what others have appended is
-    read before anything is charged: several samplers, threads and processes may share one file and one budget.
+    A file is held locked only while it is read or written (`flock`, which the system lets go of
+    with the process; on NFS, Linux turns it into a lock of the server's, if that keeps locks at
+    all), and what others have appended is read before anything is charged: several samplers,
+    threads and processes may share one file and one budget.
 
     Args:
-        path: the file, made at the first charge if it is not there; None keeps the entries in memory.
+        path: the file, made at the first charge if it is not there; None keeps the entries in
+            memory.
 
     Raises:
-        DeviceError: the file is no ledger (it is left as it is), is damaged, or cannot be read or written.
+        DeviceError: the file is no ledger (it is left as it is), is damaged, or cannot be read or
+            written.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -61,7 +66,8 @@ class Ledger:
         self.lines: list[str] = []
         self._known: set[str] = set()
         self._charge: dict[str, float] = {}
-        self._open: dict[str, float] = {}  # what this process has posted, until it is settled or freed
+        # what this process has posted, until it is settled or freed
+        self._open: dict[str, float] = {}
         self._lock = threading.RLock()
         self._read = 0  # bytes of the file that are in `lines`
         self._file: tuple[int, int] | None = None  # which one it is: device and inode
@@ -94,27 +100,40 @@ class Ledger:
             if limit is not None and not cost <= limit - used:
                 where = f" (ledger {self.path})" if self.path and name == "budget" else ""
                 raise BudgetExceeded(
-                    f"{cost / 1e6:.6g} s of QPU access time are needed, {max(limit - used, 0.0) / 1e6:.6g} s of "
+                    f"{cost / 1e6:.6g} s of QPU access time are needed, "
+                    f"{max(limit - used, 0.0) / 1e6:.6g} s of "
                     f"{name}={limit / 1e6:.6g} are left{where}: raise it or ask for fewer reads"
                 )
 
-    def post(self, costs: Sequence[float], *, budget: float | None, call: Allowance, solver: str) -> list[str]:
+    def post(
+        self, costs: Sequence[float], *, budget: float | None, call: Allowance, solver: str
+    ) -> list[str]:
         """Charge jobs about to be submitted, all or none; their entries, on the disk when this returns.
 
         Raises:
-            BudgetExceeded: together they cost more than `budget` microseconds, or the call's own, leave.
+            BudgetExceeded: together they cost more than `budget` microseconds, or the call's own,
+                leave.
             DeviceError: a cost that is none, a ledger that cannot be read or written.
         """
         for cost in costs:
             if not is_charge(cost):
-                raise DeviceError(f"solver {solver} estimates a job at {cost} us, which cannot be: nothing was sent")
+                raise DeviceError(
+                    f"solver {solver} estimates a job at {cost} us, which cannot be: nothing was "
+                    "sent"
+                )
         with self._locked() as file:
             self._check(math.fsum(costs), budget, call)
             entries = [uuid.uuid4().hex[:16] for _ in costs]
             self._append(
                 file,
                 [
-                    {"entry": entry, "event": "post", "us": float(cost), "solver": solver, "time": time.time()}
+                    {
+                        "entry": entry,
+                        "event": "post",
+                        "us": float(cost),
+                        "solver": solver,
+                        "time": time.time(),
+                    }
                     for entry, cost in zip(entries, costs, strict=True)
                 ],
                 sync=True,
@@ -152,7 +171,10 @@ class Ledger:
             for number, line in enumerate(lines, 1):
                 record = _record(line)
                 if record is None:
-                    raise DeviceError(f"the checkpoint's ledger is damaged in entry {number}: nothing is spent on it")
+                    raise DeviceError(
+                        f"the checkpoint's ledger is damaged in entry {number}: nothing is spent "
+                        "on it"
+                    )
                 if line not in self._known:
                     new.append(record)
             if new:
@@ -162,10 +184,15 @@ class Ledger:
         """Read what others have appended."""
         if self._place is None or self._file is None and not _exists(self._place):
             return
-        with self._lock, _opened(self._place, os.O_RDONLY) as file, _flock(file, self._place, shared=True):
+        with (
+            self._lock,
+            _opened(self._place, os.O_RDONLY) as file,
+            _flock(file, self._place, shared=True),
+        ):
             self._take_up(file)
 
-    # ---- the file ------------------------------------------------------------------------------------------------
+    # ---- the file
+    # ----------------------------------------------------------------------
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
@@ -206,7 +233,9 @@ class Ledger:
             except OSError as error:
                 with suppress(OSError):
                     os.ftruncate(file, self._read)
-                raise DeviceError(f"cannot write the ledger {self.path}: {error.strerror}") from None
+                raise DeviceError(
+                    f"cannot write the ledger {self.path}: {error.strerror}"
+                ) from None
             self._read = os.fstat(file).st_size
         self._add(records, lines)
 
@@ -219,17 +248,21 @@ class Ledger:
     def _take_up(self, file: int) -> bytes:
         """Count what the file has beyond what was read; what follows its last line.
 
-        A `DeviceError` where that is not ours, or the file no more the one that was read: it is left as it is.
+        A `DeviceError` where that is not ours, or the file no more the one that was read: it is
+        left as it is.
         """
         found = os.fstat(file)
         which = found.st_dev, found.st_ino
         if self._file is not None and (which != self._file or found.st_size < self._read):
             raise DeviceError(
-                f"the ledger {self.path} was replaced or cut while in use: put it back, or close() and begin anew"
+                f"the ledger {self.path} was replaced or cut while in use: put it back, or "
+                "close() and begin anew"
             )
         data = os.pread(file, found.st_size - self._read, self._read)
         end = data.rfind(b"\n") + 1
-        rest, records, lines = data[end:], list[dict[str, Any]](), list[str]()
+        rest = data[end:]
+        records = list[dict[str, Any]]()
+        lines = list[str]()
         for number, line in enumerate(data[:end].split(b"\n")[:-1], len(self.lines) + 1):
             record = _record(line)
             if record is None:
@@ -240,7 +273,8 @@ class Ledger:
         if rest and _record(rest) is None and not _begun(rest, alone=number == 1):
             raise self._refused(number, known=number > 1)
         self._add(records, lines)
-        self._file, self._read = which, self._read + end
+        self._file = which
+        self._read = self._read + end
         return rest
 
     def _refused(self, number: int, *, known: bool) -> DeviceError:
@@ -250,7 +284,8 @@ class Ledger:
         return DeviceError(f"{self.path} is no ledger (line {number}): name another file")
 
     def _count(self, record: dict[str, Any]) -> None:
-        entry, event = record["entry"], record["event"]
+        entry = record["entry"]
+        event = record["event"]
         if event == "done" or event == "post" and entry not in self._charge:
             self._charge[entry] = float(record["us"])
         elif event == "free":
@@ -312,7 +347,8 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 def _flock(file: int, path: Path, *, shared: bool) -> Iterator[None]:
     import fcntl
 
-    how, until = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + PATIENCE
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    until = time.monotonic() + PATIENCE
     try:
         while True:
             try:
@@ -321,7 +357,8 @@ def _flock(file: int, path: Path, *, shared: bool) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise DeviceError(
-                        f"the ledger {path} is in use: close() the sampler that has it, or name another"
+                        f"the ledger {path} is in use: close() the sampler that has it, or name "
+                        "another"
                     ) from None
                 time.sleep(0.002)
     except DeviceError:

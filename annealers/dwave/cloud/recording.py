@@ -20,8 +20,8 @@ from qsample.annealers.dwave.cloud.errors import DeviceError
 from qsample.annealers.dwave.cloud.job import Answer
 from qsample.annealers.dwave.programming import Programming
 
-# The first line is {"format", "solver", "properties"}, each further one an answer by the hash of what was asked. Each
-# ends with the SHA-256 of the rest of it.
+# The first line is {"format", "solver", "properties"}, each further one an answer by the hash of
+# what was asked. Each ends with the SHA-256 of the rest of it.
 FORMAT = "qsample dwave recording 2"
 MOST = 1 << 31  # numbers that an answer may hold
 
@@ -59,7 +59,9 @@ class Recorder:
         if _is_there(path):
             name = _head(path)["solver"]
             if name != solver:
-                raise DeviceError(f"{path} records solver {name}, this is {solver}: record to another file")
+                raise DeviceError(
+                    f"{path} records solver {name}, this is {solver}: record to another file"
+                )
             _cut_torn(path)
             self._file = path.open("a")
         else:
@@ -69,15 +71,27 @@ class Recorder:
                 raise DeviceError(f"cannot record to {path}: {error.strerror}") from None
             self._write({"format": FORMAT, "solver": solver, "properties": properties})
 
-    def add(self, solver: str, programming: Programming, params: Mapping[str, Any], answer: Answer) -> None:
+    def add(
+        self, solver: str, programming: Programming, params: Mapping[str, Any], answer: Answer
+    ) -> None:
         """One more answer."""
         key = request_key(solver, programming, params)
         bits = base64.b64encode(np.packbits(answer.spins > 0, axis=1).tobytes()).decode()
         shape = list(answer.spins.shape)
         with self._lock:
             if self._file.closed:
-                raise DeviceError("this DWave was closed before an answer was recorded: call it again")
-            self._write({"key": key, "id": answer.id, "timing": dict(answer.timing), "shape": shape, "spins": bits})
+                raise DeviceError(
+                    "this DWave was closed before an answer was recorded: call it again"
+                )
+            self._write(
+                {
+                    "key": key,
+                    "id": answer.id,
+                    "timing": dict(answer.timing),
+                    "shape": shape,
+                    "spins": bits,
+                }
+            )
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(_render(record) + "\n")
@@ -114,7 +128,8 @@ class Replay:
         """The next answer to this request."""
         if not self._answers.get(key):
             raise DeviceError(
-                f"{self.path} holds no {'further ' if key in self._answers else ''}answer to this request: problem, "
+                f"{self.path} holds no {'further ' if key in self._answers else ''}answer to "
+                "this request: problem, "
                 "reads, settings, seed and order of calls must be those recorded"
             )
         return self._answers[key].popleft()
@@ -131,7 +146,9 @@ def _head(path: Path) -> dict[str, Any]:
         if head["format"] != FORMAT:
             raise ValueError(head["format"])
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise DeviceError(f"{path} is no recording of DWave (format {FORMAT!r}): name one made with record=") from None
+        raise DeviceError(
+            f"{path} is no recording of DWave (format {FORMAT!r}): name one made with record="
+        ) from None
     try:
         head = _parse(line.removesuffix(b"\n"))
         if type(head["solver"]) is str and isinstance(head["properties"], dict):

@@ -19,7 +19,8 @@ PIECE = 12  # characters of a secret in a row that are hidden too: messages cut 
 LONGEST = 20_000  # characters of a text that is searched for pieces
 FOREIGN = ("dwave", "requests", "urllib3", "http", "ssl", "pydantic")  # whose frames hold headers
 
-# What a file or a shell leaves around a token: white space, a byte order mark (also read as Latin-1), NULs, quotes.
+# What a file or a shell leaves around a token: white space, a byte order mark (also read as
+# Latin-1), NULs, quotes.
 _AROUND = re.compile(r"^(?:\s|[\ufeff\u200b\0]|\xef\xbb\xbf)+|(?:\s|[\ufeff\u200b\0])+$")
 # Arguments of D-Wave's client that may hold a password.
 SECRET_ARGUMENTS = ("token", "headers", "proxy", "defaults", "client_cert_key")
@@ -71,7 +72,8 @@ class Secret:
         """The token in it: without what a file or a shell left around it. Empty is None.
 
         Raises:
-            ValueError: no text, or one with characters that no token has; the message tells which, not the token.
+            ValueError: no text, or one with characters that no token has; the message tells which,
+                not the token.
         """
         value = self._value
         if value is None:
@@ -86,7 +88,8 @@ class Secret:
             if not "!" <= character <= "~":
                 name = f"U+{ord(character):04X}"
                 raise ValueError(
-                    f"the token has a character that no token has, {name} at position {place}: copy it again"
+                    f"the token has a character that no token has, {name} at position {place}: "
+                    "copy it again"
                 )
         found = Secret(text or None)
         found._known = (*self.spellings, *found.spellings)  # as it was given, too
@@ -105,7 +108,9 @@ class Secret:
         """Every `PIECE` characters in a row of a spelling."""
         if self._pieces is None:
             ways = self.spellings
-            self._pieces = frozenset(way[i : i + PIECE] for way in ways for i in range(len(way) - PIECE + 1))
+            self._pieces = frozenset(
+                way[i : i + PIECE] for way in ways for i in range(len(way) - PIECE + 1)
+            )
         return self._pieces
 
     @property
@@ -113,7 +118,9 @@ class Secret:
         """Those that do not overlap: one is in every piece of twice the length."""
         if self._parts is None:
             ways = self.spellings
-            found = {way[i : i + PIECE] for way in ways for i in range(0, len(way) - PIECE + 1, PIECE)}
+            found = {
+                way[i : i + PIECE] for way in ways for i in range(0, len(way) - PIECE + 1, PIECE)
+            }
             self._parts = tuple(found)
         return self._parts
 
@@ -157,10 +164,20 @@ def _texts(value: Any) -> Iterator[str]:
 def _ways(text: str) -> Iterator[str]:
     raw = text.encode(errors="replace")
     yield text
-    for written in (repr(text), ascii(text), repr(raw)[1:], json.dumps(text), json.dumps(text, ensure_ascii=False)):
+    for written in (
+        repr(text),
+        ascii(text),
+        repr(raw)[1:],
+        json.dumps(text),
+        json.dumps(text, ensure_ascii=False),
+    ):
         yield written[1:-1]
     yield from (html.escape(text), raw.hex(), raw.hex().upper())
-    yield from (urllib.parse.quote(text), urllib.parse.quote(text, safe=""), urllib.parse.quote_plus(text))
+    yield from (
+        urllib.parse.quote(text),
+        urllib.parse.quote(text, safe=""),
+        urllib.parse.quote_plus(text),
+    )
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(raw).decode().rstrip("=")
         for shift in (1, 2):  # inside something longer, such as "user:password"
@@ -170,13 +187,18 @@ def _ways(text: str) -> Iterator[str]:
 def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
     """The text with every spelling of the secrets, and every piece of one, replaced.
 
-    Pieces of `PIECE` characters where `fine` (each text is searched long for them), else of twice as many.
+    Pieces of `PIECE` characters where `fine` (each text is searched long for them), else of twice
+    as many.
     """
     secrets = list(secrets)
     for secret in secrets:
         for way in secret.spellings:
             text = text.replace(way, HIDDEN)
-    if len(text) > LONGEST or not fine and not any(part in text for one in secrets for part in one.parts):
+    if (
+        len(text) > LONGEST
+        or not fine
+        and not any(part in text for one in secrets for part in one.parts)
+    ):
         return text
     pieces = frozenset[str]().union(*(secret.pieces for secret in secrets))
     shown = [True] * len(text)
@@ -186,7 +208,9 @@ def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
     if all(shown):
         return text
     parts = re.finditer(r"1+|0+", "".join("01"[not there] for there in shown))
-    return "".join(HIDDEN if part[0][0] == "1" else text[part.start() : part.end()] for part in parts)
+    return "".join(
+        HIDDEN if part[0][0] == "1" else text[part.start() : part.end()] for part in parts
+    )
 
 
 def sealed(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +222,11 @@ def sealed(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return name in SECRET_ARGUMENTS or isinstance(value, str) and re.search(r"//[^/\s]*@", value) is not None
+    return (
+        name in SECRET_ARGUMENTS
+        or isinstance(value, str)
+        and re.search(r"//[^/\s]*@", value) is not None
+    )
 
 
 def without_password(url: str) -> str:
@@ -206,17 +234,20 @@ def without_password(url: str) -> str:
     return re.sub(r"//[^/\s]*@", "//", url)
 
 
-# ---- errors ------------------------------------------------------------------------------------------------------
+# ---- errors
+# ----------------------------------------------------------------------
 
 
 def cleaned(error: E, secrets: Iterable[Secret] = ()) -> E:
     """The error, in place, without frames of the client and what it talks through, and without a secret in its words.
 
-    One of ours says all in its line: what it was raised from, and through, goes. Raise what this returns.
+    One of ours says all in its line: what it was raised from, and through, goes. Raise what this
+    returns.
     """
     from qsample.annealers.dwave.cloud.errors import DeviceError
 
-    known, seen = list(secrets) or _FILTER.known, set[int]()
+    known = list(secrets) or _FILTER.known
+    seen = set[int]()
     left: list[BaseException] = [error]
     if isinstance(error, DeviceError):
         error.__cause__ = error.__context__ = None
@@ -230,7 +261,9 @@ def cleaned(error: E, secrets: Iterable[Secret] = ()) -> E:
         one.__traceback__ = _ours(one.__traceback__)
         texts = [arg for arg in one.args if isinstance(arg, str)]
         if any(hidden(text, known) != text for text in texts):
-            one.args = tuple(hidden(arg, known) if isinstance(arg, str) else arg for arg in one.args)
+            one.args = tuple(
+                hidden(arg, known) if isinstance(arg, str) else arg for arg in one.args
+            )
     return error
 
 
@@ -239,14 +272,18 @@ def _ours(traceback: TracebackType | None) -> TracebackType | None:
     at = traceback
     while at is not None:
         below = at.tb_next
-        if below is not None and below.tb_frame.f_globals.get("__name__", "").split(".")[0] in FOREIGN:
+        if (
+            below is not None
+            and below.tb_frame.f_globals.get("__name__", "").split(".")[0] in FOREIGN
+        ):
             at.tb_next = None
             break
         at = below
     return traceback
 
 
-# ---- logs --------------------------------------------------------------------------------------------------------
+# ---- logs
+# ----------------------------------------------------------------------
 
 
 class _Filter(logging.Filter):
@@ -263,10 +300,13 @@ class _Filter(logging.Filter):
             return True
         said = hidden(text, self.known, fine=False)
         if said != text:
-            record.msg, record.args = said, None
-        if record.exc_info and record.exc_info[1] is not None:  # as text: a handler may show the locals of its frames
+            record.msg = said
+            record.args = None
+        # as text: a handler may show the locals of its frames
+        if record.exc_info and record.exc_info[1] is not None:
             shown = record.exc_text or logging.Formatter().formatException(record.exc_info)
-            record.exc_info, record.exc_text = None, hidden(shown, self.known)
+            record.exc_info = None
+            record.exc_text = hidden(shown, self.known)
         if record.stack_info:
             record.stack_info = hidden(record.stack_info, self.known)
         return True
@@ -279,7 +319,9 @@ _LOADING = threading.RLock()
 def guard(*secrets: Secret) -> None:
     """Keep these out of the logs of the client, and of what it talks through, from now on."""
     there = {secret.spellings for secret in _FILTER.known}
-    _FILTER.known += [one for one in secrets if one.reveal() is not None and one.spellings not in there]
+    _FILTER.known += [
+        one for one in secrets if one.reveal() is not None and one.spellings not in there
+    ]
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("dwave", "urllib3", "requests"):
             logger = logging.getLogger(name)
@@ -299,7 +341,9 @@ class quiet:
     def __enter__(self) -> None:
         _LOADING.acquire()
         self._loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-        self._loggers = [one for one in self._loggers if one.name.startswith("dwave.cloud") and not one.disabled]
+        self._loggers = [
+            one for one in self._loggers if one.name.startswith("dwave.cloud") and not one.disabled
+        ]
         for one in self._loggers:
             one.disabled = True
 

@@ -61,9 +61,13 @@ class Session:
         config["polling_timeout"] = timeout
         config["request_timeout"] = min(float(config.get("request_timeout") or 60), timeout)
         try:
-            self.client = _client(dwave.cloud.Client)(token=self.token.reveal(), **_revealed(config))
+            self.client = _client(dwave.cloud.Client)(
+                token=self.token.reveal(), **_revealed(config)
+            )
         except Exception as error:
-            raise DeviceError(self.hide(f"D-Wave's client does not start: {_line(error)}")) from None
+            raise DeviceError(
+                self.hide(f"D-Wave's client does not start: {_line(error)}")
+            ) from None
         try:
             self.solver = self._find(solver, timeout, pause, retries)
         except BaseException:
@@ -78,7 +82,9 @@ class Session:
         """The text without the token, and without the passwords of headers and proxy."""
         return hidden(text, self._secrets)
 
-    def _find(self, solver: Any, timeout: float, pause: Callable[[int], float], retries: int) -> Any:
+    def _find(
+        self, solver: Any, timeout: float, pause: Callable[[int], float], retries: int
+    ) -> Any:
         from dwave.cloud.exceptions import SolverAuthenticationError, SolverNotFoundError
 
         filters = {"name": solver} if isinstance(solver, str) else dict(solver or {})
@@ -89,13 +95,19 @@ class Session:
             try:
                 found = self.client.get_solver(**filters)
             except SolverAuthenticationError:
-                raise DeviceError(f"{self.where} refused the token: check DWAVE_API_TOKEN or token=") from None
+                raise DeviceError(
+                    f"{self.where} refused the token: check DWAVE_API_TOKEN or token="
+                ) from None
             except SolverNotFoundError:
-                raise DeviceError(f"no solver {_spoken(solver)} at {self.where}; {self._others()}") from None
+                raise DeviceError(
+                    f"no solver {_spoken(solver)} at {self.where}; {self._others()}"
+                ) from None
             except Exception as error:
                 wait = pause(attempt)
                 if not passing(error) or attempt == retries or time.monotonic() + wait > until:
-                    raise Unavailable(self.hide(f"{self.where} does not answer: {_line(error)}")) from None
+                    raise Unavailable(
+                        self.hide(f"{self.where} does not answer: {_line(error)}")
+                    ) from None
                 time.sleep(wait)
             else:
                 if not found.online:
@@ -116,13 +128,20 @@ class Session:
 
     def cost(self, qubits: int, params: Mapping[str, Any]) -> float:
         """Microseconds of access time by the client's own estimate."""
-        wanted = {name: value for name, value in params.items() if name not in ("answer_mode", "auto_scale")}
+        wanted = {
+            name: value
+            for name, value in params.items()
+            if name not in ("answer_mode", "auto_scale")
+        }
         if "anneal_schedule" in wanted:
-            wanted.setdefault("initial_state", {0: 1})  # the estimate asks only whether there is one
+            # the estimate asks only whether there is one
+            wanted.setdefault("initial_state", {0: 1})
         try:
             return float(self.solver.estimate_qpu_access_time(qubits, **wanted))
         except (KeyError, ValueError, TypeError) as error:
-            raise DeviceError(f"solver {self.name} cannot estimate the cost: {_line(error)}") from None
+            raise DeviceError(
+                f"solver {self.name} cannot estimate the cost: {_line(error)}"
+            ) from None
 
     def post(self, linear: dict, quadratic: dict, params: Mapping[str, Any], label: str) -> Any:
         """Submit; the client's future, at once."""
@@ -130,7 +149,9 @@ class Session:
             raise DeviceError(CLOSED)
         try:
             problem = (linear, quadratic, 0.0)
-            return self.solver.sample_problem(problem, undirected_biases=True, label=label, **params)
+            return self.solver.sample_problem(
+                problem, undirected_biases=True, label=label, **params
+            )
         except KeyError as error:
             raise DeviceError(self.hide(f"solver {self.name}: {error.args[0]}")) from None
         except ValueError as error:
@@ -149,7 +170,8 @@ class Session:
             if self.closed:
                 raise DeviceError(CLOSED) from None
             raise
-        future.solver, future.return_matrix = self.solver, True
+        future.solver = self.solver
+        future.return_matrix = True
         return future
 
     def close(self) -> None:
@@ -171,7 +193,8 @@ def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]
     try:
         with quiet():
             found = sealed(dwave.cloud.config.load_config(**asked))
-    except Exception as error:  # a parser repeats the line that it cannot read, and the token may be in it
+    # a parser repeats the line that it cannot read, and the token may be in it
+    except Exception as error:
         plain = type(error) is ValueError or type(error).__name__ == "ConfigFileReadError"
         what = token.hide(_line(error)) if plain else type(error).__name__
         hint = "a file holds [section] and key = value, with %% for a %"
@@ -195,7 +218,10 @@ def _checked(token: Secret) -> Secret:
 
 def _revealed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """For the client alone."""
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in settings.items()}
+    return {
+        name: value.reveal() if isinstance(value, Secret) else value
+        for name, value in settings.items()
+    }
 
 
 @functools.cache
@@ -222,7 +248,8 @@ def passing(error: BaseException) -> bool:
 
     if code(error) is not None:
         return code(error) in (*REFUSED, *DOUBTFUL)
-    return isinstance(error, Timeout | InvalidAPIResponseError | OSError)  # those of requests are OSErrors
+    # those of requests are OSErrors
+    return isinstance(error, Timeout | InvalidAPIResponseError | OSError)
 
 
 def _line(error: BaseException) -> str:
@@ -230,4 +257,10 @@ def _line(error: BaseException) -> str:
 
 
 def _spoken(solver: Any) -> str:
-    return repr(solver) if isinstance(solver, str) else f"with {dict(solver)}" if solver else "of the qpu kind"
+    return (
+        repr(solver)
+        if isinstance(solver, str)
+        else f"with {dict(solver)}"
+        if solver
+        else "of the qpu kind"
+    )

@@ -30,31 +30,41 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> A
     Raises:
         ValueError: a shape that does not fit the sample, or couplings where the graph has no edges.
     """
-    logits, coupling = getattr(output, "logits", output), getattr(output, "coupling", None)
+    logits = getattr(output, "logits", output)
+    coupling = getattr(output, "coupling", None)
     if not isinstance(logits, Tensor):
-        raise TypeError(f"expected logits from the denoiser, or an object that has them; got {type(output).__name__}")
+        raise TypeError(
+            "expected logits from the denoiser, or an object that has them; got "
+            f"{type(output).__name__}"
+        )
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    B, n = len(sample), graph.num_spins
+    B = len(sample)
+    n = graph.num_spins
     if pair_features:
         C = sample.shape[1]
         if logits.shape[:2] != (B, C * (1 + pair_features)):
             raise ValueError(
-                f"expected {C * (1 + pair_features)} channels from the denoiser, {C} of logits and {pair_features} "
+                f"expected {C * (1 + pair_features)} channels from the denoiser, {C} of logits "
+                f"and {pair_features} "
                 f"features for each; got {list(logits.shape)}"
             )
         u = logits[:, C:].reshape(B, pair_features, n)
         i, j = graph.edges.to(u.device)
-        logits, coupling = logits[:, :C], -(u[..., i] * u[..., j]).sum(1) / 2
+        logits = logits[:, :C]
+        coupling = -(u[..., i] * u[..., j]).sum(1) / 2
     if not sample.is_floating_point() and logits.shape == (*sample.shape, 2):
         logits = logits[..., 1] - logits[..., 0]
     if logits.numel() != sample.numel() or len(logits) != B:
         wanted = list(sample.shape) if sample.is_floating_point() else [*sample.shape, 2]
-        raise ValueError(f"expected logits of shape {wanted} from the denoiser; got {list(logits.shape)}")
+        raise ValueError(
+            f"expected logits of shape {wanted} from the denoiser; got {list(logits.shape)}"
+        )
     if coupling is not None:
         coupling = coupling.to(logits)
         if not graph.num_edges:
             raise ValueError(
-                "the denoiser gives couplings and the scheduler has no graph for them: scheduler.graph = graph, or "
+                "the denoiser gives couplings and the scheduler has no graph for them: "
+                "scheduler.graph = graph, or "
                 "IsingScheduler(neighbours=[[0, 1], [1, 0]])"
             )
     logits = logits.reshape(B, n)
@@ -68,7 +78,10 @@ def to_spins(sample: Tensor) -> Tensor:
         return flat
     if not ((flat == 0) | (flat == 1)).all():
         odd = flat[(flat != 0) & (flat != 1)][0]
-        raise ValueError(f"expected tokens 0 and 1 in a sample of {sample.dtype}; got {int(odd)}: spins are floats")
+        raise ValueError(
+            f"expected tokens 0 and 1 in a sample of {sample.dtype}; got {int(odd)}: spins are "
+            "floats"
+        )
     return 2.0 * flat - 1
 
 
@@ -86,12 +99,19 @@ def grid_edges(shape: Sequence[int], offsets: Sequence[Sequence[int]]) -> list[t
     Offsets may leave out leading axes: [0, 1] on a grid [C, H, W] is [0, 0, 1].
     """
     shape = tuple(shape)
-    place, edges = torch.arange(math.prod(shape)).reshape(shape), []
+    place = torch.arange(math.prod(shape)).reshape(shape)
+    edges = []
     for offset in offsets:
         if not 0 < len(offset) <= len(shape) or not any(offset):
-            raise ValueError(f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}")
+            raise ValueError(
+                f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}"
+            )
         full = [0] * (len(shape) - len(offset)) + list(offset)
-        there = tuple(slice(max(0, d), size + min(0, d)) for d, size in zip(full, shape, strict=True))
-        here = tuple(slice(max(0, -d), size + min(0, -d)) for d, size in zip(full, shape, strict=True))
+        there = tuple(
+            slice(max(0, d), size + min(0, d)) for d, size in zip(full, shape, strict=True)
+        )
+        here = tuple(
+            slice(max(0, -d), size + min(0, -d)) for d, size in zip(full, shape, strict=True)
+        )
         edges.append(torch.stack([place[here].flatten(), place[there].flatten()], 1).tolist())
     return [(i, j) for i, j in itertools.chain.from_iterable(edges)]

@@ -24,10 +24,10 @@ def walsh_hadamard(x: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
 class Frame:
     r"""Where spins become noise: blocks of K coordinates, each $z_{block} = \mathrm{diag}(\epsilon)\,H s/\sqrt K$.
 
-    $D = \mathrm{diag}(\epsilon)\,H/\sqrt K$ is orthogonal: uniform s give z of mean 0, covariance 1 and length
-    $\sqrt K$. The signs $\epsilon$ stand on the side of the pixels. There they make the mean of a block, whose kurtosis
-    is $3 - 6/K + 4/K^2$, nearly Gaussian; on the side of s, uniform already, they would do nothing, and that mean would
-    be $\pm 1/\sqrt K$, of kurtosis 1.
+    $D = \mathrm{diag}(\epsilon)\,H/\sqrt K$ is orthogonal: uniform s give z of mean 0, covariance 1
+    and length $\sqrt K$. The signs $\epsilon$ stand on the side of the pixels. There they make the
+    mean of a block, whose kurtosis is $3 - 6/K + 4/K^2$, nearly Gaussian; on the side of s, uniform
+    already, they would do nothing, and that mean would be $\pm 1/\sqrt K$, of kurtosis 1.
 
     Args:
         sites: `[B, n]`, n = blocks K: different coordinates of each item, block after block.
@@ -52,4 +52,7 @@ class Frame:
 
     def spins(self, z: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
         """The s of `noise`: D's transpose is its inverse."""
-        return walsh_hadamard((self.signs.to(z) * z).unflatten(-1, (-1, self.K))).flatten(-2) / self.K**0.5
+        return (
+            walsh_hadamard((self.signs.to(z) * z).unflatten(-1, (-1, self.K))).flatten(-2)
+            / self.K**0.5
+        )

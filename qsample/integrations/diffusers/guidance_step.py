@@ -16,7 +16,8 @@ class Reverse:
 
     Args:
         mean: $\mu$, of the sample's shape.
-        std: $\sigma$: a number, or one for each coordinate where a network predicts it. 0 where nothing is drawn.
+        std: $\sigma$: a number, or one for each coordinate where a network predicts it. 0 where
+            nothing is drawn.
         x0: the scheduler's prediction of $x_0$, clipped as its configuration says.
         t: the timestep of x', what a network that sees x' must be told; -1 for $x_0$ itself.
         gain: $d\hat x_0/dx'$ of the best denoiser of data of unit variance at t': what x' says of
@@ -45,22 +46,32 @@ def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
       + \frac{\sqrt{\alpha}\,(1-\bar\alpha_{t'})}{1-\bar\alpha_t}\,x, \qquad
       \sigma^2 = \frac{1-\bar\alpha_{t'}}{1-\bar\alpha_t}\,\beta$$
 
-    with $\alpha = \bar\alpha_t/\bar\alpha_{t'} = 1 - \beta$. $\sigma$ by `variance_type`; a network of twice the
-    channels predicts it (Nichol and Dhariwal, ICML 2021, Eq. 15). `given` are the arguments of the scheduler's `step`.
+    with $\alpha = \bar\alpha_t/\bar\alpha_{t'} = 1 - \beta$. $\sigma$ by `variance_type`; a network
+    of twice the channels predicts it (Nichol and Dhariwal, ICML 2021, Eq. 15). `given` are the
+    arguments of the scheduler's `step`.
     """
-    output, t, x = given["model_output"], given["timestep"], given["sample"]
-    kind, predicted = scheduler.variance_type, None
+    output = given["model_output"]
+    t = given["timestep"]
+    x = given["sample"]
+    kind = scheduler.variance_type
+    predicted = None
     if kind in ("learned", "learned_range") and output.shape[1] == 2 * x.shape[1]:
         output, predicted = output.chunk(2, dim=1)
     then = scheduler.previous_timestep(t)
-    bar, bar_then = scheduler.alphas_cumprod[t], _product(scheduler, then, scheduler.one)
+    bar = scheduler.alphas_cumprod[t]
+    bar_then = _product(scheduler, then, scheduler.one)
     alpha = bar / bar_then
     x0, _ = _predict(scheduler, output, x, bar)
-    mean = (bar_then**0.5 * (1 - alpha)) / (1 - bar) * x0 + alpha**0.5 * (1 - bar_then) / (1 - bar) * x
+    mean = (bar_then**0.5 * (1 - alpha)) / (1 - bar) * x0 + alpha**0.5 * (1 - bar_then) / (
+        1 - bar
+    ) * x
     if t > 0:
         variance = scheduler._get_variance(t, predicted_variance=predicted)
-        # of the kinds with log in their names the scheduler answers with a logarithm, or has taken the root
-        std = {"fixed_small_log": lambda v: v, "learned_range": lambda v: torch.exp(0.5 * v)}.get(kind, torch.sqrt)
+        # of the kinds with log in their names the scheduler answers with a logarithm, or has taken
+        # the root
+        std = {"fixed_small_log": lambda v: v, "learned_range": lambda v: torch.exp(0.5 * v)}.get(
+            kind, torch.sqrt
+        )
         return Reverse(mean, std(variance), x0, torch.as_tensor(then), bar_then**0.5)
     return Reverse(mean, torch.zeros(()), x0, torch.as_tensor(-1), torch.ones(()))
 
@@ -71,9 +82,12 @@ def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     $$\mu = \sqrt{\bar\alpha_{t'}}\,\hat x_0 + \sqrt{1-\bar\alpha_{t'}-\sigma^2}\;\hat\epsilon, \qquad
       \sigma^2 = \eta^2\,\frac{1-\bar\alpha_{t'}}{1-\bar\alpha_t}\,\Bigl(1-\frac{\bar\alpha_t}{\bar\alpha_{t'}}\Bigr)$$
     """
-    t, x, eta = given["timestep"], given["sample"], given["eta"]
+    t = given["timestep"]
+    x = given["sample"]
+    eta = given["eta"]
     then = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    bar, bar_then = scheduler.alphas_cumprod[t], _product(scheduler, then, scheduler.final_alpha_cumprod)
+    bar = scheduler.alphas_cumprod[t]
+    bar_then = _product(scheduler, then, scheduler.final_alpha_cumprod)
     x0, noise = _predict(scheduler, given["model_output"], x, bar)
     if given["use_clipped_model_output"]:
         noise = (x - bar**0.5 * x0) / (1 - bar) ** 0.5
@@ -89,12 +103,14 @@ def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     $$\mu = x + (\sigma_- - \sigma_t)\,\frac{x - \hat x_0}{\sigma_t}, \qquad
       \sigma^2 = \frac{\sigma'^2\,(\sigma_t^2 - \sigma'^2)}{\sigma_t^2}, \qquad \sigma_-^2 = \sigma'^2 - \sigma^2$$
     """
-    output, x = given["model_output"], given["sample"].to(torch.float32)
+    output = given["model_output"]
+    x = given["sample"].to(torch.float32)
     index = scheduler.step_index
     if index is None:
         begin = scheduler.begin_index
         index = scheduler.index_for_timestep(given["timestep"]) if begin is None else begin
-    now, then = scheduler.sigmas[index], scheduler.sigmas[index + 1]
+    now = scheduler.sigmas[index]
+    then = scheduler.sigmas[index + 1]
     if scheduler.config.prediction_type == "v_prediction":
         x0 = output * (-now / (now**2 + 1) ** 0.5) + x / (now**2 + 1)
     else:
@@ -108,13 +124,18 @@ def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
 
 def _predict(scheduler: Any, output: Tensor, x: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
     """The x_0 and the noise that a network's output predicts, by `prediction_type`; x_0 clipped."""
-    kind, signal, noise = scheduler.config.prediction_type, bar**0.5, (1 - bar) ** 0.5
+    kind = scheduler.config.prediction_type
+    signal = bar**0.5
+    noise = (1 - bar) ** 0.5
     if kind == "sample":
-        x0, epsilon = output, (x - signal * output) / noise
+        x0 = output
+        epsilon = (x - signal * output) / noise
     elif kind == "v_prediction":
-        x0, epsilon = signal * x - noise * output, signal * output + noise * x
+        x0 = signal * x - noise * output
+        epsilon = signal * output + noise * x
     else:
-        x0, epsilon = (x - noise * output) / signal, output
+        x0 = (x - noise * output) / signal
+        epsilon = output
     if scheduler.config.thresholding:
         x0 = scheduler._threshold_sample(x0)
     elif scheduler.config.clip_sample:

@@ -21,11 +21,13 @@ def index_of(spins: Shaped[Tensor, "*batch bits h w"]) -> Int[Tensor, "*batch h 
     return ((spins > 0) * powers[:, None, None]).sum(-3)
 
 
-def encode(autoencoder: Any, images: Float[Tensor, "B c height width"]) -> Float[Tensor, "B bits h w"]:
+def encode(
+    autoencoder: Any, images: Float[Tensor, "B c height width"]
+) -> Float[Tensor, "B bits h w"]:
     """Images as spins: bits of the codebook's indices (diffusers' `VQModel`), else signs of the latents.
 
-    The second serves any autoencoder whose `encode` gives `.latents` or a `.latent_dist` (its mode is taken) and
-    whose decoder was trained on signs.
+    The second serves any autoencoder whose `encode` gives `.latents` or a `.latent_dist` (its mode
+    is taken) and whose decoder was trained on signs.
     """
     found = autoencoder.encode(images)
     latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
@@ -35,7 +37,9 @@ def encode(autoencoder: Any, images: Float[Tensor, "B c height width"]) -> Float
     return spins_of(index, _bits(autoencoder)).to(images)
 
 
-def decode(autoencoder: Any, spins: Shaped[Tensor, "B bits h w"]) -> Float[Tensor, "B c height width"]:
+def decode(
+    autoencoder: Any, spins: Shaped[Tensor, "B bits h w"]
+) -> Float[Tensor, "B c height width"]:
     """The images of spins, as the autoencoder's decoder gives them.
 
     Raises:
@@ -44,7 +48,10 @@ def decode(autoencoder: Any, spins: Shaped[Tensor, "B bits h w"]) -> Float[Tenso
     if not hasattr(autoencoder, "quantize"):
         return autoencoder.decode(spins).sample
     if spins.shape[1] != (bits := _bits(autoencoder)):
-        raise ValueError(f"the codebook's indices have {bits} bits and the latents {spins.shape[1]} channels: one each")
+        raise ValueError(
+            f"the codebook's indices have {bits} bits and the latents {spins.shape[1]} channels: "
+            "one each"
+        )
     index = index_of(spins)
     shape = (*index.shape, autoencoder.quantize.embedding.embedding_dim)
     if autoencoder.config.lookup_from_codebook:  # then decode looks up itself
@@ -56,5 +63,8 @@ def decode(autoencoder: Any, spins: Shaped[Tensor, "B bits h w"]) -> Float[Tenso
 def _bits(autoencoder: Any) -> int:
     size = autoencoder.quantize.n_e
     if size & (size - 1) or size < 2:
-        raise ValueError(f"a codebook of {size} entries: expected a power of two, so that all bit patterns name one")
+        raise ValueError(
+            f"a codebook of {size} entries: expected a power of two, so that all bit patterns "
+            "name one"
+        )
     return size.bit_length() - 1

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qsample.integrations.diffusers.latents import decode, encode
 from qsample.integrations.diffusers.scheduler import IsingScheduler
+from qsample.support.faces import public
 from qsample.support.optional import needs
 
 with needs("diffusion", "IsingDiffusionPipeline"):
@@ -21,6 +22,7 @@ with needs("diffusion", "IsingDiffusionPipeline"):
 Generators = torch.Generator | list[torch.Generator]
 
 
+@public("qsample.diffusion")
 class IsingDiffusionPipeline(DiffusionPipeline):
     """Images from bits that an Ising sampler draws, step by step.
 
@@ -30,11 +32,12 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         pipe.save_pretrained("mine")  # IsingDiffusionPipeline.from_pretrained("mine") loads it
 
     Args:
-        unet: a denoiser such as diffusers' `UNet2DModel`: it takes spins `[B, C, H, W]` and times, and answers as
-            `IsingScheduler` says. Its `config.in_channels` and `config.sample_size` are the sample's shape.
+        unet: a denoiser such as diffusers' `UNet2DModel`: it takes spins `[B, C, H, W]` and times,
+            and answers as `IsingScheduler` says. Its `config.in_channels` and `config.sample_size`
+            are the sample's shape.
         scheduler: the steps.
-        vqvae: an autoencoder whose latents are the bits, see `qsample.integrations.diffusers.latents`; without one the bits are
-            pixels.
+        vqvae: an autoencoder whose latents are the bits, see
+            `qsample.integrations.diffusers.latents`; without one the bits are pixels.
         time_scale: the denoiser sees the timestep, a fraction, times this.
     """
 
@@ -42,12 +45,15 @@ class IsingDiffusionPipeline(DiffusionPipeline):
     _optional_components = ["vqvae"]
     _callback_tensor_inputs = ["latents"]
 
-    def __init__(self, unet: Any, scheduler: IsingScheduler, vqvae: Any = None, time_scale: float = 1000.0) -> None:
+    def __init__(
+        self, unet: Any, scheduler: IsingScheduler, vqvae: Any = None, time_scale: float = 1000.0
+    ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vqvae=vqvae)
         self.register_to_config(time_scale=time_scale)
         self.image_processor = VaeImageProcessor(do_resize=False)
-        self._interrupt, self._num_timesteps = False, 0
+        self._interrupt = False
+        self._num_timesteps = 0
 
     @property
     def num_timesteps(self) -> int:
@@ -62,7 +68,11 @@ class IsingDiffusionPipeline(DiffusionPipeline):
     def encode(self, images: Any) -> Tensor:
         """Images (PIL, NumPy or a tensor of 0..1) as the denoiser's spins `[B, C, H, W]`."""
         pixels = self.image_processor.preprocess(images).to(self._execution_device, self.unet.dtype)
-        return torch.where(pixels > 0, 1.0, -1.0).to(pixels) if self.vqvae is None else encode(self.vqvae, pixels)
+        return (
+            torch.where(pixels > 0, 1.0, -1.0).to(pixels)
+            if self.vqvae is None
+            else encode(self.vqvae, pixels)
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Spins as images in -1..1."""
@@ -82,7 +92,10 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         image: Any = None,
         strength: float = 0.8,
-        callback_on_step_end: Callable[..., Any] | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end: Callable[..., Any]
+        | PipelineCallback
+        | MultiPipelineCallbacks
+        | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple[Any]:
         """Draw images.
@@ -96,18 +109,27 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             timesteps: falling fractions in (0, 1] instead of `num_inference_steps` equal steps.
             class_labels: one, or one for each image, for a denoiser with classes.
             latents: spins at the first timestep `[B, C, H, W]`; random by default.
-            image: images to start from (PIL, NumPy or a tensor of 0..1), as far back to noise as `strength` says.
+            image: images to start from (PIL, NumPy or a tensor of 0..1), as far back to noise as
+                `strength` says.
             strength: in (0, 1], the part of the steps that an `image` goes through.
-            callback_on_step_end: called with (pipe, step, timestep, tensors) after each step; returns a dictionary,
-                whose latents go on.
+            callback_on_step_end: called with (pipe, step, timestep, tensors) after each step;
+                returns a dictionary, whose latents go on.
             callback_on_step_end_tensor_inputs: the tensors it is given.
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
+        unknown = [
+            name
+            for name in callback_on_step_end_tensor_inputs
+            if name not in self._callback_tensor_inputs
+        ]
         if unknown:
-            raise ValueError(f"a callback may ask for {', '.join(self._callback_tensor_inputs)}; got {unknown}")
-        device, dtype, self._interrupt = self._execution_device, self.unet.dtype, False
+            raise ValueError(
+                f"a callback may ask for {', '.join(self._callback_tensor_inputs)}; got {unknown}"
+            )
+        device = self._execution_device
+        dtype = self.unet.dtype
+        self._interrupt = False
         steps = None if timesteps is not None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=device, timesteps=timesteps)
         if image is not None:
@@ -122,7 +144,9 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         for i, t in enumerate(progress(left)):
             if self.interrupt:
                 continue
-            output = self.unet(self.scheduler.scale_model_input(x, t), t * self.config["time_scale"], **classes)
+            output = self.unet(
+                self.scheduler.scale_model_input(x, t), t * self.config["time_scale"], **classes
+            )
             output = getattr(output, "sample", output)
             x = self.scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
             if callback_on_step_end is not None:
@@ -143,10 +167,13 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         """The bits of images at the time where their steps begin."""
         if not 0 < strength <= 1:
             raise ValueError(f"expected strength in (0, 1]; got {strength}")
-        bits, times = self.encode(image), self.scheduler.timesteps
+        bits = self.encode(image)
+        times = self.scheduler.timesteps
         begin = len(times) - max(1, min(int(len(times) * strength), len(times)))
         self.scheduler.set_begin_index(begin)
-        noise = randn_tensor(tuple(bits.shape), generator=generator, device=bits.device, dtype=torch.float32)
+        noise = randn_tensor(
+            tuple(bits.shape), generator=generator, device=bits.device, dtype=torch.float32
+        )
         return self.scheduler.add_noise(bits, noise, times[begin].expand(len(bits)))
 
     def _classes(self, labels: Any, count: int, device: torch.device) -> dict[str, Tensor]:

@@ -11,18 +11,21 @@ import torch
 from qsample.annealers.gibbs import Gibbs, SimulatedAnnealing
 from qsample.problem.ising import Ising
 from qsample.sampling.samples import Samples
+from qsample.support.faces import public
 from qsample.testing.sapi.parameters import Refusal, Request
 from qsample.testing.sapi.solver import Problem
 
 
+@public("qsample.testing.sapi")
 @dataclass(frozen=True)
 class Chip:
     r"""Draws from exp(-beta E'), E' being the energy programmed, scaled and disturbed.
 
     $$h'_i = a\,h_i(1 + \sigma\epsilon_i) + b, \qquad J'_{ij} = a\,J_{ij}(1 + \sigma\epsilon_{ij})$$
 
-    where a is 1, or the factor of `auto_scale=True` (the client then sees an effective beta of a beta). Reads are
-    independent simulated anneals by our own engine; a reverse anneal is `sweeps` sweeps at beta from its state.
+    where a is 1, or the factor of `auto_scale=True` (the client then sees an effective beta of a
+    beta). Reads are independent simulated anneals by our own engine; a reverse anneal is `sweeps`
+    sweeps at beta from its state.
 
     Args:
         beta: the hidden inverse temperature, in the units of h and J on the chip.
@@ -30,9 +33,11 @@ class Chip:
         period: programmings a period of the drift.
         bias: b, added to every active h; spin-reversal transforms average it out.
         noise: sigma, the relative error of h and J (Gaussian).
-        fixed_noise: the errors belong to the chip, the same at every programming; otherwise drawn afresh at each.
+        fixed_noise: the errors belong to the chip, the same at every programming; otherwise drawn
+            afresh at each.
         sweeps: of an anneal: half of them cool linearly, half hold at beta.
-        seed: of all randomness; equal jobs in equal number give equal reads, whatever the order of arrival.
+        seed: of all randomness; equal jobs in equal number give equal reads, whatever the order of
+            arrival.
     """
 
     beta: float = 6.35
@@ -59,31 +64,41 @@ class Chip:
     def programmed(self, problem: Problem, scale: float, seed: int) -> Ising:
         """The disturbed problem, E'."""
         rng = np.random.default_rng(seed)
-        error_h, error_J = rng.standard_normal(len(problem.h)), rng.standard_normal(len(problem.J))
+        error_h = rng.standard_normal(len(problem.h))
+        error_J = rng.standard_normal(len(problem.J))
         if self.fixed_noise:
-            error_h, error_J = self._own(0, problem.active), self._own(1, problem.coupler)
+            error_h = self._own(0, problem.active)
+            error_J = self._own(1, problem.coupler)
         h = scale * problem.h * (1 + self.noise * error_h) + self.bias
         J = scale * problem.J * (1 + self.noise * error_J)
         return Ising(problem.graph, torch.from_numpy(h), torch.from_numpy(J))
 
     def _own(self, what: int, index: np.ndarray) -> np.ndarray:
         """The chip's own errors of its qubits (0) or couplers (1), of which `index` are asked for."""
-        return np.random.default_rng([self.seed, what]).standard_normal(int(index.max(initial=-1)) + 1)[index]
+        return np.random.default_rng([self.seed, what]).standard_normal(
+            int(index.max(initial=-1)) + 1
+        )[index]
 
-    def draw(self, problem: Problem, request: Request, scale: float, programming: int, seed: int) -> np.ndarray:
+    def draw(
+        self, problem: Problem, request: Request, scale: float, programming: int, seed: int
+    ) -> np.ndarray:
         """Reads [R, n] of one programming, int8, -1 and +1."""
-        beta, target = self.beta_at(programming), self.programmed(problem, scale, seed)
+        beta = self.beta_at(programming)
+        target = self.programmed(problem, scale, seed)
         generator = torch.Generator().manual_seed(seed)
         if request.initial_state is None:
             cooling = [beta * (k + 1) / (self.sweeps // 2) for k in range(self.sweeps // 2)]
             betas = cooling + [beta] * (self.sweeps - len(cooling))
             sampler = SimulatedAnnealing(schedule=betas)
             return sampler.sample(target, request.num_reads, generator=generator).spins.numpy()
-        kernel, state = Gibbs(betas=[beta] * self.sweeps), torch.from_numpy(initial_spins(problem, request))
+        kernel = Gibbs(betas=[beta] * self.sweeps)
+        state = torch.from_numpy(initial_spins(problem, request))
         if request.reinitialize_state:
             start = state.expand(request.num_reads, -1).contiguous()
             initial = Samples(start, torch.zeros(len(start)))
-            return kernel.sample(target, request.num_reads, initial=initial, generator=generator).spins.numpy()
+            return kernel.sample(
+                target, request.num_reads, initial=initial, generator=generator
+            ).spins.numpy()
         reads = []
         for _ in range(request.num_reads):  # each read begins where the last one ended
             at = Samples(state[None], torch.zeros(1))
@@ -97,5 +112,8 @@ def initial_spins(problem: Problem, request: Request) -> np.ndarray:
     state = np.array(request.initial_state, dtype=np.int8)[problem.active]
     low = -1 if problem.kind == "ising" else 0
     if not np.isin(state, (low, 1)).all():
-        raise Refusal(400, f"initial_state must give every active qubit of this {problem.kind} problem {low} or 1")
+        raise Refusal(
+            400,
+            f"initial_state must give every active qubit of this {problem.kind} problem {low} or 1",
+        )
     return np.where(state > 0, 1, -1).astype(np.int8)

@@ -32,8 +32,12 @@ class Sapi:
         """Serve until Ctrl-C."""
         from qsample.testing.sapi import Chip, SolverServer
 
-        chip = Chip(beta=self.beta, drift=self.drift, bias=self.bias, noise=self.noise, seed=self.seed)
-        with SolverServer(self.topology, chip=chip, real_time=self.real_time, port=self.port) as server:
+        chip = Chip(
+            beta=self.beta, drift=self.drift, bias=self.bias, noise=self.noise, seed=self.seed
+        )
+        with SolverServer(
+            self.topology, chip=chip, real_time=self.real_time, port=self.port
+        ) as server:
             for name, value in server.environment.items():
                 print(f"export {name}={shlex.quote(value)}")
             print(f"# {self.topology} at {server.endpoint}; Ctrl-C stops it", flush=True)
@@ -42,5 +46,6 @@ class Sapi:
             except KeyboardInterrupt:
                 spent = server.charged / 1e6
                 print(
-                    f"\n# {len(server.jobs)} jobs, {server.programmings} programmings, {spent:.3f} s of QPU access time"
+                    f"\n# {len(server.jobs)} jobs, {server.programmings} programmings, "
+                    f"{spent:.3f} s of QPU access time"
                 )

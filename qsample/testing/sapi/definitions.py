@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from qsample.support.faces import public
 from qsample.support.optional import needs
 
 PARAMETERS = {
@@ -46,7 +47,8 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "pegasus": {"per_qubit_coupling_range": [-18.0, 15.0]},
     "zephyr": {"per_group_coupling_range": [-13.0, 10.0]},
 }
-# Advantage2_system1 as documented: 33.6 ms of programming (1 ms of it thermalisation), readout of 17 to 101 us.
+# Advantage2_system1 as documented: 33.6 ms of programming (1 ms of it thermalisation), readout of
+# 17 to 101 us.
 _ADVANTAGE2 = {
     "typical_programming_time": 32_600.0,
     "qpu_delay_time_per_sample": 60.6,
@@ -55,6 +57,7 @@ _ADVANTAGE2 = {
 }
 
 
+@public("qsample.testing.sapi")
 def definition(
     topology: str = "zephyr-12",
     *,
@@ -66,8 +69,8 @@ def definition(
     """The solver definition that the solver API would serve for a chip of this shape.
 
     Args:
-        topology: "zephyr-12" (Advantage2), "pegasus-16" (Advantage), "chimera-16" (2000Q) or another size;
-            further numbers are further sizes, as in "zephyr-3-2" or "chimera-2-3-4".
+        topology: "zephyr-12" (Advantage2), "pegasus-16" (Advantage), "chimera-16" (2000Q) or
+            another size; further numbers are further sizes, as in "zephyr-3-2" or "chimera-2-3-4".
         name: of the solver.
         broken_qubits: numbers of qubits that do not work: they and their couplers are not served.
         broken_couplers: pairs of qubits whose coupler does not work.
@@ -78,8 +81,14 @@ def definition(
         ImportError: dwave-cloud-client is not installed.
     """
     family, *sizes = topology.split("-")
-    if family not in _FAMILY or not sizes or not all(size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"unknown topology {topology!r}: expected one like zephyr-12, pegasus-16 or chimera-16")
+    if (
+        family not in _FAMILY
+        or not sizes
+        or not all(size.isdecimal() and int(size) for size in sizes)
+    ):
+        raise ValueError(
+            f"unknown topology {topology!r}: expected one like zephyr-12, pegasus-16 or chimera-16"
+        )
     mocks = _mocks()
     make = getattr(mocks, f"qpu_{family}_solver_data")
     timing = mocks.qpu_problem_timing_data("2000q" if family == "chimera" else "advantage")
@@ -89,11 +98,17 @@ def definition(
     chip = found["properties"]
     found["avg_load"] = 0.0
     found["identity"]["name"] = name or f"loopback_{topology}"
-    chip |= _COMMON | _FAMILY[family] | {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
+    chip |= (
+        _COMMON
+        | _FAMILY[family]
+        | {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
+    )
     chip["chip_id"] = found["identity"]["name"]
     if family == "zephyr" and chip["topology"]["shape"][1] != 4:
         del chip["per_group_coupling_range"]  # Ocean divides the couplers of tiles of 4 only
-    _break(chip, {int(q) for q in broken_qubits}, {(min(pair), max(pair)) for pair in broken_couplers})
+    _break(
+        chip, {int(q) for q in broken_qubits}, {(min(pair), max(pair)) for pair in broken_couplers}
+    )
     chip |= properties
     return found
 

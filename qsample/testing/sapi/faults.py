@@ -7,14 +7,22 @@ import threading
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
+from qsample.support.faces import public
+
 Route = Literal["solvers", "post", "poll", "answer", "cancel"]
 STATUSES = ("401", "429", "500", "502", "503", "504")
-# Statuses are answered and nothing is done; "drop-before" closes the connection, nothing done; "drop-after" does the
-# work and loses the answer; "slow" answers `seconds` late; "failed" jobs end as FAILED; "duplicate" delivers each
-# status twice; "stale" is the answer of another job; the rest are answers not in base64, a byte short, off in energy.
-_OWN = {"post": ("failed",), "poll": ("duplicate",), "answer": ("stale", "bad-base64", "short", "energies")}
+# Statuses are answered and nothing is done; "drop-before" closes the connection, nothing done;
+# "drop-after" does the work and loses the answer; "slow" answers `seconds` late; "failed" jobs end
+# as FAILED; "duplicate" delivers each status twice; "stale" is the answer of another job; the rest
+# are answers not in base64, a byte short, off in energy.
+_OWN = {
+    "post": ("failed",),
+    "poll": ("duplicate",),
+    "answer": ("stale", "bad-base64", "short", "energies"),
+}
 
 
+@public("qsample.testing.sapi")
 class Fault(NamedTuple):
     """One thing that goes wrong at one route; `retry_after` goes with a status, `seconds` with "slow"."""
 
@@ -26,9 +34,13 @@ class Fault(NamedTuple):
 
 def _checked(fault: Fault) -> Fault:
     if fault.route not in get_args(Route):
-        raise ValueError(f"unknown route {fault.route!r}; expected one of {', '.join(get_args(Route))}")
+        raise ValueError(
+            f"unknown route {fault.route!r}; expected one of {', '.join(get_args(Route))}"
+        )
     if fault.kind not in (kinds := _kinds(fault.route)):
-        raise ValueError(f"no fault {fault.kind!r} at {fault.route!r}; expected one of {', '.join(kinds)}")
+        raise ValueError(
+            f"no fault {fault.kind!r} at {fault.route!r}; expected one of {', '.join(kinds)}"
+        )
     return fault
 
 
@@ -61,7 +73,13 @@ class Faults:
             self.seen: list[Fault] = []
 
     def next(
-        self, route: str, kind: str | int, *, retry_after: int | None = None, seconds: float = 0.5, times: int = 1
+        self,
+        route: str,
+        kind: str | int,
+        *,
+        retry_after: int | None = None,
+        seconds: float = 0.5,
+        times: int = 1,
     ) -> None:
         """The next `times` requests at this route go wrong: `faults.next("post", 503, retry_after=1)`."""
         fault = _checked(Fault(route, str(kind), retry_after, seconds))
@@ -74,9 +92,13 @@ class Faults:
         for route in get_args(Route):
             total = sum(chance for fault, chance in chances.items() if fault.route == route)
             if total > 1 + 1e-9 or any(chance < 0 for chance in chances.values()):
-                raise ValueError(f"expected chances >= 0 that sum to 1 at most; those at {route!r} sum to {total:g}")
+                raise ValueError(
+                    f"expected chances >= 0 that sum to 1 at most; those at {route!r} sum to "
+                    f"{total:g}"
+                )
         with self._lock:
-            self._mix, self._random = chances, random.Random(seed)
+            self._mix = chances
+            self._random = random.Random(seed)
 
     def take(self, route: Route) -> Fault | None:
         """The fault that the present request meets."""

@@ -15,7 +15,8 @@ with needs("test", "the fixture"):
 @pytest.fixture
 def sapi(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> SolverServer:
     """A server of a Zephyr-4 chip, the only one that D-Wave's tools find: no configuration of the user's is read."""
-    stack = ExitStack()  # not a yield: a fixture that runtime type checkers wrap would not be seen to be a generator
+    # not a yield: a fixture that runtime type checkers wrap would not be seen to be a generator
+    stack = ExitStack()
     request.addfinalizer(stack.close)
     server = stack.enter_context(SolverServer("zephyr-4"))
     for name in [name for name in os.environ if name.startswith("DWAVE_")]:

@@ -60,7 +60,10 @@ def read(params: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
     anneal, reverse = _anneal(params, properties)
     state = params.get("initial_state")
     if (state is None) == reverse:
-        raise Refusal(400, "initial_state needs an anneal_schedule that begins at s = 1, and the other way round")
+        raise Refusal(
+            400,
+            "initial_state needs an anneal_schedule that begins at s = 1, and the other way round",
+        )
     times = {
         name: _number(params, name, properties[f"default_{name}"], properties[f"{name}_range"])
         for name in ("programming_thermalization", "readout_thermalization")
@@ -80,9 +83,12 @@ def read(params: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
 
 def _anneal(params: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[float, bool]:
     """Microseconds of one anneal, and whether it is a reverse one."""
-    bounds, points = properties["annealing_time_range"], params.get("anneal_schedule")
+    bounds = properties["annealing_time_range"]
+    points = params.get("anneal_schedule")
     if points is None:
-        return _number(params, "annealing_time", properties["default_annealing_time"], bounds), False
+        return _number(
+            params, "annealing_time", properties["default_annealing_time"], bounds
+        ), False
     if "annealing_time" in params:
         raise Refusal(400, "annealing_time and anneal_schedule are both given: set only one")
     most = properties["max_anneal_schedule_points"]
@@ -91,19 +97,33 @@ def _anneal(params: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[f
     except (TypeError, ValueError):
         raise Refusal(400, f"anneal_schedule must be a list of [time, s]; got {points!r}") from None
     rising = all(a < b for a, b in zip(times, times[1:], strict=False))
-    if not (2 <= len(times) <= most and times[0] == 0 and rising and fractions[0] in (0, 1) and fractions[-1] == 1):
+    if not (
+        2 <= len(times) <= most
+        and times[0] == 0
+        and rising
+        and fractions[0] in (0, 1)
+        and fractions[-1] == 1
+    ):
         wanted = f"2 to {most} points from time 0 on, times rising, s from 0 or 1 to 1"
         raise Refusal(400, f"anneal_schedule must have {wanted}; got {points!r}")
     if not all(0 <= s <= 1 for s in fractions) or not times[-1] <= bounds[1]:
-        raise Refusal(400, f"anneal_schedule must have s in [0, 1] and end by {bounds[1]} us; got {points!r}")
+        raise Refusal(
+            400, f"anneal_schedule must have s in [0, 1] and end by {bounds[1]} us; got {points!r}"
+        )
     return times[-1], fractions[0] == 1
 
 
 def _state(state: object, num_qubits: int) -> tuple[int, ...] | None:
     if state is None:
         return None
-    if not isinstance(state, list) or len(state) != num_qubits or not all(s in (-1, 0, 1, 3) for s in state):
-        raise Refusal(400, f"initial_state must hold {num_qubits} numbers of -1, 0, 1, or 3 where unused")
+    if (
+        not isinstance(state, list)
+        or len(state) != num_qubits
+        or not all(s in (-1, 0, 1, 3) for s in state)
+    ):
+        raise Refusal(
+            400, f"initial_state must hold {num_qubits} numbers of -1, 0, 1, or 3 where unused"
+        )
     return tuple(int(s) for s in state)
 
 
@@ -117,7 +137,9 @@ def _flag(params: Mapping[str, Any], name: str, default: bool) -> bool:
 def _whole(params: Mapping[str, Any], name: str, default: int, bounds: list) -> int:
     value = params.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not bounds[0] <= value <= bounds[1]:
-        raise Refusal(400, f"{name} must be a whole number in [{bounds[0]}, {bounds[1]}]; got {value!r}")
+        raise Refusal(
+            400, f"{name} must be a whole number in [{bounds[0]}, {bounds[1]}]; got {value!r}"
+        )
     return value
 
 

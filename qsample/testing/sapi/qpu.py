@@ -51,7 +51,12 @@ class Job:
     def message(self) -> dict[str, Any]:
         """Its status as the API tells it."""
         identity = self.solver.definition["identity"]
-        found = {"id": self.id, "type": self.problem.kind, "solver": identity, "status": self.status}
+        found = {
+            "id": self.id,
+            "type": self.problem.kind,
+            "solver": identity,
+            "status": self.status,
+        }
         found |= {"submitted_on": self.submitted_on}
         more = {"label": self.label, "solved_on": self.solved_on, "error_message": self.error}
         return found | {name: value for name, value in more.items() if value is not None}
@@ -61,7 +66,8 @@ class Processor:
     """Runs jobs one after the other in a thread of its own; `jobs` is everything that was ever accepted."""
 
     def __init__(self, chip: Chip, real_time: bool) -> None:
-        self.chip, self.real_time = chip, real_time
+        self.chip = chip
+        self.real_time = real_time
         self.jobs: list[Job] = []
         self.online = True
         self.programmings = 0
@@ -90,7 +96,8 @@ class Processor:
             self._held = held
             self._changed.notify_all()
 
-    # ---- what the API asks for -------------------------------------------------------------------------------------
+    # ---- what the API asks for
+    # ----------------------------------------------------------------------
 
     def prepare(self, solver: Solver, body: dict[str, Any]) -> Job:
         """A job from the body of a submission, checked whole; a `Refusal` where the service would refuse it."""
@@ -102,15 +109,26 @@ class Processor:
         problem = solver.decode(body.get("type"), body.get("data"))
         if request.reverse:
             initial_spins(problem, request)
-        needed = timing.duration(solver.properties["problem_timing_data"], request, len(problem.active))
+        needed = timing.duration(
+            solver.properties["problem_timing_data"], request, len(problem.active)
+        )
         longest = solver.properties["problem_run_duration_range"][1]
         if needed > longest:
             said = "The upper limit on user-specified timing-related parameters exceeded"
-            raise Refusal(400, f"{said}: problem run duration {needed:.0f} us is over {longest:.0f} us")
+            raise Refusal(
+                400, f"{said}: problem run duration {needed:.0f} us is over {longest:.0f} us"
+            )
         scale = solver.auto_scale(problem) if request.auto_scale else 1.0
         if not request.auto_scale:
             solver.check_ranges(problem)
-        told = (self.chip.seed, solver.name, problem.kind, body["data"]["lin"], body["data"]["quad"], params)
+        told = (
+            self.chip.seed,
+            solver.name,
+            problem.kind,
+            body["data"]["lin"],
+            body["data"]["quad"],
+            params,
+        )
         content = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
         with self._changed:
             again = self._alike[content]
@@ -118,7 +136,16 @@ class Processor:
             number = len(self._alike)
         seed = hashlib.sha256(content + again.to_bytes(8, "little")).digest()
         name = f"{number:06d}-{seed.hex()[:12]}-{again}"
-        return Job(name, solver, problem, request, scale, label, int.from_bytes(seed[:8], "little") >> 1, params)
+        return Job(
+            name,
+            solver,
+            problem,
+            request,
+            scale,
+            label,
+            int.from_bytes(seed[:8], "little") >> 1,
+            params,
+        )
 
     def accept(self, job: Job) -> None:
         """Put a prepared job into the queue."""
@@ -145,14 +172,17 @@ class Processor:
     def wait(self, jobs: list[Job], timeout: float) -> None:
         """Until one of the jobs is over, the time is up or the processor stops."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or any(job.status in OVER for job in jobs), timeout)
+            self._changed.wait_for(
+                lambda: self._stopped or any(job.status in OVER for job in jobs), timeout
+            )
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless the processor stops."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, seconds)
 
-    # ---- its own thread --------------------------------------------------------------------------------------------
+    # ---- its own thread
+    # ----------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -170,21 +200,31 @@ class Processor:
 
     def _work(self, job: Job) -> None:
         if job.doomed or not self.online:
-            reason = "Solver is offline" if not self.online else "The problem failed on the processor"
+            reason = (
+                "Solver is offline" if not self.online else "The problem failed on the processor"
+            )
             with self._changed:
                 return self._end(job, "FAILED", reason)
-        begun, solver, request = time.monotonic(), job.solver, job.request
+        begun = time.monotonic()
+        solver = job.solver
+        request = job.request
         job.programming = self.programmings
         spins = self.chip.draw(job.problem, request, job.scale, job.programming, job.seed)
-        cost = timing.charge(solver.properties["problem_timing_data"], request, len(job.problem.active))
+        cost = timing.charge(
+            solver.properties["problem_timing_data"], request, len(job.problem.active)
+        )
         answer = solver.encode(job.problem, spins, cost, request.raw, request.max_answers)
         if self.real_time:
             self.pause(cost["qpu_access_time"] / 1e6 - (time.monotonic() - begun))
         with self._changed:
             self.programmings += 1
-            job.spins, job.answer, job.charged = spins, answer, cost["qpu_access_time"]
+            job.spins = spins
+            job.answer = answer
+            job.charged = cost["qpu_access_time"]
             self._end(job, "COMPLETED")
 
     def _end(self, job: Job, status: str, error: str | None = None) -> None:
-        job.status, job.error, job.solved_on = status, error, _now()
+        job.status = status
+        job.error = error
+        job.solved_on = _now()
         self._changed.notify_all()

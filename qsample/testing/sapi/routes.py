@@ -73,11 +73,16 @@ class Routes:
             self.processor.cancel(job)
         return _reply("problems", [job.message() for job in jobs])
 
-    # ---- solvers ---------------------------------------------------------------------------------------------------
+    # ---- solvers
+    # ----------------------------------------------------------------------
 
     def _definitions(self, last: str, chosen: str) -> Reply:
         if last == "remote":
-            body = b"[" + b",".join(self._definition(solver, chosen) for solver in self.solvers.values()) + b"]"
+            body = (
+                b"["
+                + b",".join(self._definition(solver, chosen) for solver in self.solvers.values())
+                + b"]"
+            )
             return Reply(200, "solver-definition-list", body)
         return Reply(200, "solver-definition", self._definition(self._solver(last), chosen))
 
@@ -95,11 +100,16 @@ class Routes:
             first, *rest = chosen.split(",")
             fields = set(whole) if first == "all" else set()
             for item in rest:
-                fields = fields - {item[1:]} if item.startswith("-") else fields | {item.lstrip("+ ")}
-            self._encoded[key] = json.dumps({name: whole[name] for name in whole if name in fields}).encode()
+                fields = (
+                    fields - {item[1:]} if item.startswith("-") else fields | {item.lstrip("+ ")}
+                )
+            self._encoded[key] = json.dumps(
+                {name: whole[name] for name in whole if name in fields}
+            ).encode()
         return self._encoded[key]
 
-    # ---- problems --------------------------------------------------------------------------------------------------
+    # ---- problems
+    # ----------------------------------------------------------------------
 
     def _submit(self, body: Any, fault: Fault | None) -> Reply:
         """One status a problem, or the error for which it was refused; the others of the array run all the same."""
@@ -123,7 +133,11 @@ class Routes:
         solver = self._solver(identity.get("name") if isinstance(identity, dict) else identity)
         version = identity.get("version") if isinstance(identity, dict) else None
         if version not in (None, solver.definition["identity"]["version"]):
-            raise Refusal(404, "Solver does not exist or apparently you don't have access: its working graph changed")
+            raise Refusal(
+                404,
+                "Solver does not exist or apparently you don't have access: its working graph "
+                "changed",
+            )
         return self.processor.prepare(solver, item)
 
     def _poll(self, query: dict[str, str], fault: Fault | None) -> Reply:
@@ -131,14 +145,22 @@ class Routes:
         try:
             timeout = float(query.get("timeout", 0))
         except ValueError:
-            raise Refusal(400, f"timeout must be a number of seconds; got {query['timeout']!r}") from None
+            raise Refusal(
+                400, f"timeout must be a number of seconds; got {query['timeout']!r}"
+            ) from None
         self.processor.wait(jobs, min(max(timeout, 0.0), LONGEST_POLL))
         found = [job.message() for job in jobs]
-        return _reply("problems", found * 2 if fault is not None and fault.kind == "duplicate" else found)
+        return _reply(
+            "problems", found * 2 if fault is not None and fault.kind == "duplicate" else found
+        )
 
     def _load(self, job: Job, fault: Fault | None) -> Reply:
         if fault is not None and fault.kind == "stale":
-            others = [other for other in self.processor.jobs if other.answer is not None and other is not job]
+            others = [
+                other
+                for other in self.processor.jobs
+                if other.answer is not None and other is not job
+            ]
             job = others[-1] if others else job
         message = job.message()
         if message["status"] == "COMPLETED" and job.answer is not None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from qsample.support.faces import public
 from qsample.testing.sapi.chip import Chip
 from qsample.testing.sapi.definitions import definition
 from qsample.testing.sapi.faults import STATUSES, Fault, Faults, Route
@@ -48,21 +49,23 @@ class Arrival(NamedTuple):
     status: int
 
 
+@public("qsample.testing.sapi")
 class SolverServer:
     """A loopback solver API, in a `with` statement: D-Wave's own client, unchanged, samples from our engine.
 
         with SolverServer("zephyr-4", chip=Chip(beta=6.35)) as server:
             sampler = DWaveSampler(endpoint=server.endpoint, token=server.token)
 
-    It listens on 127.0.0.1 alone, writes no log, and leaves no thread behind. Jobs run one after the other, as on a
-    processor; `jobs` is the ledger, `charged` the microseconds of access time of those that ran. Who does not show the
-    token is given 15 seconds and 32 KiB for a request's head and nothing else: its body is not read, its connection
-    closed.
+    It listens on 127.0.0.1 alone, writes no log, and leaves no thread behind. Jobs run one after
+    the other, as on a processor; `jobs` is the ledger, `charged` the microseconds of access time of
+    those that ran. Who does not show the token is given 15 seconds and 32 KiB for a request's head
+    and nothing else: its body is not read, its connection closed.
 
     Args:
         *solvers: what is served: topologies such as "zephyr-12", or what `definition(...)` returns.
         chip: the physics, with the beta that the client is not told.
-        real_time: a job takes as long as its access time says; otherwise as long as our engine takes.
+        real_time: a job takes as long as its access time says; otherwise as long as our engine
+            takes.
         port: 0 picks a free one.
 
     Attributes:
@@ -79,13 +82,16 @@ class SolverServer:
     ) -> None:
         served = [definition(s) if isinstance(s, str) else s for s in solvers or ("zephyr-4",)]
         self.token = f"loopback-{secrets.token_hex(16)}"
-        self.faults, self.requests = Faults(), list[Arrival]()
+        self.faults = Faults()
+        self.requests = list[Arrival]()
         self._processor = Processor(chip or Chip(), real_time)
         self._routes = Routes([Solver(found) for found in served], self._processor)
         if not 0 <= port <= 65535:
             raise ValueError(f"expected a port from 0 (any free one) to 65535; got {port}")
         self._http = _HTTP(self, port)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), name="sapi-server")
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(0.05,), name="sapi-server"
+        )
 
     def __repr__(self) -> str:
         return f"SolverServer({', '.join(self._routes.solvers)} at {self.endpoint})"
@@ -109,7 +115,11 @@ class SolverServer:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables that lead D-Wave's tools here, and keep them from caching solvers on disk."""
-        return {"DWAVE_API_ENDPOINT": self.endpoint, "DWAVE_API_TOKEN": self.token, "DWAVE_CACHE_ENABLED": "0"}
+        return {
+            "DWAVE_API_ENDPOINT": self.endpoint,
+            "DWAVE_API_TOKEN": self.token,
+            "DWAVE_CACHE_ENABLED": "0",
+        }
 
     @property
     def jobs(self) -> list[Job]:
@@ -280,7 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
         if len(requests) < KEPT:
             requests.append(Arrival(self._owner._routes.route(self.command, self.path), 401))
         self.close_connection = True
-        body = json.dumps({"error_code": 401, "error_msg": "Invalid token or access denied"}).encode()
+        body = json.dumps(
+            {"error_code": 401, "error_msg": "Invalid token or access denied"}
+        ).encode()
         self._write(Reply(401, None, body), None)
         self.wfile.flush()
         self._incoming.allow(1 << 20, 1.0)
@@ -292,7 +304,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _length(self, *, refuse: bool = True) -> int:
         """Bytes of the body."""
         lengths = self.headers.get_all("Content-Length", ["0"])
-        fits = len(lengths) == 1 and re.fullmatch(r"[0-9]{1,12}", lengths[0]) and int(lengths[0]) <= LARGEST
+        fits = (
+            len(lengths) == 1
+            and re.fullmatch(r"[0-9]{1,12}", lengths[0])
+            and int(lengths[0]) <= LARGEST
+        )
         if fits and "Transfer-Encoding" not in self.headers:
             return int(lengths[0])
         if not refuse:
@@ -300,11 +316,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if "Transfer-Encoding" in self.headers:
             raise Refusal(411, "a body must come with a Content-Length")
-        raise Refusal(413, f"Content-Length must be one number, at most {LARGEST}; got {', '.join(lengths)[:40]}")
+        raise Refusal(
+            413,
+            f"Content-Length must be one number, at most {LARGEST}; got {', '.join(lengths)[:40]}",
+        )
 
     def _body(self) -> bytes:
         """The body, inflated; never more of either than `LARGEST`."""
-        left, encoding = self._length(), self.headers.get("Content-Encoding", "identity")
+        left = self._length()
+        encoding = self.headers.get("Content-Encoding", "identity")
         if encoding not in ("identity", "deflate"):
             self.close_connection = True
             raise Refusal(415, f"Content-Encoding must be deflate or none; got {encoding[:40]!r}")
@@ -317,7 +337,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if not chunk:
                     raise Refusal(400, f"the body ends {left} bytes before its Content-Length")
                 left -= len(chunk)
-                found += chunk if inflate is None else inflate.decompress(chunk, LARGEST + 1 - len(found))
+                found += (
+                    chunk
+                    if inflate is None
+                    else inflate.decompress(chunk, LARGEST + 1 - len(found))
+                )
                 if len(found) > LARGEST:
                     raise Refusal(413, f"a body must inflate to at most {LARGEST} bytes")
             if inflate is not None and not inflate.eof:
@@ -337,10 +361,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _accepts(self, route: Route) -> None:
         """406 for a client that wants another media type or version than this API speaks."""
         media, _, version = self.headers.get("Accept", "*/*").replace('"', "").partition(";")
-        kinds = ["*/*", "application/json", *(f"application/vnd.dwave.sapi.{kind}+json" for kind in KINDS[route])]
+        kinds = [
+            "*/*",
+            "application/json",
+            *(f"application/vnd.dwave.sapi.{kind}+json" for kind in KINDS[route]),
+        ]
         version = version.strip().removeprefix("version=")
         if media.strip() not in kinds or (version and version.split(".")[0] != "3"):
-            raise Refusal(406, f"expected to be asked for {MEDIA.format(KINDS[route][0])}; got {media};{version}")
+            raise Refusal(
+                406,
+                f"expected to be asked for {MEDIA.format(KINDS[route][0])}; got {media};{version}",
+            )
 
     def _drop(self, route: Route) -> None:
         self._owner.requests.append(Arrival(route, 0))
@@ -356,7 +387,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, reply: Reply, fault: Fault | None) -> None:
         self.send_response(reply.status)
-        self.send_header("Content-Type", "application/json" if reply.kind is None else MEDIA.format(reply.kind))
+        self.send_header(
+            "Content-Type", "application/json" if reply.kind is None else MEDIA.format(reply.kind)
+        )
         self.send_header("Content-Length", str(len(reply.body)))
         if fault is not None and fault.retry_after is not None:
             self.send_header("Retry-After", str(fault.retry_after))

@@ -26,7 +26,8 @@ KEPT = 64  # graphs kept, the oldest given up first
 class Problem:
     """A decoded problem on its active qubits; all arrays are float64 in the units submitted.
 
-    `linear` and `quadratic` are as sent; `h` and `J` are the same energies (but for a constant) in spins.
+    `linear` and `quadratic` are as sent; `h` and `J` are the same energies (but for a constant) in
+    spins.
     """
 
     kind: str  # "ising" or "qubo"
@@ -68,9 +69,11 @@ class Solver:
         """The property that bounds sums of couplings, its range, and which couplers add up, [groups, couplers]."""
         from scipy.sparse import coo_array, csr_array
 
-        number, topology = np.arange(len(self.couplers)), self.properties["topology"]
+        number = np.arange(len(self.couplers))
+        topology = self.properties["topology"]
         if "per_qubit_coupling_range" in self.properties:
-            rows, columns = self.ends.T.ravel(), np.concatenate([number, number])
+            rows = self.ends.T.ravel()
+            columns = np.concatenate([number, number])
             name = "per_qubit_coupling_range"
         elif "per_group_coupling_range" in self.properties and topology["type"] == "zephyr":
             with needs("dwave", "the loopback solver API"):
@@ -80,17 +83,29 @@ class Solver:
             couplers = [(int(a), int(b)) for a, b in self.couplers]
             of = dict(zip((frozenset(pair) for pair in couplers), number.tolist(), strict=True))
             chip = dwave.graphs.zephyr_graph(
-                *topology["shape"], node_list=self.qubits.tolist(), edge_list=couplers, check_node_list=False
+                *topology["shape"],
+                node_list=self.qubits.tolist(),
+                edge_list=couplers,
+                check_node_list=False,
             )
-            pairs = [(row, of[frozenset(pair)]) for row, group in enumerate(coupling_groups(chip)) for pair in group]
+            pairs = [
+                (row, of[frozenset(pair)])
+                for row, group in enumerate(coupling_groups(chip))
+                for pair in group
+            ]
             rows, columns = np.array(pairs).T
             name = "per_group_coupling_range"
         else:
             return None
         shape = (int(rows.max(initial=0)) + 1, len(number))
-        return name, self.properties[name], csr_array(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape))
+        return (
+            name,
+            self.properties[name],
+            csr_array(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape)),
+        )
 
-    # ---- problems ------------------------------------------------------------------------------------------------
+    # ---- problems
+    # ----------------------------------------------------------------------
 
     def decode(self, kind: object, data: object) -> Problem:
         """The problem in a job's `type` and `data`; a `Refusal` for what is malformed."""
@@ -106,7 +121,8 @@ class Solver:
         quadratic = _floats(data, "quad", len(coupler))
         if not (np.isfinite(linear[mask]).all() and np.isfinite(quadratic).all()):
             raise Refusal(400, "problem data must be finite")
-        linear, graph = linear[mask], self._graph(mask, coupler)
+        linear = linear[mask]
+        graph = self._graph(mask, coupler)
         h, J = linear, quadratic
         if kind == "qubo":  # x = (1 + s) / 2
             h, J = linear / 2, quadratic / 4
@@ -148,17 +164,23 @@ class Solver:
         for name, (low, high), values in self._loads(problem):
             wrong = values[(values < low - ROUNDING) | (values > high + ROUNDING)]
             if len(wrong):
-                raise Refusal(400, f"{wrong[0]:g} is outside {name} [{low:g}, {high:g}] of solver {self.name}")
+                raise Refusal(
+                    400, f"{wrong[0]:g} is outside {name} [{low:g}, {high:g}] of solver {self.name}"
+                )
 
-    # ---- answers ---------------------------------------------------------------------------------------------------
+    # ---- answers
+    # ----------------------------------------------------------------------
 
-    def encode(self, problem: Problem, spins: np.ndarray, timing: dict[str, float], raw: bool, most: int) -> dict:
+    def encode(
+        self, problem: Problem, spins: np.ndarray, timing: dict[str, float], raw: bool, most: int
+    ) -> dict:
         """The answer: reads in their order, or (a histogram) distinct states by energy with their numbers."""
         count = np.ones(len(spins), dtype="<i4")
         bits = np.packbits(spins > 0, axis=1)
         if not raw:
             bits, at, number = np.unique(bits, axis=0, return_index=True, return_counts=True)
-            spins, count = spins[at], number.astype("<i4")
+            spins = spins[at]
+            count = number.astype("<i4")
         energy = problem.energy(spins)
         order = np.arange(len(spins)) if raw else energy.argsort(kind="stable")
         order = order[:most]
@@ -181,7 +203,9 @@ def _floats(data: dict[str, Any], name: str, count: int) -> np.ndarray:
     try:
         found = np.frombuffer(base64.b64decode(data[name], validate=True), dtype="<f8")
     except (KeyError, TypeError, ValueError) as error:
-        raise Refusal(400, f"problem data {name!r} must be base64 of little-endian doubles ({error})") from None
+        raise Refusal(
+            400, f"problem data {name!r} must be base64 of little-endian doubles ({error})"
+        ) from None
     if len(found) != count:
         raise Refusal(400, f"problem data {name!r} must hold {count} numbers; got {len(found)}")
     return found

@@ -13,7 +13,8 @@ from qsample.testing.sapi.parameters import Request
 def readout_time(timing: Mapping[str, Any], num_qubits: int) -> float:
     """Readout of one sample: piecewise linear in the number of qubits, or in both logarithms."""
     parameters = timing["readout_time_model_parameters"]
-    where, what = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+    where = parameters[: len(parameters) // 2]
+    what = parameters[len(parameters) // 2 :]
     if timing["readout_time_model"] == "pwl_log_log":
         return float(10 ** np.interp(np.log10(num_qubits), where, what))
     return float(np.interp(num_qubits, where, what))
@@ -28,10 +29,12 @@ def duration(timing: Mapping[str, Any], request: Request, num_qubits: int) -> fl
 def charge(timing: Mapping[str, Any], request: Request, num_qubits: int) -> dict[str, float]:
     """The answer's `timing`.
 
-    access = programming + reads (anneal + readout + delay), where programming includes its thermalisation and the
-    delay that of the readout, or the longer wait that decorrelates reads; reverse anneals cost a little more or less.
+    access = programming + reads (anneal + readout + delay), where programming includes its
+    thermalisation and the delay that of the readout, or the longer wait that decorrelates reads;
+    reverse anneals cost a little more or less.
     """
-    programming, delay = timing["typical_programming_time"], timing["qpu_delay_time_per_sample"]
+    programming = timing["typical_programming_time"]
+    delay = timing["qpu_delay_time_per_sample"]
     programming += request.programming_thermalization
     if request.reverse:
         start = "with_reinit" if request.reinitialize_state else "without_reinit"
@@ -42,7 +45,8 @@ def charge(timing: Mapping[str, Any], request: Request, num_qubits: int) -> dict
         shortest, longest = timing["decorrelation_time_range"]
         share = request.anneal / timing["decorrelation_max_nominal_anneal_time"]
         wait = max(wait, shortest + share * (longest - shortest))
-    delay, readout = delay + wait, readout_time(timing, num_qubits)
+    delay = delay + wait
+    readout = readout_time(timing, num_qubits)
     sampling = request.num_reads * (request.anneal + readout + delay)
     return {
         "qpu_access_time": programming + sampling,

@@ -6,7 +6,9 @@ import torch
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
 
-PROBLEM = Ising(Graph.complete(4), torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.ones(4, 4) - torch.eye(4))
+PROBLEM = Ising(
+    Graph.complete(4), torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.ones(4, 4) - torch.eye(4)
+)
 
 
 @pytest.mark.parametrize(
@@ -14,7 +16,8 @@ PROBLEM = Ising(Graph.complete(4), torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.on
     [
         (Neal(sweeps=2), Gibbs(sweeps=1), Exactness.ASYMPTOTIC),
         (Exact(), Gibbs(sweeps=1), Exactness.ASYMPTOTIC),  # raised at most so far
-        (Exact(), Gibbs(betas=[0.5]), Exactness.HEURISTIC),  # nothing hides a kernel at another temperature
+        # nothing hides a kernel at another temperature
+        (Exact(), Gibbs(betas=[0.5]), Exactness.HEURISTIC),
         (Corrected(Neal(sweeps=2)), Gibbs(sweeps=1), Exactness.ASYMPTOTIC),
     ],
 )
@@ -26,7 +29,9 @@ def test_the_tag_is_the_kernels(sampler, kernel, tag):
 
 
 def test_a_kernel_must_continue_chains():
-    with pytest.raises(ValueError, match=r"SimulatedAnnealing cannot continue chains.*Gibbs\(sweeps=\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"SimulatedAnnealing cannot continue chains.*Gibbs\(sweeps=\.\.\.\)"
+    ):
         Corrected(Neal(), SimulatedAnnealing())
 
 
@@ -41,10 +46,16 @@ class Notes:
     def sample(self, problem, num, *, initial=None, generator=None):
         self.initials.append(initial)
         calls = 0 if initial is None or initial.carry is None else int(initial.carry["calls"])
-        spins = torch.ones(num, problem.num_spins, dtype=torch.int8) if initial is None else initial.spins.clone()
+        spins = (
+            torch.ones(num, problem.num_spins, dtype=torch.int8)
+            if initial is None
+            else initial.spins.clone()
+        )
         weight = torch.arange(float(num)) if initial is None else initial.log_weight
         info = {"by": "kernel" if self.warm_start else "sampler"}
-        carry = {"calls": torch.tensor(calls + 1)} if self.warm_start else {"calls": torch.tensor(-100)}
+        carry = (
+            {"calls": torch.tensor(calls + 1)} if self.warm_start else {"calls": torch.tensor(-100)}
+        )
         return Samples(spins, problem.energy(spins), weight, Exactness.ASYMPTOTIC, info, carry)
 
 
@@ -54,8 +65,11 @@ def test_chains_go_on_under_the_kernel_alone_with_its_carry():
     for step in range(4):
         found = composite.sample(PROBLEM, 3, initial=found)
         assert len(sampler.initials) == 1 and kernel.initials[-1] is not None
-        assert found.carry is not None and int(found.carry["calls"]) == step + 1  # never the sampler's
+        # never the sampler's
+        assert found.carry is not None and int(found.carry["calls"]) == step + 1
         assert found.log_weight is not None
         assert torch.equal(found.log_weight, torch.arange(3.0))  # proper weights stay proper
         # what the sampler said is told once; notes do not pile up along a chain
-        assert found.info == ({"by": "kernel", "before": {"by": "sampler"}} if step == 0 else {"by": "kernel"})
+        assert found.info == (
+            {"by": "kernel", "before": {"by": "sampler"}} if step == 0 else {"by": "kernel"}
+        )

@@ -48,7 +48,8 @@ def events(path):
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
 
 
-# ---- mended ---------------------------------------------------------------------------------------------------------
+# ---- mended
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,10 @@ def test_each_fault_is_mended(server, tmp_path, route, kind, charged):
 def server_cost(server, path):
     """What the server charged for the jobs of a ledger, in seconds."""
     labels = {json.loads(line)["entry"] for line in path.read_text().splitlines()}
-    return sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels) / 1e6
+    return (
+        sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels)
+        / 1e6
+    )
 
 
 @pytest.mark.long
@@ -120,25 +124,38 @@ def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
             for i, name in enumerate(names):
                 b, g = divmod(i, 2)
                 gauge = found.info["gauge"][b, g]
-                assert torch.equal(torch.from_numpy(jobs[name].spins) * gauge, found.spins[b].reshape(2, 2, 8)[g])
+                assert torch.equal(
+                    torch.from_numpy(jobs[name].spins) * gauge, found.spins[b].reshape(2, 2, 8)[g]
+                )
                 h = torch.from_numpy(jobs[name].problem.h) * gauge / found.info["scale"]
                 assert torch.allclose(h, problem.h[b])
         assert failed < 10 and len(server.faults.seen) > 10 and time.monotonic() - begun < 60 * 20
         assert sampler.spent >= server_cost(server, path) - 1e-9
-    for place in (path.read_text(), record.read_text(), caplog.text, repr(sampler), str(sampler.state_dict())):
+    for place in (
+        path.read_text(),
+        record.read_text(),
+        caplog.text,
+        repr(sampler),
+        str(sampler.state_dict()),
+    ):
         assert server.token not in place
     assert "dwave.cloud" in caplog.text
-    assert not [one for one in threading.enumerate() if one not in threads and "request" not in one.name]
+    assert not [
+        one for one in threading.enumerate() if one not in threads and "request" not in one.name
+    ]
 
 
-# ---- given up -------------------------------------------------------------------------------------------------------
+# ---- given up
+# ----------------------------------------------------------------------
 
 
 def test_an_overloaded_service(server):
     with calm(connect(server, retries=2)) as sampler:
         spent = sampler.spent
         server.faults.next("post", 503, times=3)
-        with pytest.raises(DeviceError, match="the submission failed 3 times, last with: injected 503"):
+        with pytest.raises(
+            DeviceError, match="the submission failed 3 times, last with: injected 503"
+        ):
             sampler.sample(cell(), 5)
         assert sampler.spent == spent
 
@@ -207,7 +224,8 @@ def test_closing_cancels_and_leaves_no_thread(server):
     sampler.close()
 
 
-# ---- cost -----------------------------------------------------------------------------------------------------------
+# ---- cost
+# ----------------------------------------------------------------------
 
 
 def test_the_estimate_is_the_cost(server):
@@ -223,7 +241,9 @@ def test_a_budget_raises_before_anything_is_sent(server, name, tmp_path):
         before = len(server.requests)
         sampler.state.device(sampler)
         asked = len(server.requests)
-        with pytest.raises(BudgetExceeded, match=rf"s of {name}=0.01 are left.*raise it or ask for fewer reads"):
+        with pytest.raises(
+            BudgetExceeded, match=rf"s of {name}=0.01 are left.*raise it or ask for fewer reads"
+        ):
             sampler.sample(cell(), 100)
         assert len(server.requests) == asked > before and sampler.spent == 0
         assert (tmp_path / "ledger").read_text() == ""
@@ -277,7 +297,9 @@ for k in range(10_000):
     print(k, flush=True)
 """
         env = os.environ | {"DWAVE_API_TOKEN": server.token}
-        run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+        run = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env
+        )
         assert run.stdout is not None
         for _ in range(3):
             assert run.stdout.readline()
@@ -294,7 +316,9 @@ for k in range(10_000):
             file.write('{"entry": "cut sh')  # as a power cut would leave it
         with connect(server, ledger=path) as sampler:
             assert sampler.spent >= server.charged / 1e6 - 1e-9
-            assert events(path).count("post") == len(server.jobs) and events(path).count("done") < len(server.jobs)
+            assert events(path).count("post") == len(server.jobs) and events(path).count(
+                "done"
+            ) < len(server.jobs)
             sampler.sample(cell(), 20, generator=generator())
             assert sampler.spent >= server.charged / 1e6 - 1e-9
             assert server.token not in path.read_text()
@@ -313,11 +337,14 @@ def test_state_goes_through_a_checkpoint(server, tmp_path):
             before = len(server.jobs)
             one = other.sample(cell(), 5, generator=generator())
             assert len(server.jobs) == before + 1  # no pilot
-            assert one.info["scale"] == sampler.sample(cell(), 5, generator=generator()).info["scale"]
+            assert (
+                one.info["scale"] == sampler.sample(cell(), 5, generator=generator()).info["scale"]
+            )
     assert server.token not in (tmp_path / "checkpoint.json").read_text()
 
 
-# ---- bad input ------------------------------------------------------------------------------------------------------
+# ---- bad input
+# ----------------------------------------------------------------------
 
 
 def test_no_token(server):
@@ -334,7 +361,9 @@ def test_wrong_token(server):
 
 @pytest.mark.parametrize("solver", ["Advantage9", {"num_reads_range__covers": 10**9}])
 def test_unknown_solver(server, solver):
-    with pytest.raises(DeviceError, match=r"no solver .* at http://127.*; online are loopback_chimera-1"):
+    with pytest.raises(
+        DeviceError, match=r"no solver .* at http://127.*; online are loopback_chimera-1"
+    ):
         connect(server, solver=solver).sample(cell(), 1)
 
 
@@ -343,7 +372,9 @@ def test_offline_solver(server):
         spent = sampler.spent
         server.online = False
         try:
-            with pytest.raises(DeviceError, match="solver loopback_chimera-1 is offline: name another"):
+            with pytest.raises(
+                DeviceError, match="solver loopback_chimera-1 is offline: name another"
+            ):
                 sampler.sample(cell(), 5)
             assert sampler.spent == spent
         finally:
@@ -351,7 +382,10 @@ def test_offline_solver(server):
 
 
 def test_a_problem_too_large(server):
-    with connect(server) as sampler, pytest.raises(ValueError, match=r"loopback_chimera-1 has 8 qubits"):
+    with (
+        connect(server) as sampler,
+        pytest.raises(ValueError, match=r"loopback_chimera-1 has 8 qubits"),
+    ):
         sampler.sample(whole_on(64), 1)
 
 
@@ -363,8 +397,14 @@ def whole_on(n):
 def test_biases_that_cannot_be_scaled():
     from qsample.testing.sapi import definition
 
-    with SolverServer(definition("chimera-1", h_range=[0.0, 0.0])) as server, connect(server) as sampler:
-        with pytest.raises(DeviceError, match="h and J cannot be scaled into the ranges of solver loopback_chimera-1"):
+    with (
+        SolverServer(definition("chimera-1", h_range=[0.0, 0.0])) as server,
+        connect(server) as sampler,
+    ):
+        with pytest.raises(
+            DeviceError,
+            match="h and J cannot be scaled into the ranges of solver loopback_chimera-1",
+        ):
             sampler.sample(cell(), 1)
 
 
@@ -388,7 +428,9 @@ def test_bad_settings(server, settings, said):
 
 def test_unknown_parameters(server):
     with connect(server, parameters={"anneal_speed": 3}) as sampler:
-        with pytest.raises(DeviceError, match="takes no 'anneal_speed'; it takes anneal_schedule, annealing_time"):
+        with pytest.raises(
+            DeviceError, match="takes no 'anneal_speed'; it takes anneal_schedule, annealing_time"
+        ):
             sampler.sample(cell(), 1)
 
 
@@ -405,11 +447,13 @@ def test_files_that_are_no_ledger(server, tmp_path):
     with pytest.raises(DeviceError, match=r"ledger is no ledger \(line 1\): name another file"):
         connect(server, ledger=path).sample(cell(), 1)
     path.unlink()
-    with calm(connect(server, ledger=path)) as one, connect(server, ledger=path) as two:  # they share it
+    # they share it
+    with calm(connect(server, ledger=path)) as one, connect(server, ledger=path) as two:
         assert two.spent == one.spent > 0
 
 
-# ---- recordings -----------------------------------------------------------------------------------------------------
+# ---- recordings
+# ----------------------------------------------------------------------
 
 
 def test_a_recording_replays_bit_for_bit(server, tmp_path, monkeypatch):
@@ -424,10 +468,15 @@ def test_a_recording_replays_bit_for_bit(server, tmp_path, monkeypatch):
             assert torch.equal(one.spins, two.spins) and torch.equal(one.energy, two.energy)
             assert torch.equal(one.info["gauge"], two.info["gauge"])
             assert {**one.info, "gauge": 0} == {**two.info, "gauge": 0}
-        with pytest.raises(DeviceError, match=r"record holds no (further )?answer to this request: problem, reads"):
+        with pytest.raises(
+            DeviceError, match=r"record holds no (further )?answer to this request: problem, reads"
+        ):
             again.sample(problem, 10, generator=generator(7))
     assert len(server.jobs) == jobs and server.token not in path.read_text()
-    with connect(server, replay=path, gauges=2) as other, pytest.raises(DeviceError, match="holds no answer to this"):
+    with (
+        connect(server, replay=path, gauges=2) as other,
+        pytest.raises(DeviceError, match="holds no answer to this"),
+    ):
         other.sample(cell((3,), seed=9), 10, generator=generator(0))
 
 
@@ -440,7 +489,9 @@ def test_files_that_are_no_recording(server, tmp_path):
         connect(server, replay=path).sample(cell(), 1)
     with SolverServer("chimera-2") as other, connect(other, record=tmp_path / "two") as sampler:
         sampler.sample(cell(), 1)
-    with pytest.raises(DeviceError, match="records solver loopback_chimera-2, this is loopback_chimera-1"):
+    with pytest.raises(
+        DeviceError, match="records solver loopback_chimera-2, this is loopback_chimera-1"
+    ):
         connect(server, record=tmp_path / "two").sample(cell(), 1)
 
 
@@ -450,7 +501,12 @@ def test_the_token_is_never_shown(server, caplog):
 
     caplog.set_level(1)
     with calm(connect(server)) as sampler:
-        shown = [repr(sampler), str(vars(sampler)), str(sampler.state_dict()), repr(copy.deepcopy(sampler))]
+        shown = [
+            repr(sampler),
+            str(vars(sampler)),
+            str(sampler.state_dict()),
+            repr(copy.deepcopy(sampler)),
+        ]
         shown += [pickle.dumps(sampler).decode("latin-1"), caplog.text]
         assert not [text for text in shown if server.token in text] and "dwave.cloud" in caplog.text
     assert logging.getLogger("dwave.cloud.client.base").filters

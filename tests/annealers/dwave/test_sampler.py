@@ -35,8 +35,11 @@ def zephyr(request):
         yield server, request.param, whole(server, f"loopback_{request.param}", 1.0, bias=1.0)
 
 
-# Couplings such that 1/beta times each problem fits the ranges: |h| <= 4, -2 <= J <= 1, groups in [-13, 10].
-@pytest.mark.parametrize(("beta", "scale"), thinned([(1.0, 0.12), (0.5, 0.06), (3.0, 0.2), (8.5, 0.2)], 4))
+# Couplings such that 1/beta times each problem fits the ranges: |h| <= 4, -2 <= J <= 1, groups in
+# [-13, 10].
+@pytest.mark.parametrize(
+    ("beta", "scale"), thinned([(1.0, 0.12), (0.5, 0.06), (3.0, 0.2), (8.5, 0.2)], 4)
+)
 def test_the_hidden_beta_is_found(zephyr, beta, scale):
     """After 1,000 reads: |z| < 4 and within 3 %; the next call is at beta 1."""
     server, name, problem = zephyr
@@ -48,10 +51,14 @@ def test_the_hidden_beta_is_found(zephyr, beta, scale):
         assert abs(estimate - beta) < 4 * stderr and abs(estimate - beta) < 0.03 * beta
         if name == "zephyr-4":
             again = sampler.sample(problem.scale(scale), 1000, generator=generator(1)).info
-            assert abs(again["beta"] - 1) < 5 * (again["beta_stderr"] ** 2 + stderr**2 / beta**2) ** 0.5
+            assert (
+                abs(again["beta"] - 1)
+                < 5 * (again["beta_stderr"] ** 2 + stderr**2 / beta**2) ** 0.5
+            )
 
 
-# ---- the law --------------------------------------------------------------------------------------------------------
+# ---- the law
+# ----------------------------------------------------------------------
 
 
 def test_second_moments_after_calibration(chimera):
@@ -76,14 +83,21 @@ def test_second_moments_after_calibration(chimera):
     assert found.exactness is qs.Exactness.HEURISTIC
 
 
-@pytest.mark.parametrize("graph", [qs.Graph.complete(6), qs.Graph.bipartite(5, 4), None], ids=["K6", "RBM", "sparse"])
+@pytest.mark.parametrize(
+    "graph", [qs.Graph.complete(6), qs.Graph.bipartite(5, 4), None], ids=["K6", "RBM", "sparse"]
+)
 def test_embedded_problems(chimera, graph):
     """A graph that the cell does not have: chains, the logical beta, energies and the caller's order of spins."""
     g = generator(3)
     graph = graph or qs.Graph.sparse(5, [(0, 1), (1, 2), (2, 0), (3, 1), (4, 3)], "abcde")
     J = graph.couplings(0.4 * torch.randn(graph.num_edges, generator=g, dtype=torch.float64))
-    problem = qs.Ising(graph, 0.4 * torch.randn(graph.num_spins, generator=g, dtype=torch.float64), J)
-    with SolverServer("zephyr-4", chip=Chip(beta=3.0)) as server, connect(server, copies=1) as sampler:
+    problem = qs.Ising(
+        graph, 0.4 * torch.randn(graph.num_spins, generator=g, dtype=torch.float64), J
+    )
+    with (
+        SolverServer("zephyr-4", chip=Chip(beta=3.0)) as server,
+        connect(server, copies=1) as sampler,
+    ):
         sampler.sample(problem, 2000, generator=generator())
         found = sampler.sample(problem, 2000, generator=generator(1))
     info = found.info
@@ -128,7 +142,8 @@ def test_copies_of_one_problem_share_the_reads():
         assert found.spins.shape == (500, 8)
 
 
-# ---- options --------------------------------------------------------------------------------------------------------
+# ---- options
+# ----------------------------------------------------------------------
 
 
 def test_a_range_that_forbids_beta_1():
@@ -137,7 +152,9 @@ def test_a_range_that_forbids_beta_1():
         problem = cell()
         with connect(server) as sampler:
             sampler.sample(cell(scale=0.05), 100, generator=generator())
-            with pytest.warns(OffTarget, match=r"allow the factor 0.0\d+ at most: the reads are at beta 0"):
+            with pytest.warns(
+                OffTarget, match=r"allow the factor 0.0\d+ at most: the reads are at beta 0"
+            ):
                 found = sampler.sample(problem, 4000, generator=generator())
             info = found.info
             assert info["range_limited"] and 0.1 < info["beta"] < 0.5
@@ -178,13 +195,19 @@ def test_reads_beyond_one_job_are_several(chimera):
 
 
 def test_parameters_pass_through(chimera):
-    more = {"readout_thermalization": 10.0, "reduce_intersample_correlation": True, "answer_mode": "histogram"}
+    more = {
+        "readout_thermalization": 10.0,
+        "reduce_intersample_correlation": True,
+        "answer_mode": "histogram",
+    }
     with connect(chimera, annealing_time=50.0, parameters=more) as sampler:
         found = sampler.sample(cell(), 500, generator=generator())
         params = chimera.jobs[-1].params
         assert params == more | {"annealing_time": 50.0, "num_reads": 500, "auto_scale": False}
         assert found.spins.shape == (500, 8)
-        assert found.info["qpu_access_time"] == pytest.approx(sum(job.charged for job in chimera.jobs[-2:]))
+        assert found.info["qpu_access_time"] == pytest.approx(
+            sum(job.charged for job in chimera.jobs[-2:])
+        )
 
 
 def test_a_problem_of_local_minima_only():
@@ -202,7 +225,10 @@ def test_a_problem_of_local_minima_only():
 def test_reverse_annealing(chimera):
     problem = cell()
     reverse = [(0, 1), (5, 0.5), (10, 1)]
-    with connect(chimera) as sampler, pytest.raises(ValueError, match=r"pass reverse=.*or use Corrected"):
+    with (
+        connect(chimera) as sampler,
+        pytest.raises(ValueError, match=r"pass reverse=.*or use Corrected"),
+    ):
         sampler.sample(problem, 4, initial=Exact().sample(problem, 4))
     with connect(chimera, reverse=reverse, parameters={"reinitialize_state": True}) as sampler:
         assert sampler.warm_start and not sampler.reversible
@@ -210,10 +236,14 @@ def test_reverse_annealing(chimera):
         start = torch.ones(6, 8, dtype=torch.int8)
         start[4:] = -1
         before = len(chimera.jobs)
-        found = sampler.sample(problem, 6, initial=qs.Samples(start, torch.zeros(6)), generator=generator())
+        found = sampler.sample(
+            problem, 6, initial=qs.Samples(start, torch.zeros(6)), generator=generator()
+        )
         assert found.spins.shape == first.spins.shape
         jobs = chimera.jobs[before + 1 :]  # the pilot of this anneal comes first
-        assert sorted(job.request.num_reads for job in jobs) == [2, 4] and all(job.request.reverse for job in jobs)
+        assert sorted(job.request.num_reads for job in jobs) == [2, 4] and all(
+            job.request.reverse for job in jobs
+        )
         for job in jobs:
             state = torch.tensor(job.request.initial_state[:8]) * found.info["gauge"][0]
             assert abs(state.sum()) == 8
@@ -250,12 +280,16 @@ def test_calls_overlap():
         assert set(one.result().info["job_ids"]) != set(two.result().info["job_ids"])
 
 
-# ---- as dimod sees it -----------------------------------------------------------------------------------------------
+# ---- as dimod sees it
+# ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def session():
-    with SolverServer("chimera-2", chip=Chip(beta=3.0, sweeps=16)) as server, connect(server) as sampler:
+    with (
+        SolverServer("chimera-2", chip=Chip(beta=3.0, sweeps=16)) as server,
+        connect(server) as sampler,
+    ):
         yield AsDimod(sampler)
 
 
@@ -271,5 +305,9 @@ def test_dimod_problems(session, kind, linear, vartype):
     labels = list(linear)
     bqm = kind(linear, dict.fromkeys(zip(labels, labels[1:], strict=False), 0.75), 1.5, vartype)
     found = session.sample(bqm, num_reads=3)
-    assert found.vartype is bqm.vartype and set(found.variables) == set(bqm.variables) and len(found) == 3
+    assert (
+        found.vartype is bqm.vartype
+        and set(found.variables) == set(bqm.variables)
+        and len(found) == 3
+    )
     dimod.testing.assert_sampleset_energies(found, bqm, precision=5)

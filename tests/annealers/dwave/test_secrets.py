@@ -28,13 +28,33 @@ from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
 _ = isolated
 TOKEN = "DEV-7f%c3+a9&b/=\"d1'0e\\5x<2>"  # awkward in URLs, in JSON, in reprs and in HTML
-AROUND = ["{}\n", "{}\r\n", "  {}\t", "\ufeff{}", "'{}'", '"{}"\n', "\n'{} '\r\n", "{}\0", "\u200b{}"]
+AROUND = [
+    "{}\n",
+    "{}\r\n",
+    "  {}\t",
+    "\ufeff{}",
+    "'{}'",
+    '"{}"\n',
+    "\n'{} '\r\n",
+    "{}\0",
+    "\u200b{}",
+]
 
 
 def spellings(token):
     raw = token.encode()
-    yield from (token, repr(token)[1:-1], ascii(token)[1:-1], repr(raw)[2:-1], json.dumps(token)[1:-1])
-    yield from (urllib.parse.quote(token), urllib.parse.quote(token, safe=""), urllib.parse.quote_plus(token))
+    yield from (
+        token,
+        repr(token)[1:-1],
+        ascii(token)[1:-1],
+        repr(raw)[2:-1],
+        json.dumps(token)[1:-1],
+    )
+    yield from (
+        urllib.parse.quote(token),
+        urllib.parse.quote(token, safe=""),
+        urllib.parse.quote_plus(token),
+    )
     yield from (html.escape(token), raw.hex(), base64.b64encode(raw).decode().rstrip("="))
     yield base64.urlsafe_b64encode(raw).decode().rstrip("=")
     yield base64.b64encode(b"user:" + raw).decode()[8:-4]
@@ -94,7 +114,9 @@ def given(request, monkeypatch, tmp_path):
 def made(server, given, token, **more):
     settings = given(token)
     client = {"endpoint": server.endpoint} | settings.get("client", {})
-    return DWave(**({"timeout": 20.0, "backoff": 0.01, "retries": 0} | settings | {"client": client} | more))
+    return DWave(
+        **({"timeout": 20.0, "backoff": 0.01, "retries": 0} | settings | {"client": client} | more)
+    )
 
 
 @pytest.mark.parametrize("around", AROUND)
@@ -111,7 +133,10 @@ def test_a_token_is_not_shown(server, given, around, caplog, tmp_path, capsys):
     token = around.format(TOKEN)
     server.token, right = "another", server.token
     try:
-        with made(server, given, token) as sampler, pytest.raises(DeviceError, match="refused the token") as caught:
+        with (
+            made(server, given, token) as sampler,
+            pytest.raises(DeviceError, match="refused the token") as caught,
+        ):
             sampler.sample(cell(), 1)
     finally:
         server.token = right
@@ -125,13 +150,26 @@ def test_a_token_is_not_shown(server, given, around, caplog, tmp_path, capsys):
         sampler.sample(cell(), 5, generator=generator())
         both = Corrected(sampler, Gibbs(1))
         for one in (sampler, copy.deepcopy(sampler), both, pickle.loads(pickle.dumps(sampler))):
-            seen += [repr(one), str(one), str(vars(one)), pprint.pformat(one), str(pickle.dumps(one))]
+            seen += [
+                repr(one),
+                str(one),
+                str(vars(one)),
+                pprint.pformat(one),
+                str(pickle.dumps(one)),
+            ]
             seen += [str(dataclasses.asdict(one)), str(dataclasses.astuple(one))]
         seen += [repr(dataclasses.replace(sampler, retries=1)), str(sampler.state_dict())]
         line = sampler.state.opened.line
         assert line is not None
-        seen += [str(vars(sampler.state)), str(vars(line.session)), repr(line.session.client.config)]
-    seen += [path.read_text() for path in tmp_path.glob("[lr]")] + [caplog.text, *capsys.readouterr()]
+        seen += [
+            str(vars(sampler.state)),
+            str(vars(line.session)),
+            repr(line.session.client.config),
+        ]
+    seen += [path.read_text() for path in tmp_path.glob("[lr]")] + [
+        caplog.text,
+        *capsys.readouterr(),
+    ]
     for record in caplog.records:
         seen += [str(record.msg), str(record.args), str(record.exc_text), str(record.exc_info)]
     assert not [(shows(text), text[:400]) for text in seen if shows(text)]
@@ -159,7 +197,9 @@ def test_a_constructor_that_fails_shows_no_token(wrong, token):
     assert not shows(told(caught.value).replace(repr(wrong), ""))
 
 
-@pytest.mark.parametrize("token", ["DEV-12\n34567890abcdef", "DEV-tokén-1234567890", "DEV 1234567890", ["x" * 20], 7])
+@pytest.mark.parametrize(
+    "token", ["DEV-12\n34567890abcdef", "DEV-tokén-1234567890", "DEV 1234567890", ["x" * 20], 7]
+)
 def test_what_is_no_token_is_refused_unseen(server, token):
     with connect(server, token=token) as sampler, pytest.raises(DeviceError) as caught:
         sampler.sample(cell(), 1)
@@ -194,7 +234,12 @@ def test_other_secrets_of_the_client(server, more, caplog):
     caplog.set_level(1)
     client = {"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0} | more
     with connect(server, client=client, retries=0, timeout=3.0) as sampler:
-        seen = [repr(sampler), str(vars(sampler)), str(dataclasses.asdict(sampler)), str(pickle.dumps(sampler))]
+        seen = [
+            repr(sampler),
+            str(vars(sampler)),
+            str(dataclasses.asdict(sampler)),
+            str(pickle.dumps(sampler)),
+        ]
         with pytest.raises(DeviceError) as caught:
             sampler.sample(cell(), 1)
     seen += [told(caught.value).replace(str(more), ""), caplog.text]
@@ -212,7 +257,9 @@ def test_a_service_that_repeats_the_token(server, monkeypatch):
     with connect(server, token=TOKEN) as sampler:
         sampler.sample(cell(), 5, generator=generator())
         monkeypatch.setattr(Routes, "_submit", refuse)
-        with pytest.raises(DeviceError, match=r"refused the job: bad request of \(token\)") as caught:
+        with pytest.raises(
+            DeviceError, match=r"refused the job: bad request of \(token\)"
+        ) as caught:
             sampler.sample(cell(), 1)
     assert not shows(told(caught.value))
 
@@ -261,7 +308,9 @@ def test_a_logged_exception_has_no_frames(server, caplog):
         try:
             raise ValueError(repr(TOKEN))
         except ValueError:
-            logger.exception("with %r and %s", TOKEN, {"token": urllib.parse.quote(TOKEN)}, stack_info=True)
+            logger.exception(
+                "with %r and %s", TOKEN, {"token": urllib.parse.quote(TOKEN)}, stack_info=True
+            )
     (record,) = [one for one in caplog.records if one.funcName.startswith("test_a_logged")]
     assert record.exc_info is None and "ValueError" in record.exc_text and not record.args
     assert not shows(str(vars(record)))
@@ -269,7 +318,10 @@ def test_a_logged_exception_has_no_frames(server, caplog):
 
 def test_warnings_of_a_fallback_show_no_token(server):
     with connect(
-        server, token="short-" + TOKEN, client={"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0}, retries=0
+        server,
+        token="short-" + TOKEN,
+        client={"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0},
+        retries=0,
     ) as sampler:
         object.__setattr__(sampler, "fallback", Gibbs(1))
         with warnings.catch_warnings(record=True) as caught:

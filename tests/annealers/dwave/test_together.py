@@ -37,7 +37,9 @@ def strangers(before):
     """Threads of the client's that were not there, the server's own left out; those that end are waited for."""
     deadline = time.monotonic() + 5
     while True:
-        found = [one for one in threading.enumerate() if one not in before and "request" not in one.name]
+        found = [
+            one for one in threading.enumerate() if one not in before and "request" not in one.name
+        ]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.02)
@@ -58,12 +60,16 @@ def at_once(count, work):
         return list(pool.map(run, range(count)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"ledger": "ledger"}, {"ledger": "ledger", "record": "record"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ledger": "ledger"}, {"ledger": "ledger", "record": "record"}]
+)
 def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings):
     """One client, one pilot, no failure; the charges are the service's, and no thread is left."""
     before, made = set(threading.enumerate()), []
     client = module._client
-    monkeypatch.setattr(module, "_client", lambda kind: lambda **more: made.append(1) or client(kind)(**more))
+    monkeypatch.setattr(
+        module, "_client", lambda kind: lambda **more: made.append(1) or client(kind)(**more)
+    )
     settings = {name: tmp_path / value for name, value in settings.items()}
     jobs = len(server.jobs)
     with connect(server, **settings) as sampler:
@@ -72,7 +78,9 @@ def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings)
         assert len(made) == 1 and len(server.jobs) - jobs == 21
         spent = sum(job.charged for job in server.jobs[jobs:]) / 1e6
         assert sampler.spent == pytest.approx(spent)
-        names = {name for one in found if isinstance(one, qs.Samples) for name in one.info["job_ids"]}
+        names = {
+            name for one in found if isinstance(one, qs.Samples) for name in one.info["job_ids"]
+        }
         assert len(names) == 21
     assert not strangers(before)
     if "record" in settings:  # whole lines, one an answer
@@ -82,10 +90,17 @@ def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings)
 def test_threads_do_not_overspend(server, tmp_path):
     with connect(server, budget=0.2, ledger=tmp_path / "ledger") as sampler:
         jobs = len(server.jobs)
-        found = at_once(16, lambda k: [sampler.sample(cell(), 20, generator=generator(k)) for _ in range(3)])
+        found = at_once(
+            16, lambda k: [sampler.sample(cell(), 20, generator=generator(k)) for _ in range(3)]
+        )
         refused = [one for one in found if isinstance(one, BudgetExceeded)]
-        assert refused and not [one for one in found if isinstance(one, Exception) and one not in refused]
-        assert 0.15 < sum(job.charged for job in server.jobs[jobs:]) / 1e6 <= 0.2 and sampler.spent <= 0.2
+        assert refused and not [
+            one for one in found if isinstance(one, Exception) and one not in refused
+        ]
+        assert (
+            0.15 < sum(job.charged for job in server.jobs[jobs:]) / 1e6 <= 0.2
+            and sampler.spent <= 0.2
+        )
 
 
 def test_an_opening_that_fails_fails_for_all_who_wait(server):
@@ -178,11 +193,15 @@ def test_closing_while_calls_run(server, tmp_path):
                 assert call.exception(20) is None or isinstance(call.exception(), DeviceError)
     sampler.close()
     labels = {one.split('"')[3] for one in path.read_text().splitlines()}
-    charged = sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels) / 1e6
+    charged = (
+        sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels)
+        / 1e6
+    )
     assert sampler.spent >= charged - 1e-9 and not strangers(before)
 
 
-# ---- processes -----------------------------------------------------------------------------------------------------
+# ---- processes
+# ----------------------------------------------------------------------
 
 
 def in_child(work, seconds=60.0):
@@ -196,7 +215,8 @@ def in_child(work, seconds=60.0):
             theirs.send(error)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, from 3.12 on: it is the point
+        # of forking with threads, from 3.12 on: it is the point
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = FORK.Process(target=run)
         child.start()
     assert ours.poll(seconds), "the child hangs"
@@ -274,7 +294,8 @@ def test_pickles_and_copies(server, tmp_path):
 def test_a_spawned_process_that_ends_with_a_call_under_way(server, tmp_path):
     """It gets the settings, takes the token from its environment and shares the ledger.
 
-    The interpreter's end closes it: the call is cancelled and taken back, at once, with nothing on stderr.
+    The interpreter's end closes it: the call is cancelled and taken back, at once, with nothing on
+    stderr.
     """
     path = tmp_path / "ledger"
     with connect(server, ledger=path) as sampler:
@@ -290,10 +311,16 @@ def test_a_spawned_process_that_ends_with_a_call_under_way(server, tmp_path):
         )
         env = os.environ | {"DWAVE_API_TOKEN": server.token}
         spent = sampler.spent
-        run = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
+        run = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, text=True, env=env
+        )
         assert run.stdout is not None
         before, after = map(float, run.stdout.readline().split())
-        assert before == pytest.approx(spent) and sampler.spent == pytest.approx(after) and after > before
+        assert (
+            before == pytest.approx(spent)
+            and sampler.spent == pytest.approx(after)
+            and after > before
+        )
         with server.held():
             said = run.communicate("\n", timeout=60)
             assert run.returncode == 0 and said == ("", "")
@@ -313,7 +340,9 @@ def test_corrected_threads_leave_the_warnings_alone():
             filters = list(warnings.filters)
             sampler.sample(cell(scale=0.05), 100, generator=generator())
             both = Corrected(sampler, Gibbs(1))
-            found = at_once(8, lambda k: (both if k % 2 else sampler).sample(cell(), 5, generator=generator(k)))
+            found = at_once(
+                8, lambda k: (both if k % 2 else sampler).sample(cell(), 5, generator=generator(k))
+            )
             assert [isinstance(one, OffTarget) for one in found] == [k % 2 == 0 for k in range(8)]
             assert warnings.filters == filters
 

@@ -16,20 +16,29 @@ def complete(n=7, batch=(), seed=0, own=True):
     g = torch.Generator().manual_seed(seed)
     J = torch.randn(*(batch if own else ()), n, n, generator=g).triu(1) * 0.4
     return Ising(
-        Graph.complete(n), torch.randn(*batch, n, generator=g) * 0.3, J + J.mT, torch.randn(batch, generator=g)
+        Graph.complete(n),
+        torch.randn(*batch, n, generator=g) * 0.3,
+        J + J.mT,
+        torch.randn(batch, generator=g),
     )
 
 
 def dense_edges(seed=0):
     g = torch.Generator().manual_seed(seed)
     pairs = torch.combinations(torch.arange(6))[1:]
-    return Ising(Graph.sparse(6, pairs), torch.randn(2, 6, generator=g) * 0.3, torch.randn(14, generator=g) * 0.5)
+    return Ising(
+        Graph.sparse(6, pairs),
+        torch.randn(2, 6, generator=g) * 0.3,
+        torch.randn(14, generator=g) * 0.5,
+    )
 
 
 def ring(seed=0):
     g = torch.Generator().manual_seed(seed)
     edges = [(i, (i + 1) % 6) for i in range(6)]
-    return Ising(Graph.sparse(6, edges), torch.randn(2, 6, generator=g) * 0.3, torch.randn(2, 6, generator=g))
+    return Ising(
+        Graph.sparse(6, edges), torch.randn(2, 6, generator=g) * 0.3, torch.randn(2, 6, generator=g)
+    )
 
 
 PROBLEMS = {
@@ -38,7 +47,12 @@ PROBLEMS = {
     "single": complete(),
     "edges": dense_edges(),
 }
-CASES = [(name, rule, back) for name in PROBLEMS for rule in ("gibbs", "metropolis") for back in (False, True)]
+CASES = [
+    (name, rule, back)
+    for name in PROBLEMS
+    for rule in ("gibbs", "metropolis")
+    for back in (False, True)
+]
 TORCH = {"ring": ring(), "complete": complete(batch=(2,)), "edges": dense_edges()}
 SHARE = FALSE_ALARM / (4 * len(CASES) + 4 * 2 * len(TORCH))
 
@@ -62,7 +76,9 @@ def test_law(name, rule, back):
 def test_torch_kernels_law(name, rule, scan):
     """What other devices run, on this one."""
     problem = TORCH[name]
-    spins, energy, _ = run_torch(problem, 10_000, [1.0] * 60, initial=None, seeds=[1, 2], rule=rule, scan=scan)
+    spins, energy, _ = run_torch(
+        problem, 10_000, [1.0] * 60, initial=None, seeds=[1, 2], rule=rule, scan=scan
+    )
     for p_value, *_ in g_test(problem, Samples(spins, energy)):
         assert p_value > SHARE
 
@@ -89,7 +105,9 @@ def test_bits_do_not_depend_on_batch_or_threads(own):
     assert torch.equal(whole.spins, again.spins) and torch.equal(whole.energy, again.energy)
     for k in range(5):
         J = problem.J[k] if own else problem.J
-        alone = sweep_dense(Ising(problem.graph, problem.h[k], J, problem.offset[k]), 9, [0.5, 1.0] * 20, [7 + k])
+        alone = sweep_dense(
+            Ising(problem.graph, problem.h[k], J, problem.offset[k]), 9, [0.5, 1.0] * 20, [7 + k]
+        )
         assert torch.equal(alone.spins[0], whole.spins[k])
         assert torch.equal(alone.energy[0], whole.energy[k])
 
@@ -113,7 +131,10 @@ def test_interrupt_returns_what_is_done():
     swept = sweep_dense(problem, 64, [1.0] * 100_000, [1], alive=clock(0.1))
     assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
     torch.testing.assert_close(
-        swept.energy[0], problem.to(dtype=torch.float64).energy(swept.spins)[0], rtol=1e-6, atol=1e-4
+        swept.energy[0],
+        problem.to(dtype=torch.float64).energy(swept.spins)[0],
+        rtol=1e-6,
+        atol=1e-4,
     )
 
 

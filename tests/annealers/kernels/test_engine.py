@@ -32,7 +32,8 @@ def test_known_answers_of_random123(counter, key, words):
     assert _engine.philox4x32(counter, key) == words
 
 
-@pytest.mark.parametrize("start", [0, 1, 6, 2**34 - 5, 2**62 + 3])  # 2**34: the block counter's upper word
+# 2**34: the block counter's upper word
+@pytest.mark.parametrize("start", [0, 1, 6, 2**34 - 5, 2**62 + 3])
 def test_uniforms_are_the_streams_words(start):
     out = uniform(300, start=start)
     for p, seed in enumerate(SEEDS.tolist()):
@@ -102,9 +103,21 @@ def test_neighbours_are_uncorrelated():
 @pytest.mark.parametrize(
     ("out", "seeds", "start", "error", "message"),
     [
-        (np.empty((2, 3)), SEEDS[:2], 0, TypeError, "expected out to be .* float32 .* another dtype"),
+        (
+            np.empty((2, 3)),
+            SEEDS[:2],
+            0,
+            TypeError,
+            "expected out to be .* float32 .* another dtype",
+        ),
         (np.empty(3, np.float32), SEEDS[:2], 0, ValueError, r"expected out .* got shape \[3\]"),
-        (np.empty((3, 2), np.float32).T, SEEDS[:2], 0, ValueError, "got one that is not C-contiguous"),
+        (
+            np.empty((3, 2), np.float32).T,
+            SEEDS[:2],
+            0,
+            ValueError,
+            "got one that is not C-contiguous",
+        ),
         ([[0.0]], SEEDS[:1], 0, TypeError, "expected out .* got list"),
         (
             np.empty((2, 3), np.float32),
@@ -113,7 +126,13 @@ def test_neighbours_are_uncorrelated():
             TypeError,
             "expected seeds .* another dtype",
         ),
-        (np.empty((2, 3), np.float32), SEEDS[::3], 0, ValueError, "expected seeds .* not C-contiguous"),
+        (
+            np.empty((2, 3), np.float32),
+            SEEDS[::3],
+            0,
+            ValueError,
+            "expected seeds .* not C-contiguous",
+        ),
         (
             np.empty((2, 3), np.float32),
             SEEDS[:3],
@@ -124,7 +143,13 @@ def test_neighbours_are_uncorrelated():
         (np.empty((2, 3), np.float32), SEEDS[:2], -1, ValueError, "0 <= start .* got -1"),
         (np.empty((2, 3), np.float32), SEEDS[:2], 2**63 - 3, ValueError, "0 <= start < 2"),
         (np.empty((2, 3), np.float32), SEEDS[:2], 2**80, ValueError, "0 <= start < 2"),
-        (np.empty((2, 3), np.float32), SEEDS[:2], 1.0, TypeError, "expected start to be an int; got float"),
+        (
+            np.empty((2, 3), np.float32),
+            SEEDS[:2],
+            1.0,
+            TypeError,
+            "expected start to be an int; got float",
+        ),
     ],
 )
 def test_errors_are_one_line(out, seeds, start, error, message):

@@ -17,7 +17,9 @@ AXES = ("seed", "replica", "pass", "spin")
 LENGTH = 1 << 16
 
 
-def words(seed: int, shape: tuple[int, int, int], replica: int = 0, number: int = 0, spin: int = 0) -> np.ndarray:
+def words(
+    seed: int, shape: tuple[int, int, int], replica: int = 0, number: int = 0, spin: int = 0
+) -> np.ndarray:
     out = np.empty(shape, dtype=np.uint32)
     _engine.random_bits(out, seed, replica, number, spin)
     return out
@@ -27,7 +29,12 @@ def along(axis: str, at: tuple[int, int, int, int], length: int, step: int = 1) 
     """Words as one coordinate counts up from `at` and the others stay."""
     seed, replica, number, spin = at
     if axis == "seed":
-        return np.array([words(seed + step * k, (1, 1, 1), replica, number, spin)[0, 0, 0] for k in range(length)])
+        return np.array(
+            [
+                words(seed + step * k, (1, 1, 1), replica, number, spin)[0, 0, 0]
+                for k in range(length)
+            ]
+        )
     shape = [1, 1, 1]
     shape[AXES.index(axis) - 1] = (length - 1) * step + 1
     return words(seed, (shape[0], shape[1], shape[2]), replica, number, spin).reshape(-1)[::step]
@@ -86,7 +93,9 @@ def test_a_walk_along_any_axis(axis, at, step):
     runs = 1 + (u[1:] > 0).__ne__(u[:-1] > 0).sum()  # about the median
     agree((runs - length / 2) / (length / 4) ** 0.5)
     ups = (u[1:] > u[:-1]).astype(int)  # runs up and down: (2 n - 1) / 3 +- sqrt((16 n - 29) / 90)
-    agree((1 + (ups[1:] != ups[:-1]).sum() - (2 * length - 1) / 3) / ((16 * length - 29) / 90) ** 0.5)
+    agree(
+        (1 + (ups[1:] != ups[:-1]).sum() - (2 * length - 1) / 3) / ((16 * length - 29) / 90) ** 0.5
+    )
     a, c = (2 * b[:-1] - 1), (2 * b[1:] - 1)
     agree(a.T @ c / (length - 1) ** 0.5)  # no bit tells any bit of the next word
     same = a.T @ a / (length - 1) ** 0.5  # nor any other of its own
@@ -141,10 +150,14 @@ def test_birthday_spacings():
     for axis in AXES:
         found = 0
         for k in range(16):
-            spacings = np.sort(np.diff(np.sort(along(axis, (100000 * k, 0, 0, 0), m).astype(np.int64))))
+            spacings = np.sort(
+                np.diff(np.sort(along(axis, (100000 * k, 0, 0, 0), m).astype(np.int64)))
+            )
             found += int((spacings[1:] == spacings[:-1]).sum())
         expected = 16 * m**3 / 2.0**34
-        assert min(stats.poisson.cdf(found, expected), stats.poisson.sf(found - 1, expected)) > P_MIN
+        assert (
+            min(stats.poisson.cdf(found, expected), stats.poisson.sf(found - 1, expected)) > P_MIN
+        )
 
 
 @pytest.mark.parametrize("ones", [(0, 1), (1, 2), (0, 3), (2, 3), (1, 3), (0, 2)])
@@ -164,7 +177,11 @@ def test_seeds_are_as_good_as_replicas(rule):
     """5,000 calls with a seed each leave as many distinct states as one call of 5,000 reads."""
     g = torch.Generator().manual_seed(0)
     pairs = torch.triu_indices(16, 16, 1).T
-    problem = Ising(Graph.sparse(16, pairs), 0.2 * torch.randn(16, generator=g), torch.randn(120, generator=g) / 4)
+    problem = Ising(
+        Graph.sparse(16, pairs),
+        0.2 * torch.randn(16, generator=g),
+        torch.randn(120, generator=g) / 4,
+    )
     start = torch.ones(1, 5000, 16, dtype=torch.int8)
 
     def distinct(spins: torch.Tensor) -> int:
@@ -173,5 +190,7 @@ def test_seeds_are_as_good_as_replicas(rule):
     reads = distinct(compiled.sweep(problem, 5000, [0.5], [1], spins=start, rule=rule).spins)
     batch = Ising(problem.graph, problem.h.expand(5000, -1), problem.J)
     for seeds in (list(range(5000)), torch.randint(2**62, (5000,), generator=g).tolist()):
-        each = compiled.sweep(batch, 1, [0.5], seeds, spins=start.reshape(5000, 1, 16), rule=rule).spins
+        each = compiled.sweep(
+            batch, 1, [0.5], seeds, spins=start.reshape(5000, 1, 16), rule=rule
+        ).spins
         assert distinct(each) > 0.95 * reads

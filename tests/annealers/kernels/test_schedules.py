@@ -39,7 +39,11 @@ def test_each_problem_has_its_own():
     found = SimulatedAnnealing(70, (0.0, 2.0), "adaptive").sample(problem, 4, generator=generator())
     betas = found.info["betas"]
     assert betas.shape == (3, 70) and (betas.diff(dim=-1) > 0).all()
-    assert (betas[:, 0] == 0).all() and (betas[:, -1] == 2).all() and not torch.equal(betas[0], betas[1])
+    assert (
+        (betas[:, 0] == 0).all()
+        and (betas[:, -1] == 2).all()
+        and not torch.equal(betas[0], betas[1])
+    )
 
 
 def test_a_problem_without_energies_has_one_too():
@@ -50,9 +54,15 @@ def test_a_problem_without_energies_has_one_too():
 
 def test_falling_betas_and_single_sweeps():
     problem = problems("sparse", 1)
-    falling = SimulatedAnnealing(9, (1.0, 0.1), "adaptive", "metropolis").sample(problem, 2).info["betas"][0]
+    falling = (
+        SimulatedAnnealing(9, (1.0, 0.1), "adaptive", "metropolis")
+        .sample(problem, 2)
+        .info["betas"][0]
+    )
     assert (falling.diff() < 0).all() and float(falling[0]) == 1
-    assert SimulatedAnnealing(1, (0.1, 1.0), "adaptive").sample(problem, 2).info["betas"].tolist() == [[1.0]]
+    assert SimulatedAnnealing(1, (0.1, 1.0), "adaptive").sample(problem, 2).info[
+        "betas"
+    ].tolist() == [[1.0]]
 
 
 def test_its_betas_belong_to_a_problem():

@@ -29,15 +29,26 @@ def random_graph(n: int, edges: int, seed: int = 0) -> Graph:
     return Graph.sparse(n, pairs[torch.randperm(len(pairs), generator=g)[:edges]])
 
 
-def normal(graph: Graph, h: tuple[int, ...] = (), J: tuple[int, ...] = (), scale: float = 0.6, seed: int = 0) -> Ising:
+def normal(
+    graph: Graph,
+    h: tuple[int, ...] = (),
+    J: tuple[int, ...] = (),
+    scale: float = 0.6,
+    seed: int = 0,
+) -> Ising:
     g = torch.Generator().manual_seed(seed)
-    fields, couplings = (scale * torch.randn(*s, generator=g) for s in ((*h, graph.num_spins), (*J, graph.num_edges)))
+    fields, couplings = (
+        scale * torch.randn(*s, generator=g) for s in ((*h, graph.num_spins), (*J, graph.num_edges))
+    )
     return Ising(graph, fields, couplings, 0.25)
 
 
 def torus(size: int) -> Graph:
     at = torch.arange(size * size).reshape(size, size)
-    return Graph.sparse(size * size, torch.cat([torch.stack([at, at.roll(1, d)], -1).reshape(-1, 2) for d in (0, 1)]))
+    return Graph.sparse(
+        size * size,
+        torch.cat([torch.stack([at, at.roll(1, d)], -1).reshape(-1, 2) for d in (0, 1)]),
+    )
 
 
 @pytest.fixture
@@ -47,7 +58,8 @@ def threads():
     torch.set_num_threads(before)
 
 
-# ---- the law --------------------------------------------------------------------------------------------------------
+# ---- the law
+# ----------------------------------------------------------------------
 
 SIXTEEN = random_graph(16, 30)
 LAWS = {
@@ -56,8 +68,14 @@ LAWS = {
     "a batch with a J each": lambda: normal(random_graph(6, 9), h=(3,), J=(3,)),
     "every spin coupled to every other": lambda: normal(random_graph(6, 15), scale=0.4),
 }
-SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])  # down from infinite temperature, then at the target
-FORMS = {"forward": {}, "palindromic": {"palindromic": True}, "a beta each": {}, "16 bits": {"precision": "fixed16"}}
+# down from infinite temperature, then at the target
+SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
+FORMS = {
+    "forward": {},
+    "palindromic": {"palindromic": True},
+    "a beta each": {},
+    "16 bits": {"precision": "fixed16"},
+}
 SHARE = FALSE_ALARM / (len(ISAS) * len(RULES) * len(LAWS) * len(FORMS))
 
 
@@ -89,27 +107,37 @@ def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
     how: dict[str, Any] = {"isa": isa, "precision": precision}
     swept, means = compiled.sweep(problem, chains, [beta] * 300, [5], **how), []
     for k in range(40):
-        swept = compiled.sweep(problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, **how)
+        swept = compiled.sweep(
+            problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, **how
+        )
         means.append(swept.energy[0])
     chain = torch.stack(means).mean(0)  # chains are independent; a chain's sweeps are not
     assert abs(chain.mean() - onsager(beta, size)) < Z_MAX * chain.std() / chains**0.5
 
 
-# ---- energies -------------------------------------------------------------------------------------------------------
+# ---- energies
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
 def test_energies_are_those_of_the_spins(isa, shape):
     problem = normal(random_graph(37, 90), *shape)
-    grid = Ising(problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset)
+    grid = Ising(
+        problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset
+    )
     for num in (1, 3, 40, 70):
-        swept = compiled.sweep(grid, num, [0.5, 0.5], list(range(3))[: max(1, problem.batch_shape.numel())], isa=isa)
+        swept = compiled.sweep(
+            grid, num, [0.5, 0.5], list(range(3))[: max(1, problem.batch_shape.numel())], isa=isa
+        )
         spins = swept.spins.reshape(*problem.batch_shape, num, -1)
-        assert torch.equal(swept.energy.reshape(spins.shape[:-1]), grid.to(dtype=torch.float64).energy(spins))
+        assert torch.equal(
+            swept.energy.reshape(spins.shape[:-1]), grid.to(dtype=torch.float64).energy(spins)
+        )
 
 
-# ---- bit for bit ----------------------------------------------------------------------------------------------------
+# ---- bit for bit
+# ----------------------------------------------------------------------
 
 DRAW = {
     "gibbs": {"rule": "gibbs"},
@@ -117,7 +145,11 @@ DRAW = {
     "palindromic": {"rule": "gibbs", "palindromic": True},
     "palindromic metropolis": {"rule": "metropolis", "palindromic": True},
     "16 bits": {"rule": "gibbs", "precision": "fixed16"},
-    "16 bits palindromic metropolis": {"rule": "metropolis", "palindromic": True, "precision": "fixed16"},
+    "16 bits palindromic metropolis": {
+        "rule": "metropolis",
+        "palindromic": True,
+        "precision": "fixed16",
+    },
 }
 EACH_DRAW = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 EACH_ISA = pytest.mark.parametrize("isa", ISAS)
@@ -125,18 +157,29 @@ BETAS = torch.linspace(0.2, 1.5, 7)
 
 
 def same(one: compiled.Swept, two: compiled.Swept) -> bool:
-    return torch.equal(one.spins, two.spins) and torch.equal(one.energy, two.energy) and one.sweeps == two.sweeps
+    return (
+        torch.equal(one.spins, two.spins)
+        and torch.equal(one.energy, two.energy)
+        and one.sweeps == two.sweeps
+    )
 
 
 @EACH_ISA
 @EACH_DRAW
 def test_threads_change_nothing(isa, draw, threads):
-    for problem, num in ((normal(random_graph(50, 120)), 200), (normal(random_graph(50, 120), (5,)), 50)):
+    for problem, num in (
+        (normal(random_graph(50, 120)), 200),
+        (normal(random_graph(50, 120), (5,)), 50),
+    ):
         betas = BETAS.repeat(40)
         found = []
         for count in (1, 2, 3):
             threads(count)
-            found.append(compiled.sweep(problem, num, betas, list(range(problem.batch_shape.numel())), isa=isa, **draw))
+            found.append(
+                compiled.sweep(
+                    problem, num, betas, list(range(problem.batch_shape.numel())), isa=isa, **draw
+                )
+            )
         assert same(found[0], found[1]) and same(found[0], found[2])
 
 
@@ -148,12 +191,22 @@ def test_batch_and_position_change_nothing(isa, draw, J, num):
     graph = random_graph(23, 60)
     problem, seeds = normal(graph, (9,), J), list(range(100, 109))
     beta = torch.rand(4, 9, num, generator=torch.Generator().manual_seed(0))
-    start = 2 * torch.randint(2, (9, num, 23), dtype=torch.int8, generator=torch.Generator().manual_seed(1)) - 1
+    start = (
+        2
+        * torch.randint(
+            2, (9, num, 23), dtype=torch.int8, generator=torch.Generator().manual_seed(1)
+        )
+        - 1
+    )
     together = compiled.sweep(problem, num, beta, seeds, spins=start, isa=isa, **draw)
     for part in (slice(0, 1), slice(4, 5), slice(8, 9), slice(2, 8)):
         some = Ising(graph, problem.h[part], problem.J[part] if J else problem.J, problem.offset)
-        alone = compiled.sweep(some, num, beta[:, part], seeds[part], spins=start[part], isa=isa, **draw)
-        assert torch.equal(alone.spins, together.spins[part]) and torch.equal(alone.energy, together.energy[part])
+        alone = compiled.sweep(
+            some, num, beta[:, part], seeds[part], spins=start[part], isa=isa, **draw
+        )
+        assert torch.equal(alone.spins, together.spins[part]) and torch.equal(
+            alone.energy, together.energy[part]
+        )
 
 
 @EACH_ISA
@@ -164,7 +217,9 @@ def test_sweeps_split_into_calls(isa, draw, num):
     whole = compiled.sweep(problem, num, BETAS, [3], isa=isa, **draw)
     for cut in (0, 1, 4):
         one = compiled.sweep(problem, num, BETAS[:cut], [3], isa=isa, **draw)
-        two = compiled.sweep(problem, num, BETAS[cut:], [3], spins=one.spins, first_sweep=cut, isa=isa, **draw)
+        two = compiled.sweep(
+            problem, num, BETAS[cut:], [3], spins=one.spins, first_sweep=cut, isa=isa, **draw
+        )
         assert torch.equal(two.spins, whole.spins) and torch.equal(two.energy, whole.energy)
 
 
@@ -172,16 +227,20 @@ def test_sweeps_split_into_calls(isa, draw, num):
 @EACH_DRAW
 @pytest.mark.parametrize("h", [(), (2,)], ids=["one problem", "two"])
 def test_replicas_split_into_calls_and_blocks(isa, draw, h):
-    problem, num = normal(random_graph(23, 60), h), 150  # whole: blocks of 64 lanes; the parts: of 32, or by colour
+    # whole: blocks of 64 lanes; the parts: of 32, or by colour
+    problem, num = normal(random_graph(23, 60), h), 150
     seeds = [3, 4][: problem.batch_shape.numel()]
     whole = compiled.sweep(problem, num, BETAS, seeds, isa=isa, **draw)
     edges = [0, 1, 3, 8, 14, 30, 63, 95, 150]
     for a, b in zip(edges, edges[1:], strict=False):
         part = compiled.sweep(problem, b - a, BETAS, seeds, first_replica=a, isa=isa, **draw)
-        assert torch.equal(part.spins, whole.spins[:, a:b]) and torch.equal(part.energy, whole.energy[:, a:b])
+        assert torch.equal(part.spins, whole.spins[:, a:b]) and torch.equal(
+            part.energy, whole.energy[:, a:b]
+        )
 
 
-# ---- shapes ---------------------------------------------------------------------------------------------------------
+# ---- shapes
+# ----------------------------------------------------------------------
 
 SHAPES = [
     (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64), (65, 200), (70, 2415)
@@ -213,12 +272,19 @@ def test_batches_of_any_shape_spin_by_spin(isa, trial):
     graph = random_graph(n, int(rng.integers(0, n * (n - 1) // 2 + 1)), trial)
     problem = normal(graph, (P,), (P,) if trial % 2 else (), 0.5, trial)
     draw = list(DRAW.values())[trial % 6]
-    betas, seeds = rng.uniform(0, 2, (3, P, num)).astype(np.float32), rng.integers(0, 2**63, P).tolist()
+    betas, seeds = (
+        rng.uniform(0, 2, (3, P, num)).astype(np.float32),
+        rng.integers(0, 2**63, P).tolist(),
+    )
     swept = compiled.sweep(problem, num, torch.from_numpy(betas), seeds, isa=isa, **draw)
     for p in range(P):
         one = Ising(graph, problem.h[p], problem.J[p] if trial % 2 else problem.J)
-        assert np.array_equal(swept.spins[p].numpy(), slow_sweep(one, num, betas[:, p], seeds[p], isa=isa, **draw))
-        assert torch.allclose(swept.energy[p], one.energy(swept.spins[p]).double() + 0.25, rtol=1e-5, atol=1e-4)
+        assert np.array_equal(
+            swept.spins[p].numpy(), slow_sweep(one, num, betas[:, p], seeds[p], isa=isa, **draw)
+        )
+        assert torch.allclose(
+            swept.energy[p], one.energy(swept.spins[p]).double() + 0.25, rtol=1e-5, atol=1e-4
+        )
 
 
 @EACH_ISA
@@ -239,14 +305,17 @@ def test_nothing_to_do(isa):
 @pytest.mark.parametrize("rule", RULES)
 def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
     for sign in (1, -1):
-        problem = Ising(Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38 * sign, 0.0]), torch.tensor([1e6]))
+        problem = Ising(
+            Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38 * sign, 0.0]), torch.tensor([1e6])
+        )
         spins = compiled.sweep(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins * sign
         assert (spins[..., 1] == 1).all() and (spins[..., 0] != spins[..., 1]).all()
         frozen = compiled.sweep(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
         assert (frozen.abs() == 1).all()
 
 
-# ---- 16 bits --------------------------------------------------------------------------------------------------------
+# ---- 16 bits
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rule", "most"), [("gibbs", 6.5e-5), ("metropolis", 2.2e-4)])
@@ -257,14 +326,18 @@ def test_probabilities_in_16_bits(rule, most):
     for beta in (0.01, 0.3, 1.0, 4.0):
         found = np.array([fixed.below(np.array(q), np.array(beta), words).mean() for q in fields])
         assert np.array_equal(found, found[::-1])
-        assert np.abs(found - fixed.probability(2 * beta * fixed.unit * np.abs(fields))).max() < most
+        assert (
+            np.abs(found - fixed.probability(2 * beta * fixed.unit * np.abs(fields))).max() < most
+        )
     assert rule == "metropolis" or fixed.below(np.array(0), np.array(1.0), words).mean() == 0.5
 
 
 def test_16_bits_refuse_what_they_cannot_hold():
     graph = random_graph(9, 12)
     wide = Ising(graph, torch.tensor([1e5] + [0.1] * 8), torch.full((12,), 0.1))
-    with pytest.raises(ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 100000"):
+    with pytest.raises(
+        ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 100000"
+    ):
         compiled.sweep(wide, 4, [1.0], [0], precision="fixed16")
     with pytest.raises(ValueError, match=r"got beta 1000 with a field"):
         compiled.sweep(normal(graph), 4, [1.0, 1000.0], [0], precision="fixed16")
@@ -280,13 +353,16 @@ def test_samplers_in_16_bits(make):
     assert found.exactness is Exactness.HEURISTIC
     assert torch.allclose(found.energy, normal(SIXTEEN).energy(found.spins), rtol=1e-5, atol=1e-4)
     for graph in (Graph.complete(6), random_graph(6, 14)):
-        with pytest.raises(ValueError, match="'fixed16' is for sparse problems .* on the CPU; got .*use 'full'"):
+        with pytest.raises(
+            ValueError, match="'fixed16' is for sparse problems .* on the CPU; got .*use 'full'"
+        ):
             make(20, precision="fixed16").sample(
                 Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape)), 2
             )
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- errors
+# ----------------------------------------------------------------------
 
 
 def arguments(**changed: Any) -> list[Any]:
@@ -330,7 +406,8 @@ def test_errors_are_one_line(changed, message):
     assert re.fullmatch(r"[^\n]+", str(caught.value))
 
 
-# ---- interrupts -----------------------------------------------------------------------------------------------------
+# ---- interrupts
+# ----------------------------------------------------------------------
 
 LONG = [0.5] * 2_000_000  # minutes, were it not stopped
 
@@ -353,8 +430,11 @@ def test_alive_false_returns_what_is_done(num, count, threads):
     swept = compiled.sweep(problem, num, LONG, [1], alive=alive)
     assert len(asked) > 1 and 0.2 <= asked[-1] - asked[0] < 20
     assert swept.sweeps == swept.done.min() < len(LONG) and swept.done.max() > 0
-    assert torch.allclose(swept.energy[0].float(), problem.energy(swept.spins[0]), rtol=1e-4, atol=1e-3)
-    for r in (0, num - 1):  # what is done is done right: as many sweeps asked for give the same state
+    assert torch.allclose(
+        swept.energy[0].float(), problem.energy(swept.spins[0]), rtol=1e-4, atol=1e-3
+    )
+    # what is done is done right: as many sweeps asked for give the same state
+    for r in (0, num - 1):
         betas = LONG[: int(swept.done[0, r])]
         again = compiled.sweep(problem, 1, betas, [1], first_replica=r)
         assert torch.equal(again.spins[0, 0], swept.spins[0, r])

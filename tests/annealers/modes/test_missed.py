@@ -33,7 +33,7 @@ def noted(f, *args, **options):
     return found, [str(w.message) for w in said]
 
 
-# ---- the two laws of the experiment are what it says ---------------------------------------------
+# ---- the two laws of the experiment are what it says ----------------
 
 
 def test_the_closed_forms_are_sums_over_states():
@@ -48,7 +48,7 @@ def test_the_closed_forms_are_sums_over_states():
     assert data.shape == (2000, 6) and set(data.unique().tolist()) == {0, 1}
 
 
-# ---- missed modes --------------------------------------------------------------------------------
+# ---- missed modes ----------------
 
 
 def gauged(problem, seed):
@@ -69,7 +69,11 @@ def dense(problem):
 def test_a_turn_of_first_order_is_noted(form):
     problem, log_z = ferromagnet(30)
     problem = gauged(problem, 3)
-    problem = {"sparse": problem, "dense": dense(problem), "single precision": problem.to(dtype=torch.float32)}[form]
+    problem = {
+        "sparse": problem,
+        "dense": dense(problem),
+        "single precision": problem.to(dtype=torch.float32),
+    }[form]
     alone = log_partition(problem, "ais", check=False, generator=generator(), **QUICK)
     assert log_z - alone.value > 4 and alone.stderr < 0.3 and alone.note == ""  # sure, and wrong
     found, said = noted(log_partition, problem, "ais", generator=generator(), **QUICK)
@@ -85,7 +89,9 @@ def test_a_batch_is_judged_one_by_one():
     batch = Ising(problem.graph, h, torch.stack([problem.J, harmless.J, problem.J]))
     sampler = AnnealedImportance(100)
     found, said = noted(sampler.sample, batch, 128, generator=generator())
-    assert (found.info["missed"] > 4).tolist() == [True, False, True] and found.info["missed"][1] == 0
+    assert (found.info["missed"] > 4).tolist() == [True, False, True] and found.info["missed"][
+        1
+    ] == 0
     assert (found.info["log_partition"][[0, 2]] - log_z).abs().max() < 0.2
     assert said == [found.info["note"]]
     alone, said = noted(replace(sampler, check=False).sample, batch, 128, generator=generator())
@@ -139,13 +145,18 @@ def test_two_modes_alike_are_not_missed():
     L = 6
     right = [(L * i + j, L * i + j + 1) for i in range(L) for j in range(L - 1)]
     edges = right + [(L * i + j, L * i + j + L) for i in range(L - 1) for j in range(L)]
-    problem = Ising.from_edges(torch.zeros(L * L).double(), edges, -0.8 * torch.ones(len(edges)).double())
+    problem = Ising.from_edges(
+        torch.zeros(L * L).double(), edges, -0.8 * torch.ones(len(edges)).double()
+    )
     found = log_partition(problem, "ais", generator=generator(), **QUICK)
-    assert found.note == "" and abs(found.value - log_partition(problem, "exact").value) < 5 * found.stderr
+    assert (
+        found.note == ""
+        and abs(found.value - log_partition(problem, "exact").value) < 5 * found.stderr
+    )
     assert started_apart(problem, generator=generator()).rhat > 1.5
 
 
-# ---- chains started apart ------------------------------------------------------------------------
+# ---- chains started apart ----------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,9 +180,15 @@ def test_basins_tell_modes_from_motion():
     g = generator()
     centres = torch.tensor([[0.9] * 40, [-0.9] * 40, [0.9] * 20 + [-0.9] * 20]).double()
     which = torch.arange(60) % 3
-    first, second = (centres[which] + 0.2 * torch.randn(60, 40, generator=g).double() for _ in range(2))
+    first, second = (
+        centres[which] + 0.2 * torch.randn(60, 40, generator=g).double() for _ in range(2)
+    )
     found = basins(first, second, 6)
-    assert sorted(tuple(sorted(which[b.members].unique().tolist())) for b in found) == [(0,), (1,), (2,)]
+    assert sorted(tuple(sorted(which[b.members].unique().tolist())) for b in found) == [
+        (0,),
+        (1,),
+        (2,),
+    ]
     first, second = (torch.randn(60, 40, generator=g).double() / 3 for _ in range(2))
     assert len(basins(first, second, 6)) == 1
 
@@ -179,11 +196,15 @@ def test_basins_tell_modes_from_motion():
 def test_started_apart_tells_who_disagrees():
     problem, _ = ferromagnet(20)
     apart = started_apart(problem, {"all down": -torch.ones(8, 40)}, generator=generator())
-    assert apart.rhat > 1.5 and apart.note.startswith("chains started apart disagree after 200 sweeps: R-hat")
+    assert apart.rhat > 1.5 and apart.note.startswith(
+        "chains started apart disagree after 200 sweeps: R-hat"
+    )
     assert apart.means.keys() == {"all down", "random", "minima"}
     together = started_apart(problem.scale(0.2), sweeps=800, generator=generator())
     assert together.rhat < 1.05 and together.note == ""
-    with pytest.raises(ValueError, match=r"expected starts 'mine' of shape \[R, 40\]; got \[3, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"expected starts 'mine' of shape \[R, 40\]; got \[3, 4\]"
+    ):
         started_apart(problem, {"mine": torch.ones(3, 4)})
 
 
@@ -192,12 +213,14 @@ def test_starts_must_fit():
         log_partition(ferromagnet(30)[0], "ais", starts=torch.ones(3, 4))
 
 
-# ---- warnings ------------------------------------------------------------------------------------
+# ---- warnings ----------------
 
 
 def test_a_training_run_warns_once():
     data = torch.randint(0, 2, (20, 6), generator=generator()).float()
     model = BernoulliRBM(6, 4, scale=8.0, generator=generator())
     settings = Settings(updates=4, chains=16, batch=10, start="fresh")
-    _, said = noted(fit, model, data, PopulationAnnealing(1, population=32), settings, progress=False)
+    _, said = noted(
+        fit, model, data, PopulationAnnealing(1, population=32), settings, progress=False
+    )
     assert len(said) == 1 and "effective families" in said[0]

@@ -13,7 +13,11 @@ import pytest
 import torch
 from dimod.exceptions import SamplerUnknownArgWarning
 from dimod.generators import gnm_random_bqm
-from dwave.samplers import SimulatedAnnealingSampler, SteepestDescentSampler, TreeDecompositionSampler
+from dwave.samplers import (
+    SimulatedAnnealingSampler,
+    SteepestDescentSampler,
+    TreeDecompositionSampler,
+)
 
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import (
@@ -32,7 +36,13 @@ from qsample.annealers.ocean.dimod import optimising_range
 from tests.support.exact import Z_MAX, slow_law, untyped
 from tests.support.thinning import thinned
 
-OURS = [Exact(), Gibbs(sweeps=2), SimulatedAnnealing(sweeps=2), Neal(sweeps=2), Corrected(Neal(sweeps=2))]
+OURS = [
+    Exact(),
+    Gibbs(sweeps=2),
+    SimulatedAnnealing(sweeps=2),
+    Neal(sweeps=2),
+    Corrected(Neal(sweeps=2)),
+]
 ours = pytest.mark.parametrize("sampler", OURS, ids=lambda s: type(s).__name__)
 
 
@@ -66,7 +76,12 @@ def test_sampler_api(sampler):
 @pytest.mark.parametrize("vartype", ["SPIN", "BINARY"])
 @pytest.mark.parametrize("cls", [dimod.Float32BQM, dimod.Float64BQM, dimod.DictBQM])
 def test_energies_vartype_and_labels(sampler, vartype, cls):
-    bqm = cls({"b": 1.0, ("a", (1,)): -0.5, 0: 0.25}, {("b", 0): 1.5, (0, ("a", (1,))): -1.0}, 3.0, vartype)
+    bqm = cls(
+        {"b": 1.0, ("a", (1,)): -0.5, 0: 0.25},
+        {("b", 0): 1.5, (0, ("a", (1,))): -1.0},
+        3.0,
+        vartype,
+    )
     before = bqm.copy()
     found = AsDimod(sampler).sample(bqm, num_reads=7, seed=1)
     assert bqm == before
@@ -119,7 +134,9 @@ def test_weights_are_kept_on_request(vartype):
     adapter = AsDimod(Weighted(), keep_weights=True)
     found = adapter.sample(dimod.BQM({"a": 1.0}, {}, vartype), num_reads=6)
     energy = Ising.from_bqm(dimod.BQM({"a": 1.0}, {}, vartype)).energy(
-        torch.from_numpy(2 * found.record.sample - 1 if vartype == "BINARY" else found.record.sample)
+        torch.from_numpy(
+            2 * found.record.sample - 1 if vartype == "BINARY" else found.record.sample
+        )
     )
     np.testing.assert_allclose(found.record.log_weight, -energy)
 
@@ -130,7 +147,9 @@ def weighted_problem():
     return dimod.BQM(h, {(i, (i + 1) % 6): -0.9 for i in range(6)}, "SPIN")
 
 
-@pytest.mark.parametrize("client", ["plain", "aggregate", "composite", "our own", "our own, weights kept"])
+@pytest.mark.parametrize(
+    "client", ["plain", "aggregate", "composite", "our own", "our own, weights kept"]
+)
 def test_ocean_sees_the_law_of_weighted_reads(client):
     """Clients that know no weights: resampled reads are right without them."""
     bqm, num = weighted_problem(), 20_000
@@ -139,7 +158,9 @@ def test_ocean_sees_the_law_of_weighted_reads(client):
     states, p, _ = slow_law(problem)
     mean = torch.tensor(p, dtype=torch.float64) @ torch.tensor(states, dtype=torch.float64)
     if client.startswith("our own"):
-        reads = DimodAnnealer(adapter).sample(problem, num, generator=torch.Generator().manual_seed(1))
+        reads = DimodAnnealer(adapter).sample(
+            problem, num, generator=torch.Generator().manual_seed(1)
+        )
         assert (reads.log_weight is None) == (client == "our own")
         found = reads.mean().double()
     else:
@@ -156,12 +177,19 @@ def test_ocean_sees_the_law_of_weighted_reads(client):
             assert 0.05 * num < left < 0.8 * num
     error = ((1 - mean**2) / (0.05 * num)).sqrt()
     assert ((found - mean).abs() / error).max() < Z_MAX
-    unweighted = sampler.sample(problem, num, generator=torch.Generator().manual_seed(3)).spins.double().mean(0)
+    unweighted = (
+        sampler.sample(problem, num, generator=torch.Generator().manual_seed(3))
+        .spins.double()
+        .mean(0)
+    )
     assert ((unweighted - mean).abs() / error).max() > Z_MAX  # what the clients saw before
 
 
 def test_the_same_seed_resamples_alike():
-    one, two = (AsDimod(AnnealedImportance(3)).sample(weighted_problem(), num_reads=50, seed=8) for _ in range(2))
+    one, two = (
+        AsDimod(AnnealedImportance(3)).sample(weighted_problem(), num_reads=50, seed=8)
+        for _ in range(2)
+    )
     assert np.array_equal(one.record.sample, two.record.sample) and one.info == two.info
 
 
@@ -183,20 +211,36 @@ def test_no_number_of_reads_is_one():
         assert len(AsDimod(Gibbs(3)).sample(bqm, num_reads=None)) == 1
 
 
-# ---- optimisation ----------------------------------------------------------------------------------------------
+# ---- optimisation
+# ----------------------------------------------------------------------
 
 
 def instances():
     rng = np.random.default_rng(7)
-    torus = [((r, c), ((r + a) % 8, (c + 1 - a) % 8)) for r in range(8) for c in range(8) for a in (0, 1)]
-    yield "spin glass of +-1", dimod.BQM.from_ising({}, {edge: float(rng.choice([-1, 1])) for edge in torus})
+    torus = [
+        ((r, c), ((r + a) % 8, (c + 1 - a) % 8)) for r in range(8) for c in range(8) for a in (0, 1)
+    ]
+    yield (
+        "spin glass of +-1",
+        dimod.BQM.from_ising({}, {edge: float(rng.choice([-1, 1])) for edge in torus}),
+    )
     K = {(i, j): float(rng.normal()) for i in range(30) for j in range(i)}
-    yield "complete, scaled by 1,000", dimod.BQM.from_ising({}, {pair: 1e3 * J for pair, J in K.items()})
+    yield (
+        "complete, scaled by 1,000",
+        dimod.BQM.from_ising({}, {pair: 1e3 * J for pair, J in K.items()}),
+    )
     yield (
         "QUBO of integers",
-        gnm_random_bqm(40, 160, "BINARY", random_state=4, bias_generator=lambda n: rng.integers(-9, 9, n)),
+        gnm_random_bqm(
+            40, 160, "BINARY", random_state=4, bias_generator=lambda n: rng.integers(-9, 9, n)
+        ),
     )
-    yield "weak", dimod.BQM.from_ising({i: 0.01 for i in range(30)}, {pair: 1e-2 * J for pair, J in K.items()})
+    yield (
+        "weak",
+        dimod.BQM.from_ising(
+            {i: 0.01 for i in range(30)}, {pair: 1e-2 * J for pair, J in K.items()}
+        ),
+    )
 
 
 INSTANCES = list(instances())
@@ -210,14 +254,22 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # all of one family: it is the ground state's
+# all of one family: it is the ground state's
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
 @pytest.mark.parametrize("name", thinned(OPTIMISERS, 2))
-@pytest.mark.parametrize(("kind", "bqm"), thinned(INSTANCES, 3), ids=[kind for kind, _ in INSTANCES])
+@pytest.mark.parametrize(
+    ("kind", "bqm"), thinned(INSTANCES, 3), ids=[kind for kind, _ in INSTANCES]
+)
 def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name):
-    theirs = SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy
+    theirs = (
+        SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy
+    )
     found = AsDimod(OPTIMISERS[name], optimise=True).sample(bqm, num_reads=40, seed=1)
     assert found.first.energy <= theirs + 1e-9 * abs(theirs)
-    assert found.first.energy == pytest.approx(bqm.energy(found.first.sample)) and found.vartype is bqm.vartype
+    assert (
+        found.first.energy == pytest.approx(bqm.energy(found.first.sample))
+        and found.vartype is bqm.vartype
+    )
     hot, cold = found.info["beta_range"]
     assert 0 < hot < cold
 
@@ -242,7 +294,8 @@ def test_the_range_is_that_of_the_energies():
     assert optimising_range(noisy)[1] <= 1e6
 
 
-# ---- dimod's samplers as ours ----------------------------------------------------------------------------------
+# ---- dimod's samplers as ours
+# ----------------------------------------------------------------------
 
 
 class Histogram(dimod.Sampler):
@@ -260,7 +313,9 @@ class Histogram(dimod.Sampler):
         labels = list(bqm.variables)[::-1]
         rows = np.array([[k % 2 for k in range(len(labels))], [1] * len(labels)], dtype=np.int64)
         counts = [num_reads - 1 + self.wrong, 1]
-        found = dimod.SampleSet.from_samples((rows, labels), "BINARY", [0, 0], num_occurrences=counts)
+        found = dimod.SampleSet.from_samples(
+            (rows, labels), "BINARY", [0, 0], num_occurrences=counts
+        )
         return found.relabel_variables(dict(zip(labels, labels, strict=True)), inplace=False)
 
 
@@ -271,7 +326,10 @@ def test_occurrences_are_spread_and_columns_mapped():
     found = DimodAnnealer(Histogram()).sample(problem, 100)
     assert found.spins.shape == (100, 4) and found.spins.dtype == torch.int8
     expected = torch.tensor([1, -1, 1, -1])  # columns 0 1 0 1 in the opposite order of labels
-    assert int((found.spins == expected).all(-1).sum()) == 99 and int((found.spins == 1).all(-1).sum()) == 1
+    assert (
+        int((found.spins == expected).all(-1).sum()) == 99
+        and int((found.spins == 1).all(-1).sum()) == 1
+    )
     torch.testing.assert_close(found.energy, problem.energy(found.spins))
     torch.testing.assert_close(found.mean()[1], torch.tensor(-0.98))
 
@@ -280,13 +338,17 @@ def test_a_batch_is_one_bqm_a_problem():
     h, J = torch.randn(2, 3, 4), torch.randn(3, 2)
     graph = Graph.sparse(4, [(0, 1), (2, 3)], "wxyz")
     inner = Histogram()
-    found = DimodAnnealer(inner).sample(Ising(graph, h, J), 5, generator=torch.Generator().manual_seed(0))
+    found = DimodAnnealer(inner).sample(
+        Ising(graph, h, J), 5, generator=torch.Generator().manual_seed(0)
+    )
     assert found.spins.shape == (2, 3, 5, 4) and len(found.info.get("problems", range(6))) == 6
     assert len(set(inner.seeds)) == 6 and all(0 <= seed < 2**31 for seed in inner.seeds)
     for k, bqm in enumerate(inner.bqms):
         i, j = divmod(k, 3)
         assert [bqm.get_linear(v) for v in "wxyz"] == pytest.approx(h[i, j].tolist())
-        assert [bqm.get_quadratic("w", "x"), bqm.get_quadratic("y", "z")] == pytest.approx(J[j].tolist())
+        assert [bqm.get_quadratic("w", "x"), bqm.get_quadratic("y", "z")] == pytest.approx(
+            J[j].tolist()
+        )
 
 
 @pytest.mark.parametrize("wrong", [1, -3])
@@ -315,7 +377,11 @@ def test_samplers_that_take_no_num_reads_are_refused():
 def test_labels_in_any_order(sampler):
     """One strong field a spin: the reads must line up with the problem's spins, whatever the labels say."""
     labels = [3, "b", (0, ("x",)), 0, 1]
-    for graph in (Graph.sparse(5, [(4, 0), (1, 3)], labels), Graph.bipartite(2, 3, labels), Graph.complete(5, labels)):
+    for graph in (
+        Graph.sparse(5, [(4, 0), (1, 3)], labels),
+        Graph.bipartite(2, 3, labels),
+        Graph.complete(5, labels),
+    ):
         h = torch.tensor([30.0, -30.0, 30.0, 30.0, -30.0])
         found = sampler.sample(Ising(graph, h, torch.zeros(graph.coupling_shape)), 6)
         assert (found.spins == -h.sign()).all() and found.exactness is Exactness.HEURISTIC
@@ -323,7 +389,8 @@ def test_labels_in_any_order(sampler):
         torch.testing.assert_close(found.energy, torch.full((6,), -150.0))
 
 
-# ---- Neal ------------------------------------------------------------------------------------------------------
+# ---- Neal
+# ----------------------------------------------------------------------
 
 
 def test_neal_asks_for_a_boltzmann_law(monkeypatch):
@@ -345,13 +412,16 @@ def test_neal_asks_for_a_boltzmann_law(monkeypatch):
     assert kwargs["beta_schedule_type"] == "custom" and len(betas) == 1000
     assert betas[0] == pytest.approx(0.01) and betas[-1] == 1.0 and list(betas) == sorted(betas)
     assert kwargs["proposal_acceptance_criteria"] == "Gibbs"
-    assert kwargs["num_reads"] == 6 and 0 <= kwargs["seed"] < 2**31  # one more than asked: the first is dropped
+    # one more than asked: the first is dropped
+    assert kwargs["num_reads"] == 6 and 0 <= kwargs["seed"] < 2**31
 
 
 def test_neal_draws_the_law():
     """Every state's count against its probability; slow annealing of a small problem is as good as exact."""
     problem = Ising.from_edges(
-        torch.tensor([0.3, -0.2, 0.1]).double(), [(0, 1), (1, 2)], torch.tensor([0.5, -0.7]).double()
+        torch.tensor([0.3, -0.2, 0.1]).double(),
+        [(0, 1), (1, 2)],
+        torch.tensor([0.5, -0.7]).double(),
     )
     found = Neal(sweeps=50).sample(problem, 20000, generator=torch.Generator().manual_seed(0))
     states, p, _ = slow_law(problem)

@@ -50,20 +50,27 @@ def dots(x, x0, t):
     return flat[:, :-1].mul(flat[:, 1:]).sum(1) + (flat - 0.3).square().sum(1) / 2
 
 
-# ---- mu and sigma --------------------------------------------------------------------------------------------------
+# ---- mu and sigma
+# ----------------------------------------------------------------------
 
 SCHEDULERS = {
     "ddpm": partial(DDPMScheduler),
     "ddpm, large": partial(DDPMScheduler, variance_type="fixed_large", clip_sample=False),
     "ddpm, log": partial(DDPMScheduler, variance_type="fixed_small_log", prediction_type="sample"),
     "ddpm, learned": partial(DDPMScheduler, variance_type="learned"),
-    "ddpm, range": partial(DDPMScheduler, variance_type="learned_range", prediction_type="v_prediction"),
+    "ddpm, range": partial(
+        DDPMScheduler, variance_type="learned_range", prediction_type="v_prediction"
+    ),
     "ddpm, threshold": partial(DDPMScheduler, thresholding=True, beta_schedule="squaredcos_cap_v2"),
     "ddim": partial(DDIMScheduler),
-    "ddim, no one": partial(DDIMScheduler, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction"),
+    "ddim, no one": partial(
+        DDIMScheduler, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction"
+    ),
     "ddim, sample": partial(DDIMScheduler, prediction_type="sample", clip_sample_range=0.5),
     "euler": partial(EulerAncestralDiscreteScheduler),
-    "euler, v": partial(EulerAncestralDiscreteScheduler, prediction_type="v_prediction", timestep_spacing="trailing"),
+    "euler, v": partial(
+        EulerAncestralDiscreteScheduler, prediction_type="v_prediction", timestep_spacing="trailing"
+    ),
 }
 
 
@@ -110,14 +117,24 @@ def test_the_time_of_x_is_the_next_step():
         guided.set_timesteps(4)
         x = torch.randn(1, 1, 4, 4, generator=generator())
         for t in guided.timesteps:
-            x = guided.step(**{**arguments(scheduler, t, guided.scale_model_input(x, t), generator()), **ETA[name]})[0]
+            x = guided.step(
+                **{
+                    **arguments(scheduler, t, guided.scale_model_input(x, t), generator()),
+                    **ETA[name],
+                }
+            )[0]
         assert sorted(set(seen), reverse=True) == [int(t) for t in scheduler.timesteps[1:]]
 
 
-ETA = {"ddpm": {"return_dict": False}, "ddim": {"return_dict": False, "eta": 1.0}, "euler": {"return_dict": False}}
+ETA = {
+    "ddpm": {"return_dict": False},
+    "ddim": {"return_dict": False, "eta": 1.0},
+    "euler": {"return_dict": False},
+}
 
 
-# ---- noise from uniform spins --------------------------------------------------------------------------------------
+# ---- noise from uniform spins
+# ----------------------------------------------------------------------
 
 
 def test_walsh_hadamard_is_sylvesters():
@@ -128,7 +145,9 @@ def test_walsh_hadamard_is_sylvesters():
 
 
 def wrong_side(self, s):
-    return walsh_hadamard((self.signs.to(s) * s).unflatten(-1, (-1, self.K))).flatten(-2) / self.K**0.5
+    return (
+        walsh_hadamard((self.signs.to(s) * s).unflatten(-1, (-1, self.K))).flatten(-2) / self.K**0.5
+    )
 
 
 def test_moments_over_all_signs_and_spins():
@@ -138,24 +157,36 @@ def test_moments_over_all_signs_and_spins():
     frames = Frame(torch.arange(K).expand(2**K, K), states(K).float(), K)
     all_s = s[:, None].expand(-1, 2**K, -1)
     z = torch.stack([frames.noise(one) for one in all_s]).flatten(0, 1)
-    torch.testing.assert_close(torch.stack([frames.spins(frames.noise(one)) for one in all_s]), all_s)
+    torch.testing.assert_close(
+        torch.stack([frames.spins(frames.noise(one)) for one in all_s]), all_s
+    )
     torch.testing.assert_close(z.mean(0), torch.zeros(K, dtype=torch.float64), rtol=0, atol=1e-12)
-    torch.testing.assert_close(z.T @ z / len(z), torch.eye(K, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        z.T @ z / len(z), torch.eye(K, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
     def kurtosis(m):
         return float((m**4).mean() / (m**2).mean() ** 2)
 
     assert kurtosis(z.mean(-1)) == pytest.approx(3 - 6 / K + 4 / K**2, rel=1e-12)
-    assert kurtosis(torch.stack([wrong_side(frames, one) for one in all_s]).mean(-1)) == pytest.approx(1, rel=1e-12)
+    assert kurtosis(
+        torch.stack([wrong_side(frames, one) for one in all_s]).mean(-1)
+    ) == pytest.approx(1, rel=1e-12)
 
 
 def moments(K, blocks, seed, N=10_000):
     """z-scores of the first four moments of linear statistics of guided noise at G = 0, against normal noise."""
     scheduler = DDPMScheduler(clip_sample=False)
-    guided = AnnealedGuidance(scheduler, nothing, Gibbs(1), K=K, blocks=blocks, surrogate=first_order, moves=0)
+    guided = AnnealedGuidance(
+        scheduler, nothing, Gibbs(1), K=K, blocks=blocks, surrogate=first_order, moves=0
+    )
     guided.set_timesteps(10)
     x = torch.zeros(N, 1, 8, 8)
-    z = guided.step(x, guided.timesteps[3], x, generator=generator(seed)).prev_sample.flatten(1).double()
+    z = (
+        guided.step(x, guided.timesteps[3], x, generator=generator(seed))
+        .prev_sample.flatten(1)
+        .double()
+    )
     given = arguments(scheduler, guided.timesteps[3], x, generator())
     z = z / REVERSE[DDPMScheduler](scheduler, given).std.double()
     a = torch.stack(
@@ -169,7 +200,10 @@ def moments(K, blocks, seed, N=10_000):
     y = z @ (a / a.norm(dim=-1, keepdim=True)).T
     exact, variance = (0.0, 1.0, 0.0, 3.0), (1.0, 2.0, 15.0, 96.0)  # of a normal number's powers
     return torch.stack(
-        [((y**k).mean(0) - m) / (v / N) ** 0.5 for k, m, v in zip((1, 2, 3, 4), exact, variance, strict=True)]
+        [
+            ((y**k).mean(0) - m) / (v / N) ** 0.5
+            for k, m, v in zip((1, 2, 3, 4), exact, variance, strict=True)
+        ]
     )
 
 
@@ -183,7 +217,8 @@ def test_signs_on_the_wrong_side_are_seen(monkeypatch):
     assert moments(64, 1, seed=65)[3, 0] < -Z_MAX  # the fourth moment of the image's mean
 
 
-# ---- the law of the spins ------------------------------------------------------------------------------------------
+# ---- the law of the spins
+# ----------------------------------------------------------------------
 
 SHAPE = (1, 5, 5)
 G = torch.randn(25, 25, generator=generator(3)) / 4
@@ -215,8 +250,8 @@ def recorded(monkeypatch):
 def p_values(energy, monkeypatch, *, N, K, blocks=1, scale=1.5, seed=0, **options):
     """Each item's spins against its own exact law, over 2^(K blocks) states: G-tests of the probability integral.
 
-    With F the distribution function in some order of the states and v uniform, F(s-) + v p(s) is uniform. Ordered by
-    energy (too hot, too cold), and by number.
+    With F the distribution function in some order of the states and v uniform, F(s-) + v p(s) is
+    uniform. Ordered by energy (too hot, too cold), and by number.
     """
     frames = recorded(monkeypatch)
     scheduler = DDPMScheduler()
@@ -235,7 +270,9 @@ def p_values(energy, monkeypatch, *, N, K, blocks=1, scale=1.5, seed=0, **option
     for i in range(N):
         one = Frame(frame.sites[i : i + 1], frame.signs[i : i + 1], K)
         moved = out[i].flatten().expand(len(S), -1).clone()
-        moved[:, one.sites[0]] = (reverse.mean[i].flatten()[one.sites[0]] + reverse.std * one.noise(S)).float()
+        moved[:, one.sites[0]] = (
+            reverse.mean[i].flatten()[one.sites[0]] + reverse.std * one.noise(S)
+        ).float()
         E = energy(moved.view(-1, *SHAPE), reverse.x0[i : i + 1].expand(len(S), *SHAPE), reverse.t)
         law, at = (-scale * E.double()).softmax(-1), int((places == number[i]).nonzero())
         for order in (E.argsort(), places.argsort()):
@@ -244,14 +281,20 @@ def p_values(energy, monkeypatch, *, N, K, blocks=1, scale=1.5, seed=0, **option
     found = torch.tensor(found).reshape(N, 2)
     bins = max(5, min(20, N // 20))
     seen = [torch.histc(u, bins, 0, 1) for u in found.T]
-    return [float(power_divergence(one.numpy(), lambda_="log-likelihood").pvalue) for one in seen], guided
+    return [
+        float(power_divergence(one.numpy(), lambda_="log-likelihood").pvalue) for one in seen
+    ], guided
 
 
 QUADRATIC = {
     "exact draws": {"sampler": Exact(), "moves": 0},
     "exact draws, corrected": {"sampler": Exact()},
     "Gibbs": {"sampler": Gibbs(100, scan="palindromic")},
-    "regression": {"sampler": Exact(), "moves": 0, "surrogate": partial(regression, flips=0.5, ridge=1e-9)},
+    "regression": {
+        "sampler": Exact(),
+        "moves": 0,
+        "surrogate": partial(regression, flips=0.5, ridge=1e-9),
+    },
 }
 
 
@@ -279,9 +322,14 @@ def test_the_law_is_exact_in_other_blocks(K, blocks, monkeypatch):
 )
 @pytest.mark.long
 def test_the_correction_makes_any_energy_exact(surrogate, monkeypatch):
-    p, guided = p_values(rugged, monkeypatch, N=2000, K=8, sampler=Exact(), surrogate=surrogate, moves=40)
+    p, guided = p_values(
+        rugged, monkeypatch, N=2000, K=8, sampler=Exact(), surrogate=surrogate, moves=40
+    )
     assert min(p) > FALSE_ALARM / CASES
-    assert guided.info["exactness"] is Exactness.ASYMPTOTIC and 0.1 < guided.info["acceptance"][0] < 0.95
+    assert (
+        guided.info["exactness"] is Exactness.ASYMPTOTIC
+        and 0.1 < guided.info["acceptance"][0] < 0.95
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +338,10 @@ def test_the_correction_makes_any_energy_exact(surrogate, monkeypatch):
         [
             {"surrogate": second_order, "moves": 0},  # the correction dropped
             {"surrogate": first_order, "moves": 0},
-            {"surrogate": lambda *args, **kwargs: second_order(*args, **kwargs).scale(1.2), "moves": 0},
+            {
+                "surrogate": lambda *args, **kwargs: second_order(*args, **kwargs).scale(1.2),
+                "moves": 0,
+            },
         ],
         3,
     ),
@@ -300,14 +351,17 @@ def test_what_must_fail(wrong, monkeypatch):
     assert min(p) < FALSE_ALARM / CASES and guided.info["exactness"] is Exactness.HEURISTIC
 
 
-# ---- as a scheduler ------------------------------------------------------------------------------------------------
+# ---- as a scheduler
+# ----------------------------------------------------------------------
 
 
 def run(scheduler, energy=dots, seeds=(0,), single=False, steps=4, start=None, eta=1.0, **options):
     """Samples `[B, 1, 4, 4]` with the network 0.2 x + 0.1, one generator an item or one for all."""
     scheduler = scheduler()
     if energy is not None:
-        scheduler = AnnealedGuidance(scheduler, energy, **{"sampler": PALINDROMIC, "K": 8, **options})
+        scheduler = AnnealedGuidance(
+            scheduler, energy, **{"sampler": PALINDROMIC, "K": 8, **options}
+        )
     generators = [generator(seed) for seed in seeds]
     x = torch.cat([torch.randn(1, 1, 4, 4, generator=g) for g in generators])
     scheduler.set_timesteps(steps)
@@ -336,7 +390,12 @@ KINDS = {name: SCHEDULERS[name] for name in ("ddpm", "ddim", "euler")}
 def test_a_batch_is_its_items_alone(kind, options):
     scale = 0.01 if kind == "euler" else 1.0  # its x is large
     batch = run(KINDS[kind], seeds=(3, 1, 4, 5), scale=scale, **options)
-    alone = torch.cat([run(KINDS[kind], seeds=(seed,), single=True, scale=scale, **options) for seed in (3, 1, 4, 5)])
+    alone = torch.cat(
+        [
+            run(KINDS[kind], seeds=(seed,), single=True, scale=scale, **options)
+            for seed in (3, 1, 4, 5)
+        ]
+    )
     assert torch.equal(batch, alone)
     assert not torch.equal(batch, run(KINDS[kind], energy=None, seeds=(3, 1, 4, 5)))
 
@@ -346,7 +405,9 @@ def test_scale_0_is_the_wrapped_scheduler(kind):
     for single in (True, False):
         plain = run(KINDS[kind], energy=None, single=single)
         assert torch.equal(run(KINDS[kind], single=single, scale=0.0), plain)
-    assert torch.equal(run(KINDS["ddim"], scale=0.0, eta=0.0), run(KINDS["ddim"], energy=None, eta=0.0))
+    assert torch.equal(
+        run(KINDS["ddim"], scale=0.0, eta=0.0), run(KINDS["ddim"], energy=None, eta=0.0)
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -387,7 +448,9 @@ def pipeline(kind: type = DDPMPipeline, scheduler=None) -> Any:
 
 
 def draw(pipe: Any, **options) -> Any:
-    return pipe(2, generator=generator(5), num_inference_steps=3, output_type="np", **options).images
+    return pipe(
+        2, generator=generator(5), num_inference_steps=3, output_type="np", **options
+    ).images
 
 
 def bright(x, x0, t):
@@ -400,7 +463,8 @@ def test_one_line_in_a_pipeline():
     pipe.scheduler = AnnealedGuidance(pipe.scheduler, bright, PALINDROMIC, scale=1e3)
     assert draw(pipe).mean() > plain.mean() + 0.1
     info = pipe.scheduler.info
-    # two images; two of the three steps have noise: a gradient, the draw's energy and its move's for each
+    # two images; two of the three steps have noise: a gradient, the draw's energy and its move's
+    # for each
     assert (info["network"], info["energy"], info["hessian_vectors"]) == (6, 12, 256)
     assert len(info["acceptance"]) == 2 and info["exactness"] is Exactness.ASYMPTOTIC
     pipe.scheduler.scale = 0
@@ -410,8 +474,15 @@ def test_one_line_in_a_pipeline():
 def test_the_readmes_lines_run():
     page = (Path(__file__).parents[3] / "README.md").read_text()
     lines = page.split("## Guide any diffusers pipeline")[1].split("\n##")[0].splitlines()
-    code = "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    ") or not line)
-    known = {"torch": torch, "pipe": pipeline(), "labels": torch.arange(8), "print": lambda info: found.append(info)}
+    code = "\n".join(
+        line.removeprefix("    ") for line in lines if line.startswith("    ") or not line
+    )
+    known = {
+        "torch": torch,
+        "pipe": pipeline(),
+        "labels": torch.arange(8),
+        "print": lambda info: found.append(info),
+    }
     known["classifier"], found = lambda x, t: x.flatten(1)[:, :10], []
     exec(code.replace("num_inference_steps=50", "num_inference_steps=2"), known)
     assert len(known["images"]) == 8 and found[0]["network"] == 16
@@ -432,13 +503,19 @@ def test_it_passes_for_the_scheduler_it_wraps(tmp_path):
     assert isinstance(guided, DDPMScheduler) and isinstance(guided, AnnealedGuidance)
     assert guided.config is guided.scheduler.config and guided.order == 1 and len(guided) == 1000
     for name in ("step", "set_timesteps"):
-        assert inspect.signature(getattr(guided, name)) == inspect.signature(getattr(guided.scheduler, name))
+        assert inspect.signature(getattr(guided, name)) == inspect.signature(
+            getattr(guided.scheduler, name)
+        )
     guided.num_inference_steps = 5
     assert guided.scheduler.num_inference_steps == 5
     other: Any = DDIMScheduler.from_config(guided.config)
     assert other.config.num_train_timesteps == 1000
     again = copy.deepcopy(guided)
-    assert type(again) is AnnealedGuidance and again.scheduler is not guided.scheduler and "DDPM" in repr(again)
+    assert (
+        type(again) is AnnealedGuidance
+        and again.scheduler is not guided.scheduler
+        and "DDPM" in repr(again)
+    )
     with pytest.raises(AttributeError, match="no_such"):
         guided.no_such  # noqa: B018
     pipe.save_pretrained(tmp_path)  # an energy is no JSON: what is loaded is the plain pipeline
@@ -466,7 +543,13 @@ def test_it_passes_for_the_scheduler_it_wraps(tmp_path):
     ],
 )
 def test_settings_are_checked(error, match, change):
-    given = {"scheduler": DDPMScheduler(), "energy": dots, "sampler": PALINDROMIC, "scale": 1.0, **change}
+    given = {
+        "scheduler": DDPMScheduler(),
+        "energy": dots,
+        "sampler": PALINDROMIC,
+        "scale": 1.0,
+        **change,
+    }
     with untyped(), pytest.raises(error, match=match) as found:
         AnnealedGuidance(given.pop("scheduler"), **given)
     assert "\n" not in str(found.value)
@@ -491,7 +574,9 @@ def test_guidance_of_guidance_is_refused():
 )
 def test_steps_are_checked(match, options, more):
     scheduler = DDIMScheduler()
-    guided = AnnealedGuidance(scheduler, **{"energy": dots, "sampler": PALINDROMIC, "K": 8, **options})
+    guided = AnnealedGuidance(
+        scheduler, **{"energy": dots, "sampler": PALINDROMIC, "K": 8, **options}
+    )
     guided.set_timesteps(4)
     x = torch.zeros(2, 1, 4, 4)
     with pytest.raises(ValueError, match=match):
@@ -665,7 +750,9 @@ def test_attention_is_derived_twice_by_its_formula():
 
 def test_what_cannot_be_derived_twice_names_first_order():
     fused = Attention(SDPBackend.FLASH_ATTENTION)
-    with pytest.raises(ValueError, match="no second derivative: use surrogate=first_order") as error:
+    with pytest.raises(
+        ValueError, match="no second derivative: use surrogate=first_order"
+    ) as error:
         images(lambda x, x0, t: fused(x))
     assert "\n" not in str(error.value)
     images(lambda x, x0, t: fused(x), surrogate=first_order)
@@ -693,7 +780,9 @@ def test_a_pipeline_that_makes_its_own_scheduler_is_told(tmp_path):
         lambda: Rebuilding(plain.unet, guided),
         lambda: DDIMPipeline.from_pretrained(tmp_path, scheduler=guided),
     ):
-        with pytest.raises(ValueError, match=r"without the guidance: .*pipe.scheduler = Anneal") as error:
+        with pytest.raises(
+            ValueError, match=r"without the guidance: .*pipe.scheduler = Anneal"
+        ) as error:
             make()
         assert "\n" not in str(error.value)
     plain.scheduler = guided

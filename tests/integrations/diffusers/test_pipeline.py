@@ -36,7 +36,13 @@ SMALL: dict[str, Any] = {
 
 def unet(channels=1, features=0, **options) -> Any:
     torch.manual_seed(0)
-    model = UNet2DModel(sample_size=8, in_channels=channels, out_channels=channels * (1 + features), **SMALL, **options)
+    model = UNet2DModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=channels * (1 + features),
+        **SMALL,
+        **options,
+    )
     with torch.no_grad():  # couplings and logits that matter, from a network that never learnt
         model.conv_out.weight.mul_(5)
     return model.eval()
@@ -53,7 +59,9 @@ def generator(seed=0):
 
 def draw(pipe, count=2, generator=None, **options) -> Any:
     options = {"num_inference_steps": 3, "output_type": "pt"} | options
-    return pipe(count, torch.Generator().manual_seed(7) if generator is None else generator, **options).images
+    return pipe(
+        count, torch.Generator().manual_seed(7) if generator is None else generator, **options
+    ).images
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +80,16 @@ def vqvae():
     torch.manual_seed(1)
     options: dict[str, Any] = dict(
         **{"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "norm_num_groups": 4},
-        **{"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2},
-        **{"latent_channels": 4, "num_vq_embeddings": 16, "vq_embed_dim": 4, "mid_block_add_attention": False},
+        **{
+            "down_block_types": ("DownEncoderBlock2D",) * 2,
+            "up_block_types": ("UpDecoderBlock2D",) * 2,
+        },
+        **{
+            "latent_channels": 4,
+            "num_vq_embeddings": 16,
+            "vq_embed_dim": 4,
+            "mid_block_add_attention": False,
+        },
     )
     return VQModel(**options).eval()
 
@@ -81,7 +97,9 @@ def vqvae():
 @pytest.fixture(scope="module")
 def latent_pipe(vqvae):
     scheduler = IsingScheduler(schedule="cosine")
-    return quiet(IsingDiffusionPipeline(unet(4, num_class_embeds=10), scheduler, vqvae, time_scale=100.0))
+    return quiet(
+        IsingDiffusionPipeline(unet(4, num_class_embeds=10), scheduler, vqvae, time_scale=100.0)
+    )
 
 
 class Recorder(nn.Module):
@@ -111,9 +129,13 @@ def test_outputs(pipe):
     spins, arrays, pictures = (draw(pipe, output_type=kind) for kind in ("latent", "np", "pil"))
     assert torch.equal(spins, 2 * images - 1) and spins.dtype == pipe.unet.dtype
     assert np.array_equal(arrays[..., 0], images[:, 0].numpy())
-    assert isinstance(pictures[0], PIL.Image.Image) and np.array_equal(np.array(pictures[1]), 255 * arrays[1, ..., 0])
+    assert isinstance(pictures[0], PIL.Image.Image) and np.array_equal(
+        np.array(pictures[1]), 255 * arrays[1, ..., 0]
+    )
     (alone,) = pipe(2, generator(7), 3, "pt", return_dict=False)
-    assert torch.equal(alone, images) and not torch.equal(draw(pipe, generator=generator(8)), images)
+    assert torch.equal(alone, images) and not torch.equal(
+        draw(pipe, generator=generator(8)), images
+    )
     assert pipe.num_timesteps == 3 and IsingDiffusionPipeline.model_cpu_offload_seq == "unet->vqvae"
 
 
@@ -131,7 +153,9 @@ def test_steps_and_times():
     start = pipe.scheduler.prior((2, 1, 4, 6), generator())
     found = draw(pipe, latents=start, output_type="latent")
     assert torch.equal(denoiser.asked[2][0], start)
-    assert torch.equal(found, denoiser.asked[-1][0]), "at the last step x_0 is what the logits say, what it saw"
+    assert torch.equal(found, denoiser.asked[-1][0]), (
+        "at the last step x_0 is what the logits say, what it saw"
+    )
 
 
 def test_callbacks(pipe):
@@ -149,7 +173,11 @@ def test_callbacks(pipe):
         tensor_inputs = ["latents"]  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
         def callback_fn(self, pipeline, step_index, timesteps, callback_kwargs):
-            return {"latents": torch.ones_like(callback_kwargs["latents"])} if step_index == 2 else callback_kwargs
+            return (
+                {"latents": torch.ones_like(callback_kwargs["latents"])}
+                if step_index == 2
+                else callback_kwargs
+            )
 
     def stop(pipe, i, t, tensors):
         pipe._interrupt = i == 1
@@ -168,12 +196,24 @@ def test_image_to_image(pipe):
     denoiser = Recorder()
     plain = quiet(IsingDiffusionPipeline(denoiser, IsingScheduler()))
     image = (torch.rand(3, 1, 4, 6, generator=generator()) > 0.5).float()
-    draw(plain, image=image, strength=0.5, num_inference_steps=4, generator=[generator(k) for k in range(3)])
+    draw(
+        plain,
+        image=image,
+        strength=0.5,
+        num_inference_steps=4,
+        generator=[generator(k) for k in range(3)],
+    )
     assert plain.scheduler.begin_index == 2 and plain.num_timesteps == 2
     (first, t), _ = denoiser.asked
     assert t == 500.0 and 0 < (first != 2 * image - 1).float().mean() < 0.5
     for k in range(3):  # a quarter of the bits flips, those that the image's own generator says
-        draw(plain, image=image[k : k + 1], strength=0.5, num_inference_steps=4, generator=generator(k))
+        draw(
+            plain,
+            image=image[k : k + 1],
+            strength=0.5,
+            num_inference_steps=4,
+            generator=generator(k),
+        )
         assert torch.equal(denoiser.asked[-2][0], first[k : k + 1])
     draw(plain, image=image, strength=1e-9)
     assert plain.num_timesteps == 1
@@ -225,7 +265,9 @@ def test_signs_of_latents():
 def test_latents_and_classes(latent_pipe):
     images = draw(latent_pipe, class_labels=[3, 4])
     assert images.shape == (2, 1, 16, 16) and 0 <= images.min() and images.max() <= 1
-    assert torch.equal(draw(latent_pipe, class_labels=3), draw(latent_pipe, class_labels=torch.tensor([3, 3])))
+    assert torch.equal(
+        draw(latent_pipe, class_labels=3), draw(latent_pipe, class_labels=torch.tensor([3, 3]))
+    )
     assert not torch.equal(draw(latent_pipe, class_labels=3), images)
     spins = draw(latent_pipe, class_labels=3, output_type="latent")
     assert spins.shape == (2, 4, 8, 8) and (spins.abs() == 1).all()
@@ -254,7 +296,9 @@ def test_another_process_draws_the_same_images(pipe, latent_pipe, tmp_path):
     pipe.scheduler.sampler = Gibbs(sweeps=7)  # set, not in the config it was made with
     pipe.save_pretrained(tmp_path / "pixels")
     latent_pipe.save_pretrained(tmp_path / "latents")
-    done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "100.0"
     assert torch.equal(torch.load(tmp_path / "pixels.pt"), draw(pipe))
@@ -272,6 +316,8 @@ def test_the_page_runs(tmp_path):
     """docs/diffusers.md, as one program of a reader's."""
     page = (Path(__file__).parents[3] / "docs" / "diffusers.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine" / "model_index.json").exists()

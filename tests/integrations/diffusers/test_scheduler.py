@@ -37,7 +37,9 @@ def generator(seed=0):
 
 def loaded(source, **settings) -> Any:
     """From a folder or a config."""
-    make: Any = IsingScheduler.from_pretrained if isinstance(source, Path) else IsingScheduler.from_config
+    make: Any = (
+        IsingScheduler.from_pretrained if isinstance(source, Path) else IsingScheduler.from_config
+    )
     return make(source, **settings)
 
 
@@ -55,7 +57,8 @@ def answer(logits, coupling=None):
 
 def exact(s, t, coupling=None):
     """The law of x_s given x_t = X, from the kernel's own probabilities, site by site."""
-    keep = {"near": (1 - t) / (1 - s), "start": 1 - s, "whole": 1 - t}  # exp(-time) is 1 - t on the log schedule
+    # exp(-time) is 1 - t on the log schedule
+    keep = {"near": (1 - t) / (1 - s), "start": 1 - s, "whole": 1 - t}
 
     def q(name, x, y):
         return (1 + keep[name] * x * y) / 2
@@ -65,7 +68,10 @@ def exact(s, t, coupling=None):
         p0 = {1: 1 / (1 + 2.718281828459045**-logit)}
         p0[-1] = 1 - p0[1]
         p = {
-            x: sum(p0[o] * q("near", x, x_t) * q("start", o, x) / q("whole", o, x_t) for o in (-1, 1)) for x in (-1, 1)
+            x: sum(
+                p0[o] * q("near", x, x_t) * q("start", o, x) / q("whole", o, x_t) for o in (-1, 1)
+            )
+            for x in (-1, 1)
         }
         h.append(torch.tensor(p[-1] / p[1], dtype=torch.float64).log() / 2)
     J = torch.zeros(len(EDGES)) if coupling is None else coupling
@@ -86,7 +92,8 @@ def drawn(scheduler, coupling=None, t=0.5, logits=LOGITS):
     return scheduler.step(output, t, many(*SHAPE), generator())
 
 
-# ---- the law -----------------------------------------------------------------------------------------------------
+# ---- the law
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("t", "s"), [(1.0, 0.75), (0.5, 0.25), (0.25, 0.0)])
@@ -161,21 +168,34 @@ def test_noise_has_the_law_of_the_forward_process():
     for schedule, kept in [("log", 1 - t), ("cosine", None)]:
         scheduler = IsingScheduler(schedule=schedule)
         if kept is None:
-            f = [torch.cos(torch.tensor((u + 0.008) / 1.008 * torch.pi / 2)).square() for u in (t, 0.0)]
+            f = [
+                torch.cos(torch.tensor((u + 0.008) / 1.008 * torch.pi / 2)).square()
+                for u in (t, 0.0)
+            ]
             kept = float(f[0] / f[1])
         flip = (1 - kept) / 2
-        for noise in (torch.randn(DRAWS, N, generator=generator()), 2.0 * (normal(DRAWS, N) > 0) - 1):
+        for noise in (
+            torch.randn(DRAWS, N, generator=generator()),
+            2.0 * (normal(DRAWS, N) > 0) - 1,
+        ):
             x = scheduler.add_noise(x0, noise, flat, generator=generator(1))
             count = (x != x0).sum(0)
             assert ((count - DRAWS * flip).abs() < Z_MAX * (DRAWS * flip * (1 - flip)) ** 0.5).all()
             assert x.dtype == x0.dtype
-    at_both_ends = [scheduler.add_noise(x0, normal(DRAWS, N), torch.tensor(end)) for end in (0.0, 1.0)]
-    assert torch.equal(at_both_ends[0], x0) and torch.equal(at_both_ends[1] != x0, normal(DRAWS, N) < 0)
+    at_both_ends = [
+        scheduler.add_noise(x0, normal(DRAWS, N), torch.tensor(end)) for end in (0.0, 1.0)
+    ]
+    assert torch.equal(at_both_ends[0], x0) and torch.equal(
+        at_both_ends[1] != x0, normal(DRAWS, N) < 0
+    )
     tokens = ((x0 + 1) / 2).long()
-    assert torch.equal(2 * scheduler.add_noise(tokens, noise.long().clamp_min(0), flat, generator(1)) - 1, x.long())
+    assert torch.equal(
+        2 * scheduler.add_noise(tokens, noise.long().clamp_min(0), flat, generator(1)) - 1, x.long()
+    )
 
 
-# ---- randomness --------------------------------------------------------------------------------------------------
+# ---- randomness
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CPU_SAMPLERS)
@@ -207,14 +227,19 @@ def test_other_draws_by_item():
     for k in range(4):
         one = slice(k, k + 1)
         assert torch.equal(x[one], scheduler.prior((1, *SHAPE), generator(k)))
-        assert torch.equal(noisy[one], scheduler.add_noise(x[one], noise[one], t[one], generator(k)))
-        assert torch.equal(plain[one], scheduler.step(normal(*shape)[one], 0.5, x[one], generator(k)).prev_sample)
+        assert torch.equal(
+            noisy[one], scheduler.add_noise(x[one], noise[one], t[one], generator(k))
+        )
+        assert torch.equal(
+            plain[one], scheduler.step(normal(*shape)[one], 0.5, x[one], generator(k)).prev_sample
+        )
     before = torch.get_rng_state()
     scheduler.add_noise(x, normal(*shape), t)
     assert torch.equal(before, torch.get_rng_state()), "normal noise is all the randomness there is"
 
 
-# ---- what the denoiser may answer --------------------------------------------------------------------------------
+# ---- what the denoiser may answer
+# ----------------------------------------------------------------------
 
 
 def test_pair_features_are_couplings():
@@ -229,7 +254,9 @@ def test_pair_features_are_couplings():
 
 
 @pytest.mark.parametrize(
-    "graph", [Graph.complete(N), Graph.bipartite(2, 4), Graph.sparse(N, EDGES)], ids=lambda g: g.kind
+    "graph",
+    [Graph.complete(N), Graph.bipartite(2, 4), Graph.sparse(N, EDGES)],
+    ids=lambda g: g.kind,
 )
 def test_any_graph_and_what_its_config_keeps(graph):
     scheduler, J = IsingScheduler(4, sampler="exact"), normal(graph.num_edges)
@@ -237,8 +264,14 @@ def test_any_graph_and_what_its_config_keeps(graph):
     assert scheduler.graph is graph
     again = loaded(json.loads(scheduler.to_json_string()))
     x, output = X.reshape(1, *SHAPE), answer(LOGITS[None], J)
-    states = Exact().sample(Ising(graph, torch.zeros(N), graph.couplings(J)), 20, generator=generator()).spins
-    torch.testing.assert_close(*(one.ising(output, 0.5, x).energy(states) for one in (scheduler, again)))
+    states = (
+        Exact()
+        .sample(Ising(graph, torch.zeros(N), graph.couplings(J)), 20, generator=generator())
+        .spins
+    )
+    torch.testing.assert_close(
+        *(one.ising(output, 0.5, x).energy(states) for one in (scheduler, again))
+    )
     torch.testing.assert_close(
         *(one.step(output, 0.5, x, generator(3)).prev_sample.shape for one in (scheduler, again))
     )
@@ -261,7 +294,10 @@ def test_an_ising_copula_is_a_denoiser():
     scheduler.graph = graph
     for k in (1, 2, 4):
         with torch.no_grad():
-            theirs, ours = copula.step_problem(x.flatten(1), k), scheduler.ising(copula(x.flatten(1), k), k / 4, x)
+            theirs, ours = (
+                copula.step_problem(x.flatten(1), k),
+                scheduler.ising(copula(x.flatten(1), k), k / 4, x),
+            )
         torch.testing.assert_close(ours.h, theirs.h)
         torch.testing.assert_close(ours.J.expand_as(theirs.J), theirs.J)
     assert scheduler.step(copula(x.flatten(1), 2), 0.5, x, generator()).prev_sample.shape == x.shape
@@ -277,12 +313,15 @@ def test_grid_edges():
 def test_the_problem_can_be_trained():
     """Also where logits have run away: in float32 their probabilities round to 0 and 1."""
     output = (100 * normal(1, 2, *SHAPE[1:])).requires_grad_()
-    problem = IsingScheduler(4, neighbours=GRID, pair_features=1).ising(output, 0.5, X.reshape(1, *SHAPE))
+    problem = IsingScheduler(4, neighbours=GRID, pair_features=1).ising(
+        output, 0.5, X.reshape(1, *SHAPE)
+    )
     problem.energy(X[None]).sum().backward()
     assert output.grad is not None and output.grad.isfinite().all() and output.grad.abs().max() > 0
 
 
-# ---- diffusers' conventions --------------------------------------------------------------------------------------
+# ---- diffusers' conventions
+# ----------------------------------------------------------------------
 
 
 def test_times():
@@ -313,7 +352,11 @@ def test_types_are_kept(dtype):
     assert x.dtype == dtype and set(x.flatten().tolist()) == {-1.0, 1.0}
     output = answer(normal(2, *SHAPE).to(dtype), COUPLING.to(dtype))
     previous, mean = scheduler.step(output, scheduler.timesteps[1].to(dtype), x, return_dict=False)
-    assert previous.dtype == mean.dtype == dtype and (previous.abs() == 1).all() and previous.shape == x.shape
+    assert (
+        previous.dtype == mean.dtype == dtype
+        and (previous.abs() == 1).all()
+        and previous.shape == x.shape
+    )
     noise = normal(2, *SHAPE).to(dtype)
     assert scheduler.add_noise(x, noise, torch.tensor([0.5])).dtype == dtype
 
@@ -330,7 +373,9 @@ def test_an_existing_pipeline_takes_it_in_one_line():
         options = {name: value for name, value in options.items() if name in known}
         for k in range(5):
             logits = torch.stack([-tokens, tokens], -1).float()
-            out = scheduler.step(model_output=logits, timestep=k, sample=tokens, return_dict=True, **options)
+            out = scheduler.step(
+                model_output=logits, timestep=k, sample=tokens, return_dict=True, **options
+            )
             tokens = out.prev_sample
             assert torch.equal(out.pred_logits, logits)
         return tokens
@@ -339,14 +384,21 @@ def test_an_existing_pipeline_takes_it_in_one_line():
     pipe.scheduler = loaded(pipe.scheduler.config, sampler="exact")
     assert pipe.scheduler.config["num_inference_steps"] == 6
     second = generate()
-    assert first.shape == second.shape and second.dtype == first.dtype and set(second.flatten().tolist()) <= {0, 1}
+    assert (
+        first.shape == second.shape
+        and second.dtype == first.dtype
+        and set(second.flatten().tolist()) <= {0, 1}
+    )
 
 
-# ---- configs -----------------------------------------------------------------------------------------------------
+# ---- configs
+# ----------------------------------------------------------------------
 
 
 def test_a_config_survives_the_disk(tmp_path):
-    scheduler = IsingScheduler(3, "cosine", "gibbs", {"sweeps": 7, "scan": "palindromic"}, neighbours=GRID)
+    scheduler = IsingScheduler(
+        3, "cosine", "gibbs", {"sweeps": 7, "scan": "palindromic"}, neighbours=GRID
+    )
     scheduler.save_pretrained(tmp_path)
     again = loaded(tmp_path)
     assert again.sampler == scheduler.sampler == Gibbs(7, scan="palindromic")
@@ -366,7 +418,9 @@ def test_a_sampler_that_was_set_is_in_the_config(tmp_path):
     again = loaded(scheduler.config)
     x = X.reshape(1, *SHAPE)
     assert again.step(LOGITS[None], 1.0, x).exactness is Exactness.EXACT, "nothing to draw jointly"
-    with pytest.raises(ValueError, match=r"saved with a live Corrected: set it again, scheduler\.sampler = "):
+    with pytest.raises(
+        ValueError, match=r"saved with a live Corrected: set it again, scheduler\.sampler = "
+    ):
         _ = again.sampler
 
 
@@ -383,9 +437,7 @@ def test_names_and_settings_of_samplers(name):
 
 
 def test_the_extra_is_named_where_diffusers_is_missing():
-    code = (
-        "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
-    )
+    code = "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("ImportError: IsingScheduler: ") and '".[diffusion]"' in line
@@ -397,7 +449,9 @@ def test_refusals(monkeypatch):
     tokens = torch.tensor([[0, 1, 2]])
     away = CATALOGUE["neal"]._replace(needs="not_there")
     monkeypatch.setitem(CATALOGUE, "neal", away)
-    with pytest.raises(ImportError, match=r"sampler 'neal' needs not_there: pip install \"dwave-samplers\""):
+    with pytest.raises(
+        ImportError, match=r"sampler 'neal' needs not_there: pip install \"dwave-samplers\""
+    ):
         loaded({"sampler": "neal"})
     monkeypatch.undo()
     for call, said in [
@@ -406,32 +460,66 @@ def test_refusals(monkeypatch):
             lambda: IsingScheduler(sampler_settings={"sweep": 3}),
             r"'sweep' is not a setting of 'gibbs' that a config may hold; expected sweeps",
         ),
-        (lambda: IsingScheduler(sampler="exact", sampler_settings={"sweeps": 3}), r"'exact' takes none"),
+        (
+            lambda: IsingScheduler(sampler="exact", sampler_settings={"sweeps": 3}),
+            r"'exact' takes none",
+        ),
         (lambda: IsingScheduler(sampler_settings={"sweeps": 0}), r"sweeps >= 1; got 0"),
         (
             lambda: IsingScheduler(sampler="dwave", sampler_settings={"token": "x"}),
-            r"'dwave' asks a machine elsewhere, for money, so no config may name it: load it with sampler=\"gibbs\"",
+            r"'dwave' asks a machine elsewhere, for money, so no config may name it: load it "
+            r"with sampler=\"gibbs\"",
         ),
         (lambda: IsingScheduler(reads=0), r"reads >= 1; got 0"),
         (lambda: IsingScheduler(pair_features=-1), r"pair_features >= 0; got -1"),
         (lambda: IsingScheduler(0), r"num_inference_steps >= 1; got 0"),
         (lambda: IsingScheduler(neighbours=GRID, edges=EDGES), r"both given"),
-        (lambda: plain.set_timesteps(timesteps=[0.5, 0.75]), r"timesteps that fall.*got \[0\.5, 0\.75\]"),
+        (
+            lambda: plain.set_timesteps(timesteps=[0.5, 0.75]),
+            r"timesteps that fall.*got \[0\.5, 0\.75\]",
+        ),
         (lambda: plain.set_timesteps(timesteps=[2.0, 1.0]), r"in \(0, 1\]; got \[2\.0"),
         (lambda: plain.set_timesteps(), r"num_inference_steps or timesteps"),
-        (lambda: plain.step(logits, 0.6, x), r"timestep 0\.6 is none of the 4 from 1 to 0\.25: pass those"),
+        (
+            lambda: plain.step(logits, 0.6, x),
+            r"timestep 0\.6 is none of the 4 from 1 to 0\.25: pass those",
+        ),
         (lambda: plain.step(logits, 4, x), r"timestep 4 is none"),
         (lambda: plain.step(logits, 0.5, 0 * x), r"spins x .* of -1 and \+1; got 0"),
         (lambda: plain.step(normal(1, 3, 2), 0, tokens), r"tokens 0 and 1 .*; got 2"),
-        (lambda: plain.step(normal(1, 7), 0.5, x), r"logits of shape \[1, 1, 2, 3\].*; got \[1, 7\]"),
-        (lambda: plain.step(normal(1, 3), 0, tokens.clamp_max(1)[:, :2]), r"logits of shape \[1, 2, 2\]"),
+        (
+            lambda: plain.step(normal(1, 7), 0.5, x),
+            r"logits of shape \[1, 1, 2, 3\].*; got \[1, 7\]",
+        ),
+        (
+            lambda: plain.step(normal(1, 3), 0, tokens.clamp_max(1)[:, :2]),
+            r"logits of shape \[1, 2, 2\]",
+        ),
         (lambda: plain.step(logits * torch.nan, 0.5, x), r"mean in \[-1, 1\]; got nan"),
-        (lambda: plain.step(answer(logits, COUPLING), 0.5, x), r"no graph for them: scheduler\.graph = graph, or"),
-        (lambda: grid.step(answer(logits, COUPLING[:3]), 0.5, x), r"J of shape \[\*, 7\].*got \[3\]"),
-        (lambda: features.step(logits, 0.5, x), r"expected 3 channels .* 1 of logits and 2 features.*\[1, 1, 2, 3\]"),
-        (lambda: plain.step(logits, 0.5, x, [generator()] * 2), r"one for each of 1 problems; got 2"),
-        (lambda: plain.add_noise(x, normal(1, 2), torch.tensor([0.5])), r"noise of shape \[1, 1, 2, 3\]; got \[1, 2\]"),
-        (lambda: plain.add_noise(x, logits, torch.tensor([500])), r"fractions of the way to noise; got 500"),
+        (
+            lambda: plain.step(answer(logits, COUPLING), 0.5, x),
+            r"no graph for them: scheduler\.graph = graph, or",
+        ),
+        (
+            lambda: grid.step(answer(logits, COUPLING[:3]), 0.5, x),
+            r"J of shape \[\*, 7\].*got \[3\]",
+        ),
+        (
+            lambda: features.step(logits, 0.5, x),
+            r"expected 3 channels .* 1 of logits and 2 features.*\[1, 1, 2, 3\]",
+        ),
+        (
+            lambda: plain.step(logits, 0.5, x, [generator()] * 2),
+            r"one for each of 1 problems; got 2",
+        ),
+        (
+            lambda: plain.add_noise(x, normal(1, 2), torch.tensor([0.5])),
+            r"noise of shape \[1, 1, 2, 3\]; got \[1, 2\]",
+        ),
+        (
+            lambda: plain.add_noise(x, logits, torch.tensor([500])),
+            r"fractions of the way to noise; got 500",
+        ),
         (lambda: grid_edges(SHAPE, [[0, 0]]), r"not all zero; got \[0, 0\]"),
     ]:
         with pytest.raises(ValueError, match=said):
@@ -442,7 +530,9 @@ def test_refusals(monkeypatch):
     with untyped():
         with pytest.raises(TypeError, match=r"expected a sampler, such as Gibbs"):
             plain.sampler = "gibbs"  # pyright: ignore[reportAttributeAccessIssue]
-        with pytest.raises(ValueError, match=r"unknown schedule 'linear'; expected one of log, cosine"):
+        with pytest.raises(
+            ValueError, match=r"unknown schedule 'linear'; expected one of log, cosine"
+        ):
             IsingScheduler(schedule="linear")  # pyright: ignore[reportArgumentType]
         with pytest.raises(TypeError, match=r"expected logits from the denoiser.*; got str"):
             plain.step("logits", 0.5, x)

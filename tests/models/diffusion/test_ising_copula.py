@@ -37,7 +37,11 @@ class Linear(nn.Module):
 
     def forward(self, x, k):
         logits = (x[:, None] * self.W).sum(-1) + self.b[k]
-        return logits if self.V is None else (logits, (x[:, None] * self.V).sum(-1).unflatten(1, (x.shape[1], -1)))
+        return (
+            logits
+            if self.V is None
+            else (logits, (x[:, None] * self.V).sum(-1).unflatten(1, (x.shape[1], -1)))
+        )
 
 
 class Table(nn.Module):
@@ -48,11 +52,14 @@ class Table(nn.Module):
         self.logits = nn.Parameter(torch.zeros(steps + 1, 2**n, n, dtype=torch.float64))
 
     def forward(self, x, k):
-        return self.logits[k, ((x > 0) * 2 ** torch.arange(x.shape[1])).sum(-1)]  # in the order of `states`
+        # in the order of `states`
+        return self.logits[k, ((x > 0) * 2 ** torch.arange(x.shape[1])).sum(-1)]
 
 
 def a_copula(graph, rank=0, steps=3, seed=0, rate: torch.Tensor | float = 1.0) -> IsingCopula:
-    model = IsingCopula(Linear(graph.num_spins, steps, rank), graph, UniformBits(log_times(steps), rate))
+    model = IsingCopula(
+        Linear(graph.num_spins, steps, rank), graph, UniformBits(log_times(steps), rate)
+    )
     return randomise(model, seed)
 
 
@@ -70,7 +77,9 @@ def log_p(model, x, after, k):
 
 
 def gradient(loss, model):
-    parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    parts = torch.autograd.grad(
+        loss, list(model.parameters()), allow_unused=True, materialize_grads=True
+    )
     return torch.cat([part.flatten() for part in parts])
 
 
@@ -83,10 +92,13 @@ def factorised_law(process, x, logits, k):
     return torch.stack([sites[:, i, listed[:, i]] for i in range(x.shape[1])]).prod(0)
 
 
-# ---- the step ----------------------------------------------------------------------------------------------------
+# ---- the step
+# ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("graph", [Graph.complete(5), Graph.sparse(5, [])], ids=["J = 0", "no edges"])
+@pytest.mark.parametrize(
+    "graph", [Graph.complete(5), Graph.sparse(5, [])], ids=["J = 0", "no edges"]
+)
 @pytest.mark.parametrize("k", [1, 2, 3, None])
 def test_without_couplings_it_is_the_factorised_step(graph, k):
     model = a_copula(graph, rate=RATES)
@@ -98,7 +110,8 @@ def test_without_couplings_it_is_the_factorised_step(graph, k):
     assert torch.equal(problem.h, model.process.posterior_fields(x, (logits / 2).tanh(), k))
     for row, at in enumerate(steps.tolist() if k is steps else [k] * len(x)):
         expected = factorised_law(model.process, x[row : row + 1], logits[row : row + 1], at)[0]
-        clamped = 5 * SMALLEST if at == 1 else 0  # t_0 = 0 has an infinite coupling, which is clamped for each bit
+        # t_0 = 0 has an infinite coupling, which is clamped for each bit
+        clamped = 5 * SMALLEST if at == 1 else 0
         close(log_weights(problem)[row].softmax(-1), expected, 1e-12 + clamped)
 
 
@@ -125,10 +138,14 @@ def test_a_sure_denoiser_keeps_finite_fields_and_gradients():
     x, after, _ = some(model)
     for k in (1, 3):
         loss = model.pseudo_likelihood(x, after, k).sum()
-        assert model.step_problem(after, k).h.isfinite().all() and gradient(loss, model).isfinite().all()
+        assert (
+            model.step_problem(after, k).h.isfinite().all()
+            and gradient(loss, model).isfinite().all()
+        )
 
 
-# ---- learning ----------------------------------------------------------------------------------------------------
+# ---- learning
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -169,14 +186,18 @@ def test_contrastive_divergence_from_the_law_is_the_slope_of_the_likelihood(rank
                     ends.append(-float(log_p(model, x, after, k).sum()))
                 values[at] = before
                 slopes.append((ends[0] - ends[1]) / (2 * step))
-    torch.testing.assert_close(found, found.new_tensor(slopes), rtol=0, atol=1e-7)  # central differences: step^2
+    # central differences: step^2
+    torch.testing.assert_close(found, found.new_tensor(slopes), rtol=0, atol=1e-7)
 
 
 def test_the_sampled_gradient_is_right_in_the_mean():
     model, num = a_copula(Graph.complete(4), rank=1), 4000
     x, after, k = some(model, rows=3)
     exact = gradient(-log_p(model, x, after, k).sum(), model)
-    found = gradient(model.cd_loss(x, after, k, Exact(), start="fresh", num=num, generator=generator()).sum(), model)
+    found = gradient(
+        model.cd_loss(x, after, k, Exact(), start="fresh", num=num, generator=generator()).sum(),
+        model,
+    )
     problem = model.step_problem(after, k)
     listed = states(4).expand(3, -1, -1)
     energy, law = problem.energy(listed), log_weights(problem).softmax(-1).detach()
@@ -185,13 +206,19 @@ def test_the_sampled_gradient_is_right_in_the_mean():
         slopes = torch.stack([_slope(one, model) for one in energy[row]])
         variance += law[row] @ (slopes - law[row] @ slopes).square() / num
     moves = variance > 1e-20
-    assert ((found - exact).abs()[moves] < Z_MAX * variance[moves].sqrt()).all() and moves.sum() > 20
+    assert (
+        (found - exact).abs()[moves] < Z_MAX * variance[moves].sqrt()
+    ).all() and moves.sum() > 20
     close(found[~moves], exact[~moves])
 
 
 def _slope(energy, model):
     found = torch.autograd.grad(
-        energy, list(model.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True
+        energy,
+        list(model.parameters()),
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return torch.cat([part.flatten() for part in found])
 
@@ -223,7 +250,9 @@ def test_pairs_are_the_forward_process():
     assert torch.equal(x[k == 1], x_0[k == 1])
     for seen, mean in [(x[k == 2], a[1]), ((x * after)[k == 1], a[1]), ((x * after)[k == 2], a[2])]:
         flat = seen.double().flatten()
-        assert abs(float(flat.mean() - mean)) < Z_MAX * math.sqrt((1 - float(mean) ** 2) / len(flat))
+        assert abs(float(flat.mean() - mean)) < Z_MAX * math.sqrt(
+            (1 - float(mean) ** 2) / len(flat)
+        )
 
 
 def train(model, law):
@@ -237,14 +266,23 @@ def train(model, law):
         return torch.where(same == 1, Q[0, 0], Q[0, 1]).prod(-1)
 
     x, after = listed.repeat_interleave(2**n, 0), listed.repeat(2**n, 1)
-    weights = [((law @ kernel(k - 1, 0))[:, None] * kernel(k, k - 1)).flatten() for k in range(1, process.steps + 1)]
+    weights = [
+        ((law @ kernel(k - 1, 0))[:, None] * kernel(k, k - 1)).flatten()
+        for k in range(1, process.steps + 1)
+    ]
     optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+        model.parameters(),
+        max_iter=2000,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
     )
 
     def closure():
         optimizer.zero_grad()
-        loss = -torch.stack([w @ model.pseudo_likelihood(x, after, k) for k, w in enumerate(weights, 1)]).sum()
+        loss = -torch.stack(
+            [w @ model.pseudo_likelihood(x, after, k) for k, w in enumerate(weights, 1)]
+        ).sum()
         loss.backward()
         return loss
 
@@ -271,19 +309,24 @@ def test_it_learns_a_joint_law_that_no_factorised_step_can(steps):
     assert alone > 0.02
 
 
-# ---- drawing -----------------------------------------------------------------------------------------------------
+# ---- drawing
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize(
-    "sampler", [Gibbs(5), SimulatedAnnealing(20), Exact(), ParallelTempering(5)], ids=lambda s: type(s).__name__
+    "sampler",
+    [Gibbs(5), SimulatedAnnealing(20), Exact(), ParallelTempering(5)],
+    ids=lambda s: type(s).__name__,
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_draws_what_its_items_draw_alone(kind, sampler, rank):
     model = a_copula(a_graph(kind), rank)
     whole = model.sample(sampler, 4, generator=[generator(s) for s in range(4)])
     assert whole.dtype == torch.int8 and whole.shape == (4, 5)
-    assert torch.equal(whole, torch.cat([model.sample(sampler, 1, generator=[generator(s)]) for s in range(4)]))
+    assert torch.equal(
+        whole, torch.cat([model.sample(sampler, 1, generator=[generator(s)]) for s in range(4)])
+    )
     one = model.sample(sampler, 4, generator=generator(7))
     assert torch.equal(one, model.sample(sampler, 4, generator=generator(7)))
 
@@ -299,18 +342,26 @@ def test_images_have_the_law_of_the_chain_of_steps():
     x = model.sample(Exact(), num, generator=generator())
     seen = ((x > 0) * 2 ** torch.arange(3)).sum(-1).bincount(minlength=8)
     assert (p * num > 5).all()
-    assert power_divergence(seen.numpy(), (p * num).numpy(), lambda_="log-likelihood").pvalue > FALSE_ALARM
+    assert (
+        power_divergence(seen.numpy(), (p * num).numpy(), lambda_="log-likelihood").pvalue
+        > FALSE_ALARM
+    )
     wrong = p.flip(0) * num
-    assert power_divergence(seen.numpy(), wrong.numpy(), lambda_="log-likelihood").pvalue < FALSE_ALARM
+    assert (
+        power_divergence(seen.numpy(), wrong.numpy(), lambda_="log-likelihood").pvalue < FALSE_ALARM
+    )
 
 
-# ---- weights and refusals ----------------------------------------------------------------------------------------
+# ---- weights and refusals
+# ----------------------------------------------------------------------
 
 
 def test_weights_travel_with_their_graph():
     model, other = (a_copula(a_graph("sparse"), seed=s) for s in (0, 1))
     other.load_state_dict(model.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
     elsewhere = a_copula(Graph.sparse(5, [(0, 1), (1, 2), (2, 3), (3, 4)]))  # as many edges
     before = elsewhere.J.clone()
     with pytest.raises(ValueError, match="weights of another graph: its hash is"):
@@ -339,12 +390,24 @@ class Wrong(nn.Module):
         (lambda m, x: m.cd_loss(x / 2, x, 1, Gibbs(1)), "of -1 and \\+1; got -?0.5"),
         (lambda m, x: m.pairs(x[:, :2]), r"expected spins \[B, 5\]"),
         (lambda m, x: m.step_problem(x, 0), "expected steps 1 <= k <= 3; got 0"),
-        (lambda m, x: m.step_problem(x, torch.tensor([1, 2, 3, 4])), r"1 <= k <= 3; got \[1, 2, 3, 4\]"),
-        (lambda m, x: m.step_problem(x, torch.tensor([1, 2])), r"one for each of 4 rows; got \[2\]"),
+        (
+            lambda m, x: m.step_problem(x, torch.tensor([1, 2, 3, 4])),
+            r"1 <= k <= 3; got \[1, 2, 3, 4\]",
+        ),
+        (
+            lambda m, x: m.step_problem(x, torch.tensor([1, 2])),
+            r"one for each of 4 rows; got \[2\]",
+        ),
         (lambda m, x: m.cd_loss(x, x, 1, Exact()), "Exact cannot continue chains"),
-        (lambda m, x: m.cd_loss(x, x, 1, Gibbs(1), start="persistent"), "unknown start 'persistent'"),
+        (
+            lambda m, x: m.cd_loss(x, x, 1, Gibbs(1), start="persistent"),
+            "unknown start 'persistent'",
+        ),
         (lambda m, x: m.sample(Gibbs(1), 0), "expected num >= 1 images; got 0"),
-        (lambda m, x: m.sample(Gibbs(1), 2, generator=[generator()]), "one for each of 2 problems; got 1"),
+        (
+            lambda m, x: m.sample(Gibbs(1), 2, generator=[generator()]),
+            "one for each of 2 problems; got 1",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(call, message):
@@ -358,7 +421,10 @@ def test_what_does_not_fit_is_said(call, message):
     ("answer", "message"),
     [
         (torch.zeros(4, 3), r"expected the denoiser's logits \[4, 5\]; got \[4, 3\]"),
-        ((torch.zeros(4, 5), torch.zeros(4, 5)), r"expected the denoiser's features \[4, 5, r\]; got \[4, 5\]"),
+        (
+            (torch.zeros(4, 5), torch.zeros(4, 5)),
+            r"expected the denoiser's features \[4, 5, r\]; got \[4, 5\]",
+        ),
     ],
 )
 def test_a_denoiser_of_another_shape(answer, message):

@@ -28,14 +28,18 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def tiny(graph=GRAPHS["latent spins coupled"], steps=2, visible=VISIBLE, seed=0, scale=0.6, **settings):
+def tiny(
+    graph=GRAPHS["latent spins coupled"], steps=2, visible=VISIBLE, seed=0, scale=0.6, **settings
+):
     model = DenoisingThermodynamicModel(graph, len(visible), steps, visible=visible, **settings)
     return randomise(model, seed, scale)
 
 
 def law_of(bits=3, seed=3):
     """A law of x_0 over `states(bits)`."""
-    return torch.randn(1 << bits, generator=generator(seed), dtype=torch.float64).mul(1.2).softmax(0)
+    return (
+        torch.randn(1 << bits, generator=generator(seed), dtype=torch.float64).mul(1.2).softmax(0)
+    )
 
 
 def transition(process, k, start, bits):
@@ -50,7 +54,9 @@ def transition(process, k, start, bits):
 def pairs_law(model, q, k):
     """q(x_{k-1}, x_k), `[2^v, 2^v]`."""
     v = len(model.sites)
-    return (q @ transition(model.process, k - 1, 0, v))[:, None] * transition(model.process, k, k - 1, v)
+    return (q @ transition(model.process, k - 1, 0, v))[:, None] * transition(
+        model.process, k, k - 1, v
+    )
 
 
 def joint_law(model, k):
@@ -74,7 +80,9 @@ def reverse_law(model, k):
 
 def bound(model, q):
     """sum_k E_q[-log P_k(x_{k-1} | x_k)], exact; differentiable."""
-    return -sum((pairs_law(model, q, k).T * reverse_law(model, k)).sum() for k in range(1, model.steps + 1))
+    return -sum(
+        (pairs_law(model, q, k).T * reverse_law(model, k)).sum() for k in range(1, model.steps + 1)
+    )
 
 
 def exact_loss(model, q, penalty=0.0, sampler=None, steps=(1, 2)):
@@ -83,7 +91,15 @@ def exact_loss(model, q, penalty=0.0, sampler=None, steps=(1, 2)):
     rows = states(v)
     before, after = rows.repeat_interleave(1 << v, 0), rows.repeat(1 << v, 1)
     return sum(
-        step_loss(model, k, before, after, sampler or Law(), weight=pairs_law(model, q, k).flatten(), penalty=penalty)
+        step_loss(
+            model,
+            k,
+            before,
+            after,
+            sampler or Law(),
+            weight=pairs_law(model, q, k).flatten(),
+            penalty=penalty,
+        )
         for k in steps
     )
 
@@ -92,7 +108,8 @@ def gradient(model, loss):
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-# ---- the gradient ------------------------------------------------------------------------------------------------
+# ---- the gradient
+# ----------------------------------------------------------------------
 
 
 @graphs
@@ -141,7 +158,8 @@ def test_only_the_chosen_steps_learn():
     assert first is None and second is not None and second.abs().sum() > 0
 
 
-# ---- the penalty -------------------------------------------------------------------------------------------------
+# ---- the penalty
+# ----------------------------------------------------------------------
 
 
 def spin_moments(model, k):
@@ -185,16 +203,27 @@ def test_the_penalty_is_the_semi_gradient_of_the_total_correlation(graph):
 
     def found(penalty):
         loss = step_loss(model, k, before, after, AllPairs(), penalty=penalty, **how)
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [model.machine(k).h, model.machine(k).J])])
+        return torch.cat(
+            [
+                g.flatten()
+                for g in torch.autograd.grad(loss, [model.machine(k).h, model.machine(k).J])
+            ]
+        )
 
     def slopes(loss):
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [model.machine(k).h, model.machine(k).J])])
+        return torch.cat(
+            [
+                g.flatten()
+                for g in torch.autograd.grad(loss, [model.machine(k).h, model.machine(k).J])
+            ]
+        )
 
     term, held = found(1.0) - found(0.0), slopes(total_correlation(model, q, k))
     torch.testing.assert_close(term, held, rtol=0, atol=1e-12)
     n = graph.num_spins
     assert (term[:n] == 0).all() and term[n:].abs().max() > 0.01
-    full = slopes(total_correlation(model, q, k, held=False))  # a semi-gradient: not the gradient of its own value
+    # a semi-gradient: not the gradient of its own value
+    full = slopes(total_correlation(model, q, k, held=False))
     assert (full - held).norm() > 0.05 * held.norm()
     mean, second = spin_moments(model, k)
     i, j = graph.edges
@@ -208,7 +237,10 @@ def test_weighted_reads_count_by_their_weight_in_the_penalty():
     g, graph = generator(), Graph.complete(4)
     spins = torch.randn(3, 5, 4, generator=g, dtype=torch.float64)
     weight = torch.rand(3, 5, generator=g, dtype=torch.float64)
-    weight, share = weight / weight.sum(1, keepdim=True), torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    weight, share = (
+        weight / weight.sum(1, keepdim=True),
+        torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64),
+    )
     i, j = graph.edges
     expected = torch.zeros(6, dtype=torch.float64)
     for p in range(3):
@@ -216,7 +248,9 @@ def test_weighted_reads_count_by_their_weight_in_the_penalty():
         different = [(r, t) for r in range(5) for t in range(5) if r != t]
         total = sum(w[r] * w[t] * s[r, i] * s[t, j] for r, t in different)
         expected += share[p] * total / sum(w[r] * w[t] for r, t in different)
-    torch.testing.assert_close(Reads(spins, weight, share).products(graph), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        Reads(spins, weight, share).products(graph), expected, rtol=0, atol=1e-12
+    )
 
 
 def test_pair_sums_of_large_and_small_graphs():
@@ -226,11 +260,14 @@ def test_pair_sums_of_large_and_small_graphs():
         rows = torch.randn(7, n, generator=generator(), dtype=torch.float64)
         w = torch.rand(7, generator=generator(1), dtype=torch.float64)
         expected = [(w * rows[:, a] * rows[:, b]).sum() for a, b in ((0, 3), (1, 2), (1, 3))]
-        torch.testing.assert_close(pair_sums(graph, rows, w), torch.stack(expected), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            pair_sums(graph, rows, w), torch.stack(expected), rtol=0, atol=1e-12
+        )
     assert pair_sums(Graph.sparse(3, []), rows[:, :3], w).shape == (0,)
 
 
-# ---- posterior and chain -----------------------------------------------------------------------------------------
+# ---- posterior and chain
+# ----------------------------------------------------------------------
 
 
 def posterior(model, q, k):
@@ -241,7 +278,9 @@ def posterior(model, q, k):
 
 def oracle(q, steps, times=None):
     """Two visible spins and none latent: a machine can hold any law, and here holds the noised one of each step."""
-    model = DenoisingThermodynamicModel(Graph.complete(2), 2, steps, visible=[1, 0], times=times).double()
+    model = DenoisingThermodynamicModel(
+        Graph.complete(2), 2, steps, visible=[1, 0], times=times
+    ).double()
     x = states(2).double()
     with torch.no_grad():
         for k in range(1, steps + 1):
@@ -256,7 +295,9 @@ def test_true_marginals_make_true_posteriors(steps):
     q = law_of(2)
     model = oracle(q, steps)
     for k in range(1, steps + 1):
-        torch.testing.assert_close(reverse_law(model, k).exp(), posterior(model, q, k), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            reverse_law(model, k).exp(), posterior(model, q, k), rtol=0, atol=1e-12
+        )
 
 
 @graphs
@@ -268,7 +309,9 @@ def test_true_marginals_make_true_posteriors_with_latent_spins(graph):
     weights = log_weights(model.machine(1).ising()).exp()
     q = torch.stack([weights[number == x].sum() for x in range(8)])
     q = q / q.sum()
-    torch.testing.assert_close(reverse_law(model, 1).exp(), posterior(model, q, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        reverse_law(model, 1).exp(), posterior(model, q, 1), rtol=0, atol=1e-12
+    )
     for k in (1, 2, 3):
         law = log_weights(model.ising(k, states(v))).log_softmax(-1)
         torch.testing.assert_close(law, joint_law(model, k), rtol=0, atol=1e-12)

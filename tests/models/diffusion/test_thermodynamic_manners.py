@@ -10,7 +10,12 @@ import torch
 from qsample import Graph
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
 from qsample.annealers.registry import CATALOGUE
-from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, denoising_loss, reverse_rhat
+from qsample.models import (
+    AdaptivePenalty,
+    DenoisingThermodynamicModel,
+    denoising_loss,
+    reverse_rhat,
+)
 from qsample.models.diffusion.visible_bits import VisibleBits
 from qsample.problem.enumeration import log_weights, states
 from qsample.problem.lattices import OFFSETS, grid, scatter
@@ -28,7 +33,9 @@ def generator(seed=0):
 
 def small(steps=2, seed=0, **settings):
     """4 x 4 torus of degree 4: 8 visible spins at most in one colour."""
-    model = DenoisingThermodynamicModel(grid(4, degree=4), 4, steps, generator=generator(seed), **settings)
+    model = DenoisingThermodynamicModel(
+        grid(4, degree=4), 4, steps, generator=generator(seed), **settings
+    )
     return randomise(model, seed, 0.4).float()
 
 
@@ -36,7 +43,8 @@ def data(rows=6, bits=4):
     return torch.randint(2, (rows, bits), generator=generator(9)) * 2 - 1
 
 
-# ---- batches -----------------------------------------------------------------------------------------------------
+# ---- batches
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -55,8 +63,13 @@ def test_a_batch_of_four_is_four_singles(name):
 def test_so_is_one_with_labels_and_weighted_reads(name):
     model = small(2, classes=2, copies=2)
     labels, how = torch.tensor([0, 1, 1, 0]), {"reads": 3}
-    batch = model.sample(SAMPLERS[name], 4, labels, generator=[generator(k) for k in range(4)], **how)
-    singles = [model.sample(SAMPLERS[name], 1, labels[k, None], generator=[generator(k)], **how) for k in range(4)]
+    batch = model.sample(
+        SAMPLERS[name], 4, labels, generator=[generator(k) for k in range(4)], **how
+    )
+    singles = [
+        model.sample(SAMPLERS[name], 1, labels[k, None], generator=[generator(k)], **how)
+        for k in range(4)
+    ]
     assert torch.equal(batch, torch.cat(singles))
 
 
@@ -105,10 +118,12 @@ def test_a_step_is_one_call_with_one_coupling():
     assert seen == [((5,), 1, (5, 16))] * 2
     seen.clear()
     denoising_loss(model, data(6), Watched(), chains=2)
-    assert seen == [((6,), 1, (6, 12)), ((6,), 1, (6, 16))] * 2  # latent spins given x_{k-1}, then all given x_k
+    # latent spins given x_{k-1}, then all given x_k
+    assert seen == [((6,), 1, (6, 12)), ((6,), 1, (6, 16))] * 2
 
 
-# ---- places and labels -------------------------------------------------------------------------------------------
+# ---- places and labels
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("degree", OFFSETS)
@@ -116,7 +131,11 @@ def test_grids(degree):
     """By hand from the rule, on a torus; two colours; every site of that degree."""
     rows, columns = 34, 60
     graph = grid(rows, columns, degree=degree)
-    assert (graph.degree == degree).all() and len(graph.colours) == 2 and graph.num_spins == rows * columns
+    assert (
+        (graph.degree == degree).all()
+        and len(graph.colours) == 2
+        and graph.num_spins == rows * columns
+    )
     edges = {frozenset(edge) for edge in graph.pairs.T.tolist()}
     r, c = 3, 50
     mine = {
@@ -160,7 +179,10 @@ def test_labels_are_repeated_one_hot_spins():
     code = VisibleBits(2, 3, 2)
     x, labels = torch.tensor([[1, -1], [-1, -1]]), torch.tensor([2, 0])
     v = code.encode(x, labels)
-    assert v.tolist() == [[1, -1, -1, -1, 1, -1, -1, 1], [-1, -1, 1, -1, -1, 1, -1, -1]] and v.dtype == torch.int8
+    assert (
+        v.tolist() == [[1, -1, -1, -1, 1, -1, -1, 1], [-1, -1, 1, -1, -1, 1, -1, -1]]
+        and v.dtype == torch.int8
+    )
     back, votes = code.decode(v)
     assert votes is not None and torch.equal(back, x.to(torch.int8)) and torch.equal(votes, labels)
     assert VisibleBits(2).decode(v[:, :2])[1] is None
@@ -168,7 +190,9 @@ def test_labels_are_repeated_one_hot_spins():
 
 def test_labels_have_their_own_rate_and_guide():
     """A model trained with labels draws what they ask for; a model left free does not care."""
-    model = DenoisingThermodynamicModel(grid(4, degree=4), 2, 2, classes=2, copies=3, generator=generator())
+    model = DenoisingThermodynamicModel(
+        grid(4, degree=4), 2, 2, classes=2, copies=3, generator=generator()
+    )
     assert torch.as_tensor(model.process.rate).tolist() == [0.9] * 2 + [0.2] * 6
     labels = torch.randint(2, (400,), generator=generator(1))
     x = torch.stack([labels * 2 - 1, 1 - labels * 2], 1)
@@ -183,7 +207,8 @@ def test_labels_have_their_own_rate_and_guide():
     assert right > 0.9 and abs(free - 0.5) < Z_MAX * 0.5 / 20
 
 
-# ---- steps and files ---------------------------------------------------------------------------------------------
+# ---- steps and files
+# ----------------------------------------------------------------------
 
 
 def test_a_file_keeps_everything(tmp_path):
@@ -194,12 +219,19 @@ def test_a_file_keeps_everything(tmp_path):
     back = DenoisingThermodynamicModel.load(tmp_path / "model.safetensors", grid(4, degree=4))
     for name, value in model.state_dict().items():
         assert torch.equal(value, back.state_dict()[name]) or value.isnan().all(), name
-    assert torch.equal(back.sites, model.sites) and torch.equal(back.process.times, model.process.times)
-    drawn = [m.sample(Gibbs(5), 3, torch.tensor([1, 0, 1]), generator=generator()) for m in (model, back)]
+    assert torch.equal(back.sites, model.sites) and torch.equal(
+        back.process.times, model.process.times
+    )
+    drawn = [
+        m.sample(Gibbs(5), 3, torch.tensor([1, 0, 1]), generator=generator()) for m in (model, back)
+    ]
     assert torch.equal(*drawn)
     double = small(1).double()
     double.save(tmp_path / "double")
-    assert DenoisingThermodynamicModel.load(tmp_path / "double", double.graph).machine(1).h.dtype == torch.float64
+    assert (
+        DenoisingThermodynamicModel.load(tmp_path / "double", double.graph).machine(1).h.dtype
+        == torch.float64
+    )
 
 
 def test_files_that_are_not_this_model(tmp_path):
@@ -211,7 +243,9 @@ def test_files_that_are_not_this_model(tmp_path):
         DenoisingThermodynamicModel.load(path, grid(4, degree=4))
     assert "\n" not in str(caught.value)
     small().save(path)
-    with pytest.raises(ValueError, match=r"was saved with another graph, \w{16}; this one is \w{16}: load it with"):
+    with pytest.raises(
+        ValueError, match=r"was saved with another graph, \w{16}; this one is \w{16}: load it with"
+    ):
         DenoisingThermodynamicModel.load(path, grid(4, degree=4, torus=False))
 
 
@@ -220,16 +254,23 @@ def test_steps_can_be_taken_from_another_model():
     randomise(theirs, seed=5).float()
     kept, theirs.penalty[1] = ours.machine(1).J.clone(), 0.5
     ours.adopt(theirs, [2, 3])
-    assert torch.equal(ours.machine(1).J, kept) and torch.equal(ours.machine(2).J, theirs.machine(2).J)
+    assert torch.equal(ours.machine(1).J, kept) and torch.equal(
+        ours.machine(2).J, theirs.machine(2).J
+    )
     assert ours.penalty.tolist() == [0, 0.5, 0]
-    for other, difference in ((small(3, seed=1), "sites"), (small(2), "steps"), (small(3, rate=0.5), "rate")):
+    for other, difference in (
+        (small(3, seed=1), "sites"),
+        (small(2), "steps"),
+        (small(3, rate=0.5), "rate"),
+    ):
         with pytest.raises(ValueError, match=f"weights of another model: its {difference} is"):
             ours.adopt(other, [1])
         with pytest.raises(ValueError, match=f"weights of another model: its {difference} is"):
             ours.load_state_dict(other.state_dict())
 
 
-# ---- the controller ----------------------------------------------------------------------------------------------
+# ---- the controller
+# ----------------------------------------------------------------------
 
 
 def test_split_rhat_of_chains_that_agree_and_that_do_not():
@@ -239,7 +280,8 @@ def test_split_rhat_of_chains_that_agree_and_that_do_not():
     apart = x + 0.5 * torch.arange(8)[:, None]
     shift = 0.25 * 16 / 15 * 63 / 12  # the variance of 16 half chains' true means, two of each
     assert float(split_rhat(apart)) ** 2 == pytest.approx(1 + shift, rel=0.02)
-    drift = x + torch.linspace(0, 3, 200)[:, None, None]  # all alike, but not stationary: what splitting sees
+    # all alike, but not stationary: what splitting sees
+    drift = x + torch.linspace(0, 3, 200)[:, None, None]
     assert float(split_rhat(drift)) > 1.2
     assert float(split_rhat(torch.ones(8, 3))) == 1
     assert float(split_rhat(torch.ones(8, 3) * torch.arange(3))) == math.inf
@@ -267,18 +309,22 @@ def test_rhat_of_steps_that_mix_and_of_one_that_sticks():
 def test_the_controller():
     model, rule = small(3), AdaptivePenalty(threshold=0.1, change=0.5, least=0.01)
     rule(model, torch.tensor([1.05, 1.2, math.inf]))
-    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.01, 0.01]))  # well mixed; and two that begin
+    # well mixed; and two that begin
+    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.01, 0.01]))
     rule(model, torch.tensor([1.05, 1.15, math.inf]))
-    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.01, 0.01]))  # falling, and not rising: kept
+    # falling, and not rising: kept
+    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.01, 0.01]))
     rule(model, torch.tensor([1.3, 1.4]), steps=[1, 2])
     torch.testing.assert_close(model.penalty, torch.tensor([0.01, 0.015, 0.01]))
     rule(model, torch.tensor([1.05, 1.05]), steps=[1, 2])
-    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.0, 0.01]))  # below the least: off
+    # below the least: off
+    torch.testing.assert_close(model.penalty, torch.tensor([0.0, 0.0, 0.01]))
     assert model.rhat.tolist() == pytest.approx([1.05, 1.05, math.inf])
     assert {"penalty", "rhat"} <= model.state_dict().keys()
 
 
-# ---- bad input ---------------------------------------------------------------------------------------------------
+# ---- bad input
+# ----------------------------------------------------------------------
 
 x = data(3)
 
@@ -292,26 +338,50 @@ x = data(3)
             lambda: DenoisingThermodynamicModel(Graph.complete(5), 6, 1),
             "5 spins has no room for 6 bits and 0 label bits",
         ),
-        (lambda: small(classes=7, copies=2), "16 spins has no room for 4 bits and 14 label bits: take a larger"),
+        (
+            lambda: small(classes=7, copies=2),
+            "16 spins has no room for 4 bits and 14 label bits: take a larger",
+        ),
         (lambda: small(visible=[(0, 0)]), "expected visible spins for 4 bits; got 1"),
         (lambda: small(visible=[(0, 0), (0, 1), (0, 2), (9, 9)]), r"no spin is labelled \(9, 9\)"),
         (lambda: small(2, times=torch.tensor([0.0, 1.0])), "expected 3 times for 2 steps; got 2"),
         (lambda: small(classes=2, copies=0), "expected copies >= 1; got 0"),
-        (lambda: denoising_loss(small(), (x + 1) // 2, Gibbs(1)), r"expected x of -1 and \+1; got 0: 2 \* bits - 1"),
-        (lambda: denoising_loss(small(), x[:, :3], Gibbs(1)), r"expected x of shape \[N, 4\]; got \[3, 3\]"),
-        (lambda: denoising_loss(small(), x, Gibbs(1), steps=[3]), "expected a step 1 <= k <= 2; got 3"),
+        (
+            lambda: denoising_loss(small(), (x + 1) // 2, Gibbs(1)),
+            r"expected x of -1 and \+1; got 0: 2 \* bits - 1",
+        ),
+        (
+            lambda: denoising_loss(small(), x[:, :3], Gibbs(1)),
+            r"expected x of shape \[N, 4\]; got \[3, 3\]",
+        ),
+        (
+            lambda: denoising_loss(small(), x, Gibbs(1), steps=[3]),
+            "expected a step 1 <= k <= 2; got 3",
+        ),
         (
             lambda: denoising_loss(small(), x, Gibbs(1), chains=1, penalty=0.1),
             "step 1 has a penalty of 0.1, which needs",
         ),
-        (lambda: denoising_loss(small(), x, Gibbs(1), labels=torch.zeros(3).long()), "no classes, so it takes no"),
-        (lambda: denoising_loss(small(classes=2), x, Gibbs(1)), "the model has 2 classes: pass labels"),
-        (lambda: denoising_loss(small(classes=2), x, Gibbs(1), labels=torch.tensor([0, 1, 2])), "labels 0..1; got 2"),
+        (
+            lambda: denoising_loss(small(), x, Gibbs(1), labels=torch.zeros(3).long()),
+            "no classes, so it takes no",
+        ),
+        (
+            lambda: denoising_loss(small(classes=2), x, Gibbs(1)),
+            "the model has 2 classes: pass labels",
+        ),
+        (
+            lambda: denoising_loss(small(classes=2), x, Gibbs(1), labels=torch.tensor([0, 1, 2])),
+            "labels 0..1; got 2",
+        ),
         (
             lambda: denoising_loss(small(classes=2), x, Gibbs(1), labels=torch.tensor([0])),
             r"one label a row of x, \[3\]",
         ),
-        (lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0, -1])), "expected labels 0..1; got -1"),
+        (
+            lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0, -1])),
+            "expected labels 0..1; got -1",
+        ),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0])),
             r"expected one label a draw, \[2\]; got \[1\]",
@@ -327,7 +397,10 @@ x = data(3)
             "labels are on meta, x on cpu: move one",
         ),
         (lambda: small().ising(1, x[:, :2]), r"expected x_k of shape \[\*, 4\]; got \[3, 2\]"),
-        (lambda: small().step(Gibbs(1), x * 0, 1), r"expected spins x \[\*, n\] of -1 and \+1; got 0"),
+        (
+            lambda: small().step(Gibbs(1), x * 0, 1),
+            r"expected spins x \[\*, n\] of -1 and \+1; got 0",
+        ),
     ],
 )
 def test_bad_input(make, message):

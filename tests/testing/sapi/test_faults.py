@@ -26,7 +26,9 @@ def connected(tmp_path_factory):
         patch.setenv("DWAVE_CONFIG_FILE", os.devnull)
         patch.setenv("DWAVE_CACHE_ENABLED", "0")
         with SolverServer("chimera-1", chip=Chip(beta=3.0, sweeps=8)) as server:
-            with cloud.Client(endpoint=server.endpoint, token=server.token, polling_timeout=10) as client:
+            with cloud.Client(
+                endpoint=server.endpoint, token=server.token, polling_timeout=10
+            ) as client:
                 yield server, client.get_solver()
 
 
@@ -40,7 +42,9 @@ def server(connected):
 @pytest.fixture
 def ask(connected):
     """One job of three reads, as a future."""
-    return lambda: connected[1].sample_ising({0: 1.0, 4: -0.5}, {(0, 4): 0.25}, num_reads=3, answer_mode="raw")
+    return lambda: connected[1].sample_ising(
+        {0: 1.0, 4: -0.5}, {(0, 4): 0.25}, num_reads=3, answer_mode="raw"
+    )
 
 
 def last(server):
@@ -72,7 +76,10 @@ def test_a_dropped_submission_ran_or_not(server, ask, kind, ran):
     assert len(server.jobs) == jobs + ran
     if ran:
         server._processor.wait([last(server)], 10.0)
-        assert last(server).charged == pytest.approx(server.charged - spent) and last(server).deliveries == 0
+        assert (
+            last(server).charged == pytest.approx(server.charged - spent)
+            and last(server).deliveries == 0
+        )
 
 
 @pytest.mark.parametrize("route", ["poll", "answer"])
@@ -90,7 +97,9 @@ def test_polls_go_on_after_errors_of_the_server(server, ask, status):
     assert len(server.faults.seen) == 2
 
 
-@pytest.mark.parametrize(("route", "kind"), [("poll", "401"), ("poll", "429"), ("answer", "401"), ("answer", "500")])
+@pytest.mark.parametrize(
+    ("route", "kind"), [("poll", "401"), ("poll", "429"), ("answer", "401"), ("answer", "500")]
+)
 def test_the_answer_is_still_there_after_a_lost_delivery(server, connected, ask, route, kind):
     """The job ran and is charged once; its answer can be fetched again by the id."""
     programmings = server.programmings
@@ -138,7 +147,9 @@ def test_wrong_energies_and_the_answer_of_another_job_get_through(server, connec
     """The client notices neither: only energies recomputed from the spins, and the id, betray them."""
     server.faults.next("answer", "energies")
     future = ask()
-    assert np.allclose(np.array(future.energies) - 1, last(server).problem.energy(last(server).spins))
+    assert np.allclose(
+        np.array(future.energies) - 1, last(server).problem.energy(last(server).spins)
+    )
     other = future.id
     server.faults.next("answer", "stale")
     future = connected[1].sample_ising({1: 1.0}, {}, num_reads=2, answer_mode="raw")
@@ -190,7 +201,9 @@ def test_a_random_mix_loses_nothing_on_the_server(server, ask):
 def test_the_mix_has_its_chances_and_its_seed():
     def draw(seed):
         faults = Faults()
-        faults.mix({Fault("post", "503"): 0.2, Fault("post", "slow"): 0.1, Fault("poll", "500"): 1.0}, seed)
+        faults.mix(
+            {Fault("post", "503"): 0.2, Fault("post", "slow"): 0.1, Fault("poll", "500"): 1.0}, seed
+        )
         return [faults.take("post") for _ in range(2000)]
 
     one = draw(1)

@@ -81,7 +81,8 @@ def spins_of(job):
     return qs.Samples(spins, torch.zeros(len(spins)))
 
 
-# ---- the law --------------------------------------------------------------------------------------------------------
+# ---- the law
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("auto_scale", [False, True])
@@ -116,7 +117,9 @@ def test_moments_of_a_whole_chip(server, solver):
     beta = qs.effective_beta(problem, found)
     assert abs(beta.value - BETA) < 5 * beta.stderr and beta.stderr < 0.02 * BETA
     energy = problem.energy(found.spins)
-    chains = Gibbs(sweeps=500).sample(problem.scale(BETA), 500, generator=torch.Generator().manual_seed(1))
+    chains = Gibbs(sweeps=500).sample(
+        problem.scale(BETA), 500, generator=torch.Generator().manual_seed(1)
+    )
     right = problem.energy(chains.spins)
     z = (energy.mean() - right.mean()) / ((energy.var() + right.var()) / 500).sqrt()
     assert abs(z) < 5
@@ -126,7 +129,9 @@ def test_bias_noise_and_drift():
     solver = Solver(definition("chimera-1"))
     problem = decoded(solver, np.full(8, 0.5), np.full(16, 0.25))
     calm = Chip().programmed(problem, 2.0, 7)
-    assert torch.equal(calm.h, torch.full((8,), 1.0).double()) and torch.equal(calm.J, torch.full((16,), 0.5).double())
+    assert torch.equal(calm.h, torch.full((8,), 1.0).double()) and torch.equal(
+        calm.J, torch.full((16,), 0.5).double()
+    )
     assert torch.equal(Chip(bias=0.1).programmed(problem, 1.0, 7).h, calm.h / 2 + 0.1)
     for fixed in (False, True):
         chip = Chip(noise=0.03, fixed_noise=fixed)
@@ -137,7 +142,9 @@ def test_bias_noise_and_drift():
     assert abs(spread - 1) < 5 / (2 * 3200) ** 0.5
     part = decoded(solver, np.where(np.arange(8) % 4 < 3, 0.5, np.nan), np.full(9, 0.25))
     whole = Chip(noise=0.03, fixed_noise=True).programmed(problem, 1.0, 7).J
-    assert torch.equal(Chip(noise=0.03, fixed_noise=True).programmed(part, 1.0, 9).J, whole[part.coupler])
+    assert torch.equal(
+        Chip(noise=0.03, fixed_noise=True).programmed(part, 1.0, 9).J, whole[part.coupler]
+    )
     chip = Chip(beta=2.0, drift=0.1, period=100)
     assert [round(chip.beta_at(k), 12) for k in (0, 25, 50, 75)] == [2.0, 2.2, 2.0, 1.8]
     for name, value in (("beta", 0.0), ("drift", 1.0), ("noise", -1.0), ("sweeps", 1)):
@@ -158,13 +165,20 @@ def test_reverse_anneals_begin_at_the_state(server, solver):
     qubits = sorted(solver.nodes)
     edges = {pair: -1.0 for pair in sorted(solver.undirected_edges)}
     schedule = [[0.0, 1.0], [5.0, 0.4], [10.0, 1.0]]
-    params = {"num_reads": 5, "answer_mode": "raw", "auto_scale": False, "anneal_schedule": schedule}
+    params = {
+        "num_reads": 5,
+        "answer_mode": "raw",
+        "auto_scale": False,
+        "anneal_schedule": schedule,
+    }
     for up in (1, -1):
         for again in (True, False):
             more = {"initial_state": dict.fromkeys(qubits, up), "reinitialize_state": again}
             solver.sample_ising({}, {p: J / 2 for p, J in edges.items()}, **more, **params).result()
             assert (server.jobs[-1].spins.mean(1) * up > 0.9).all()
-    hot = solver.sample_ising(dict.fromkeys(qubits, 0.0), {}, initial_state=dict.fromkeys(qubits, 1), **params)
+    hot = solver.sample_ising(
+        dict.fromkeys(qubits, 0.0), {}, initial_state=dict.fromkeys(qubits, 1), **params
+    )
     hot.result()
     assert abs(server.jobs[-1].spins.mean()) < 5 / (5 * len(qubits)) ** 0.5
 
@@ -176,17 +190,26 @@ def test_equal_servers_give_equal_reads_in_any_order():
             solver = client.get_solver()
             for k in order:
                 solver.sample_ising({0: 0.1 * k}, {}, num_reads=200, auto_scale=False).result()
-            found.append({(job.problem.h[0], job.seed): np.asarray(job.spins).tobytes() for job in server.jobs})
+            found.append(
+                {
+                    (job.problem.h[0], job.seed): np.asarray(job.spins).tobytes()
+                    for job in server.jobs
+                }
+            )
     assert found[0] == found[1] and len(found[0]) == len(set(found[0].values())) == 4
 
 
-# ---- the client's ways ----------------------------------------------------------------------------------------------
+# ---- the client's ways
+# ----------------------------------------------------------------------
 
 
 def test_histogram_counts_the_reads_by_energy(server, solver):
     h, J = small(solver, 4)
     answer = solver.sample_ising(h, J, num_reads=1000, auto_scale=False, label="mine")
-    assert sum(answer.num_occurrences) == 1000 and len(answer.energies) == len(answer.num_occurrences) <= 16
+    assert (
+        sum(answer.num_occurrences) == 1000
+        and len(answer.energies) == len(answer.num_occurrences) <= 16
+    )
     assert answer.label == "mine" and server.jobs[-1].label == "mine"
     assert list(answer.energies) == sorted(answer.energies)
     states, counts = np.unique(server.jobs[-1].spins, axis=0, return_counts=True)
@@ -203,10 +226,14 @@ def test_embedded_problems(server):
         endpoint=server.endpoint, token=server.token, solver="loopback_zephyr-4", polling_timeout=15
     ) as sampler:
         J = {(a, b): 0.2 for a in range(8) for b in range(a)}
-        found = system.EmbeddingComposite(sampler).sample_ising({0: -1.0}, J, num_reads=50, return_embedding=True)
+        found = system.EmbeddingComposite(sampler).sample_ising(
+            {0: -1.0}, J, num_reads=50, return_embedding=True
+        )
         assert len(found.variables) == 8 and found.record.num_occurrences.sum() == 50
         bqm = dimod.BinaryQuadraticModel.from_ising({0: -1.0}, J)
-        assert np.allclose(found.record.energy, bqm.energies((found.record.sample, found.variables)))
+        assert np.allclose(
+            found.record.energy, bqm.energies((found.record.sample, found.variables))
+        )
         assert found.info["timing"]["qpu_access_time"] == pytest.approx(server.jobs[-1].charged)
 
 
@@ -214,13 +241,19 @@ def test_fifty_jobs_at_once(server, solver):
     """Each answer is its own job's: the job's number, in bits, is written in strong fields."""
     before, qubits = len(server.jobs), sorted(solver.nodes)[:6]
     fields = [{q: -4.0 if k >> i & 1 else 4.0 for i, q in enumerate(qubits)} for k in range(50)]
-    futures = [solver.sample_ising(h, {}, num_reads=3, answer_mode="raw", auto_scale=False) for h in fields]
+    futures = [
+        solver.sample_ising(h, {}, num_reads=3, answer_mode="raw", auto_scale=False) for h in fields
+    ]
     for k, future in enumerate(futures):
         rows = np.array(future.samples)[:, qubits]
         assert (rows @ (1 << np.arange(6)) == 2 * k - 63).all()
     jobs = server.jobs[before:]
-    assert len({job.id for job in jobs}) == 50 and {job.id for job in jobs} == {future.id for future in futures}
-    assert sorted(job.programming for job in jobs) == list(range(jobs[0].programming, jobs[0].programming + 50))
+    assert len({job.id for job in jobs}) == 50 and {job.id for job in jobs} == {
+        future.id for future in futures
+    }
+    assert sorted(job.programming for job in jobs) == list(
+        range(jobs[0].programming, jobs[0].programming + 50)
+    )
 
 
 def test_cancelled_jobs_cost_nothing(server, solver):
@@ -233,7 +266,11 @@ def test_cancelled_jobs_cost_nothing(server, solver):
             futures[0].result()
     for future in futures[1:]:
         future.result()
-    assert [server._processor.find(name).status for name in names] == ["CANCELLED", "COMPLETED", "COMPLETED"]
+    assert [server._processor.find(name).status for name in names] == [
+        "CANCELLED",
+        "COMPLETED",
+        "COMPLETED",
+    ]
     assert server._processor.find(names[0]).charged == 0 and server.charged > spent
 
 
@@ -269,7 +306,9 @@ def test_the_charge_is_what_the_client_estimates(server, solver, params, num_qub
     spent = server.charged
     answer = solver.sample_ising(dict.fromkeys(qubits, 0.1), {}, **params)
     charged = answer.timing["qpu_access_time"]
-    assert charged == pytest.approx(solver.estimate_qpu_access_time(num_qubits, **params), rel=1e-12)
+    assert charged == pytest.approx(
+        solver.estimate_qpu_access_time(num_qubits, **params), rel=1e-12
+    )
     assert server.charged - spent == pytest.approx(charged)
 
 
@@ -277,13 +316,17 @@ def test_the_charge_is_what_the_client_estimates(server, solver, params, num_qub
 def test_other_shapes_and_defects(topology):
     whole = definition(topology)["properties"]
     (a, b), dead = whole["couplers"][0], whole["qubits"][-1]
-    with SolverServer(definition(topology, broken_qubits=[dead], broken_couplers=[(b, a)])) as server:
+    with SolverServer(
+        definition(topology, broken_qubits=[dead], broken_couplers=[(b, a)])
+    ) as server:
         with connect(server) as client:
             solver = client.get_solver()
             assert dead not in solver.nodes and (a, b) not in solver.edges
             assert len(solver.nodes) == len(whole["qubits"]) - 1
             h = {q: 2.0 if i % 2 else -2.0 for i, q in enumerate(sorted(solver.nodes))}
-            found = solver.sample_ising(h, {pair: 0.01 for pair in solver.undirected_edges}, auto_scale=False)
+            found = solver.sample_ising(
+                h, {pair: 0.01 for pair in solver.undirected_edges}, auto_scale=False
+            )
             assert all(found.samples[0][q] == -np.sign(h[q]) for q in h)
     for qubits, couplers in (([10**6], []), ([], [(a, a)])):
         with pytest.raises(ValueError, match="that could be broken"):
@@ -292,11 +335,14 @@ def test_other_shapes_and_defects(topology):
 
 @pytest.mark.parametrize("topology", ["zephyr", "kings-4", "zephyr-0", "zephyr-x"])
 def test_unknown_shapes(topology):
-    with pytest.raises(ValueError, match=f"unknown topology '{topology}': expected one like zephyr-12"):
+    with pytest.raises(
+        ValueError, match=f"unknown topology '{topology}': expected one like zephyr-12"
+    ):
         definition(topology)
 
 
-# ---- refusals -------------------------------------------------------------------------------------------------------
+# ---- refusals
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -304,7 +350,10 @@ def test_unknown_shapes(topology):
     [
         ({"num_reads": 0}, r"num_reads must be a whole number in \[1, 10000\]; got 0"),
         ({"num_reads": 10_001}, "num_reads must be"),
-        ({"num_reads": 10_000, "annealing_time": 100.0}, "problem run duration .* us is over 1000000 us"),
+        (
+            {"num_reads": 10_000, "annealing_time": 100.0},
+            "problem run duration .* us is over 1000000 us",
+        ),
         ({"annealing_time": 0.1}, "annealing_time must be a number in"),
         ({"annealing_time": 9.0, "anneal_schedule": [[0.0, 0.0], [9.0, 1.0]]}, "set only one"),
         ({"anneal_schedule": [[0.0, 0.0], [9.0, 0.7]]}, "anneal_schedule must have"),
@@ -385,7 +434,12 @@ def test_malformed_requests(server):
     """What no proper client sends: each has its status, and a body that says what was wrong."""
     url, token = server.endpoint + "problems/", {"X-Auth-Token": server.token}
     identity = {"name": "loopback_zephyr-4"}
-    good = {"solver": identity, "type": "ising", "data": {"format": "qp", "lin": "", "quad": ""}, "params": {}}
+    good = {
+        "solver": identity,
+        "type": "ising",
+        "data": {"format": "qp", "lin": "", "quad": ""},
+        "params": {},
+    }
     for body, status, said in [
         ("{", 400, "not JSON"),
         ("[]", 400, "array of problems"),
@@ -405,14 +459,20 @@ def test_malformed_requests(server):
     ]:
         answer = requests.post(url, data=json.dumps([good | change]), headers=token, timeout=10)
         (item,) = answer.json()
-        assert answer.status_code == 200 and item["error_code"] == code and said in item["error_msg"]
+        assert (
+            answer.status_code == 200 and item["error_code"] == code and said in item["error_msg"]
+        )
     for path, headers, status in [
         ("problems/?id=nothing", {}, 404),
         ("problems/nothing/", {}, 404),
         ("elsewhere/", {}, 404),
         ("problems/?id=", {"X-Auth-Token": ""}, 401),
         ("solvers/remote/", {"Accept": "application/vnd.dwave.sapi.problems+json"}, 406),
-        ("solvers/remote/", {"Accept": "application/vnd.dwave.sapi.solver-definition-list+json; version=4.0.0"}, 406),
+        (
+            "solvers/remote/",
+            {"Accept": "application/vnd.dwave.sapi.solver-definition-list+json; version=4.0.0"},
+            406,
+        ),
         ("solvers/remote/", {"Content-Encoding": "br"}, 415),
         ("solvers/remote/", {"Content-Length": "-1"}, 413),
     ]:
@@ -421,7 +481,8 @@ def test_malformed_requests(server):
     assert requests.delete(url, data='{"a": 1}', headers=token, timeout=10).status_code == 400
 
 
-# ---- manners --------------------------------------------------------------------------------------------------------
+# ---- manners
+# ----------------------------------------------------------------------
 
 
 def test_nothing_is_left_behind_and_the_token_is_nowhere(capfd, caplog):
@@ -438,7 +499,8 @@ def test_nothing_is_left_behind_and_the_token_is_nowhere(capfd, caplog):
     idle.close()
     assert set(threading.enumerate()) <= before
     out, err = capfd.readouterr()
-    ours = [r.getMessage() for r in caplog.records if not r.name.startswith("dwave")]  # Ocean logs it at DEBUG itself
+    # Ocean logs it at DEBUG itself
+    ours = [r.getMessage() for r in caplog.records if not r.name.startswith("dwave")]
     assert ours and token not in out + err + str(ours)
 
 
@@ -456,13 +518,16 @@ def test_real_time_and_long_polls():
         first = post(1000)
         (status,) = requests.get(f"{url}?id={first}&timeout=30", headers=headers, timeout=20).json()
         assert status["status"] == "COMPLETED"
-        took = datetime.fromisoformat(status["solved_on"]) - datetime.fromisoformat(status["submitted_on"])
+        took = datetime.fromisoformat(status["solved_on"]) - datetime.fromisoformat(
+            status["submitted_on"]
+        )
         assert 1e5 < server.charged <= took.total_seconds() * 1e6
         names = ",".join(post(4000) for _ in range(50))  # half a minute of access time
         last = f"{url}?id={names.split(',')[-1]}&timeout=30"
 
         def wait():
-            with suppress(requests.ConnectionError):  # the server may be gone before the request arrives
+            # the server may be gone before the request arrives
+            with suppress(requests.ConnectionError):
                 requests.get(last, headers=headers, timeout=20)
 
         poll = threading.Thread(target=wait)
@@ -482,13 +547,26 @@ def test_the_fixture(sapi):
 @pytest.mark.long
 def test_the_command(tmp_path):
     """`qsample sapi` prints what to export, serves, and ends with the bill on Ctrl-C."""
-    command = [sys.executable, "-m", "qsample.cli", "sapi", "--topology", "chimera-1", "--beta", "3"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+    command = [
+        sys.executable,
+        "-m",
+        "qsample.cli",
+        "sapi",
+        "--topology",
+        "chimera-1",
+        "--beta",
+        "3",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as served:
         assert served.stdout is not None
         lines = [served.stdout.readline() for _ in range(4)]
         told = dict(line.removeprefix("export ").rstrip().split("=", 1) for line in lines[:3])
         assert "Ctrl-C" in lines[3] and told["DWAVE_API_ENDPOINT"].startswith("http://127.0.0.1:")
-        with cloud.Client(endpoint=told["DWAVE_API_ENDPOINT"], token=told["DWAVE_API_TOKEN"]) as client:
+        with cloud.Client(
+            endpoint=told["DWAVE_API_ENDPOINT"], token=told["DWAVE_API_TOKEN"]
+        ) as client:
             client.get_solver().sample_ising({0: 1.0}, {}).result()
         served.send_signal(signal.SIGINT)
         try:

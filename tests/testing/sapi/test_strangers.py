@@ -91,7 +91,10 @@ def test_bodies_that_lie(server, lines, body, status):
     known = f"{POST}Connection: close\r\nX-Auth-Token: {server.token}\r\n{lines}\r\n"
     assert ask(server, known, body)[0] == status
     assert ask(server, f"{POST}Connection: close\r\n{lines}\r\n", body)[0] == 401
-    assert ask(server, f"GET /sapi/v2/problems/x/ HTTP/1.0\r\nX-Auth-Token: {server.token}\r\n\r\n")[0] == 404
+    assert (
+        ask(server, f"GET /sapi/v2/problems/x/ HTTP/1.0\r\nX-Auth-Token: {server.token}\r\n\r\n")[0]
+        == 404
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,9 @@ def test_connections_are_counted(server, monkeypatch):
     """Beyond the bound a connection is closed unread; those that end make room."""
     monkeypatch.setattr(module, "CONNECTIONS", 4)
     monkeypatch.setattr(module, "PATIENCE", 5.0)
-    hungry = [socket.create_connection(("127.0.0.1", server._http.server_port), 5) for _ in range(12)]
+    hungry = [
+        socket.create_connection(("127.0.0.1", server._http.server_port), 5) for _ in range(12)
+    ]
     try:
         deadline = time.monotonic() + 5
         while len(server._http._open) < 4 and time.monotonic() < deadline:
@@ -138,7 +143,10 @@ def test_connections_are_counted(server, monkeypatch):
     deadline = time.monotonic() + 5
     while server._http._open and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert ask(server, f"GET /sapi/v2/problems/x/ HTTP/1.0\r\nX-Auth-Token: {server.token}\r\n\r\n")[0] == 404
+    assert (
+        ask(server, f"GET /sapi/v2/problems/x/ HTTP/1.0\r\nX-Auth-Token: {server.token}\r\n\r\n")[0]
+        == 404
+    )
 
 
 def test_continue_is_for_those_who_show_the_token(server):

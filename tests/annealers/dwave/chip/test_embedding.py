@@ -29,7 +29,8 @@ def named(graph, name="s"):
     return Graph.from_networkx(nx.relabel_nodes(graph, {i: f"{name}{i}" for i in graph}))
 
 
-# ---- the chip ----------------------------------------------------------------------------------------------------
+# ---- the chip
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -76,19 +77,32 @@ def test_a_chip_comes_from_a_solver():
     assert len(chip.nodelist) == 159 and 3 not in chip.nodelist and (0, 1) not in chip.edgelist
     graph = chip.graph()
     assert set(graph.nodes) == set(chip.nodelist) and graph.number_of_edges() == len(chip.edgelist)
-    turned = Chip("other", chip.topology, chip.shape, chip.nodelist[::-1], tuple((b, a) for a, b in chip.edgelist))
-    assert turned.hash == chip.hash != Chip.from_properties(definition("zephyr-2")["properties"]).hash
-    with pytest.raises(ValueError, match="unknown topology 'torus': expected chimera, pegasus or zephyr"):
+    turned = Chip(
+        "other",
+        chip.topology,
+        chip.shape,
+        chip.nodelist[::-1],
+        tuple((b, a) for a, b in chip.edgelist),
+    )
+    assert (
+        turned.hash == chip.hash != Chip.from_properties(definition("zephyr-2")["properties"]).hash
+    )
+    with pytest.raises(
+        ValueError, match="unknown topology 'torus': expected chimera, pegasus or zephyr"
+    ):
         Chip.perfect("torus", 3)
 
 
-# ---- where things go -----------------------------------------------------------------------------------------------
+# ---- where things go
+# ----------------------------------------------------------------------
 
 
 def test_a_graph_of_qubits_stays_where_it_is():
     chip = ZEPHYR
     part = chip.nodelist[10:90]
-    edges = [(part.index(a), part.index(b)) for a, b in chip.edgelist if a in part and b in part][::-1]
+    edges = [(part.index(a), part.index(b)) for a, b in chip.edgelist if a in part and b in part][
+        ::-1
+    ]
     graph = Graph.sparse(80, edges, labels=part)
     placement, problem = place(graph, chip, copies=1), a_problem(graph)
     h, J = placement.physical(problem)
@@ -102,7 +116,9 @@ def test_the_whole_chip_is_native():
     assert place(graph, ZEPHYR).native and place(graph, ZEPHYR).copies == 1
 
 
-@pytest.mark.parametrize("shape", [("chimera", 4, 4, 4), ("pegasus", 5), ("zephyr", 3)], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "shape", [("chimera", 4, 4, 4), ("pegasus", 5), ("zephyr", 3)], ids=lambda c: c[0]
+)
 def test_small_graphs_need_no_chains(shape):
     chip = Chip.perfect(*shape)
     placement = place(named(nx.cycle_graph(12)), chip)
@@ -112,21 +128,32 @@ def test_small_graphs_need_no_chains(shape):
 
 def test_spins_without_neighbours_get_qubits():
     graph = Graph.sparse(7, [(1, 4), (4, 5), (5, 1)], labels="abcdefg")
-    placement = place(graph, Chip.perfect("chimera", 1, 1, 4))  # of 8 qubits; a triangle needs a chain of 2
+    # of 8 qubits; a triangle needs a chain of 2
+    placement = place(graph, Chip.perfect("chimera", 1, 1, 4))
     assert len(placement.qubits) == 8 and placement.longest_chain == 2
     alone = place(Graph.sparse(5, [], labels="abcde"), ZEPHYR)
-    assert alone.native and alone.copies >= 20 and alone.physical(a_problem(alone.graph))[1].shape == (0,)
+    assert (
+        alone.native
+        and alone.copies >= 20
+        and alone.physical(a_problem(alone.graph))[1].shape == (0,)
+    )
 
 
 @pytest.mark.long
 def test_templates_serve_where_the_heuristic_is_longer():
-    for graph, longest in [(Graph.complete(32), 4), (Graph.bipartite(36, 32), 3), (Graph.bipartite(16, 8), 2)]:
+    for graph, longest in [
+        (Graph.complete(32), 4),
+        (Graph.bipartite(36, 32), 3),
+        (Graph.bipartite(16, 8), 2),
+    ]:
         assert place(graph, ZEPHYR, copies=1).longest_chain <= longest
     dense = named(nx.complete_graph(40))  # a sparse graph in name only
     assert place(dense, ZEPHYR, timeout=5).longest_chain <= 4
 
 
-@pytest.mark.parametrize("shape", [("chimera", 4, 4, 4), ("chimera", 3, 5, 2), ("pegasus", 4), ("zephyr", 3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [("chimera", 4, 4, 4), ("chimera", 3, 5, 2), ("pegasus", 4), ("zephyr", 3)], ids=str
+)
 def test_crossing_wires(shape):
     """The largest is the known one, all sizes are valid, and chains grow with the window."""
     chip = Chip.perfect(*shape)
@@ -145,17 +172,24 @@ def test_crossing_wires(shape):
     assert wires.bipartite(2, 2, 0.0) is None  # out of time
 
 
-@pytest.mark.parametrize("shape", [("chimera", 6, 6, 4), ("pegasus", 5), ("zephyr", 4)], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "shape", [("chimera", 6, 6, 4), ("pegasus", 5), ("zephyr", 4)], ids=lambda c: c[0]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_crossing_wires_avoid_defects(shape, seed):
     """A twentieth of the qubits and a hundredth of the couplers gone: half of the largest side still fits."""
     perfect, draw = Chip.perfect(*shape), random.Random(seed)
     gone = set(draw.sample(perfect.nodelist, len(perfect.nodelist) // 20))
     edges = tuple(e for e in perfect.edgelist if not gone & set(e) and draw.random() < 0.99)
-    chip = Chip("worn", shape[0], shape[1:], tuple(q for q in perfect.nodelist if q not in gone), edges)
+    chip = Chip(
+        "worn", shape[0], shape[1:], tuple(q for q in perfect.nodelist if q not in gone), edges
+    )
     side = (largest("bipartite", chip) or 0) // 2
     chains = Wires.of(chip).bipartite(side, side - 2, math.inf)
-    assert chains is not None and Placement.of(Graph.bipartite(side, side - 2), chip, (chains,)).copies == 1
+    assert (
+        chains is not None
+        and Placement.of(Graph.bipartite(side, side - 2), chip, (chains,)).copies == 1
+    )
 
 
 def test_a_chip_of_no_known_lattice():
@@ -171,32 +205,46 @@ def test_the_seed_decides_and_the_result_is_kept():
     assert place(graph, ZEPHYR, seed=3, copies=2).chains != one.chains
 
 
-# ---- what does not fit ---------------------------------------------------------------------------------------------
+# ---- what does not fit
+# ----------------------------------------------------------------------
 
 
 def test_refusals_come_with_the_numbers():
     with pytest.raises(ValueError) as error:
         place(Graph.bipartite(784, 500), Chip.perfect("zephyr", 12))
     assert str(error.value) == (
-        "an RBM of 784 x 500 needs chains of at least 28 and 44 qubits, 43952 qubits and 434668 couplers; "
-        "zephyr-12 has 4800 qubits and 45864 couplers, and the largest complete bipartite graph on it is about "
+        "an RBM of 784 x 500 needs chains of at least 28 and 44 qubits, 43952 qubits and 434668 "
+        "couplers; "
+        "zephyr-12 has 4800 qubits and 45864 couplers, and the largest complete bipartite graph "
+        "on it is about "
         "184 x 184, less what its defects take: use a smaller model"
     )
     for graph, message in [
-        (Graph.complete(46), "a complete graph of 46 spins does not fit; .* complete graph on it is about 40"),
+        (
+            Graph.complete(46),
+            "a complete graph of 46 spins does not fit; .* complete graph on it is about 40",
+        ),
         (Graph.bipartite(41, 41), "an RBM of 41 x 41 does not fit; .* about 40 x 40"),
         (Graph.complete(200), "a complete graph of 200 spins needs chains of at least"),
-        (Graph.sparse(400, []), "a graph of 400 spins and 0 couplings needs .* 400 qubits .*zephyr-3 has 336 qubits"),
+        (
+            Graph.sparse(400, []),
+            "a graph of 400 spins and 0 couplings needs .* 400 qubits .*zephyr-3 has 336 qubits",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             place(graph, ZEPHYR)
     with pytest.raises(
-        ValueError, match="found no place for a complete graph of 4 spins in 5 s; ring has 12 qubits .*: raise"
+        ValueError,
+        match="found no place for a complete graph of 4 spins in 5 s; ring has 12 qubits .*: raise",
     ):
         place(Graph.complete(4, labels="abcd"), RING, timeout=5)
-    with pytest.raises(ValueError, match="1 copies of a graph of 5 spins and 5 couplings fit on ring; got copies=2"):
+    with pytest.raises(
+        ValueError, match="1 copies of a graph of 5 spins and 5 couplings fit on ring; got copies=2"
+    ):
         place(named(nx.cycle_graph(5)), RING, copies=2)
-    with pytest.raises(ValueError, match="copies of a complete graph of 16 spins fit on zephyr-3; got copies=100"):
+    with pytest.raises(
+        ValueError, match="copies of a complete graph of 16 spins fit on zephyr-3; got copies=100"
+    ):
         place(Graph.complete(16), ZEPHYR, copies=100)
     for options, message in [({"copies": 0}, "copies >= 1"), ({"timeout": 0.0}, "timeout > 0")]:
         with pytest.raises(ValueError, match=message):
@@ -205,7 +253,8 @@ def test_refusals_come_with_the_numbers():
         place(Graph.complete(0), ZEPHYR)
 
 
-# ---- files -------------------------------------------------------------------------------------------------------
+# ---- files
+# ----------------------------------------------------------------------
 
 
 def same(one, other):
@@ -222,7 +271,8 @@ def test_a_file_gives_the_same_placement(tmp_path, monkeypatch):
     first = place(Graph.complete(9), ZEPHYR, cache=folder)
     (path,) = folder.iterdir()  # no temporary file is left
     assert Graph.complete(9).hash[:16] in path.name and ZEPHYR.hash[:16] in path.name
-    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find", None)  # any search would fail
+    # any search would fail
+    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find", None)
     assert same(place(Graph.complete(9), ZEPHYR, cache=folder), first)
     for other in ({"copies": 1}, {"seed": 1}):
         with pytest.raises(TypeError):
@@ -238,7 +288,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         place(graph, chip, cache=tmp_path / what / "b")
         ((mine,), (theirs,)) = ((tmp_path / what / name).iterdir() for name in "ab")
         mine.write_bytes(theirs.read_bytes())
-        with pytest.raises(ValueError, match=f"{mine.name} holds an embedding of another {what} .*: delete it"):
+        with pytest.raises(
+            ValueError, match=f"{mine.name} holds an embedding of another {what} .*: delete it"
+        ):
             place(Graph.complete(9), ZEPHYR, cache=tmp_path / what / "a")
 
 

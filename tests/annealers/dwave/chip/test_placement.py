@@ -58,23 +58,37 @@ def test_couplings_are_split_over_all_couplers_and_fields_over_chains():
     problem = a_problem(graph)
     h, J = placement.physical(problem, chain_strength=2.5)
     assert torch.equal(h, problem.h.repeat_interleave(3) / 3)
-    found = {tuple(sorted(placement.qubits[e] for e in pair)): float(j) for pair, j in zip(placement.edges, J)}  # noqa: B905
+    found = {
+        tuple(sorted(placement.qubits[e] for e in pair)): float(j)
+        for pair, j in zip(placement.edges, J, strict=False)
+    }
     half = float(problem.J[0]) / 2
-    assert found == {(2, 3): half, (0, 5): half, (0, 1): -2.5, (1, 2): -2.5, (3, 4): -2.5, (4, 5): -2.5}
+    assert found == {
+        (2, 3): half,
+        (0, 5): half,
+        (0, 1): -2.5,
+        (1, 2): -2.5,
+        (3, 4): -2.5,
+        (4, 5): -2.5,
+    }
     assert not placement.native and placement.longest_chain == 3 and placement.copies == 1
 
 
 def test_chain_strength_is_oceans():
     for kind in ("sparse", "bipartite", "complete"):
         problem = a_problem(a_graph(kind), h=(3,), J=(3,))
-        ocean = [embedding.chain_strength.uniform_torque_compensation(p.to_bqm()) for _, p in one_by_one(problem)]
+        ocean = [
+            embedding.chain_strength.uniform_torque_compensation(p.to_bqm())
+            for _, p in one_by_one(problem)
+        ]
         assert uniform_torque_compensation(problem).tolist() == pytest.approx(ocean)
     still = a_problem(a_graph("complete"), scale=0.0)
     assert uniform_torque_compensation(still) == 1
 
 
 @pytest.mark.parametrize(
-    "h, J, offset", [((), (), ()), ((2, 3), (), ()), ((), (3,), ()), ((3,), (2, 1), ()), ((), (), (2,))]
+    "h, J, offset",
+    [((), (), ()), ((2, 3), (), ()), ((), (3,), ()), ((3,), (2, 1), ()), ((), (), (2,))],
 )
 @pytest.mark.parametrize("kind", ["sparse", "bipartite", "complete"])
 def test_a_batch_is_its_problems_one_by_one(kind, h, J, offset):
@@ -82,7 +96,10 @@ def test_a_batch_is_its_problems_one_by_one(kind, h, J, offset):
     problem = a_problem(graph, h=h, J=J, offset=offset, dtype=torch.float32)
     placement = place(graph, Chip.perfect("zephyr", 1), copies=1)
     fields, couplings = placement.physical(problem)
-    assert fields.shape == (*problem.batch_shape, len(placement.qubits)) and fields.dtype == torch.float32
+    assert (
+        fields.shape == (*problem.batch_shape, len(placement.qubits))
+        and fields.dtype == torch.float32
+    )
     assert couplings.shape == (*problem.batch_shape, len(placement.edges))
     for at, one in one_by_one(problem):
         alone = placement.physical(one)
@@ -104,14 +121,22 @@ def test_tiles_hold_the_problems_of_a_batch_in_turn(kind):
 
 
 @pytest.mark.parametrize(
-    "shape", [("chimera", 4, 4, 4), ("chimera", 6, 5, 3), ("pegasus", 4), ("zephyr", 2), ("zephyr", 3, 2)], ids=str
+    "shape",
+    [("chimera", 4, 4, 4), ("chimera", 6, 5, 3), ("pegasus", 4), ("zephyr", 2), ("zephyr", 3, 2)],
+    ids=str,
 )
 def test_copies_are_disjoint_and_valid_also_around_defects(shape):
     graph, perfect = Graph.complete(6, labels="abcdef"), Chip.perfect(*shape)
     draw = random.Random(0)
     gone = set(draw.sample(perfect.nodelist, 4))
     edges = tuple(e for e in perfect.edgelist if not gone & set(e) and draw.random() < 0.98)
-    chip = Chip("worn", perfect.topology, shape[1:], tuple(q for q in perfect.nodelist if q not in gone), edges)
+    chip = Chip(
+        "worn",
+        perfect.topology,
+        shape[1:],
+        tuple(q for q in perfect.nodelist if q not in gone),
+        edges,
+    )
     placement = place(graph, chip)
     everywhere = [q for chains in placement.chains for chain in chains for q in chain]
     assert len(everywhere) == len(set(everywhere)) == len(placement.qubits)
@@ -123,13 +148,21 @@ def test_copies_are_disjoint_and_valid_also_around_defects(shape):
 
 
 @settings(deadline=None, max_examples=50)
-@given(data=st.data(), kind=st.sampled_from(["sparse", "bipartite", "complete"]), copies=st.integers(1, 4))
+@given(
+    data=st.data(),
+    kind=st.sampled_from(["sparse", "bipartite", "complete"]),
+    copies=st.integers(1, 4),
+)
 def test_states_survive_the_round_trip(data, kind, copies):
     placement = place(GRAPHS[kind], SMALL, copies=copies)
     spin = st.sampled_from([-1, 1])
     state = st.lists(spin, min_size=5, max_size=5)
-    reads = data.draw(st.lists(st.lists(state, min_size=copies, max_size=copies), min_size=1, max_size=3))
-    spins, broken = placement.logical(torch.tensor([laid(placement, read) for read in reads], dtype=torch.int8))
+    reads = data.draw(
+        st.lists(st.lists(state, min_size=copies, max_size=copies), min_size=1, max_size=3)
+    )
+    spins, broken = placement.logical(
+        torch.tensor([laid(placement, read) for read in reads], dtype=torch.int8)
+    )
     assert spins.tolist() == reads and spins.dtype == torch.int8 and not broken.any()
 
 
@@ -141,7 +174,11 @@ def test_the_majority_of_any_read(data):
     copy = ((0,), (1, 2), (3, 4, 5), (6, 7, 8, 9))
     chains = (copy, tuple(tuple(q + 10 for q in chain) for chain in copy))
     placement = Placement.of(Graph.sparse(4, [(0, 1), (1, 2), (2, 3)]), path, chains)
-    reads = data.draw(st.lists(st.lists(st.sampled_from([-1, 1]), min_size=20, max_size=20), min_size=1, max_size=3))
+    reads = data.draw(
+        st.lists(
+            st.lists(st.sampled_from([-1, 1]), min_size=20, max_size=20), min_size=1, max_size=3
+        )
+    )
     tensor = torch.tensor(reads, dtype=torch.int8)
     spins, broken = placement.logical(tensor)
     again, _ = placement.logical(tensor, torch.Generator().manual_seed(1))
@@ -186,7 +223,9 @@ def test_refusals():
         with pytest.raises(ValueError, match=message):
             Placement.of(graph, RING, chains)
     placement = Placement.of(graph, RING, (((0,), (1,)), ((2,), (3,))))
-    with pytest.raises(ValueError, match="another graph than the problem's .complete graph of 5 spins"):
+    with pytest.raises(
+        ValueError, match="another graph than the problem's .complete graph of 5 spins"
+    ):
         placement.physical(a_problem(a_graph("complete")))
     with pytest.raises(ValueError, match="chain_strength > 0; got -1"):
         placement.physical(a_problem(graph), -1.0)

@@ -33,35 +33,49 @@ def sums(properties):
     couplers = [tuple(sorted(pair)) for pair in properties["couplers"]]
     if "per_qubit_coupling_range" in properties:
         for q in properties["qubits"]:
-            yield properties["per_qubit_coupling_range"], [k for k, pair in enumerate(couplers) if q in pair]
+            yield (
+                properties["per_qubit_coupling_range"],
+                [k for k, pair in enumerate(couplers) if q in pair],
+            )
     if "per_group_coupling_range" in properties:
         at = {pair: k for k, pair in enumerate(couplers)}
         for group in groups.coupling_groups(Chip.from_properties(properties).graph()):
-            yield properties["per_group_coupling_range"], [at[tuple(sorted(pair))] for pair in group]
+            yield (
+                properties["per_group_coupling_range"],
+                [at[tuple(sorted(pair))] for pair in group],
+            )
 
 
 def worst(values, bounds):
     """The largest factor for numbers, one by one."""
     low, high = bounds
-    return min([high / v for v in values if v > 0] + [low / v for v in values if v < 0], default=math.inf)
+    return min(
+        [high / v for v in values if v > 0] + [low / v for v in values if v < 0], default=math.inf
+    )
 
 
 def slow(h, J, properties):
     bounds = properties.get("extended_j_range", properties.get("j_range"))
     found = [worst(h.tolist(), properties["h_range"]), worst(J.tolist(), bounds)]
-    found += [worst([sum(J[k].item() for k in group)], bounds) for bounds, group in sums(properties)]
+    found += [
+        worst([sum(J[k].item() for k in group)], bounds) for bounds, group in sums(properties)
+    ]
     return min(found)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("size_h, size_J", [(1, 1), (50, 1), (0.1, 1), (1, 0), (0, 1), (0, -1), (0, 0.2)])
+@pytest.mark.parametrize(
+    "size_h, size_J", [(1, 1), (50, 1), (0.1, 1), (1, 0), (0, 1), (0, -1), (0, 0.2)]
+)
 def test_brute_force(name, size_h, size_J):
     """Fields, couplings or sums bind in turn; size_J = -1 makes all couplings negative."""
     properties, g = SOLVERS[name], torch.Generator().manual_seed(0)
     h = size_h * torch.randn(len(properties["qubits"]), generator=g, dtype=torch.float64)
     J = size_J * torch.randn(len(properties["couplers"]), generator=g, dtype=torch.float64)
     J = -J.abs() if size_J < 0 else J
-    assert largest_factor(h, J, position(properties), properties) == pytest.approx(slow(h, J, properties), rel=1e-11)
+    assert largest_factor(h, J, position(properties), properties) == pytest.approx(
+        slow(h, J, properties), rel=1e-11
+    )
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -99,13 +113,16 @@ def encoded(solver, h, J):
         ({"extended_j_range": [-2, 1], "j_range": [-1, 1]}, [0, 0, 0, 0], [2, -1, 0, 0], 0.5),
         ({"per_qubit_coupling_range": [-9, 6]}, [0, 0, 0, 0], [2, 1, 0, 0], 2),
         ({"per_qubit_coupling_range": [-9, 6]}, [0, 0, 0, 0], [-2, -1, 0, 0], 3),
-        ({"per_qubit_coupling_range": [-9, 6]}, [0, 0, 0, 0], [2, -2, 2, -2], 5e8),  # sums cancel: J's range binds
+        # sums cancel: J's range binds
+        ({"per_qubit_coupling_range": [-9, 6]}, [0, 0, 0, 0], [2, -2, 2, -2], 5e8),
         ({"h_range": [0, 4]}, [1, -1, 0, 0], [0, 0, 0, 0], 0),
         ({}, [0, 0, 0, 0], [0, 0, 0, 0], math.inf),
     ],
 )
 def test_by_hand(ranges, h, J, factor):
-    found = largest_factor(torch.tensor(h, dtype=torch.float64), torch.tensor(J) * 1.0, EDGES, FREE | ranges)
+    found = largest_factor(
+        torch.tensor(h, dtype=torch.float64), torch.tensor(J) * 1.0, EDGES, FREE | ranges
+    )
     assert found == pytest.approx(factor, rel=1e-11) and found <= factor
 
 
@@ -123,7 +140,9 @@ def test_any_part_of_a_chip(seed, name, size):
     h[used] = torch.randn(len(used), generator=g, dtype=torch.float64)
     order = torch.randperm(len(used), generator=g)
     qubits = [properties["qubits"][i] for i in used[order].tolist()]
-    found = largest_factor(h[used[order]], J[chosen], order.argsort()[ends], properties, qubits=qubits)
+    found = largest_factor(
+        h[used[order]], J[chosen], order.argsort()[ends], properties, qubits=qubits
+    )
     assert found == pytest.approx(largest_factor(h, J, whole, properties), rel=1e-14)
 
 
@@ -139,7 +158,10 @@ def test_a_batch_has_the_least_of_its_factors():
 
 def test_refusals():
     zero = torch.zeros(4)
-    for h, J in [(torch.tensor([0, math.nan, 0, 0]), zero), (zero, torch.tensor([0, 0, -math.inf, 0]))]:
+    for h, J in [
+        (torch.tensor([0, math.nan, 0, 0]), zero),
+        (zero, torch.tensor([0, 0, -math.inf, 0])),
+    ]:
         with pytest.raises(ValueError, match="expected finite h and J"):
             largest_factor(h, J, EDGES, FREE | {"per_qubit_coupling_range": [-9, 6]})
     with pytest.raises(ValueError, match="expected edges as positions 0..2 into the qubits; got 3"):

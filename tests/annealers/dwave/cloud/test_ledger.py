@@ -37,7 +37,7 @@ def server():
         yield server
 
 
-# ---- files that are not ours ---------------------------------------------------------------------
+# ---- files that are not ours ----------------
 
 STRANGE = {
     "a note": b"buy milk, call Ann, 17:30",
@@ -66,7 +66,10 @@ def test_a_file_that_is_not_ours_is_left_as_it_is(server, tmp_path, data, argume
         pytest.skip("the recording's own tests have it")
     path.write_bytes(data)
     before = path.stat()
-    with connect(server, **{argument: path}) as sampler, pytest.raises(DeviceError, match=r"mine") as caught:
+    with (
+        connect(server, **{argument: path}) as sampler,
+        pytest.raises(DeviceError, match=r"mine") as caught,
+    ):
         sampler.sample(cell(), 1)
     assert path.read_bytes() == data and path.stat().st_mtime_ns == before.st_mtime_ns
     assert "\n" not in str(caught.value)
@@ -104,7 +107,7 @@ def test_one_file_for_two_things(server, tmp_path):
         assert before == [(tmp_path / name).read_bytes() for name in "lr"]
 
 
-# ---- charges that cannot be ----------------------------------------------------------------------
+# ---- charges that cannot be ----------------
 
 WRONG = [
     "NaN",
@@ -128,10 +131,16 @@ WRONG = [
 def test_a_charge_that_cannot_be_is_damage(server, tmp_path, us, event):
     """Nothing is sent on such a ledger, the line is named, the file stays as it is."""
     path = tmp_path / "ledger"
-    path.write_text(lines(POST) + json.dumps(POST | {"event": event, "us": 0}).replace('"us": 0', f'"us": {us}') + "\n")
+    path.write_text(
+        lines(POST)
+        + json.dumps(POST | {"event": event, "us": 0}).replace('"us": 0', f'"us": {us}')
+        + "\n"
+    )
     text, before = path.read_text(), len(server.requests)
     with connect(server, ledger=path, budget=1e-6) as sampler:
-        with pytest.raises(DeviceError, match=r"ledger .* is damaged in line 2: .* nothing is spent"):
+        with pytest.raises(
+            DeviceError, match=r"ledger .* is damaged in line 2: .* nothing is spent"
+        ):
             sampler.sample(cell(), 10)
         with pytest.raises(DeviceError, match="line 2"):
             _ = sampler.spent
@@ -148,7 +157,9 @@ def test_a_checkpoint_with_such_a_charge_is_refused(server, us):
         assert sampler.spent == 0
 
 
-@pytest.mark.parametrize("track", [["x", 1.0, 1], [math.nan, 1.0, 1], [-1.0, 1.0, 1], [1.0, math.nan, 1], [1.0], 3])
+@pytest.mark.parametrize(
+    "track", [["x", 1.0, 1], [math.nan, 1.0, 1], [-1.0, 1.0, 1], [1.0, math.nan, 1], [1.0], 3]
+)
 def test_a_checkpoint_with_a_temperature_that_cannot_be(server, track):
     with connect(server) as sampler:
         with pytest.raises(DeviceError, match="temperatures are damaged"):
@@ -158,7 +169,18 @@ def test_a_checkpoint_with_a_temperature_that_cannot_be(server, track):
 
 @pytest.mark.parametrize(
     ("us", "charged"),
-    [(math.nan, 1), (-1.0, 1), (-1e12, 1), (1e12, 1), (math.inf, 1), ("7", 1), (True, 1), (None, 1), ([], 1), (0, 1)]
+    [
+        (math.nan, 1),
+        (-1.0, 1),
+        (-1e12, 1),
+        (1e12, 1),
+        (math.inf, 1),
+        ("7", 1),
+        (True, 1),
+        (None, 1),
+        ([], 1),
+        (0, 1),
+    ]
     + [(1e-9, 1), (0.05, 1), (0.2, None), (5.0, None), (20.0, None)],
 )
 def test_an_answer_with_an_access_time_that_cannot_be(server, monkeypatch, tmp_path, us, charged):
@@ -166,11 +188,16 @@ def test_an_answer_with_an_access_time_that_cannot_be(server, monkeypatch, tmp_p
     checked = Job._checked
     with connect(server, ledger=tmp_path / "ledger", record=tmp_path / "record") as sampler:
         sampler.sample(cell(), 20, generator=generator())
-        usual, before = sampler.sample(cell(), 20, generator=generator()).info["qpu_access_time"], sampler.spent
+        usual, before = (
+            sampler.sample(cell(), 20, generator=generator()).info["qpu_access_time"],
+            sampler.spent,
+        )
         told = us * usual if type(us) is float and 0.01 < us < 100 else us
 
         def lying(self, result):  # the client itself refuses NaN
-            return checked(self, {**result, "timing": {**result["timing"], "qpu_access_time": told}})
+            return checked(
+                self, {**result, "timing": {**result["timing"], "qpu_access_time": told}}
+            )
 
         monkeypatch.setattr(Job, "_checked", lying)
         if us in (0.2, 5.0):
@@ -198,7 +225,11 @@ def test_a_budget_holds_against_a_lying_service(server, monkeypatch):
 
         monkeypatch.setattr(Routes, "_load", lying)
         before = server.charged
-        with connect(server, budget=0.1) as sampler, pytest.warns(ChargeWarning), pytest.raises(BudgetExceeded):
+        with (
+            connect(server, budget=0.1) as sampler,
+            pytest.warns(ChargeWarning),
+            pytest.raises(BudgetExceeded),
+        ):
             for k in range(100):
                 sampler.sample(cell(), 20, generator=generator(k))
         assert 0.05e6 < server.charged - before <= 0.1e6
@@ -219,7 +250,7 @@ def test_budgets_that_are_none(server, name, value):
         connect(server, **{name: value})
 
 
-# ---- crashes, and several at once ----------------------------------------------------------------
+# ---- crashes, and several at once ----------------
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40, 60])
@@ -365,8 +396,13 @@ def test_the_cache_holds_embeddings_only(server, tmp_path):
     assert graph_of.shape == (2, 2)
     import qsample as qs
 
-    problem = qs.Ising(qs.Graph.complete(3), torch.zeros(3), 0.1 * (torch.ones(3, 3) - torch.eye(3)))
-    with connect(server, cache=note) as sampler, pytest.raises((DeviceError, ValueError), match="note"):
+    problem = qs.Ising(
+        qs.Graph.complete(3), torch.zeros(3), 0.1 * (torch.ones(3, 3) - torch.eye(3))
+    )
+    with (
+        connect(server, cache=note) as sampler,
+        pytest.raises((DeviceError, ValueError), match="note"),
+    ):
         sampler.sample(problem, 1)
     assert note.read_text() == "mine"
     folder.mkdir()
