@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from qsample.annealers.kernels.betas import Constant, Schedule, check_choice, listed, schedule
+from qsample.annealers.kernels.betas import Constant, Schedule, listed, schedule
 from qsample.annealers.kernels.schedules import equal_lengths
 from qsample.annealers.kernels.sweeper import Scan, clock, run
 from qsample.annealers.kernels.update import Precision, Rule
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request, draw_seeds
 from qsample.sampling.samples import Exactness, Samples
-from qsample.support.checks import whole_settings
+from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 

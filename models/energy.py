@@ -55,8 +55,7 @@ class EnergyModel(nn.Module, ABC):
         self.units = Units.of(graph, hidden)
         self._acting: tuple[Tensor, ...] | None = None
 
-    # ---- what a model defines
-    # ----------------------------------------------------------------------
+    # ---- what a model defines ----------------
 
     @abstractmethod
     def _joint(self) -> Ising:
@@ -134,8 +133,7 @@ class EnergyModel(nn.Module, ABC):
         """Numbers of the hidden spins, ascending."""
         return self.units.hidden.on(self.device)
 
-    # ---- what follows
-    # ----------------------------------------------------------------------
+    # ---- what follows ----------------
 
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
@@ -289,8 +287,7 @@ class EnergyModel(nn.Module, ABC):
         values = spins.to(next(self.parameters()).dtype)
         return (values + 1) / 2 if self.coding == "bits" else values
 
-    # ---- the graph travels with the weights
-    # ----------------------------------------------------------------------
+    # ---- the graph travels with the weights ----------------
 
     def get_extra_state(self) -> Tensor:
         """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""

@@ -28,8 +28,7 @@ def refused(path: Path, *parts: str) -> None:
         assert part in text
 
 
-# ---- data sets by name
-# ----------------------------------------------------------------------
+# ---- data sets by name ----------------
 
 
 def test_digits_and_the_split_of_the_references():
@@ -174,8 +173,7 @@ def test_a_missing_package_names_its_extra(monkeypatch, name, package):
         load(name)
 
 
-# ---- split
-# ----------------------------------------------------------------------
+# ---- split ----------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -202,8 +200,7 @@ def test_split_refuses_negative_sizes():
         load("bars-and-stripes").split(-1)
 
 
-# ---- the user's files
-# ----------------------------------------------------------------------
+# ---- the user's files ----------------
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", ">i4", "i8", "u8", "f2", "f4", ">f8"])
@@ -299,8 +296,7 @@ def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
     )
 
 
-# ---- bad files
-# ----------------------------------------------------------------------
+# ---- bad files ----------------
 
 
 @pytest.mark.parametrize(
@@ -397,8 +393,7 @@ def test_pickles_are_never_read(tmp_path):
     refused(archive, "cannot read")
 
 
-# ---- what stands beside the pixels
-# ----------------------------------------------------------------------
+# ---- what stands beside the pixels ----------------
 
 BITS = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]])
 

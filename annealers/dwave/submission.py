@@ -152,8 +152,7 @@ class Call:
             )
         return most if asked is None else min(asked, most)
 
-    # ---- out
-    # ----------------------------------------------------------------------
+    # ---- out ----------------
 
     def send(self) -> list[Any]:
         """Measure the temperature if it is not known, choose the factor, and submit every job."""
@@ -239,8 +238,7 @@ class Call:
         if isinstance(self.line, Line):
             give_up(list(self.line.outstanding))
 
-    # ---- back
-    # ----------------------------------------------------------------------
+    # ---- back ----------------
 
     def _account(self, answers: Sequence[Answer]) -> None:
         self.access += sum(answer.timing.get("qpu_access_time", 0.0) for answer in answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -142,11 +142,3 @@ def check_finite(betas: Tensor) -> None:
     """ValueError unless there are betas, each of them from 0 to `COLDEST`."""
     if betas.numel() == 0 or not ((betas >= 0) & (betas < COLDEST)).all():
         raise ValueError(f"expected finite betas >= 0, at least one; got {betas[:4].tolist()}")
-
-
-def check_choice(name: str, value: object, options: object) -> None:
-    """ValueError unless a setting is one of the strings of a Literal."""
-    if value not in get_args(options):
-        raise ValueError(
-            f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}"
-        )

@@ -25,8 +25,7 @@ POWERS = (2, 5, 10, 20)  # of the couplings, applied to random vectors
 AGREE = 1.05  # R-hat up to which chains started apart agree
 
 
-# ---- where to begin
-# ----------------------------------------------------------------------
+# ---- where to begin ----------------
 
 
 def couple(problem: Ising, x: Tensor) -> Tensor:
@@ -127,8 +126,7 @@ def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12)
     return replicas.spins
 
 
-# ---- where chains stay
-# ----------------------------------------------------------------------
+# ---- where chains stay ----------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +185,7 @@ def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
     return [Basin(mean[members].mean(0), members) for members in sets if len(members)]
 
 
-# ---- do they agree
-# ----------------------------------------------------------------------
+# ---- do they agree ----------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,8 +86,7 @@ class IsingCopula(nn.Module):
             torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
         )
 
-    # ---- the step
-    # ----------------------------------------------------------------------
+    # ---- the step ----------------
 
     def forward(self, x: Shaped[Tensor, "B n"], k: Step) -> Denoised:
         """What the model says of x_k = `x`; couplings `[edges]` where one step serves all rows, else `[B, edges]`."""
@@ -151,8 +150,7 @@ class IsingCopula(nn.Module):
             x = sampler.sample(self.step_problem(x, k), 1, generator=streams(k)).spins[:, 0]
         return x
 
-    # ---- learning
-    # ----------------------------------------------------------------------
+    # ---- learning ----------------
 
     @uncompiled
     def pairs(
@@ -232,8 +230,7 @@ class IsingCopula(nn.Module):
                 f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits"
             )
 
-    # ---- the graph travels with the weights
-    # ----------------------------------------------------------------------
+    # ---- the graph travels with the weights ----------------
 
     def get_extra_state(self) -> Tensor:
         """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""

@@ -166,8 +166,7 @@ class DenoisingThermodynamicModel(nn.Module):
                 self.process.noise(clean, k - 1, 0, generator)[:, order]
             )
 
-    # ---- the reverse process
-    # ----------------------------------------------------------------------
+    # ---- the reverse process ----------------
 
     def ising(self, k: int, after: Shaped[Tensor, "*batch v"]) -> Ising:
         """The law of (x_{k-1}, z) given x_k = `after`: one problem a row, on the model's graph, with one J for all."""
@@ -240,8 +239,7 @@ class DenoisingThermodynamicModel(nn.Module):
             x = self.step(sampler, x, k, labels, reads=reads, generator=generator)
         return self.visible.decode(x)[0]
 
-    # ---- weights and their identity
-    # ----------------------------------------------------------------------
+    # ---- weights and their identity ----------------
 
     def adopt(self, other: DenoisingThermodynamicModel, steps: Sequence[int]) -> None:
         """Take the machines (and penalties) of these steps from another model: the best of each, say."""

@@ -123,8 +123,7 @@ class Reads:
         return reads
 
 
-# ---- columns: statistics of a read that take two values
-# ----------------------------------------------------------
+# ---- columns: statistics of a read that take two values ----------------
 
 
 class Columns(NamedTuple):
@@ -308,8 +307,7 @@ def student(z: float, freedom: float) -> float:
     return 2 * float(t.sf(abs(z), freedom)) if freedom >= 2 else 1.0
 
 
-# ---- cells: a read falls into one of K
-# ----------------------------------------------------------------------
+# ---- cells: a read falls into one of K ----------------
 
 
 def compare_cells(name: str, reads: Reads, other: Reads, ours: Tensor, theirs: Tensor) -> Finding:
@@ -437,8 +435,7 @@ def compare_modes(reads: Reads, other: Reads) -> Finding:
     return Finding("modes", min(1.0, best.p_value * len(tests)), f"{best.name}, {best.text}")
 
 
-# ---- means
-# ----------------------------------------------------------------------
+# ---- means ----------------
 
 
 def compare_means(
@@ -544,8 +541,7 @@ def _drawn(mean: float, goal: float, R: int, values: Tensor, generator: torch.Ge
     return min(1.0, 2 * (beyond + 1) / (times + 1))
 
 
-# ---- independence
-# ----------------------------------------------------------------------
+# ---- independence ----------------
 
 
 def order_test(reads: Reads) -> Finding | None:
@@ -633,8 +629,7 @@ def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding 
     return Finding("repeats", min(1.0, p), text)
 
 
-# ---- an enumerated law
-# ----------------------------------------------------------------------
+# ---- an enumerated law ----------------
 
 
 def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> Iterator[Finding]:
@@ -687,8 +682,7 @@ def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> It
     yield Finding("single states", min(1.0, 2 * p), text)
 
 
-# ---- a kernel that leaves the law as it is
-# ----------------------------------------------------------------------
+# ---- a kernel that leaves the law as it is ----------------
 
 
 def kernel_tests(

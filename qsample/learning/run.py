@@ -99,8 +99,7 @@ class Run:
         moving = dict(model.named_buffers()).keys() & model.state_dict().keys()
         self._buffers = {name: model.get_buffer(name) for name in sorted(moving)}
 
-    # ---- the folder
-    # ----------------------------------------------------------------------
+    # ---- the folder ----------------
 
     def open(self, resume: bool) -> None:
         """Prepare the folder, or take up the checkpoint in it."""
@@ -205,8 +204,7 @@ class Run:
         if self.lock is not None:
             self.lock.release()
 
-    # ---- one update
-    # ----------------------------------------------------------------------
+    # ---- one update ----------------
 
     def rows(self) -> Tensor:
         """This update's batch: an endless stream of shuffled epochs, epoch e shuffled by (seed, e)."""
@@ -289,8 +287,7 @@ class Run:
         self._doubt_chains(metrics["ess"])
         return metrics
 
-    # ---- what can be said about the state
-    # ----------------------------------------------------------------------
+    # ---- what can be said about the state ----------------
 
     def _judge(self, likelihood: dict[str, float | int] | None = None) -> None:
         """`Diverged` where the state is one that nobody wants back; `likelihood`: what is known already."""
@@ -355,8 +352,7 @@ class Run:
         """Collect what estimators say of their own results."""
         return _Doubts(self)
 
-    # ---- the state
-    # ----------------------------------------------------------------------
+    # ---- the state ----------------
 
     def _movable(self, *, copied: bool) -> dict[str, Any]:
         """What an update moves before its last step: chains and all that belongs to sampling."""

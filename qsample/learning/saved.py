@@ -161,8 +161,7 @@ def _dtype(state: dict[str, Any]) -> torch.dtype | None:
     return kinds[0] if kinds else None
 
 
-# ---- what a checkpoint of fit must hold
-# ----------------------------------------------------------------------
+# ---- what a checkpoint of fit must hold ----------------
 
 
 def fault_of(state: Any) -> str:

@@ -136,8 +136,7 @@ class Graph:
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         return self  # a value: copies of a model share it, with all that is cached on it
 
-    # ---- sizes and layout
-    # ----------------------------------------------------------------------
+    # ---- sizes and layout ----------------
 
     @property
     def num_spins(self) -> int:
@@ -192,8 +191,7 @@ class Graph:
             return upper + upper.mT
         return values if self.kind == "sparse" else values.unflatten(-1, self.sizes)
 
-    # ---- computed once
-    # ----------------------------------------------------------------------
+    # ---- computed once ----------------
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed at the first call with this key and kept with the graph."""

@@ -78,8 +78,7 @@ class Ising:
     def __repr__(self) -> str:
         return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
 
-    # ---- other ways in
-    # ----------------------------------------------------------------------
+    # ---- other ways in ----------------
 
     @staticmethod
     def from_edges(
@@ -126,8 +125,7 @@ class Ising:
 
         return from_qubo(Q, offset, dtype)
 
-    # ---- and out
-    # ----------------------------------------------------------------------
+    # ---- and out ----------------
 
     def to_bqm(self) -> dimod.BinaryQuadraticModel:
         """This problem (no batch) as a SPIN-valued dimod BQM with the graph's labels."""
@@ -199,11 +197,44 @@ class Ising:
         """The same law with offset 0, where a large one would take the digits of weights and differences."""
         return Ising(self.graph, self.h, self.J, self.offset.new_zeros(self.offset.shape))
 
+    # ---- its batch ----------------
+
+    def flat(self) -> Ising:
+        """These problems in one batch dimension: h `[P, n]`, J `[P or 1, *layout]`, offset `[P]`.
+
+        P is the number of problems, 1 for a single one. A J that all share stays one: nothing is
+        copied that need not be.
+        """
+        batch = self.batch_shape
+        layout = self.graph.coupling_shape
+        count = batch.numel()  # not -1: a J of no edges has no numbers
+        h = self.h.expand(*batch, self.num_spins).reshape(count, self.num_spins)
+        own = self.J.shape[: self.J.dim() - len(layout)]
+        if own.numel() == 1:
+            J = self.J.reshape(1, *layout)
+        else:
+            J = self.J.expand(*batch, *layout).reshape(count, *layout)
+        return Ising(self.graph, h, J, self.offset.expand(batch).reshape(count))
+
+    def take(self, places: Tensor) -> Ising:
+        """The problems at `places` `[P']` (numbers or a mask) of the flat batch, as a flat batch."""
+        flat = self.flat()
+        J = flat.J[places] if len(flat.J) > 1 else flat.J
+        return Ising(self.graph, flat.h[places], J, flat.offset[places])
+
+    def unbind(self) -> list[Ising]:
+        """The problems of the batch one by one, each without batch dimensions."""
+        flat = self.flat()
+        J = flat.J.expand(len(flat.h), *self.graph.coupling_shape)
+        return [
+            Ising(self.graph, h, coupling, offset)
+            for h, coupling, offset in zip(flat.h, J, flat.offset, strict=True)
+        ]
+
     def _map(self, f) -> Ising:
         return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
 
-    # ---- energies
-    # ----------------------------------------------------------------------
+    # ---- energies ----------------
 
     def _as_float(self, spins: Tensor) -> Tensor:
         check_tensors(spins=spins)

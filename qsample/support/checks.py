@@ -6,10 +6,12 @@ Nothing is imported for it: kinds of other packages are known by the names of th
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
+
+from qsample.support.transforms import numbers
 
 _CQM = "dimod.cqm_to_bqm(cqm) makes one, with an inverter"
 _BQMS = ("BinaryQuadraticModel", "DictBQM", "Float32BQM", "Float64BQM", "DictBinaryQuadraticModel")
@@ -138,6 +140,29 @@ def whole_settings(settings: object, **least: int) -> None:
     """Make the named fields of a frozen dataclass plain ints, as files hold them, each checked by `whole`."""
     for name, value in least.items():
         object.__setattr__(settings, name, whole(name, getattr(settings, name), value))
+
+
+def check_choice(name: str, value: object, options: object) -> None:
+    """ValueError unless a setting is one of the strings of a `Literal`."""
+    if value not in get_args(options):
+        raise ValueError(
+            f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}"
+        )
+
+
+def check_spins(name: str, spins: Tensor, remedy: str = "2 * bits - 1 makes spins of bits") -> None:
+    """ValueError unless all numbers of a tensor are -1 or +1.
+
+    Args:
+        name: What the spins are to the user, such as "spins x" or "an anchor".
+        spins: The tensor, of any shape and dtype.
+        remedy: How the user makes spins of what was given.
+    """
+    values = numbers(spins)
+    wrong = abs(values) != 1
+    if wrong.any():
+        odd = float(values[wrong][0])
+        raise ValueError(f"expected {name} of -1 and +1; got {odd:g}: {remedy}")
 
 
 def plain_seed(seed: object) -> int:

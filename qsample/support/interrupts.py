@@ -97,8 +97,7 @@ class Stopper:
             before(number, None)  # the program's own way to end
         raise Stopped(f"stopped by {signal.Signals(number).name} {what}", number)
 
-    # ---- in the main thread
-    # ----------------------------------------------------------------------
+    # ---- in the main thread ----------------
 
     def _handle(self, number: int, frame: Any) -> None:
         if self._poked:
@@ -142,8 +141,7 @@ class Stopper:
                 end.close()
             self._sockets = None
 
-    # ---- in a thread, for calls in which no handler runs
-    # ----------------------------------------------------------------------
+    # ---- in a thread, for calls in which no handler runs ----------------
 
     def _watch(self) -> None:
         """Start a thread that hears of signals as the system delivers them, whatever the main thread is in."""

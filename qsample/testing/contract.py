@@ -230,8 +230,7 @@ def check_sampler(
     return run.verdicts
 
 
-# ---- the stages
-# ----------------------------------------------------------------------
+# ---- the stages ----------------
 
 
 def _manners(run: Run) -> None:
@@ -499,8 +498,7 @@ def _pooled(run: Run) -> None:
         )
 
 
-# ---- the looks at one call
-# ----------------------------------------------------------------------
+# ---- the looks at one call ----------------
 
 
 def _law_of_call(run: Run, label: str, problem: Ising, num: int, initial: Samples | None) -> None:
@@ -769,8 +767,7 @@ def _beta_error(free: int, information: float) -> Callable[[float], str]:
     return detects
 
 
-# ---- claims
-# ----------------------------------------------------------------------
+# ---- claims ----------------
 
 
 def _claims(run: Run) -> None:

@@ -71,8 +71,7 @@ def standard(reads: Reads, kind: slice) -> Standard:
     return Standard(z, scale[:, None] * covariance * scale, kept)
 
 
-# ---- within a call
-# ----------------------------------------------------------------------
+# ---- within a call ----------------
 
 
 def autocorrelation(z: Tensor) -> Tensor:
@@ -169,8 +168,7 @@ def _countable(law: Law, pairs: float | int) -> bool:
     return n <= 62 and law.coincidence() < 0.02 and pairs * law.coincidence() >= 100
 
 
-# ---- between problems, and between calls
-# ----------------------------------------------------------------------
+# ---- between problems, and between calls ----------------
 
 
 def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:

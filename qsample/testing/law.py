@@ -148,8 +148,7 @@ def _connected(graph: Graph) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-# ---- the G-test
-# ----------------------------------------------------------------------
+# ---- the G-test ----------------
 
 
 def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]:
@@ -212,8 +211,7 @@ def _mean_deviation(p: Tensor, N: Tensor) -> Tensor:
     return 2 * v / N * (choose + torch.xlogy(v, p) + torch.xlogy(N - v + 1, 1 - p)).exp() * (p < 1)
 
 
-# ---- reads beside their law
-# ----------------------------------------------------------------------
+# ---- reads beside their law ----------------
 
 
 @dataclass(frozen=True, eq=False)

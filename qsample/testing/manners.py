@@ -157,8 +157,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-# ---- one result
-# ----------------------------------------------------------------------
+# ---- one result ----------------
 
 
 def check_values(where: str, problem: Ising, samples: object, reads: int) -> None:
@@ -238,8 +237,7 @@ def _check_info(where: str, samples: Samples) -> None:
                 )
 
 
-# ---- seeds
-# ----------------------------------------------------------------------
+# ---- seeds ----------------
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -316,8 +314,7 @@ def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
             )
 
 
-# ---- requests that must be refused
-# ----------------------------------------------------------------------
+# ---- requests that must be refused ----------------
 
 
 def check_refusals(ask: Watched, problem: Ising) -> None:

@@ -217,8 +217,7 @@ def twins(problem: Ising) -> Ising:
     return Ising(one.graph, one.h.expand(2, -1), one.J, one.offset)
 
 
-# ---- problems for the claims
-# ----------------------------------------------------------------------
+# ---- problems for the claims ----------------
 
 
 def two_modes(kind: Kind) -> Ising:

@@ -47,8 +47,7 @@ def trained(tmp_path_factory):
     return out
 
 
-# ---- the four commands
-# ----------------------------------------------------------------------
+# ---- the four commands ----------------
 
 
 def test_train_says_what_comes_next(tmp_path, capsys):

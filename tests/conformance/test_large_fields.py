@@ -167,8 +167,7 @@ def test_an_offset_changes_no_draw(name, offset):
     assert torch.equal(found.spins, other.spins)
 
 
-# ---- beyond double
-# ----------------------------------------------------------------------
+# ---- beyond double ----------------
 
 REFUSING = SAMPLERS | {
     "population": PopulationAnnealing(2),
@@ -214,8 +213,7 @@ def test_bfloat16_products_are_refused_where_single_precision_would_not_do():
         Gibbs(3, precision="bfloat16").sample(problem, 2)
 
 
-# ---- batches
-# ----------------------------------------------------------------------
+# ---- batches ----------------
 
 
 BATCHES = [(name, kind) for name in ("gibbs", "tempering") for kind in KINDS]
@@ -243,8 +241,7 @@ def test_a_large_problem_changes_nothing_for_the_others_of_a_batch(kind, own, dt
         assert torch.equal(single.energy, together.energy[k])
 
 
-# ---- energies
-# ----------------------------------------------------------------------
+# ---- energies ----------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -300,8 +297,7 @@ def test_native_energies_of_many_spins():
         )
 
 
-# ---- other types
-# ----------------------------------------------------------------------
+# ---- other types ----------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,8 +72,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-# ---- inference mode and the default device
-# ----------------------------------------------------------------------
+# ---- inference mode and the default device ----------------
 
 
 @pytest.mark.parametrize("hidden", [[4], [3, 4]], ids=["apart", "coupled"])
@@ -163,8 +162,7 @@ def test_the_couplings_of_a_process_are_no_inference_tensors():
     )
 
 
-# ---- the default dtype
-# ----------------------------------------------------------------------
+# ---- the default dtype ----------------
 
 HALVES = [pytest.param(half, marks=pytest.mark.long) for half in (torch.float16, torch.bfloat16)]
 DEFAULTS = [torch.float64, *HALVES]

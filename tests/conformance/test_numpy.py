@@ -143,8 +143,7 @@ def test_numpy_integers_set_training_and_everything_with_a_seed(problem):
         assert Graph.complete(I64(4)).sizes == (4,) and type(Graph.complete(I64(4)).sizes[0]) is int
 
 
-# ---- the diffusers scheduler
-# ----------------------------------------------------------------------
+# ---- the diffusers scheduler ----------------
 
 NEAR = {"neighbours": [[0, 1], [1, 0]], "edges": [[0, 1], [1, 2]]}
 
@@ -198,8 +197,7 @@ def test_a_scheduler_takes_a_sampler_itself(tmp_path):
         IsingScheduler(reads=1.5)
 
 
-# ---- arrays, and models of other packages
-# ----------------------------------------------------------------------
+# ---- arrays, and models of other packages ----------------
 
 SPINS = np.ones((4, 5), dtype=np.int8)
 TENSOR_WANTED = {

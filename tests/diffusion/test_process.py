@@ -25,8 +25,7 @@ def states(n):
     return torch.tensor(all_states(n), dtype=torch.float64)
 
 
-# ---- the coupling
-# ----------------------------------------------------------------------
+# ---- the coupling ----------------
 
 
 @pytest.mark.parametrize("u", [1e-6, 0.01, 0.2, 1.0, 3.0, 30.0])
@@ -70,8 +69,7 @@ def test_schedules():
     close((-times[:-1]).exp(), torch.tensor(f, dtype=torch.float64) / f[0])
 
 
-# ---- noise
-# ----------------------------------------------------------------------
+# ---- noise ----------------
 
 
 def test_noise_has_the_kernels_law():
@@ -112,8 +110,7 @@ def test_an_item_draws_what_it_would_alone(forward):
     )
 
 
-# ---- posteriors
-# ----------------------------------------------------------------------
+# ---- posteriors ----------------
 
 
 def transition(forward, k, n):
@@ -200,8 +197,7 @@ def test_the_posterior_of_many_states():
             close(found[r, i], torch.stack([(probs[r, i] * e).sum() for e in each]))
 
 
-# ---- refusals
-# ----------------------------------------------------------------------
+# ---- refusals ----------------
 
 
 def test_refusals():

@@ -29,8 +29,7 @@ def ar1(phi, T, R, seed):
     return x
 
 
-# ---- autocorrelation
-# ----------------------------------------------------------------------
+# ---- autocorrelation ----------------
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.7, 0.9])
@@ -90,8 +89,7 @@ def test_too_short_to_tell(shape):
         autocorrelation_time(torch.zeros(shape))
 
 
-# ---- diagnose
-# ----------------------------------------------------------------------
+# ---- diagnose ----------------
 
 GRAPHS = {
     "sparse": Graph.sparse(8, [(i, (i + 1) % 8) for i in range(8)] + [(0, 4)]),
@@ -317,8 +315,7 @@ def test_the_weights_of_two_modes(up, ok):
     assert verdict.ok is ok, verdict.text
 
 
-# ---- beyond enumeration and decomposition
-# ----------------------------------------------------------------------
+# ---- beyond enumeration and decomposition ----------------
 
 
 def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
@@ -467,8 +464,7 @@ def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
         assert judge(problem, of(problem, reads(problem.scale(0.3), num, 0).spins)).ok is False
 
 
-# ---- reads that say less than their number
-# ----------------------------------------------------------------------
+# ---- reads that say less than their number ----------------
 
 
 def cold_ferromagnet():

@@ -24,8 +24,7 @@ from tests.support.thinning import thinned
 BATCHES = [((), (), ()), ((3,), (), ()), ((), (2,), ()), ((2, 1), (3,), (2, 3)), ((), (), (4,))]
 
 
-# ---- exact log Z
-# ----------------------------------------------------------------------
+# ---- exact log Z ----------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,8 +85,7 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
             log_partition(a_problem(a_graph("sparse")), "ais", steps=steps, chains=chains)
 
 
-# ---- annealed importance sampling
-# ----------------------------------------------------------------------
+# ---- annealed importance sampling ----------------
 
 
 def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
@@ -165,8 +163,7 @@ def test_ais_draws_from_its_generator_only():
     torch.set_rng_state(state)
 
 
-# ---- likelihoods
-# ----------------------------------------------------------------------
+# ---- likelihoods ----------------
 
 
 def rbm(n=4, m=3):

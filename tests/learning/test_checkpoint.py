@@ -81,8 +81,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# ---- round trips
-# ----------------------------------------------------------------------
+# ---- round trips ----------------
 
 
 @st.composite
@@ -222,8 +221,7 @@ def test_step_and_keep_are_checked(tmp_path, step, keep):
         save(tmp_path, {}, step=step, keep=keep)
 
 
-# ---- what stays in the folder
-# ----------------------------------------------------------------------
+# ---- what stays in the folder ----------------
 
 
 def test_one_checkpoint_stays_by_default_and_strangers_are_left_alone(tmp_path):
@@ -269,8 +267,7 @@ def test_saving_a_step_again_does_not_touch_its_committed_file(tmp_path, monkeyp
     assert len(names(tmp_path)) == 2
 
 
-# ---- faults
-# ----------------------------------------------------------------------
+# ---- faults ----------------
 
 
 class Died(BaseException):
@@ -401,8 +398,7 @@ def test_a_file_where_the_folder_should_be(tmp_path, inner):
     assert (tmp_path / "taken").read_text() == "a file"
 
 
-# ---- damage
-# ----------------------------------------------------------------------
+# ---- damage ----------------
 
 
 def assert_refused(path: Path, match: str | None = None) -> None:
@@ -486,8 +482,7 @@ def test_the_manifest_tells_the_hash_of_the_tensors(tmp_path):
     assert (manifest["step"], manifest["version"]) == (1, 1)
 
 
-# ---- kill -9
-# ----------------------------------------------------------------------
+# ---- kill -9 ----------------
 
 SAVER = """
 import os, sys, torch

@@ -50,8 +50,7 @@ def one_line(error) -> str:
     return str(error)
 
 
-# ---- thermodynamic models
-# ----------------------------------------------------------------------
+# ---- thermodynamic models ----------------
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +137,7 @@ def test_a_file_without_a_hash_says_so(tmp_path):
         read_file(tmp_path / "old", "mine")
 
 
-# ---- checkpoints
-# ----------------------------------------------------------------------
+# ---- checkpoints ----------------
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +317,7 @@ def test_bit_flips_anywhere_in_a_run(tmp_path, folder):
         path.write_bytes(whole)
 
 
-# ---- recordings and embeddings
-# ----------------------------------------------------------------------
+# ---- recordings and embeddings ----------------
 
 
 def asked(h):

@@ -164,8 +164,7 @@ def test_the_remedy_for_sixteen_bits_works():
     assert len(history) == 5 and not torch.equal(before, model.W)
 
 
-# ---- chains that do not move
-# ----------------------------------------------------------------------
+# ---- chains that do not move ----------------
 
 
 class Frozen:

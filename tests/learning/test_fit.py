@@ -116,8 +116,7 @@ def assert_same(ours, theirs):
         assert repr(ours) == repr(theirs)
 
 
-# ---- resume equals an uninterrupted run
-# ----------------------------------------------------------------------
+# ---- resume equals an uninterrupted run ----------------
 
 RUNS = {
     "persistent gibbs": (rbm, lambda: Gibbs(2), {}),

@@ -111,8 +111,7 @@ def test_a_damaged_checkpoint_is_refused_on_resume(stopped, damage):
     )
 
 
-# ---- divergence
-# ----------------------------------------------------------------------
+# ---- divergence ----------------
 
 
 class Breaks(Dies):
@@ -172,8 +171,7 @@ def test_a_mad_learning_rate_never_costs_the_checkpoint_nor_ends_deep_inside(
         assert all(t.isfinite().all() for t in load(tmp_path)["model"].values())
 
 
-# ---- folders that cannot be written
-# ----------------------------------------------------------------------
+# ---- folders that cannot be written ----------------
 
 
 @pytest.mark.parametrize("inner", ["", "/run"])

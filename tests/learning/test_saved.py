@@ -25,8 +25,7 @@ def train(out, *options):
     main(["train", "--out", str(out), *options])
 
 
-# ---- load_run
-# ----------------------------------------------------------------------
+# ---- load_run ----------------
 
 
 @pytest.mark.parametrize("make", [rbm, coupled])
@@ -93,8 +92,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         assert "\n" not in str(caught.value) and str(tmp_path / folder) in str(caught.value)
 
 
-# ---- longer runs
-# ----------------------------------------------------------------------
+# ---- longer runs ----------------
 
 
 @pytest.mark.parametrize(("updates", "sampler"), [(12, lambda: Gibbs(2)), (15, Counts)])
@@ -177,8 +175,7 @@ def test_fit_takes_up_former_settings_and_config(tmp_path):
     assert load_run(tmp_path, rbm()).config == {"notes": "mine"}
 
 
-# ---- the command line
-# ----------------------------------------------------------------------
+# ---- the command line ----------------
 
 
 def test_resume_alone_takes_the_former_flags(tmp_path, monkeypatch):

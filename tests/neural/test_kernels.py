@@ -62,8 +62,7 @@ def number(s):
     return ((s > 0) * 2 ** torch.arange(s.shape[-1]).flip(0)).sum(-1)
 
 
-# ---- transition matrices
-# ----------------------------------------------------------------------
+# ---- transition matrices ----------------
 
 
 @contextmanager
@@ -265,8 +264,7 @@ def test_tempered_transitions_have_detailed_balance(scan, monkeypatch):
         assert invariant > 1e-5 and balance > 1e-5
 
 
-# ---- reads of the shipped kernels
-# ----------------------------------------------------------------------
+# ---- reads of the shipped kernels ----------------
 
 
 class Claims:
@@ -396,8 +394,7 @@ def test_the_way_up_weighs_the_partition_function():
     assert float(w.std()) > 0
 
 
-# ---- manners
-# ----------------------------------------------------------------------
+# ---- manners ----------------
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -54,8 +54,7 @@ def distance(a):
     return (a != S).sum(-1)
 
 
-# ---- where they are exact
-# ----------------------------------------------------------------------
+# ---- where they are exact ----------------
 
 
 def test_secant_is_exact_within_two_flips():
@@ -133,8 +132,7 @@ def test_the_problems_bqm_and_qubo_have_its_energies():
     assert worst > 0.1  # the mutant fails
 
 
-# ---- regression
-# ----------------------------------------------------------------------
+# ---- regression ----------------
 
 
 class Seen:
@@ -207,8 +205,7 @@ def test_a_sampler_takes_regression_to_where_the_mass_is():
     assert better >= 18  # by chance: 2e-4
 
 
-# ---- batches, cost, refusals
-# ----------------------------------------------------------------------
+# ---- batches, cost, refusals ----------------
 
 
 @pytest.mark.parametrize("name", SURROGATES)

@@ -294,3 +294,22 @@ def test_products_round_alike_for_any_batch_and_thread_count(R, a, b, dtype):
                     assert torch.equal(product(rows[k], J if J.dim() == 2 else J[k]), together[k])
         finally:
             torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [(), (3,), (2, 3)])
+def test_a_batch_flat_taken_and_one_by_one(kind, own):
+    graph = a_graph(kind)
+    h = torch.randn(2, 3, graph.num_spins, dtype=torch.float64)
+    J = graph.couplings(torch.randn(*own, graph.num_edges, dtype=torch.float64))
+    problem = Ising(graph, h, J, torch.randn(3, dtype=torch.float64))
+    spins = torch.randint(2, (2, 3, 4, graph.num_spins)) * 2 - 1
+    energy = problem.energy(spins).flatten(0, 1)
+    flat = problem.flat()
+    assert flat.h.shape == (6, graph.num_spins) and len(flat.J) == (6 if own else 1)
+    assert torch.equal(flat.energy(spins.flatten(0, 1)), energy)
+    places = torch.tensor([4, 1])
+    assert torch.equal(problem.take(places).energy(spins.flatten(0, 1)[places]), energy[places])
+    for k, single in enumerate(problem.unbind()):
+        assert single.batch_shape == ()
+        assert torch.equal(single.energy(spins.flatten(0, 1)[k]), energy[k])

@@ -195,8 +195,7 @@ def test_infinite_members_of_a_batch_leave_the_others_alone():
         assert float(found.stderr[k]) == pytest.approx(alone.stderr, rel=1e-5)
 
 
-# ---- few reads
-# ----------------------------------------------------------------------
+# ---- few reads ----------------
 
 
 def few_cases():

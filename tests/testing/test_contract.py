@@ -110,8 +110,7 @@ def test_bfloat16_products_pass():
     check_sampler(Gibbs(60, precision="bfloat16"), false_alarm=SHARE, cases=cases, power=0.3)
 
 
-# ---- power
-# ----------------------------------------------------------------------
+# ---- power ----------------
 
 
 def rejection(sampler, **settings):

@@ -195,8 +195,7 @@ def _enough(graph: Graph, chip: Chip, found: Chains, copies: int | None) -> Chai
     return found
 
 
-# ---- files
-# ----------------------------------------------------------------------
+# ---- files ----------------
 
 
 def _load(path: Path, head: dict, graph: Graph, chip: Chip) -> Placement | None:

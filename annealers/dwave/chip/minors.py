@@ -123,8 +123,7 @@ def largest(kind: str, chip: Chip) -> int | None:
     return thick * (4 * size - 2) if chip.topology == "zephyr" else thick * size
 
 
-# ---- the three ways
-# ----------------------------------------------------------------------
+# ---- the three ways ----------------
 
 
 def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Found:

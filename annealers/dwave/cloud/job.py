@@ -152,8 +152,7 @@ class Job:
                 self._free("cancelled")
         self.line.outstanding.discard(self)
 
-    # ---- one try
-    # ----------------------------------------------------------------------
+    # ---- one try ----------------
 
     def _received(self, until: float) -> tuple[Answer, str]:
         """The answer, checked; and why its access time is doubted, where it is."""
@@ -219,8 +218,7 @@ class Job:
         charged = f"{timing['qpu_access_time']:.6g} us are charged"
         return timing, f"{said} where {self.cost:.6g} were estimated: {charged}"
 
-    # ---- after a failure
-    # ----------------------------------------------------------------------
+    # ---- after a failure ----------------
 
     def _mend(self, error: Exception, until: float) -> None:
         """Fetch the answer again or submit again, after a pause; or raise what the caller should read."""

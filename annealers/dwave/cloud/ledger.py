@@ -191,8 +191,7 @@ class Ledger:
         ):
             self._take_up(file)
 
-    # ---- the file
-    # ----------------------------------------------------------------------
+    # ---- the file ----------------
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:

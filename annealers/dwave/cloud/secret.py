@@ -234,8 +234,7 @@ def without_password(url: str) -> str:
     return re.sub(r"//[^/\s]*@", "//", url)
 
 
-# ---- errors
-# ----------------------------------------------------------------------
+# ---- errors ----------------
 
 
 def cleaned(error: E, secrets: Iterable[Secret] = ()) -> E:
@@ -282,8 +281,7 @@ def _ours(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
-# ---- logs
-# ----------------------------------------------------------------------
+# ---- logs ----------------
 
 
 class _Filter(logging.Filter):

@@ -179,8 +179,7 @@ class AnnealedGuidance:
         self.info: dict[str, Any] = _fresh()
         self._alone: tuple[Guidance, bool] | None = None  # whether this energy is one of x0 alone
 
-    # ---- a transparent wrapper
-    # ----------------------------------------------------------------------
+    # ---- a transparent wrapper ----------------
 
     def __getattr__(self, name: str) -> Any:
         if "scheduler" not in self.__dict__:  # being copied
@@ -251,8 +250,7 @@ class AnnealedGuidance:
 
         return step
 
-    # ---- a guided step
-    # ----------------------------------------------------------------------
+    # ---- a guided step ----------------
 
     def _step(self, given: dict[str, Any]) -> Any:
         """The scheduler's own step, then other noise in the blocks."""

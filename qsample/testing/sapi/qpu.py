@@ -96,8 +96,7 @@ class Processor:
             self._held = held
             self._changed.notify_all()
 
-    # ---- what the API asks for
-    # ----------------------------------------------------------------------
+    # ---- what the API asks for ----------------
 
     def prepare(self, solver: Solver, body: dict[str, Any]) -> Job:
         """A job from the body of a submission, checked whole; a `Refusal` where the service would refuse it."""
@@ -181,8 +180,7 @@ class Processor:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, seconds)
 
-    # ---- its own thread
-    # ----------------------------------------------------------------------
+    # ---- its own thread ----------------
 
     def _run(self) -> None:
         while True:

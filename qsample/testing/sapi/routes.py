@@ -73,8 +73,7 @@ class Routes:
             self.processor.cancel(job)
         return _reply("problems", [job.message() for job in jobs])
 
-    # ---- solvers
-    # ----------------------------------------------------------------------
+    # ---- solvers ----------------
 
     def _definitions(self, last: str, chosen: str) -> Reply:
         if last == "remote":
@@ -108,8 +107,7 @@ class Routes:
             ).encode()
         return self._encoded[key]
 
-    # ---- problems
-    # ----------------------------------------------------------------------
+    # ---- problems ----------------
 
     def _submit(self, body: Any, fault: Fault | None) -> Reply:
         """One status a problem, or the error for which it was refused; the others of the array run all the same."""

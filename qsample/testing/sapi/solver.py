@@ -104,8 +104,7 @@ class Solver:
             csr_array(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape)),
         )
 
-    # ---- problems
-    # ----------------------------------------------------------------------
+    # ---- problems ----------------
 
     def decode(self, kind: object, data: object) -> Problem:
         """The problem in a job's `type` and `data`; a `Refusal` for what is malformed."""
@@ -168,8 +167,7 @@ class Solver:
                     400, f"{wrong[0]:g} is outside {name} [{low:g}, {high:g}] of solver {self.name}"
                 )
 
-    # ---- answers
-    # ----------------------------------------------------------------------
+    # ---- answers ----------------
 
     def encode(
         self, problem: Problem, spins: np.ndarray, timing: dict[str, float], raw: bool, most: int

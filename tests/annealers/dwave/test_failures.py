@@ -48,8 +48,7 @@ def events(path):
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
 
 
-# ---- mended
-# ----------------------------------------------------------------------
+# ---- mended ----------------
 
 
 @pytest.mark.parametrize(
@@ -145,8 +144,7 @@ def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
     ]
 
 
-# ---- given up
-# ----------------------------------------------------------------------
+# ---- given up ----------------
 
 
 def test_an_overloaded_service(server):
@@ -224,8 +222,7 @@ def test_closing_cancels_and_leaves_no_thread(server):
     sampler.close()
 
 
-# ---- cost
-# ----------------------------------------------------------------------
+# ---- cost ----------------
 
 
 def test_the_estimate_is_the_cost(server):
@@ -343,8 +340,7 @@ def test_state_goes_through_a_checkpoint(server, tmp_path):
     assert server.token not in (tmp_path / "checkpoint.json").read_text()
 
 
-# ---- bad input
-# ----------------------------------------------------------------------
+# ---- bad input ----------------
 
 
 def test_no_token(server):
@@ -452,8 +448,7 @@ def test_files_that_are_no_ledger(server, tmp_path):
         assert two.spent == one.spent > 0
 
 
-# ---- recordings
-# ----------------------------------------------------------------------
+# ---- recordings ----------------
 
 
 def test_a_recording_replays_bit_for_bit(server, tmp_path, monkeypatch):

@@ -57,8 +57,7 @@ def test_the_hidden_beta_is_found(zephyr, beta, scale):
             )
 
 
-# ---- the law
-# ----------------------------------------------------------------------
+# ---- the law ----------------
 
 
 def test_second_moments_after_calibration(chimera):
@@ -142,8 +141,7 @@ def test_copies_of_one_problem_share_the_reads():
         assert found.spins.shape == (500, 8)
 
 
-# ---- options
-# ----------------------------------------------------------------------
+# ---- options ----------------
 
 
 def test_a_range_that_forbids_beta_1():
@@ -280,8 +278,7 @@ def test_calls_overlap():
         assert set(one.result().info["job_ids"]) != set(two.result().info["job_ids"])
 
 
-# ---- as dimod sees it
-# ----------------------------------------------------------------------
+# ---- as dimod sees it ----------------
 
 
 @pytest.fixture(scope="module")

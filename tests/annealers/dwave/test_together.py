@@ -200,8 +200,7 @@ def test_closing_while_calls_run(server, tmp_path):
     assert sampler.spent >= charged - 1e-9 and not strangers(before)
 
 
-# ---- processes
-# ----------------------------------------------------------------------
+# ---- processes ----------------
 
 
 def in_child(work, seconds=60.0):

@@ -41,8 +41,7 @@ def part(problem: Ising, k: Any) -> Ising:
     return Ising(problem.graph, problem.h[k], J, problem.offset[k])
 
 
-# ---- the law
-# ----------------------------------------------------------------------
+# ---- the law ----------------
 
 LAWS = {
     "sixteen spins": normal(9, 7, scale=0.25),
@@ -89,8 +88,7 @@ def test_the_torch_kernel_follows_the_law(rule, scan):
     assert g_test(problem, Samples(spins, energy))[0][0] > SHARE / 2
 
 
-# ---- energies
-# ----------------------------------------------------------------------
+# ---- energies ----------------
 
 
 @EACH_ISA
@@ -123,8 +121,7 @@ def test_energy_is_right_to_single_precision():
     assert float(exact.std()) > 1
 
 
-# ---- bit for bit
-# ----------------------------------------------------------------------
+# ---- bit for bit ----------------
 
 BETAS = torch.linspace(0.2, 1.5, 5)
 DRAWS: list[dict[str, Any]] = [

@@ -58,8 +58,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-# ---- the law
-# ----------------------------------------------------------------------
+# ---- the law ----------------
 
 SIXTEEN = random_graph(16, 30)
 LAWS = {
@@ -115,8 +114,7 @@ def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
     assert abs(chain.mean() - onsager(beta, size)) < Z_MAX * chain.std() / chains**0.5
 
 
-# ---- energies
-# ----------------------------------------------------------------------
+# ---- energies ----------------
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -136,8 +134,7 @@ def test_energies_are_those_of_the_spins(isa, shape):
         )
 
 
-# ---- bit for bit
-# ----------------------------------------------------------------------
+# ---- bit for bit ----------------
 
 DRAW = {
     "gibbs": {"rule": "gibbs"},
@@ -239,8 +236,7 @@ def test_replicas_split_into_calls_and_blocks(isa, draw, h):
         )
 
 
-# ---- shapes
-# ----------------------------------------------------------------------
+# ---- shapes ----------------
 
 SHAPES = [
     (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64), (65, 200), (70, 2415)
@@ -314,8 +310,7 @@ def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
         assert (frozen.abs() == 1).all()
 
 
-# ---- 16 bits
-# ----------------------------------------------------------------------
+# ---- 16 bits ----------------
 
 
 @pytest.mark.parametrize(("rule", "most"), [("gibbs", 6.5e-5), ("metropolis", 2.2e-4)])
@@ -361,8 +356,7 @@ def test_samplers_in_16_bits(make):
             )
 
 
-# ---- errors
-# ----------------------------------------------------------------------
+# ---- errors ----------------
 
 
 def arguments(**changed: Any) -> list[Any]:
@@ -406,8 +400,7 @@ def test_errors_are_one_line(changed, message):
     assert re.fullmatch(r"[^\n]+", str(caught.value))
 
 
-# ---- interrupts
-# ----------------------------------------------------------------------
+# ---- interrupts ----------------
 
 LONG = [0.5] * 2_000_000  # minutes, were it not stopped
 

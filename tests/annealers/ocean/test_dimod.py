@@ -211,8 +211,7 @@ def test_no_number_of_reads_is_one():
         assert len(AsDimod(Gibbs(3)).sample(bqm, num_reads=None)) == 1
 
 
-# ---- optimisation
-# ----------------------------------------------------------------------
+# ---- optimisation ----------------
 
 
 def instances():
@@ -294,8 +293,7 @@ def test_the_range_is_that_of_the_energies():
     assert optimising_range(noisy)[1] <= 1e6
 
 
-# ---- dimod's samplers as ours
-# ----------------------------------------------------------------------
+# ---- dimod's samplers as ours ----------------
 
 
 class Histogram(dimod.Sampler):
@@ -389,8 +387,7 @@ def test_labels_in_any_order(sampler):
         torch.testing.assert_close(found.energy, torch.full((6,), -150.0))
 
 
-# ---- Neal
-# ----------------------------------------------------------------------
+# ---- Neal ----------------
 
 
 def test_neal_asks_for_a_boltzmann_law(monkeypatch):

@@ -50,8 +50,7 @@ def dots(x, x0, t):
     return flat[:, :-1].mul(flat[:, 1:]).sum(1) + (flat - 0.3).square().sum(1) / 2
 
 
-# ---- mu and sigma
-# ----------------------------------------------------------------------
+# ---- mu and sigma ----------------
 
 SCHEDULERS = {
     "ddpm": partial(DDPMScheduler),
@@ -133,8 +132,7 @@ ETA = {
 }
 
 
-# ---- noise from uniform spins
-# ----------------------------------------------------------------------
+# ---- noise from uniform spins ----------------
 
 
 def test_walsh_hadamard_is_sylvesters():
@@ -217,8 +215,7 @@ def test_signs_on_the_wrong_side_are_seen(monkeypatch):
     assert moments(64, 1, seed=65)[3, 0] < -Z_MAX  # the fourth moment of the image's mean
 
 
-# ---- the law of the spins
-# ----------------------------------------------------------------------
+# ---- the law of the spins ----------------
 
 SHAPE = (1, 5, 5)
 G = torch.randn(25, 25, generator=generator(3)) / 4
@@ -351,8 +348,7 @@ def test_what_must_fail(wrong, monkeypatch):
     assert min(p) < FALSE_ALARM / CASES and guided.info["exactness"] is Exactness.HEURISTIC
 
 
-# ---- as a scheduler
-# ----------------------------------------------------------------------
+# ---- as a scheduler ----------------
 
 
 def run(scheduler, energy=dots, seeds=(0,), single=False, steps=4, start=None, eta=1.0, **options):

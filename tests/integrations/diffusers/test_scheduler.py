@@ -92,8 +92,7 @@ def drawn(scheduler, coupling=None, t=0.5, logits=LOGITS):
     return scheduler.step(output, t, many(*SHAPE), generator())
 
 
-# ---- the law
-# ----------------------------------------------------------------------
+# ---- the law ----------------
 
 
 @pytest.mark.parametrize(("t", "s"), [(1.0, 0.75), (0.5, 0.25), (0.25, 0.0)])
@@ -194,8 +193,7 @@ def test_noise_has_the_law_of_the_forward_process():
     )
 
 
-# ---- randomness
-# ----------------------------------------------------------------------
+# ---- randomness ----------------
 
 
 @pytest.mark.parametrize("name", CPU_SAMPLERS)
@@ -238,8 +236,7 @@ def test_other_draws_by_item():
     assert torch.equal(before, torch.get_rng_state()), "normal noise is all the randomness there is"
 
 
-# ---- what the denoiser may answer
-# ----------------------------------------------------------------------
+# ---- what the denoiser may answer ----------------
 
 
 def test_pair_features_are_couplings():
@@ -320,8 +317,7 @@ def test_the_problem_can_be_trained():
     assert output.grad is not None and output.grad.isfinite().all() and output.grad.abs().max() > 0
 
 
-# ---- diffusers' conventions
-# ----------------------------------------------------------------------
+# ---- diffusers' conventions ----------------
 
 
 def test_times():
@@ -391,8 +387,7 @@ def test_an_existing_pipeline_takes_it_in_one_line():
     )
 
 
-# ---- configs
-# ----------------------------------------------------------------------
+# ---- configs ----------------
 
 
 def test_a_config_survives_the_disk(tmp_path):

@@ -92,8 +92,7 @@ def factorised_law(process, x, logits, k):
     return torch.stack([sites[:, i, listed[:, i]] for i in range(x.shape[1])]).prod(0)
 
 
-# ---- the step
-# ----------------------------------------------------------------------
+# ---- the step ----------------
 
 
 @pytest.mark.parametrize(
@@ -144,8 +143,7 @@ def test_a_sure_denoiser_keeps_finite_fields_and_gradients():
         )
 
 
-# ---- learning
-# ----------------------------------------------------------------------
+# ---- learning ----------------
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -309,8 +307,7 @@ def test_it_learns_a_joint_law_that_no_factorised_step_can(steps):
     assert alone > 0.02
 
 
-# ---- drawing
-# ----------------------------------------------------------------------
+# ---- drawing ----------------
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -352,8 +349,7 @@ def test_images_have_the_law_of_the_chain_of_steps():
     )
 
 
-# ---- weights and refusals
-# ----------------------------------------------------------------------
+# ---- weights and refusals ----------------
 
 
 def test_weights_travel_with_their_graph():

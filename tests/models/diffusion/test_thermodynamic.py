@@ -108,8 +108,7 @@ def gradient(model, loss):
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-# ---- the gradient
-# ----------------------------------------------------------------------
+# ---- the gradient ----------------
 
 
 @graphs
@@ -158,8 +157,7 @@ def test_only_the_chosen_steps_learn():
     assert first is None and second is not None and second.abs().sum() > 0
 
 
-# ---- the penalty
-# ----------------------------------------------------------------------
+# ---- the penalty ----------------
 
 
 def spin_moments(model, k):
@@ -266,8 +264,7 @@ def test_pair_sums_of_large_and_small_graphs():
     assert pair_sums(Graph.sparse(3, []), rows[:, :3], w).shape == (0,)
 
 
-# ---- posterior and chain
-# ----------------------------------------------------------------------
+# ---- posterior and chain ----------------
 
 
 def posterior(model, q, k):

@@ -43,8 +43,7 @@ def data(rows=6, bits=4):
     return torch.randint(2, (rows, bits), generator=generator(9)) * 2 - 1
 
 
-# ---- batches
-# ----------------------------------------------------------------------
+# ---- batches ----------------
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -122,8 +121,7 @@ def test_a_step_is_one_call_with_one_coupling():
     assert seen == [((6,), 1, (6, 12)), ((6,), 1, (6, 16))] * 2
 
 
-# ---- places and labels
-# ----------------------------------------------------------------------
+# ---- places and labels ----------------
 
 
 @pytest.mark.parametrize("degree", OFFSETS)
@@ -207,8 +205,7 @@ def test_labels_have_their_own_rate_and_guide():
     assert right > 0.9 and abs(free - 0.5) < Z_MAX * 0.5 / 20
 
 
-# ---- steps and files
-# ----------------------------------------------------------------------
+# ---- steps and files ----------------
 
 
 def test_a_file_keeps_everything(tmp_path):
@@ -269,8 +266,7 @@ def test_steps_can_be_taken_from_another_model():
             ours.load_state_dict(other.state_dict())
 
 
-# ---- the controller
-# ----------------------------------------------------------------------
+# ---- the controller ----------------
 
 
 def test_split_rhat_of_chains_that_agree_and_that_do_not():
@@ -323,8 +319,7 @@ def test_the_controller():
     assert {"penalty", "rhat"} <= model.state_dict().keys()
 
 
-# ---- bad input
-# ----------------------------------------------------------------------
+# ---- bad input ----------------
 
 x = data(3)
 

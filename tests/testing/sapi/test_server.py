@@ -81,8 +81,7 @@ def spins_of(job):
     return qs.Samples(spins, torch.zeros(len(spins)))
 
 
-# ---- the law
-# ----------------------------------------------------------------------
+# ---- the law ----------------
 
 
 @pytest.mark.parametrize("auto_scale", [False, True])
@@ -199,8 +198,7 @@ def test_equal_servers_give_equal_reads_in_any_order():
     assert found[0] == found[1] and len(found[0]) == len(set(found[0].values())) == 4
 
 
-# ---- the client's ways
-# ----------------------------------------------------------------------
+# ---- the client's ways ----------------
 
 
 def test_histogram_counts_the_reads_by_energy(server, solver):
@@ -341,8 +339,7 @@ def test_unknown_shapes(topology):
         definition(topology)
 
 
-# ---- refusals
-# ----------------------------------------------------------------------
+# ---- refusals ----------------
 
 
 @pytest.mark.parametrize(
@@ -481,8 +478,7 @@ def test_malformed_requests(server):
     assert requests.delete(url, data='{"a": 1}', headers=token, timeout=10).status_code == 400
 
 
-# ---- manners
-# ----------------------------------------------------------------------
+# ---- manners ----------------
 
 
 def test_nothing_is_left_behind_and_the_token_is_nowhere(capfd, caplog):

@@ -29,8 +29,7 @@ def named(graph, name="s"):
     return Graph.from_networkx(nx.relabel_nodes(graph, {i: f"{name}{i}" for i in graph}))
 
 
-# ---- the chip
-# ----------------------------------------------------------------------
+# ---- the chip ----------------
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -93,8 +92,7 @@ def test_a_chip_comes_from_a_solver():
         Chip.perfect("torus", 3)
 
 
-# ---- where things go
-# ----------------------------------------------------------------------
+# ---- where things go ----------------
 
 
 def test_a_graph_of_qubits_stays_where_it_is():
@@ -205,8 +203,7 @@ def test_the_seed_decides_and_the_result_is_kept():
     assert place(graph, ZEPHYR, seed=3, copies=2).chains != one.chains
 
 
-# ---- what does not fit
-# ----------------------------------------------------------------------
+# ---- what does not fit ----------------
 
 
 def test_refusals_come_with_the_numbers():
@@ -253,8 +250,7 @@ def test_refusals_come_with_the_numbers():
         place(Graph.complete(0), ZEPHYR)
 
 
-# ---- files
-# ----------------------------------------------------------------------
+# ---- files ----------------
 
 
 def same(one, other):
