@@ -19,7 +19,7 @@ from qsample.support.faces import public
 if TYPE_CHECKING:
     import dimod
 
-    from qsample.problem.clamping import Clamping
+    from qsample.problem.graph import Clamping
 
 
 @public("qsample")
