@@ -206,7 +206,7 @@ class Ising:
         return self._map(Tensor.detach)
 
     def scale(self, beta: Tensor | float) -> Ising:
-        """The problem at inverse temperature `beta`, a float or `[*B]`: h, J and offset times beta."""
+        """The problem at inverse temperature `beta`, a float or `[*B]`: h, J, offset times beta."""
         if not isinstance(beta, Tensor):
             if not isinstance(beta, Real):
                 raise TypeError(
@@ -246,7 +246,7 @@ class Ising:
         return Ising(self.graph, h, J, self.offset.expand(batch).reshape(count))
 
     def take(self, places: Tensor) -> Ising:
-        """The problems at `places` `[P']` (numbers or a mask) of the flat batch, as a flat batch."""
+        """The problems at `places` `[P']` (numbers or a mask) of the flat batch, flat again."""
         flat = self.flat()
         J = flat.J[places] if len(flat.J) > 1 else flat.J
         return Ising(self.graph, flat.h[places], J, flat.offset[places])
