@@ -1,7 +1,8 @@
 """Everything small is enumerated: all states, their energies, log Z.
 
 Batched, in chunks, differentiable in h and J. Log-weights are float64 whatever the problem's dtype,
-and without the offset, which is in no law: a large one would take the digits that tell states apart.
+and without the offset, which is in no law: a large one would take the digits that tell states
+apart.
 """
 
 from __future__ import annotations

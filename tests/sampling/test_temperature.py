@@ -314,7 +314,7 @@ def test_reads_that_are_no_spins_are_refused():
     problem = a_problem(LARGER["sparse"], scale=0.4)
     s = draws(problem, 1.0, 50, 0)
     with pytest.raises(
-        ValueError, match=r"expected spins of -1 and \+1: reads of 0 and 1 .* 2 \* spins - 1"
+        ValueError, match=r"expected spins of -1 and \+1; got 0: reads of 0 and 1 .* 2 \* spins - 1"
     ):
         effective_beta(problem, Samples((s.spins + 1) // 2, s.energy))
     with pytest.raises(ValueError, match="the weights are nan"):
