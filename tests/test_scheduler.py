@@ -388,7 +388,7 @@ def test_the_extra_is_named_where_diffusers_is_missing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("ImportError: IsingScheduler: ") and '".[diffusion]"' in line
+    assert line.startswith("ImportError: IsingScheduler: ") and '"qsample-torch[diffusion]"' in line
 
 
 def test_refusals(monkeypatch):
