@@ -42,7 +42,7 @@ def sweep(
     isa: str,
     alive: Callable[[], bool] | None,
 ) -> int:
-    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.compiled`.
+    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.kernels.native`.
 
     Args:
         spins: int8 [P R, n], the start unless `random_start`, and the result.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.energies import energies_of
-from qsample.annealers.streams import Streams
+from qsample.annealers.kernels.energies import energies_of
+from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.update import one_batch, some_of
 from qsample.annealers.treewidth import LIMIT, elimination
-from qsample.annealers.update import one_batch, some_of
-from qsample.enumerate import (
+from qsample.problem.enumeration import (
     CHUNK,
     check_range,
     log_weights,
@@ -21,12 +21,12 @@ from qsample.enumerate import (
     states,
     states_of,
 )
-from qsample.graph import Graph
-from qsample.ising import Ising
-from qsample.products import product
-from qsample.sampler import Generators, check_request, draw_seeds, mix
-from qsample.samples import Exactness, Samples
-from qsample.transforms import uncompiled
+from qsample.problem.exact_products import product
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.transforms import uncompiled
 
 MAX_STATES = 1 << 22  # weights held at once over a batch
 

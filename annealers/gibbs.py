@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from qsample.annealers.betas import Constant, Schedule, check_choice, listed, schedule
-from qsample.annealers.heat_bath import Scan, clock, run
-from qsample.annealers.schedules import equal_lengths
-from qsample.annealers.update import Precision, Rule
-from qsample.checks import whole_settings
-from qsample.ising import Ising
-from qsample.sampler import Generators, check_request, draw_seeds
-from qsample.samples import Exactness, Samples
-from qsample.transforms import uncompiled
+from qsample.annealers.kernels.betas import Constant, Schedule, check_choice, listed, schedule
+from qsample.annealers.kernels.schedules import equal_lengths
+from qsample.annealers.kernels.sweeper import Scan, clock, run
+from qsample.annealers.kernels.update import Precision, Rule
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, check_request, draw_seeds
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.checks import whole_settings
+from qsample.support.transforms import uncompiled
 
 
 @dataclass(frozen=True)

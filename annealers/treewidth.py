@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from qsample.graph import Graph
+from qsample.problem.graph import Graph
 
 LIMIT = 25  # spins joined at once: 2^25 numbers
 

@@ -28,7 +28,7 @@ import tyro
 
 import qsample as qs
 from qsample.annealers import DWave
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 from qsample.testing.sapi import Chip, SolverServer
 
 matplotlib.use("Agg")

@@ -25,7 +25,7 @@ import tyro
 
 import qsample as qs
 from qsample.annealers import ParallelTempering, SimulatedAnnealing
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -26,11 +26,11 @@ import tyro
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from qsample.annealers.heat_bath import run_torch
-from qsample.grid import grid
+from qsample.annealers.kernels.sweeper import run_torch
 from qsample.models import DenoisingThermodynamicModel
-from qsample.progress import progress_bar
-from qsample.sampler import draw_seeds
+from qsample.problem.lattices import grid
+from qsample.sampling.sampler import draw_seeds
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,7 +20,7 @@ import tyro
 
 import qsample as qs
 from qsample.annealers import Corrected, DimodAnnealer, Exact, Gibbs, Neal, SimulatedAnnealing
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 from qsample.testing import g_test
 
 matplotlib.use("Agg")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from qsample import Exactness, Ising, Sampler, Samples
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
-from qsample.sampler import check_request
+from qsample.sampling.sampler import check_request
 from qsample.testing import ContractError, check_sampler
 
 EXACT = Exact()

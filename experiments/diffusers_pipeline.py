@@ -36,9 +36,9 @@ from torch.nn.functional import mse_loss, softplus
 
 from qsample.data import load
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
-from qsample.diffusion.latents import decode, encode
+from qsample.integrations.diffusers.latents import decode, encode
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -28,7 +28,7 @@ from qsample.data import Dataset, load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 from qsample.models import IsingCopula
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

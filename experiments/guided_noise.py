@@ -37,9 +37,9 @@ from torch import Tensor, nn
 
 from qsample.annealers import Gibbs
 from qsample.diffusion import AnnealedGuidance, first_order, second_order
-from qsample.diffusion.reverse import ddpm
+from qsample.integrations.diffusers.guidance_step import ddpm
 from qsample.metrics import ImageFeatures, frechet_distance
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -60,9 +60,9 @@ from qsample.diffusion import (
     secant,
     taylor,
 )
-from qsample.enumerate import states
-from qsample.mixing import autocorrelation_time
-from qsample.progress import progress_bar
+from qsample.problem.enumeration import states
+from qsample.sampling.mixing import autocorrelation_time
+from qsample.support.progress import progress_bar
 from qsample.testing import FALSE_ALARM
 
 matplotlib.use("Agg")

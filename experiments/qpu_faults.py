@@ -26,7 +26,7 @@ import tyro
 import qsample as qs
 from qsample.annealers import DWave
 from qsample.annealers.dwave import BudgetExceeded, DeviceError
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 from qsample.testing.sapi import EVERY, SolverServer
 
 matplotlib.use("Agg")

@@ -31,10 +31,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qsample.annealers import Gibbs
 from qsample.data import Dataset, load
-from qsample.grid import grid
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, denoising_loss, reverse_rhat
-from qsample.progress import progress_bar
+from qsample.problem.lattices import grid
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable
 import torch
 from torch import Tensor, nn
 
-from qsample.graph import Graph, check_graph
-from qsample.ising import Ising
 from qsample.models.energy import EnergyModel, normal, with_gradient
+from qsample.problem.graph import Graph, check_graph
+from qsample.problem.ising import Ising
 
 
 class BoltzmannMachine(EnergyModel):

@@ -14,13 +14,13 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qsample.checks import check_tensors
-from qsample.enumerate import log_2cosh
-from qsample.graph import Graph, check_graph
-from qsample.ising import Ising
 from qsample.models.identity import record_of, tensor_of
 from qsample.models.units import Units
-from qsample.transforms import is_transformed, numbers, uncompiled
+from qsample.problem.enumeration import log_2cosh
+from qsample.problem.graph import Graph, check_graph
+from qsample.problem.ising import Ising
+from qsample.support.checks import check_tensors
+from qsample.support.transforms import is_transformed, numbers, uncompiled
 
 Coding = Literal["bits", "spins"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.clamping import Clamping
-from qsample.graph import Graph
+from qsample.problem.clamping import Clamping
+from qsample.problem.graph import Graph
 
 
 class FixedIndex:

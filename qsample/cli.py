@@ -21,24 +21,24 @@ import torch
 import tyro
 from torch import Tensor
 
-from qsample.annealers.catalogue import CATALOGUE, adjusted, named, tunable
-from qsample.checkpoint import NoCheckpoint
+from qsample.annealers.registry import CATALOGUE, adjusted, named, tunable
 from qsample.data import Dataset, load
-from qsample.diagnostics import diagnose
-from qsample.files import write_whole
-from qsample.interrupts import Stopped
-from qsample.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
+from qsample.evaluation.diagnostics import diagnose
+from qsample.evaluation.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
+from qsample.learning.checkpoint import NoCheckpoint
+from qsample.learning.fit import Settings, fit
+from qsample.learning.run import digest, strict_json
+from qsample.learning.saved import build, load_run, read_state
 from qsample.models import EnergyModel
-from qsample.optional import DISTRIBUTION
-from qsample.pictures import mosaic, png
-from qsample.progress import shown
-from qsample.run import digest, strict_json
-from qsample.sampler import Sampler
-from qsample.samples import ReliabilityWarning
-from qsample.saved import build, load_run, read_state
-from qsample.temperature import effective_beta
+from qsample.sampling.sampler import Sampler
+from qsample.sampling.samples import ReliabilityWarning
+from qsample.sampling.temperature import effective_beta
+from qsample.support.files import write_whole
+from qsample.support.interrupts import Stopped
+from qsample.support.optional import DISTRIBUTION
+from qsample.support.pictures import mosaic, png
+from qsample.support.progress import shown
 from qsample.testing.sapi.command import Sapi
-from qsample.train import Settings, fit
 
 Kind = Literal["rbm", "boltzmann", "grid"]
 

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.checks import plain_seed
-from qsample.graph import Graph
-from qsample.ising import Ising
 from qsample.models.energy import Coding
-from qsample.optional import needs
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+from qsample.support.checks import plain_seed
+from qsample.support.optional import needs
 
 NAMES = ("digits", "mnist5k", "bars-and-stripes", "planted-ising")
 SUFFIXES = (".npy", ".npz", ".csv")

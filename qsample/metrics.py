@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from qsample.checks import plain_seed
+from qsample.support.checks import plain_seed
 
 
 def pair_correlation_error(real: Shaped[Tensor, "N _"], generated: Shaped[Tensor, "M _"]) -> float:

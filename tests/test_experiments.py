@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from qsample import Graph, Ising
-from qsample.enumerate import log_weights
+from qsample.problem.enumeration import log_weights
 from qsample.testing.sapi import fixture
-from tests.thinning import thinned
+from tests.support.thinning import thinned
 
 sapi = fixture.sapi
 

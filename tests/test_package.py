@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qsample.optional import DISTRIBUTION, install_line
+from qsample.support.optional import DISTRIBUTION, install_line
 from tests.conftest import with_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,9 @@ def test_import_is_light(tmp_path):
 def test_shapes_are_checked_in_tests():
     """The hook of jaxtyping must have loaded each module whose signatures name shapes, also behind the two links."""
     modules = with_shapes()
-    assert {"qsample.ising", "qsample.models.rbm", "qsample.annealers.dwave.placement"} <= set(modules)
+    assert {"qsample.problem.ising", "qsample.models.rbm.bernoulli", "qsample.annealers.dwave.chip.placement"} <= set(
+        modules
+    )
     for name in modules:
         module = importlib.import_module(name)
         assert "Jaxtyping" in type(module.__loader__).__name__, name

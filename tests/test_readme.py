@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import readme_table
 
-from qsample.annealers.catalogue import CATALOGUE
+from qsample.annealers.registry import CATALOGUE
 from qsample.testing.sapi import fixture
 
 sapi = fixture.sapi

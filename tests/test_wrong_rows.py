@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import qsample as qs
-from qsample import checkpoint
 from qsample.annealers import Exact, Gibbs
 from qsample.data import load
+from qsample.learning import checkpoint
 from qsample.models import BernoulliRBM
-from tests.oracle import untyped
-from tests.test_train import SHORT, rbm
+from tests.learning.test_fit import SHORT, rbm
+from tests.support.exact import untyped
 
 ROWS = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 1, 1]]).float()
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from qsample.annealers.dwave.errors import DeviceError
-from qsample.annealers.dwave.job import Answer, Job
-from qsample.annealers.dwave.secret import cleaned
+from qsample.annealers.dwave.cloud.errors import DeviceError
+from qsample.annealers.dwave.cloud.job import Answer, Job
+from qsample.annealers.dwave.cloud.secret import cleaned
 
 T = TypeVar("T")
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsample.annealers.dwave import secret
-from qsample.annealers.dwave.calibration import Track
 from qsample.annealers.dwave.call import give_up
-from qsample.annealers.dwave.chip import Chip
-from qsample.annealers.dwave.embedding import place
-from qsample.annealers.dwave.errors import DeviceError
-from qsample.annealers.dwave.job import Line
-from qsample.annealers.dwave.ledger import Ledger
+from qsample.annealers.dwave.chip.chip import Chip
+from qsample.annealers.dwave.chip.embedding import place
+from qsample.annealers.dwave.cloud import secret
+from qsample.annealers.dwave.cloud.errors import DeviceError
+from qsample.annealers.dwave.cloud.job import Line
+from qsample.annealers.dwave.cloud.ledger import Ledger
+from qsample.annealers.dwave.cloud.recording import Recorder, Replay
+from qsample.annealers.dwave.cloud.secret import Secret
+from qsample.annealers.dwave.cloud.session import CLOSED, Session
 from qsample.annealers.dwave.plan import Site
-from qsample.annealers.dwave.recording import Recorder, Replay
-from qsample.annealers.dwave.secret import Secret
-from qsample.annealers.dwave.session import CLOSED, Session
 from qsample.annealers.dwave.settings import Settings
-from qsample.graph import Graph
+from qsample.annealers.dwave.temperature import Track
+from qsample.problem.graph import Graph
 
 
 @dataclass(eq=False)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.update import flatten
-from qsample.ising import Ising
+from qsample.annealers.kernels.update import flatten
+from qsample.problem.ising import Ising
 
 
 def local_fields(problem: Ising, spins: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qsample.annealers.dwave.chip.placement import Placement
+from qsample.annealers.dwave.chip.ranges import Limits
 from qsample.annealers.dwave.layout import Layout
-from qsample.annealers.dwave.placement import Placement
 from qsample.annealers.dwave.programming import Programming, Wiring
-from qsample.annealers.dwave.scaling import Limits
-from qsample.annealers.update import flatten
-from qsample.ising import Ising
+from qsample.annealers.kernels.update import flatten
+from qsample.problem.ising import Ising
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qsample.annealers.dwave.calibration import Track
 from qsample.annealers.dwave.call import Pending
+from qsample.annealers.dwave.cloud.errors import DeviceError
+from qsample.annealers.dwave.cloud.secret import cleaned
 from qsample.annealers.dwave.device import State
-from qsample.annealers.dwave.errors import DeviceError
-from qsample.annealers.dwave.secret import cleaned
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.submission import submit
-from qsample.ising import Ising
-from qsample.sampler import Generators, check_request
-from qsample.samples import Samples
-from qsample.transforms import uncompiled
+from qsample.annealers.dwave.temperature import Track
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, check_request
+from qsample.sampling.samples import Samples
+from qsample.support.transforms import uncompiled
 
 
 class DWave(Settings):

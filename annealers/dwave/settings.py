@@ -10,8 +10,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
-from qsample.annealers.dwave.secret import Secret, sealed
-from qsample.sampler import Sampler, check_is_sampler
+from qsample.annealers.dwave.cloud.secret import Secret, sealed
+from qsample.sampling.sampler import Sampler, check_is_sampler
 
 # What the sampler itself decides, and what would lose reads; the rest of a solver's parameters pass through.
 OURS = ("num_reads", "auto_scale", "initial_state", "annealing_time", "max_answers", "label")

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from qsample.annealers.dwave.calibration import pooled_beta
 from qsample.annealers.dwave.call import Pending, Played, give_up
+from qsample.annealers.dwave.cloud.errors import DeviceError, Fallback, Unavailable
+from qsample.annealers.dwave.cloud.job import Answer, Job, Line
+from qsample.annealers.dwave.cloud.ledger import Allowance
+from qsample.annealers.dwave.cloud.recording import Replay, request_key
+from qsample.annealers.dwave.cloud.secret import cleaned
+from qsample.annealers.dwave.cloud.session import Session
 from qsample.annealers.dwave.device import State
-from qsample.annealers.dwave.errors import DeviceError, Fallback, Unavailable
-from qsample.annealers.dwave.job import Answer, Job, Line
-from qsample.annealers.dwave.ledger import Allowance
 from qsample.annealers.dwave.physics import energies, local_fields, repaired
 from qsample.annealers.dwave.plan import Plan
 from qsample.annealers.dwave.programming import Programming
-from qsample.annealers.dwave.recording import Replay, request_key
-from qsample.annealers.dwave.secret import cleaned
-from qsample.annealers.dwave.session import Session
 from qsample.annealers.dwave.settings import Settings
-from qsample.annealers.replicas import as_log_weight
-from qsample.annealers.update import flatten
-from qsample.ising import Ising
-from qsample.sampler import Generators, draw_seeds, mix, warn_off_target
-from qsample.samples import Exactness, Samples
+from qsample.annealers.dwave.temperature import pooled_beta
+from qsample.annealers.kernels.replicas import as_log_weight
+from qsample.annealers.kernels.update import flatten
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, draw_seeds, mix, warn_off_target
+from qsample.sampling.samples import Exactness, Samples
 
 PILOT = (
     40,

@@ -10,11 +10,11 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from qsample.checks import plain_seed
-from qsample.graph import Kind
-from qsample.ising import Ising
-from qsample.sampler import Sampler, check_is_sampler, mix
-from qsample.samples import Exactness, Samples
+from qsample.problem.graph import Kind
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Sampler, check_is_sampler, mix
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.checks import plain_seed
 from qsample.testing.independence import (
     STEADY,
     Finding,

@@ -9,10 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from qsample.enumerate import log_weights, states
-from qsample.graph import Graph
-from qsample.ising import Ising
-from qsample.samples import Samples
+from qsample.problem.enumeration import log_weights, states
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+from qsample.sampling.samples import Samples
 
 MAX_SPINS = 16  # of a connected part: all of its states are listed
 CLEAR = 80  # a direction of variance v is tested where reads x v is at least this: chi-squared's far tail holds

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.ising import Ising
-from qsample.sampler import Generators, Sampler, mix
-from qsample.samples import Exactness, Samples
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, Sampler, mix
+from qsample.sampling.samples import Exactness, Samples
 from qsample.testing.problems import alone, twins
 
 # An energy may be off by this times |offset| + sum |h| + sum |J|.
@@ -281,4 +281,6 @@ def check_refusals(ask: Watched, problem: Ising) -> None:
             ask.sampler.sample(p, num, initial=initial)
         except ValueError:
             continue
-        raise ContractError(f"{ask.name}: expected a ValueError for {what}; qsample.sampler.check_request raises it")
+        raise ContractError(
+            f"{ask.name}: expected a ValueError for {what}; qsample.sampling.sampler.check_request raises it"
+        )

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsample.graph import Graph, Kind
-from qsample.ising import Ising
+from qsample.problem.graph import Graph, Kind
+from qsample.problem.ising import Ising
 
 
 class Case(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from qsample.annealers.gibbs import Gibbs, SimulatedAnnealing
-from qsample.ising import Ising
-from qsample.samples import Samples
+from qsample.problem.ising import Ising
+from qsample.sampling.samples import Samples
 from qsample.testing.sapi.parameters import Refusal, Request
 from qsample.testing.sapi.solver import Problem
 

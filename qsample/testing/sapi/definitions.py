@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qsample.optional import needs
+from qsample.support.optional import needs
 
 PARAMETERS = {
     "anneal_schedule": "points [time in us, anneal fraction s] of a piecewise linear anneal",

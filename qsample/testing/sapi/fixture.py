@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from qsample.optional import needs
+from qsample.support.optional import needs
 from qsample.testing.sapi.server import SolverServer
 
 with needs("test", "the fixture"):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from qsample.graph import Graph
-from qsample.optional import needs
+from qsample.problem.graph import Graph
+from qsample.support.optional import needs
 from qsample.testing.sapi.parameters import Refusal
 
 if TYPE_CHECKING:

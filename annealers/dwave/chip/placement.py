@@ -1,0 +1,230 @@
+"""A problem laid on qubits: fields and couplings out, spins back in, by index tensors made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int8
+from torch import Tensor
+
+from qsample.annealers.dwave.chip.chip import Chip
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+
+Chains = tuple[tuple[tuple[int, ...], ...], ...]  # of each copy and variable: numbers of qubits
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    r"""Copies of a graph on disjoint qubits of a chip, each variable a chain of one or more coupled qubits.
+
+    With C_i the chain of variable i and K_ij the couplers between the chains of i and j, the physical problem is
+
+    $$h_q = \frac{h_i}{|C_i|}\ (q \in C_i), \qquad J_{qr} = \frac{J_{ij}}{|K_{ij}|}\ (qr \in K_{ij}), \qquad
+      J_{qr} = -\text{chain strength}\ (q, r \in C_i),$$
+
+    so that where no chain is broken its energy is that of the logical problem but for a constant.
+
+    Attributes:
+        graph: the logical graph.
+        chains: qubits by copy and variable.
+        qubits: the Q qubits in use, chain after chain, copy after copy.
+        edges: `[E, 2]`, the couplers in use as positions into `qubits`: those between chains, then those within.
+        copies: how many times the graph is laid out.
+    """
+
+    graph: Graph
+    chains: Chains
+    qubits: list[int]
+    edges: Tensor
+    copies: int
+    _variable: Tensor  # [Q] logical variable of each qubit
+    _copy: Tensor  # [Q]
+    _part: Tensor  # [Q] 1 / |C_i|
+    _edge: Tensor  # [E'] logical coupling of each coupler between chains
+    _edge_copy: Tensor  # [E']
+    _edge_part: Tensor  # [E'] 1 / |K_ij|
+    _chain_copy: Tensor  # [E - E'] copy of each coupler within a chain
+    _start: Tensor  # [copies * n] first position of each chain
+    _length: Tensor  # [copies * n]
+
+    @staticmethod
+    def of(graph: Graph, chip: Chip, chains: Chains) -> Placement:
+        """The placement of these chains, all their couplers used; ValueError where they do not embed the graph."""
+        n, copies = graph.num_spins, len(chains)
+        flat = [chain for copy in chains for chain in copy]
+        length = np.array([len(chain) for chain in flat], dtype=np.int64)
+        if not copies or any(len(copy) != n for copy in chains) or not length.all():
+            raise ValueError(f"expected a chain of one or more qubits for each of {n} variables in every copy")
+        qubits = np.fromiter((q for chain in flat for q in chain), np.int64, int(length.sum()))
+        if not np.isin(qubits, chip.nodes).all() or len(np.unique(qubits)) < len(qubits):
+            raise ValueError(f"the chains use a qubit twice, or one that {chip.name} does not have")
+        chain = np.repeat(np.arange(len(flat)), length)  # of each position
+        position = np.full(chip.span, -1)
+        position[qubits] = np.arange(len(qubits))
+        ends = position[chip.edges]
+        ends = ends[(ends >= 0).all(1)]
+        inside = chain[ends[:, 0]] == chain[ends[:, 1]]
+        _connected(chain, ends[inside], len(flat))
+        between, edge, copy = _couplers(graph, chain, ends[~inside])
+        slot = copy * graph.num_edges + edge
+        count = np.bincount(slot, minlength=copies * graph.num_edges)
+        if not count.all():
+            i, j = graph.edges[:, int(count.argmin()) % graph.num_edges].tolist()
+            pair = graph.labels[i], graph.labels[j]
+            raise ValueError(f"no coupler of {chip.name} joins the chains of {pair[0]!r} and {pair[1]!r}")
+        tensor = torch.from_numpy
+        return Placement(
+            graph=graph,
+            chains=chains,
+            qubits=qubits.tolist(),
+            edges=tensor(np.concatenate([between, ends[inside]])),
+            copies=copies,
+            _variable=tensor(chain % n),
+            _copy=tensor(chain // n),
+            _part=tensor(1 / length[chain]),
+            _edge=tensor(edge),
+            _edge_copy=tensor(copy),
+            _edge_part=tensor(1 / count[slot]),
+            _chain_copy=tensor(chain[ends[inside][:, 0]] // n),
+            _start=tensor(length.cumsum() - length),
+            _length=tensor(length),
+        )
+
+    def __repr__(self) -> str:
+        size = f"{self.graph.num_spins} spins x {self.copies} on {len(self.qubits)} qubits"
+        return f"Placement({size}, longest chain {self.longest_chain})"
+
+    @property
+    def native(self) -> bool:
+        """Whether every variable is a single qubit."""
+        return self.longest_chain == 1
+
+    @property
+    def longest_chain(self) -> int:
+        """Qubits of the longest chain."""
+        return max(len(chain) for chain in self.chains[0])
+
+    def physical(
+        self, problem: Ising, chain_strength: Tensor | float | int | None = None
+    ) -> tuple[Float[Tensor, "*batch qubits"], Float[Tensor, "*batch edges"]]:
+        """Fields `[*B, Q]` and couplings `[*B, E]` on the chip, every copy the same problem.
+
+        Args:
+            problem: on this placement's graph.
+            chain_strength: a float or `[*B]`. Default: `uniform_torque_compensation` of each problem.
+        """
+        values, strength = self._checked(problem, chain_strength)
+        variable, edge = self._variable.to(problem.device), self._edge.to(problem.device)
+        batch = problem.batch_shape
+        h = problem.h[..., variable] * self._part.to(problem.h)
+        J = values[..., edge] * self._edge_part.to(problem.h)
+        within = -strength[..., None].expand(*batch, len(self._chain_copy))
+        if within.shape[-1]:
+            J = torch.cat([J.expand(*batch, -1), within], -1)
+        return h.expand(*batch, -1), J.expand(*batch, -1)
+
+    def physical_tiled(
+        self, problem: Ising, chain_strength: Tensor | float | int | None = None
+    ) -> tuple[Float[Tensor, " qubits"], Float[Tensor, " edges"]]:
+        """A batch `[B]` of problems side by side, `[Q]` and `[E]`: copy k holds problem k modulo B.
+
+        With `spins, broken = logical(reads)`, the reads of problem b are `spins[:, b::B]`.
+
+        Args:
+            problem: a batch of at most `copies` problems on this placement's graph.
+            chain_strength: a float or `[B]`. Default: `uniform_torque_compensation` of each problem.
+        """
+        if len(problem.batch_shape) != 1 or not 1 <= problem.batch_shape[0] <= self.copies:
+            found = list(problem.batch_shape)
+            raise ValueError(f"expected a batch of 1 to {self.copies} problems, one a copy; got batch {found}")
+        values, strength = self._checked(problem, chain_strength)
+        (size,), device = problem.batch_shape, problem.device
+        h, values = problem.h.expand(size, -1), values.expand(size, -1)
+        at, edge_at = self._copy.to(device) % size, self._edge_copy.to(device) % size
+        h = h[at, self._variable.to(device)] * self._part.to(problem.h)
+        J = values[edge_at, self._edge.to(device)] * self._edge_part.to(problem.h)
+        return h, torch.cat([J, -strength.expand(size)[self._chain_copy.to(device) % size]])
+
+    def logical(
+        self, spins: Int[Tensor, "*batch reads qubits"], generator: torch.Generator | None = None
+    ) -> tuple[Int8[Tensor, "*batch reads copies n"], Bool[Tensor, "*batch reads copies n"]]:
+        """The majority of each chain, and whether the chain is broken (its qubits differ).
+
+        Args:
+            spins: reads in the order of `qubits`, -1 and +1.
+            generator: breaks ties at random. Default: a tie takes the spin of the chain's first qubit.
+        """
+        if spins.shape[-1] != len(self.qubits):
+            raise ValueError(f"expected spins of shape [*, R, {len(self.qubits)}]; got {list(spins.shape)}")
+        spins, grid = spins.to(torch.int8), (self.copies, self.graph.num_spins)
+        if self.native:
+            whole = spins.unflatten(-1, grid)
+            return whole.clone(), torch.zeros_like(whole, dtype=torch.bool)
+        start, length = self._start.to(spins.device), self._length.to(spins.device)
+        first, total = spins[..., start], spins.cumsum(-1, dtype=torch.int32)
+        votes = total[..., start + length - 1] - total[..., start] + first
+        if generator is not None:
+            drawn = torch.randint(0, 2, first.shape, generator=generator, device=generator.device, dtype=torch.int8)
+            first = 2 * drawn.to(spins.device) - 1
+        majority = torch.where(votes == 0, first, votes.sign().to(torch.int8))
+        return majority.unflatten(-1, grid), (votes.abs() != length).unflatten(-1, grid)
+
+    def _checked(self, problem: Ising, chain_strength: Tensor | float | int | None) -> tuple[Tensor, Tensor]:
+        """One coupling an edge, and a strength that broadcasts with the batch."""
+        if problem.graph is not self.graph and problem.graph.hash != self.graph.hash:
+            found = f"{problem.graph.kind} graph of {problem.num_spins} spins and {problem.graph.num_edges} couplings"
+            raise ValueError(
+                f"this placement holds another graph than the problem's ({found}): call place(graph, chip)"
+            )
+        if chain_strength is None:
+            strength = uniform_torque_compensation(problem)
+        else:
+            strength = torch.as_tensor(chain_strength).to(problem.h)
+        if not (strength > 0).all():
+            raise ValueError(f"expected chain_strength > 0; got {float(strength.min()):g}")
+        return self.graph.edge_values(problem.J), strength
+
+
+def uniform_torque_compensation(problem: Ising, prefactor: float = 1.414) -> Float[Tensor, "*batch"]:
+    r"""A chain strength for each problem, $c\,\sqrt{2k/n}\,\sqrt{\sum_{ij} J_{ij}^2 / k}$ with k couplings on n spins.
+
+    Root mean degree times root mean square coupling: what the two halves of a chain feel from random neighbours
+    (`dwave.embedding.chain_strength` in D-Wave's Ocean, with the same prefactor c). Where all couplings are zero: 1.
+    """
+    values = problem.graph.edge_values(problem.J)
+    strength = prefactor * (2 * values.square().sum(-1) / problem.num_spins).sqrt()
+    return torch.where(strength > 0, strength, 1.0)
+
+
+def _connected(chain: np.ndarray, ends: np.ndarray, number: int) -> None:
+    """ValueError unless the couplers `ends` within chains join each of the chains into one piece."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(chain)
+    joined = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    pieces, of = connected_components(joined, directed=False)
+    if pieces != number:
+        parts = np.bincount(chain[np.unique(of, return_index=True)[1]], minlength=number)
+        raise ValueError(
+            f"chain {int(parts.argmax())} falls into {int(parts.max())} pieces: its qubits are not coupled"
+        )
+
+
+def _couplers(graph: Graph, chain: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The `ends` [E', 2] that serve a logical coupling, which one [E'] and in which copy [E']; in the graph's order."""
+    n, pairs = graph.num_spins, graph.edges.numpy()
+    copy, variable = np.divmod(chain[ends], n)
+    code, order = pairs[0] * n + pairs[1], np.argsort(pairs[0] * n + pairs[1])
+    wanted = variable.min(1) * n + variable.max(1)
+    if len(code):
+        found = order[np.searchsorted(code[order], wanted).clip(max=len(code) - 1)]
+        serves = (code[found] == wanted) & (copy[:, 0] == copy[:, 1])
+    else:
+        found, serves = np.zeros(len(ends), dtype=np.int64), np.zeros(len(ends), dtype=bool)
+    ends, edge, copy = ends[serves], found[serves], copy[serves, 0]
+    by = np.lexsort([ends[:, 1], ends[:, 0], edge, copy])
+    return ends[by], edge[by], copy[by]

@@ -1,0 +1,60 @@
+"""Tensors and a few words about them in one safetensors file, written all or nothing, every bit of it checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qsample.support.files import write_whole
+
+HASH = "sha256"  # the entry of the header that holds the digest of all the rest
+
+
+def write_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Put the tensors at `path`, `about` in the header: readers see the old file or the whole new one."""
+    from safetensors.torch import save
+
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_whole(Path(path).expanduser(), save(plain, {**about, HASH: _digest(plain, about)}))
+
+
+def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors at `path`, on the CPU, and what was said about them.
+
+    Raises:
+        ValueError: a file that is missing, damaged, or whose `about["format"]` is not `form`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(path).expanduser(), "pt") as file:
+            about: dict[str, str] = dict(file.metadata() or {})
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"cannot read {path}: {reason}") from None
+    if about.get("format") != form:
+        raise ValueError(f"{path} holds no {form}; its format is {about.get('format')!r}")
+    said = about.pop(HASH, None)
+    if said is None:
+        raise ValueError(f"{path} is damaged: it holds no SHA-256; save it again")
+    if said != _digest(tensors, about):
+        raise ValueError(f"{path} is damaged: its SHA-256 is not that of its contents")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of names, dtypes, shapes and bytes of the tensors, and of the words."""
+    words = json.dumps(dict(about), sort_keys=True).encode()
+    digest = hashlib.sha256(words)
+    for name in sorted(tensors):
+        t = tensors[name]
+        digest.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
+        digest.update(t.flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+    return digest.hexdigest()

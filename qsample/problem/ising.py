@@ -1,0 +1,266 @@
+"""The Ising problem: the one value that stands between every model and every sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qsample.problem.exact_products import pick, product, times
+from qsample.problem.graph import Graph, check_graph
+from qsample.support.checks import as_numbers, check_tensors
+
+if TYPE_CHECKING:
+    import dimod
+
+    from qsample.problem.clamping import Clamping
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Ising:
+    r"""A Boltzmann law over n spins s in {-1, +1}, or a batch `*B` of laws on one graph.
+
+    $$p(s) \propto e^{-E(s)}, \qquad E(s) = \mathrm{offset} + \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$$
+
+    with each pair counted once (dimod's sign). There is no temperature: use `problem.scale(beta)`.
+
+    Args:
+        graph: who is coupled to whom; decides the layout of `J` (see `Graph`).
+        h: fields `[*B, n]`, floating point.
+        J: couplings `[*B, *graph.coupling_shape]`. J without batch dimensions is shared by the batch.
+        offset: a constant, a float or `[*B]`.
+
+    Raises:
+        ValueError: a shape does not fit the graph or the batch dimensions do not broadcast.
+        TypeError: h, J and offset differ in dtype or device, or are not floating point.
+    """
+
+    graph: Graph
+    h: Tensor
+    J: Tensor
+    offset: Tensor
+
+    def __init__(self, graph: Graph, h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> None:
+        check_graph(graph)
+        check_tensors(h=h, J=J)
+        if not h.is_floating_point():
+            raise TypeError(f"expected floating-point h; got {h.dtype}")
+        offset = offset if isinstance(offset, Tensor) else h.new_tensor(offset)
+        for name, t in (("J", J), ("offset", offset)):
+            if (t.dtype, t.device) != (h.dtype, h.device):
+                raise TypeError(f"expected {name} like h, {h.dtype} on {h.device}; got {t.dtype} on {t.device}")
+        n, shape = graph.num_spins, graph.coupling_shape
+        if h.dim() < 1 or h.shape[-1] != n:
+            raise ValueError(f"expected h of shape [*, {n}]; got {list(h.shape)}")
+        if J.shape[max(J.dim() - len(shape), 0) :] != shape:
+            raise ValueError(f"expected J of shape [*, {str([*shape])[1:]} ({graph.kind} graph); got {list(J.shape)}")
+        self.__dict__.update(graph=graph, h=h, J=J, offset=offset)  # frozen hereafter
+        try:
+            _ = self.batch_shape
+        except RuntimeError:
+            shapes = f"h {[*h.shape]}, J {[*J.shape]}, offset {[*offset.shape]}"
+            raise ValueError(f"batch dimensions of {shapes} do not broadcast") from None
+
+    def __repr__(self) -> str:
+        return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
+
+    # ---- other ways in ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_edges(
+        h: Tensor, edges: Iterable[Sequence[int]] | Tensor, J: Tensor, offset: Tensor | float = 0.0
+    ) -> Ising:
+        """A sparse problem: one J for each of `edges`, in their order."""
+        check_tensors(h=h)
+        return Ising(Graph.sparse(h.shape[-1], edges), h, J, offset)
+
+    @staticmethod
+    def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
+        """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
+        check_tensors(J=J)
+        if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
+            raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
+        if (J.diagonal(dim1=-2, dim2=-1) != 0).any():
+            raise ValueError("J has a non-zero diagonal: a spin cannot couple to itself (s_i^2 = 1; add it to offset)")
+        if not torch.equal(J, J.mT):
+            raise ValueError(
+                "J is not symmetric, so each pair's coupling is ambiguous: pass (J + J.T)/2 if E = s'Js/2 was meant, "
+                "or triu(J,1) + triu(J,1).T if J's upper triangle holds each pair once"
+            )
+        return Ising(Graph.complete(J.shape[-1]), h, J, offset)
+
+    @staticmethod
+    def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype = torch.float64) -> Ising:
+        """A dimod BQM of any vartype and labels as a sparse problem, exact up to the dtype's rounding."""
+        from qsample.problem.convert import from_bqm
+
+        return from_bqm(bqm, dtype)
+
+    @staticmethod
+    def from_qubo(
+        Q: Mapping[tuple[Hashable, Hashable], float], offset: float = 0.0, dtype: torch.dtype = torch.float64
+    ) -> Ising:
+        r"""$E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$, b = (1+s)/2; (i,j) and (j,i) are summed, as in dimod."""
+        from qsample.problem.convert import from_qubo
+
+        return from_qubo(Q, offset, dtype)
+
+    # ---- and out ---------------------------------------------------------------------------------------------
+
+    def to_bqm(self) -> dimod.BinaryQuadraticModel:
+        """This problem (no batch) as a SPIN-valued dimod BQM with the graph's labels."""
+        from qsample.problem.convert import to_bqm
+
+        return to_bqm(self)
+
+    def to_qubo(self) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
+        """`(Q, offset)` by s = 2b - 1: Q_ij = 4 J_ij, Q_ii = 2 h_i - 2 sum_j J_ij, offset + sum J - sum h."""
+        from qsample.problem.convert import to_qubo
+
+        return to_qubo(self)
+
+    @property
+    def num_spins(self) -> int:
+        """Spins, n."""
+        return self.graph.num_spins
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """`*B`, the batch dimensions of h, J and offset broadcast together."""
+        own = self.J.dim() - len(self.graph.coupling_shape)
+        parts = {self.h.shape[:-1], self.J.shape[:own], self.offset.shape} - {torch.Size()}  # torch's rule is slow
+        return torch.broadcast_shapes(*parts) if len(parts) > 1 else next(iter(parts), torch.Size())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of h, J and offset."""
+        return self.h.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where h, J and offset lie."""
+        return self.h.device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Ising:
+        """This problem on another device or in another floating-point type."""
+        return self._map(lambda t: t.to(device=device, dtype=dtype))
+
+    def detach(self) -> Ising:
+        """This problem cut from the autograd graph."""
+        return self._map(Tensor.detach)
+
+    def scale(self, beta: Tensor | float) -> Ising:
+        """The problem at inverse temperature `beta` (a float or `[*B]`): h, J and offset times beta."""
+        if not isinstance(beta, Tensor):
+            if not isinstance(beta, Real):
+                got = type(beta).__name__
+                raise TypeError(f"expected beta as a number or a torch tensor [*B]; got {got}: use torch.as_tensor")
+            number = float(beta)  # a NumPy number would decide the dtype
+            return self._map(lambda t: t * number)
+        beta = beta.to(self.h)
+        self._fits("beta", beta.shape)
+        own = [1] * len(self.graph.coupling_shape)
+        return Ising(self.graph, self.h * beta[..., None], self.J * beta.reshape(*beta.shape, *own), self.offset * beta)
+
+    def without_offset(self) -> Ising:
+        """The same law with offset 0, where a large one would take the digits of weights and differences."""
+        return Ising(self.graph, self.h, self.J, self.offset.new_zeros(self.offset.shape))
+
+    def _map(self, f) -> Ising:
+        return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
+
+    # ---- energies --------------------------------------------------------------------------------------------
+
+    def _as_float(self, spins: Tensor) -> Tensor:
+        check_tensors(spins=spins)
+        if spins.dim() < 2 or spins.shape[-1] != self.num_spins:
+            raise ValueError(f"expected spins of shape [*B, R, {self.num_spins}]; got {list(spins.shape)}")
+        self._fits("spins", spins.shape[:-2])
+        return spins.to(self.h)
+
+    def _fits(self, name: str, batch: torch.Size) -> None:
+        try:
+            torch.broadcast_shapes(self.batch_shape, batch)
+        except RuntimeError:
+            ours = list(self.batch_shape)
+            raise ValueError(f"batch {list(batch)} of {name} does not broadcast with the problem's {ours}") from None
+
+    def energy(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
+        """E of each read: `[*B, R, n]` spins of -1 and +1 give `[*B, R]`; differentiable in h, J and offset."""
+        s = self._as_float(spins)
+        if self.graph.kind == "sparse":
+            i, j = self.graph.pairs.to(s.device)
+            quadratic = (s[..., i] * s[..., j] * self.J[..., None, :]).sum(-1)
+        elif self.graph.kind == "bipartite":
+            left, right = s.split(self.graph.sizes, -1)
+            quadratic = (product(left, self.J) * right).sum(-1)
+        else:
+            quadratic = (product(s, self.J) * s).sum(-1) / 2
+        return self.offset[..., None] + (s * self.h[..., None, :]).sum(-1) + quadratic
+
+    def field(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
+        """Local fields f_i = h_i + sum_j J_ij s_j, `[*B, R, n]`, so that P(s_i = +1 | rest) = sigmoid(-2 f_i)."""
+        s = self._as_float(spins)
+        if self.graph.kind == "sparse":
+            i, j = self.graph.pairs.to(s.device)
+            J = self.J[..., None, :]
+            pull = J * s[..., j], J * s[..., i]
+            f = s.new_zeros(*pull[0].shape[:-1], self.num_spins).index_add(-1, i, pull[0]).index_add(-1, j, pull[1])
+        elif self.graph.kind == "bipartite":
+            left, right = s.split(self.graph.sizes, -1)
+            f = torch.cat([right @ self.J.mT, left @ self.J], -1)
+        else:
+            f = s @ self.J
+        return self.h[..., None, :] + f
+
+    def clamp(self, index: Tensor | Sequence[int], values: Tensor | Sequence[int]) -> Ising:
+        """The problem of the remaining spins, given the spins `index` [c] at `values` `[*B', c]` of -1 and +1.
+
+        Its energies are those of the whole problem: `clamp(...).energy(free)` equals `energy` of the joined spins.
+        The fields become `[*B', n']`; J is shared by the batch. The remaining spins keep their order and labels.
+        """
+        part, values = self.graph.without(as_numbers("index", index)), as_numbers("values", values)
+        if values.dim() < 1 or values.shape[-1] != len(part.clamped):
+            raise ValueError(f"expected values of shape [*, {len(part.clamped)}]; got {list(values.shape)}")
+        v = values.to(self.h)
+        if (v.abs() != 1).any():
+            raise ValueError(f"expected clamped values of -1 and +1; got {float(v[v.abs() != 1][0]):g}")
+        self._fits("values", v.shape[:-1])
+        return self.given(part, v)
+
+    def given(self, part: Clamping, v: Tensor) -> Ising:
+        """`clamp` for what `Graph.without` left and values `[*B', c]` like h, checked before; differentiable in them.
+
+        Energies are multilinear in the spins, so real values between -1 and +1 have a meaning:
+        means.
+        """
+        free, clamped = part.free.to(self.device), part.clamped.to(self.device)
+        h, offset = self.h[..., free], self.offset + (v * self.h[..., clamped]).sum(-1)
+        if self.graph.kind == "sparse":
+            edge, end, fixed = part.cut.to(self.device)
+            pull = self.J[..., edge] * v[..., fixed]
+            batch = torch.broadcast_shapes(h.shape[:-1], pull.shape[:-1])
+            h = h.expand(*batch, -1).index_add(-1, end, pull.expand(*batch, -1))
+            edge, first, second = part.inside.to(self.device)
+            offset = offset + (self.J[..., edge] * v[..., first] * v[..., second]).sum(-1)
+            return Ising(part.graph, h, self.J[..., part.kept.to(self.device)], offset)
+        if self.graph.kind == "complete":
+            J = self.J[..., free, :]
+            h = h + (J[..., clamped] @ v[..., None])[..., 0]
+            inside = self.J[..., clamped, :][..., clamped]
+            return Ising(part.graph, h, J[..., free], offset + (v * (inside @ v[..., None])[..., 0]).sum(-1) / 2)
+        n = self.graph.sizes[0]
+        rows, columns = free[free < n], free[free >= n] - n
+        on_left = clamped < n
+        left, right = clamped[on_left], clamped[~on_left] - n
+        v_left, v_right = v[..., on_left], v[..., ~on_left]
+        from_right = times(v_right, pick(self.J, rows, right, n).mT)
+        from_left = times(v_left, pick(self.J, left, columns, n))
+        inside = (times(v_left, pick(self.J, left, right, n)) * v_right).sum(-1)
+        h = h + torch.cat([from_right, from_left], -1)
+        return Ising(part.graph, h, pick(self.J, rows, columns, n), offset + inside)

@@ -1,0 +1,64 @@
+"""The grids of thermodynamic hardware: a torus of sites, each coupled to rings of others at fixed offsets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsample.problem.graph import Graph
+
+# of the degrees 8, 12 and 16: arXiv 2510.23972, Table II; 20 and 24 are those of its public replication
+OFFSETS: dict[int, tuple[tuple[int, int], ...]] = {
+    4: ((0, 1),),
+    8: ((0, 1), (4, 1)),
+    12: ((0, 1), (4, 1), (9, 10)),
+    16: ((0, 1), (4, 1), (8, 7), (14, 9)),
+    20: ((0, 1), (4, 1), (10, 9), (11, 14), (23, 6)),
+    24: ((0, 1), (4, 1), (10, 9), (11, 14), (23, 6), (3, 28)),
+}
+
+
+def grid(rows: int, columns: int | None = None, *, degree: int = 8, torus: bool = True) -> Graph:
+    """Sites (r, c), each coupled to (r+a, c+b), (r-b, c+a), (r-a, c-b) and (r+b, c-a) for every offset (a, b).
+
+    a + b is odd, so that the chequerboard colours it: a sweep is two parallel updates. Labels are the pairs (r, c).
+
+    Args:
+        rows: of sites.
+        columns: as many as rows by default.
+        degree: 4, 8, 12, 16, 20 or 24, the neighbours of a site (arXiv 2510.23972, App. on connectivity).
+        torus: whether the grid closes on itself; otherwise offsets that leave it are dropped.
+
+    Raises:
+        ValueError: an unknown degree, a size below 1, a torus of odd size (it has no two colours) or one so small that
+            two offsets meet.
+    """
+    columns = rows if columns is None else columns
+    if degree not in OFFSETS:
+        raise ValueError(f"expected degree {', '.join(map(str, OFFSETS))}; got {degree!r}")
+    if min(rows, columns) < 1:
+        raise ValueError(f"expected rows, columns >= 1; got {rows} x {columns}")
+    if torus and (rows % 2 or columns % 2):
+        raise ValueError(f"expected even sides of a torus; got {rows} x {columns}: an odd one has no two colours")
+    r, c = (part.flatten() for part in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    edges = []
+    for a, b in OFFSETS[degree]:
+        for down, right in ((a, b), (-b, a)):  # the other two are these, seen from the far end
+            i, j = r + down, c + right
+            inside = torch.ones_like(i, dtype=torch.bool) if torus else (0 <= i) & (i < rows) & (0 <= j) & (j < columns)
+            ends = torch.stack([r * columns + c, i % rows * columns + j % columns], 1)
+            edges.append(ends[inside])
+    pairs = torch.cat(edges)
+    if len(pairs.sort(1).values.unique(dim=0)) < len(pairs):
+        size = f"a torus of {rows} x {columns}"
+        raise ValueError(f"{size} is too small for degree {degree}: two neighbours of a site are one; use torus=False")
+    graph = Graph.sparse(rows * columns, pairs, list(zip(r.tolist(), c.tolist(), strict=True)))
+    odd = (r + c) % 2 == 1  # a greedy colouring of an open grid may take a third colour
+    graph.cached("colours", lambda: [side.nonzero()[:, 0] for side in (~odd, odd) if side.any()])
+    return graph
+
+
+def scatter(graph: Graph, num: int, generator: torch.Generator | None = None) -> Tensor:
+    """`num` random spins of the largest colour class, in random order; of the next ones where it is too small."""
+    classes = sorted(graph.colours, key=len, reverse=True)
+    return torch.cat([group[torch.randperm(len(group), generator=generator)] for group in classes])[:num]
