@@ -77,5 +77,5 @@ demo: setup
 	$(BIN)/python experiments/train_rbm.py --out runs/demo
 
 clean:
-	rm -rf .venv build dist wheelhouse .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/results wheelhouse .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

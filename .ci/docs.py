@@ -24,6 +24,7 @@ RESULTS = ROOT / "experiments" / "results"
 GALLERY = ROOT / "docs" / "results"
 SITE = ROOT / "build" / "site"
 
+SPELLED = {"dwave": "D-Wave", "pcd": "PCD", "qpu": "QPU", "rbm": "RBM"}
 HEAD = """# Results
 
 Every figure that the README or these pages state comes from one of these files, written by the command that stands
@@ -48,10 +49,10 @@ def gallery(results: Path = RESULTS, out: Path = GALLERY) -> None:
 
 def section(path: Path, data: Mapping[str, Any]) -> str:
     """One result: what it claims, its picture, its command, its machine, its file."""
-    title = path.stem.replace("_", " ")
+    title = " ".join(SPELLED.get(word, word) for word in path.stem.split("_"))
     lines = [f"## {title[0].upper()}{title[1:]}", ""]
     command = data.get("command")
-    claim = described(command) if isinstance(command, str) else None
+    claim = described(path.stem)
     if claim:
         lines += [claim, ""]
     if path.with_suffix(".png").exists():
@@ -60,32 +61,32 @@ def section(path: Path, data: Mapping[str, Any]) -> str:
         lines += ["```text", command, "```", ""]
     made_on = ", ".join(machine(data))
     if made_on:
-        lines += [f"Made on: {made_on}.", ""]
+        lines += [f"Made on {made_on}.", ""]
     lines += [f"[All figures: {path.name}]({path.name})", ""]
     return "\n".join(lines)
 
 
-def described(command: str) -> str | None:
-    """The first sentence of the script that a command runs, from its docstring."""
-    script = re.search(r"experiments/[\w/]+\.py", command)
-    if script is None or not (ROOT / script[0]).exists():
-        return None
-    docstring = ast.get_docstring(ast.parse((ROOT / script[0]).read_text()))
-    return docstring.split("\n\n")[0].replace("\n", " ") if docstring else None
+def described(name: str) -> str | None:
+    """The first paragraph of the docstring of the script that a result is named after."""
+    for script in sorted((ROOT / "experiments").rglob(f"{name}.py")):
+        docstring = ast.get_docstring(ast.parse(script.read_text()))
+        if docstring:
+            return docstring.split("\n\n")[0].replace("\n", " ")
+    return None
 
 
 def machine(data: Mapping[str, Any]) -> Iterator[str]:
-    """What a result says of the machine and the versions that made it, as short texts."""
-    for key in ("processor", "cores", "machine", "versions", "about"):
+    """What a result says of the machine, the versions and the day that made it, as short texts."""
+    for key in ("date", "about", "machine", "processor", "instruction_set", "cores", "versions"):
         value = data.get(key)
-        if key == "cores" and isinstance(value, int):
-            yield f"{value} cores"
-        elif isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping) and key == "versions":
-            yield from (f"{name} {version}" for name, version in value.items() if version)
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
+            pairs = value.items() if key == "versions" else ()
+            yield from (f"{name} {version}" for name, version in pairs if version)
             yield from machine(value)
+        elif key == "date" and isinstance(value, str):
+            yield value[:10]
+        elif value is not None:
+            yield f"{value} cores" if key == "cores" else str(value)
 
 
 def finish(site: Path = SITE) -> None:

@@ -150,21 +150,22 @@ def test_gallery_shows_any_result(builder, tmp_path):
     results.mkdir()
     document = {
         "command": "python experiments/train_rbm.py --out runs/demo",
+        "date": "2026-01-02T03:04:05+00:00",
         "machine": {"processor": "a processor", "cores": 2},
         "versions": {"torch": "2.13.0", "absent": None},
         "result": {"loss": 1.0},
     }
-    (results / "with_picture.json").write_text(json.dumps(document))
-    (results / "with_picture.png").write_bytes(b"picture")
+    (results / "train_rbm.json").write_text(json.dumps(document))
+    (results / "train_rbm.png").write_bytes(b"picture")
     (results / "bare.json").write_text("[1, 2]")
     builder.gallery(results, tmp_path / "out")
     page = (tmp_path / "out" / "index.md").read_text()
-    assert page.index("## Bare") < page.index("## With picture")
-    assert "![with picture](with_picture.png)" in page and "(bare.json)" in page
+    assert page.index("## Bare") < page.index("## Train RBM")
+    assert "![train RBM](train_rbm.png)" in page and "(bare.json)" in page
     assert document["command"] in page and "Train an RBM from annealed samples" in page
-    assert "Made on: a processor, 2 cores, torch 2.13.0." in page
+    assert "Made on 2026-01-02, a processor, 2 cores, torch 2.13.0." in page
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"index.md", "with_picture.json", "with_picture.png", "bare.json"}
+    assert names == {"index.md", "train_rbm.json", "train_rbm.png", "bare.json"}
 
 
 def test_broken_links_are_named(builder, tmp_path):

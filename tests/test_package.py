@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from qsample.cli import main
 from qsample.support.optional import DISTRIBUTION, install_line
 from tests.conftest import with_shapes
 
@@ -130,6 +131,12 @@ def test_the_distribution_has_a_name_of_ours():
     for path in tracked():
         if path.suffix in TEXT and path != Path(__file__):
             assert not strangers.search(path.read_text(errors="replace")), path
+
+
+def test_the_command_says_its_version(capsys):
+    main(["--version"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"qsample {project['version']}\n"
 
 
 def test_every_extra_that_a_message_names_exists():
