@@ -57,7 +57,9 @@ def main(options: Options) -> None:
     patterns = load("bars-and-stripes").x
     # to beta 1 and as many sweeps there: a schedule that ends as it arrives leaves its reads too hot
     rise = 5 * options.sweeps // 2
-    annealing = SimulatedAnnealing(schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise])
+    annealing = SimulatedAnnealing(
+        schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
+    )
     runs: dict[str, tuple[qs.Sampler, qs.Start]] = {
         "exact": (Exact(), "fresh"),
         "persistent": (Gibbs(options.sweeps), "persistent"),
@@ -87,7 +89,11 @@ def main(options: Options) -> None:
         drawn = Exact().sample(model.ising().detach(), 36, generator=generator)
         samples[name] = model.split(drawn.spins)[0]
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
-    print("  ".join(f"{name}: KL {r['kl']:.4f} in {r['seconds']:.0f} s" for name, r in results.items()))
+    print(
+        "  ".join(
+            f"{name}: KL {r['kl']:.4f} in {r['seconds']:.0f} s" for name, r in results.items()
+        )
+    )
     picture(results, samples, options)
     print(f"{options.out / 'results.json'}\n{options.out / 'curves.png'}")
 
@@ -98,7 +104,9 @@ def picture(results: dict[str, Any], samples: dict[str, torch.Tensor], options: 
     grid = figure.add_gridspec(1, 5, width_ratios=(1.1, 1.1, 1, 1, 1))
     axis = figure.add_subplot(grid[0, :2])
     for name, result in results.items():
-        axis.plot(*zip(*result["curve"], strict=True), label=f"{name} negatives: {result['kl']:.3f}")
+        axis.plot(
+            *zip(*result["curve"], strict=True), label=f"{name} negatives: {result['kl']:.3f}"
+        )
     axis.set(yscale="log", xlabel="update", ylabel="KL(data || model), nats")
     axis.grid(alpha=0.3)
     axis.legend()

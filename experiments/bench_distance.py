@@ -32,7 +32,12 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 COLOURS = {"qsample Gibbs": "#2166ac", "qsample Metropolis": "#67a9cf"}
 COLOURS |= {"dwave Gibbs": "#fdb863", "dwave Metropolis": "#b35806"}
-MARKERS = {"qsample Gibbs": "o", "qsample Metropolis": "s", "dwave Gibbs": "o", "dwave Metropolis": "s"}
+MARKERS = {
+    "qsample Gibbs": "o",
+    "qsample Metropolis": "s",
+    "dwave Gibbs": "o",
+    "dwave Metropolis": "s",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,12 @@ class Options:
 
     out: Path = Path("runs/bench_distance")
     """folder for results.json and distance.png"""
-    engines: tuple[str, ...] = ("qsample Gibbs", "qsample Metropolis", "dwave Gibbs", "dwave Metropolis")
+    engines: tuple[str, ...] = (
+        "qsample Gibbs",
+        "qsample Metropolis",
+        "dwave Gibbs",
+        "dwave Metropolis",
+    )
     """which engines; openjij is another, but makes its reads one by one"""
     betas: tuple[float, ...] = (1.0, 2.0)
     """inverse temperatures of the sixteen spins"""
@@ -79,19 +89,31 @@ def torus_energy(beta: float, size: int) -> float:
 
     def log_z(K: float) -> float:
         r = np.arange(2 * size)
-        gamma = np.arccosh(np.maximum(np.cosh(2 * K) / np.tanh(2 * K) - np.cos(np.pi * r / size), 1))
+        gamma = np.arccosh(
+            np.maximum(np.cosh(2 * K) / np.tanh(2 * K) - np.cos(np.pi * r / size), 1)
+        )
         gamma[0] = 2 * K + np.log(np.tanh(K))  # negative in the disordered phase
         x = np.abs(gamma) * size / 2
-        logs = [(y + np.log1p(sign * np.exp(-2 * y))).sum() for y in (x[1::2], x[::2]) for sign in (1, -1)]
+        logs = [
+            (y + np.log1p(sign * np.exp(-2 * y))).sum()
+            for y in (x[1::2], x[::2])
+            for sign in (1, -1)
+        ]
         signs = np.array([1, 1, 1, np.sign(gamma[0])])
         top = max(logs)
-        return size**2 / 2 * np.log(2 * np.sinh(2 * K)) + top + np.log((signs * np.exp(np.array(logs) - top)).sum())
+        return (
+            size**2 / 2 * np.log(2 * np.sinh(2 * K))
+            + top
+            + np.log((signs * np.exp(np.array(logs) - top)).sum())
+        )
 
     step = 1e-4
     return -(log_z(beta + step) - log_z(beta - step)) / (2 * step)
 
 
-def draw(engine: str, problem: qs.Ising, beta: float, sweeps: int, reads: int) -> tuple[np.ndarray, float]:
+def draw(
+    engine: str, problem: qs.Ising, beta: float, sweeps: int, reads: int
+) -> tuple[np.ndarray, float]:
     """Reads `[R, n]` after sweeps at constant beta from random spins, and the seconds of the call."""
     if engine.startswith("qsample"):
         rule = "metropolis" if "Metropolis" in engine else "gibbs"
@@ -117,13 +139,24 @@ def cell(engine: str, o: Options) -> dict[str, Any]:
             spins, seconds = draw(engine, problem, beta, sweeps, o.reads)
             state = (spins > 0).astype(np.int64) @ (1 << np.arange(16))
             distance = np.abs(np.bincount(state, minlength=len(law)) / o.reads - law).sum() / 2
-            rows.append({"beta": beta, "sweeps": sweeps, "seconds": seconds, "total_variation": float(distance)})
+            rows.append(
+                {
+                    "beta": beta,
+                    "sweeps": sweeps,
+                    "seconds": seconds,
+                    "total_variation": float(distance),
+                }
+            )
     magnet = bench_engine.make(f"2d-{o.size}")
     spins, seconds = draw(engine, magnet, 0.4, o.relax, o.chains)
     energy = magnet.to(dtype=torch.float64).energy(torch.tensor(spins))
     exact, error = torus_energy(0.4, o.size), float(energy.std()) / len(energy) ** 0.5
     torus = {"energy": float(energy.mean()), "stderr": error, "exact": exact, "seconds": seconds}
-    return {"engine": engine, "sixteen": rows, "torus": torus | {"z": (float(energy.mean()) - exact) / error}}
+    return {
+        "engine": engine,
+        "sixteen": rows,
+        "torus": torus | {"z": (float(energy.mean()) - exact) / error},
+    }
 
 
 def main(o: Options) -> None:
@@ -165,7 +198,9 @@ def main(o: Options) -> None:
 
 def picture(found: list[dict[str, Any]], floors: dict[float, float], o: Options) -> None:
     """Total variation against time, a panel a beta, with the floor of independent exact draws."""
-    figure, axes = plt.subplots(1, len(floors), figsize=(4.6 * len(floors), 3.8), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(floors), figsize=(4.6 * len(floors), 3.8), sharey=True, squeeze=False
+    )
     for axis, (beta, floor) in zip(axes[0], floors.items(), strict=True):
         axis.axhline(floor, color="black", lw=1, ls="--", label="independent exact draws")
         for result in found:
@@ -173,7 +208,12 @@ def picture(found: list[dict[str, Any]], floors: dict[float, float], o: Options)
             colour, name = COLOURS.get(result["engine"], "#999999"), result["engine"]
             x, y = [row["seconds"] for row in own], [row["total_variation"] for row in own]
             axis.plot(x, y, marker=MARKERS.get(name, "^"), color=colour, label=name, markersize=5)
-        axis.set(xscale="log", yscale="log", title=f"beta {beta:g}", xlabel=f"seconds for {o.reads:,} reads")
+        axis.set(
+            xscale="log",
+            yscale="log",
+            title=f"beta {beta:g}",
+            xlabel=f"seconds for {o.reads:,} reads",
+        )
         axis.grid(alpha=0.3, which="both")
         axis.yaxis.set_major_locator(FixedLocator([0.02, 0.05, 0.1, 0.2, 0.5, 1.0]))
         axis.yaxis.set_major_formatter("{x:g}")

@@ -91,7 +91,9 @@ def clock() -> Clock:
     return found
 
 
-def plugin(server: SolverServer, properties: dict[str, Any], J: torch.Tensor) -> tuple[Callable[[], Any], Any] | None:
+def plugin(
+    server: SolverServer, properties: dict[str, Any], J: torch.Tensor
+) -> tuple[Callable[[], Any], Any] | None:
     """One read by dwave-pytorch-plugin's DimodSampler on DWaveSampler, and what must be closed."""
     try:
         from dwave.plugins.torch.models import GraphRestrictedBoltzmannMachine  # pyright: ignore[reportMissingImports]
@@ -151,10 +153,20 @@ def main(o: Options) -> None:
     }
     if "plugin" in results:
         pairs = list(zip(rounds["DWave"], rounds["plugin"], strict=True))
-        results["own_ratio"] = statistics.median(ours["own"] / theirs["own"] for ours, theirs in pairs)
+        results["own_ratio"] = statistics.median(
+            ours["own"] / theirs["own"] for ours, theirs in pairs
+        )
     results["tiles"] = tiles
-    about = {"options": {**asdict(o), "out": str(o.out)}, "spins": len(qubits), "couplers": len(ends)}
-    about |= {"versions": {name: _version(name) for name in ("dwave-cloud-client", "dwave-pytorch-plugin", "torch")}}
+    about = {
+        "options": {**asdict(o), "out": str(o.out)},
+        "spins": len(qubits),
+        "couplers": len(ends),
+    }
+    about |= {
+        "versions": {
+            name: _version(name) for name in ("dwave-cloud-client", "dwave-pytorch-plugin", "torch")
+        }
+    }
     o.out.mkdir(parents=True, exist_ok=True)
     (o.out / "results.json").write_text(json.dumps({"about": about, "results": results}, indent=1))
     draw({name: results[name] for name in rounds if name in results}, o)

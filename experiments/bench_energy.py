@@ -65,12 +65,16 @@ def runner(engine: str, problem: qs.Ising, kind: str) -> Run:
     """A run of an engine on a problem. Everything anneals to the same beta, where 64 reads are kept."""
     first, last = bench_engine.BETAS.get(kind, (0.1, 3.0))
     if engine == "qsample tempering":
-        return lambda sweeps, seed: tempering(problem, LADDERS.get(kind, LADDERS["3d"]), sweeps, seed)
+        return lambda sweeps, seed: tempering(
+            problem, LADDERS.get(kind, LADDERS["3d"]), sweeps, seed
+        )
     if engine == "qsample annealing":
 
         def annealing(sweeps: int, seed: int) -> torch.Tensor:
             sampler = SimulatedAnnealing(sweeps, (first, last), "linear", "metropolis")
-            return sampler.sample(problem, READS, generator=torch.Generator().manual_seed(seed)).spins
+            return sampler.sample(
+                problem, READS, generator=torch.Generator().manual_seed(seed)
+            ).spins
 
         return annealing
 
@@ -96,7 +100,9 @@ def tempering(problem: qs.Ising, betas: list[float], sweeps: int, seed: int) -> 
         each, ladder, swap_every=20, reads_per_ladder=k, anneal=sweeps - k * each, rule="metropolis"
     )
     num = k * max(1, READS // len(betas))
-    return sampler.sample(problem.scale(float(cold)), num, generator=torch.Generator().manual_seed(seed)).spins
+    return sampler.sample(
+        problem.scale(float(cold)), num, generator=torch.Generator().manual_seed(seed)
+    ).spins
 
 
 def cell(name: str, engine: str, seed: int, seconds: float) -> dict[str, Any]:
@@ -138,7 +144,10 @@ def main(o: Options) -> None:
             missing[name, engine] = row
         else:
             rows.append(row)
-    lowest = {p: min(row["lowest"] for row in rows if row["problem"] == p) for p in {row["problem"] for row in rows}}
+    lowest = {
+        p: min(row["lowest"] for row in rows if row["problem"] == p)
+        for p in {row["problem"] for row in rows}
+    }
     for name, energy in lowest.items():
         if name in KNOWN and energy < KNOWN[name] - 0.05:
             print(f"{name}: {energy:.3f} is lower than {KNOWN[name]}")
@@ -148,14 +157,21 @@ def main(o: Options) -> None:
     for name, engine in dict.fromkeys((row["problem"], row["engine"]) for row in rows):
         own = [row for row in rows if (row["problem"], row["engine"]) == (name, engine)]
         residual = [row["residual_percent"] for row in own]
-        sweeps, energy = statistics.median(row["sweeps"] for row in own), min(row["lowest"] for row in own)
+        sweeps, energy = (
+            statistics.median(row["sweeps"] for row in own),
+            min(row["lowest"] for row in own),
+        )
         print(
             f"{name:12} {engine:19} residual {statistics.median(residual):6.3f} % (best {min(residual):6.3f}, "
             f"worst {max(residual):6.3f}), lowest {energy:10.3f}, {sweeps:.0f} sweeps"
         )
     for (name, engine), reason in missing.items():
         print(f"left out: {engine} on {name} ({reason})")
-    results = {"about": bench_engine.about() | {"seconds": o.seconds}, "known": KNOWN, "results": rows}
+    results = {
+        "about": bench_engine.about() | {"seconds": o.seconds},
+        "known": KNOWN,
+        "results": rows,
+    }
     (o.out / "results.json").write_text(json.dumps(results, indent=1))
     picture(rows, o)
     print(f"{o.out / 'results.json'}\n{o.out / 'energy.png'}")
@@ -165,17 +181,23 @@ def picture(rows: list[dict[str, Any]], o: Options) -> None:
     """A panel an instance: the residual of each run, by engine."""
     engines = list(dict.fromkeys(row["engine"] for row in rows))[::-1]
     problems = list(dict.fromkeys(row["problem"] for row in rows))
-    figure, axes = plt.subplots(1, len(problems), figsize=(4 * len(problems) + 1.5, 3.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(problems), figsize=(4 * len(problems) + 1.5, 3.2), sharey=True, squeeze=False
+    )
     for axis, name in zip(axes[0], problems, strict=True):
         for row in (row for row in rows if row["problem"] == name):
             colour = "#2166ac" if row["engine"].startswith("qsample") else "#b35806"
-            axis.scatter(row["residual_percent"], engines.index(row["engine"]), color=colour, alpha=0.7)
+            axis.scatter(
+                row["residual_percent"], engines.index(row["engine"]), color=colour, alpha=0.7
+            )
         axis.set_yticks(range(len(engines)), engines)
         axis.set_xscale("symlog", linthresh=0.1)
         axis.set(title=name, xlabel="residual energy, %")
         axis.margins(x=0.08, y=0.15)
         axis.grid(alpha=0.3)
-    figure.suptitle(f"best of a run of {o.seconds:g} s on one thread, over the lowest energy known", fontsize=10)
+    figure.suptitle(
+        f"best of a run of {o.seconds:g} s on one thread, over the lowest energy known", fontsize=10
+    )
     figure.tight_layout()
     figure.savefig(o.out / "energy.png", dpi=120)
     plt.close(figure)

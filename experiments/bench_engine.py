@@ -40,10 +40,23 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-SHORTEST, LONGEST = 0.5, 5.0  # seconds: a cell of short calls goes on for that long; a slow one is not repeated
+SHORTEST, LONGEST = (
+    0.5,
+    5.0,
+)  # seconds: a cell of short calls goes on for that long; a slow one is not repeated
 COLOURS = {"qsample": "#2166ac", "qsample, 2 threads": "#67a9cf", "qsample, 16-bit": "#1b7837"}
-COLOURS |= {"qsample, 16-bit, 2 threads": "#7fbf7b", "dwave Metropolis": "#b35806", "dwave Gibbs": "#fdb863"}
-BETAS = {"pegasus": (0.05, 4.0), "zephyr": (0.05, 4.0), "2d": (0.44, 0.44), "3d": (0.1, 3.0), "sk": (0.1, 8.0)}
+COLOURS |= {
+    "qsample, 16-bit, 2 threads": "#7fbf7b",
+    "dwave Metropolis": "#b35806",
+    "dwave Gibbs": "#fdb863",
+}
+BETAS = {
+    "pegasus": (0.05, 4.0),
+    "zephyr": (0.05, 4.0),
+    "2d": (0.44, 0.44),
+    "3d": (0.1, 3.0),
+    "sk": (0.1, 8.0),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,15 @@ class Options:
     out: Path = Path("runs/bench_engine")
     """folder for results.json and engine.png"""
     problems: tuple[str, ...] = (
-        *("pegasus-16", "zephyr-15", "3d-16", "sk-1000", "2d-128", "rbm-784x500, 64 x 1", "shared-512x200, 1 x 20"),
+        *(
+            "pegasus-16",
+            "zephyr-15",
+            "3d-16",
+            "sk-1000",
+            "2d-128",
+            "rbm-784x500, 64 x 1",
+            "shared-512x200, 1 x 20",
+        ),
         *("pegasus-16, 1 x 1000", "zephyr-12", "zephyr-12, 512 x 100"),
     )
     """which problems; "name, R x S" sets reads and sweeps, which are otherwise 64 x 100"""
@@ -72,13 +93,20 @@ class Options:
 def lattice(shape: tuple[int, ...]) -> torch.Tensor:
     """Edges of a periodic lattice."""
     place = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    return torch.cat([torch.stack([place, place.roll(-1, axis)], -1).reshape(-1, 2) for axis in range(len(shape))])
+    return torch.cat(
+        [
+            torch.stack([place, place.roll(-1, axis)], -1).reshape(-1, 2)
+            for axis in range(len(shape))
+        ]
+    )
 
 
 def chip(kind: str, size: int) -> torch.Tensor:
     """Edges of a quantum processor's graph, nodes numbered in their order."""
     if kind not in ("pegasus", "zephyr"):
-        raise ValueError(f"unknown problem {kind}-{size}: expected pegasus, zephyr, 2d, 3d, sk, rbm or shared")
+        raise ValueError(
+            f"unknown problem {kind}-{size}: expected pegasus, zephyr, 2d, 3d, sk, rbm or shared"
+        )
     graph = getattr(dwave.graphs, f"{kind}_graph")(size)
     index = {node: i for i, node in enumerate(sorted(graph.nodes))}
     return torch.tensor([(index[a], index[b]) for a, b in graph.edges])
@@ -95,7 +123,9 @@ def make(name: str) -> qs.Ising:
     if kind == "sk":
         n = int(size)
         J = torch.zeros(n, n)
-        J[tuple(torch.triu_indices(n, n, 1))] = torch.tensor(rng.normal(0, n**-0.5, n * (n - 1) // 2)).float()
+        J[tuple(torch.triu_indices(n, n, 1))] = torch.tensor(
+            rng.normal(0, n**-0.5, n * (n - 1) // 2)
+        ).float()
         return qs.Ising(qs.Graph.complete(n), torch.zeros(n), J + J.T)
     if kind == "shared":  # problems that share J and differ in h, each spin coupled to 8 others
         count, n = (int(part) for part in size.split("x"))
@@ -104,7 +134,13 @@ def make(name: str) -> qs.Ising:
         return qs.Ising(qs.Graph.sparse(n, edges), torch.tensor(h).float(), torch.tensor(J).float())
     edges = lattice((int(size),) * int(kind[0])) if kind in ("2d", "3d") else chip(kind, int(size))
     k, n = len(edges), int(edges.max()) + 1
-    J = -np.ones(k) if kind == "2d" else rng.choice([-1.0, 1.0], k) if kind == "3d" else rng.uniform(-1, 1, k)
+    J = (
+        -np.ones(k)
+        if kind == "2d"
+        else rng.choice([-1.0, 1.0], k)
+        if kind == "3d"
+        else rng.uniform(-1, 1, k)
+    )
     return qs.Ising(qs.Graph.sparse(n, edges), torch.zeros(n), torch.tensor(J).float())
 
 
@@ -114,7 +150,9 @@ def caller(
     """A function that makes one call. `warm`: chains are continued, at constant beta, as in a training step."""
     generator = torch.Generator().manual_seed(seed)
     start = (
-        qs.Samples(spins := torch.ones(reads, problem.num_spins, dtype=torch.int8), problem.energy(spins))
+        qs.Samples(
+            spins := torch.ones(reads, problem.num_spins, dtype=torch.int8), problem.energy(spins)
+        )
         if warm
         else None
     )
@@ -131,12 +169,21 @@ def caller(
     if engine == "openjij":  # no seed: with one, all its reads are the same
         package = importlib.import_module("openjij")
         sampler, schedule = package.SASampler(), [(beta, 1) for beta in betas]
-        theirs = [package.BinaryQuadraticModel(b.linear, b.quadratic, 0.0, "SPIN", sparse=True) for b in bqms]
-        return lambda: [sampler.sample(b, schedule=schedule, num_reads=reads, sparse=True) for b in theirs]
+        theirs = [
+            package.BinaryQuadraticModel(b.linear, b.quadratic, 0.0, "SPIN", sparse=True)
+            for b in bqms
+        ]
+        return lambda: [
+            sampler.sample(b, schedule=schedule, num_reads=reads, sparse=True) for b in theirs
+        ]
     from dwave.samplers import SimulatedAnnealingSampler
 
     dwave = SimulatedAnnealingSampler()
-    settings = {"beta_schedule_type": "custom", "seed": seed, "proposal_acceptance_criteria": engine.split()[1]}
+    settings = {
+        "beta_schedule_type": "custom",
+        "seed": seed,
+        "proposal_acceptance_criteria": engine.split()[1],
+    }
     settings |= {"beta_schedule": betas, "num_reads": reads}
     if start is not None:
         settings["initial_states"] = (start.spins.numpy(), list(range(problem.num_spins)))
@@ -159,9 +206,18 @@ def cell(name: str, engine: str, repeats: int) -> dict[str, Any]:
         cpu.append(time.process_time() - c)
     problems = problem.batch_shape.numel()
     median, updates = statistics.median(wall[1:]), problems * reads * sweeps * problem.num_spins
-    row = {"problem": name, "engine": engine, "spins": problem.num_spins, "reads": reads, "sweeps": sweeps}
+    row = {
+        "problem": name,
+        "engine": engine,
+        "spins": problem.num_spins,
+        "reads": reads,
+        "sweeps": sweeps,
+    }
     row |= {"seconds": median, "fastest": min(wall[1:]), "cpu_seconds": statistics.median(cpu[1:])}
-    return row | {"updates_per_ns": updates / median / 1e9, "reads_per_second": problems * reads / median}
+    return row | {
+        "updates_per_ns": updates / median / 1e9,
+        "reads_per_second": problems * reads / median,
+    }
 
 
 def isolated(script: str, *arguments: object) -> dict[str, Any] | str:
@@ -171,7 +227,11 @@ def isolated(script: str, *arguments: object) -> dict[str, Any] | str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+    return (
+        done.stderr.strip().splitlines()[-1]
+        if done.stderr.strip()
+        else f"exit code {done.returncode}"
+    )
 
 
 def about() -> dict[str, Any]:
@@ -199,20 +259,28 @@ def main(o: Options) -> None:
                     reasons[name, engine] = row
                 else:
                     found[engine].append(row)
-        best = {e: sorted(r, key=lambda row: row["seconds"])[len(r) // 2] for e, r in found.items() if r}
+        best = {
+            e: sorted(r, key=lambda row: row["seconds"])[len(r) // 2] for e, r in found.items() if r
+        }
         for engine, row in best.items():
             for peer in ("dwave Metropolis", "dwave Gibbs"):
-                row[f"times {peer}"] = best[peer]["seconds"] / row["seconds"] if peer in best else None
+                row[f"times {peer}"] = (
+                    best[peer]["seconds"] / row["seconds"] if peer in best else None
+                )
             rows.append(row)
             print(
                 f"{name:24} {engine:27} {row['updates_per_ns']:8.4f} updates/ns {1e3 * row['seconds']:9.2f} ms "
                 f"{row['reads_per_second']:9.0f} reads/s {row['times dwave Metropolis'] or 0:7.1f} x dwave Metropolis"
             )
-    for engine, reason in dict.fromkeys((engine, reason) for (_, engine), reason in reasons.items()):
+    for engine, reason in dict.fromkeys(
+        (engine, reason) for (_, engine), reason in reasons.items()
+    ):
         names = [name for (name, other), why in reasons.items() if (other, why) == (engine, reason)]
         print(f"left out: {engine} on {'; '.join(names)} ({reason})")
     results = {"about": about() | {"repeats": o.repeats, "rounds": o.rounds}, "results": rows}
-    results["left_out"] = [{"problem": p, "engine": e, "reason": reason} for (p, e), reason in reasons.items()]
+    results["left_out"] = [
+        {"problem": p, "engine": e, "reason": reason} for (p, e), reason in reasons.items()
+    ]
     text = json.dumps(results, indent=1) + "\n"
     (o.out / "results.json").write_text(text)
     if rows:
@@ -221,7 +289,9 @@ def main(o: Options) -> None:
     if o.publish:
         (published := ROOT / "experiments/results/engine.json").write_text(text)
         readme = ROOT / "README.md"
-        readme.write_text(readme_table.rewritten(readme.read_text(), json.loads(published.read_text())))
+        readme.write_text(
+            readme_table.rewritten(readme.read_text(), json.loads(published.read_text()))
+        )
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
@@ -233,14 +303,23 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         own = [row for row in rows if row["engine"] == engine]
         place = [names.index(row["problem"]) for row in own]
         values = [row["updates_per_ns"] for row in own]
-        axis.scatter(values, place, s=60, color=COLOURS.get(engine, "#999999"), label=engine, zorder=3)
+        axis.scatter(
+            values, place, s=60, color=COLOURS.get(engine, "#999999"), label=engine, zorder=3
+        )
     for row in rows:
         if row["engine"] == "qsample" and row["times dwave Metropolis"]:
             label = f"{row['times dwave Metropolis']:.0f}×"
             axis.annotate(
-                label, (row["updates_per_ns"], names.index(row["problem"])), (0, 7), textcoords="offset points"
+                label,
+                (row["updates_per_ns"], names.index(row["problem"])),
+                (0, 7),
+                textcoords="offset points",
             )
-    axis.set_yticks(range(len(names)), [f"{i}\n{r} × {s}" for i, r, s in map(readme_table.sizes, names)], fontsize=8)
+    axis.set_yticks(
+        range(len(names)),
+        [f"{i}\n{r} × {s}" for i, r, s in map(readme_table.sizes, names)],
+        fontsize=8,
+    )
     axis.set(xscale="log", xlabel="spin updates per ns, whole call (×: over dwave Metropolis)")
     axis.margins(y=0.12)
     axis.legend(frameon=False, ncol=4, loc="lower center", bbox_to_anchor=(0.45, 1), fontsize=8)

@@ -92,7 +92,9 @@ def ours(o: Options, data: torch.Tensor, **settings: Any) -> Step:
     model = BernoulliRBM(o.visible, o.hidden)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     half, precision = settings.pop("bfloat16", False), settings.pop("precision", "full")
-    cd = qs.ContrastiveDivergence(model, Gibbs(o.sweeps, precision=precision), num=o.batch, **settings)
+    cd = qs.ContrastiveDivergence(
+        model, Gibbs(o.sweeps, precision=precision), num=o.batch, **settings
+    )
 
     def step() -> None:
         optimizer.zero_grad()
@@ -135,7 +137,9 @@ def scikit_learn(o: Options, data: torch.Tensor) -> Step:
     def step() -> None:
         random = model.random_state_
         for _ in range(o.sweeps - 1):
-            model.h_samples_ = 1.0 * model._sample_hiddens(model._sample_visibles(model.h_samples_, random), random)
+            model.h_samples_ = 1.0 * model._sample_hiddens(
+                model._sample_visibles(model.h_samples_, random), random
+            )
         model.partial_fit(X)
 
     return step
@@ -179,7 +183,10 @@ def main(o: Options) -> None:
     for name in steps:
         ratios = [a / b for a, b in zip(wall[name], wall["plain torch"], strict=True)]
         results[name] = {"wall_ms": statistics.median(wall[name]), "wall_best_ms": min(wall[name])}
-        results[name] |= {"cpu_ms": statistics.median(cpu[name]), "over_plain_torch": statistics.median(ratios)}
+        results[name] |= {
+            "cpu_ms": statistics.median(cpu[name]),
+            "over_plain_torch": statistics.median(ratios),
+        }
         print(
             f"{name:26} wall {results[name]['wall_ms']:7.1f} ms (best {results[name]['wall_best_ms']:.1f})   "
             f"cpu {results[name]['cpu_ms']:7.1f} ms   {results[name]['over_plain_torch']:.3f} x plain torch"
@@ -188,7 +195,12 @@ def main(o: Options) -> None:
         ratios = [a / b for a, b in zip(wall["qsample"], wall[f"qsample, {name}"], strict=True)]
         results[f"full over {name}"] = statistics.median(ratios)
         print(f"qsample over itself, {name}: {results[f'full over {name}']:.2f}")
-    about = {"threads": o.threads, "rounds": o.rounds, "torch": torch.__version__, "sweeps": o.sweeps}
+    about = {
+        "threads": o.threads,
+        "rounds": o.rounds,
+        "torch": torch.__version__,
+        "sweeps": o.sweeps,
+    }
     about |= {"visible": o.visible, "hidden": o.hidden, "batch": o.batch}
     (o.out / "results.json").write_text(json.dumps({"about": about, "results": results}, indent=1))
     picture(wall, o)
@@ -209,7 +221,9 @@ def picture(wall: dict[str, list[float]], o: Options) -> None:
     figure, axis = plt.subplots(figsize=(8.5, 0.5 * len(names) + 1.2))
     for y, name in enumerate(names):
         colour = "#2166ac" if name.startswith("qsample") else "#999999"
-        low, middle, high = (sorted(wall[name])[int(q * (len(wall[name]) - 1))] for q in (0.1, 0.5, 0.9))
+        low, middle, high = (
+            sorted(wall[name])[int(q * (len(wall[name]) - 1))] for q in (0.1, 0.5, 0.9)
+        )
         axis.barh(y, middle, color=colour, height=0.6)
         axis.plot([low, high], [y, y], color="black", lw=1)
         axis.text(high, y, f"  {middle:.0f} ms", va="center")

@@ -117,7 +117,13 @@ def main(options: Options) -> None:
     results: list[dict[str, Any]] = []
     for (name, threads), pairs in seconds.items():
         wall, cpu = (statistics.median(part) for part in zip(*pairs, strict=True))
-        row = {"engine": name, "threads": threads, "wall": wall, "fastest": min(wall for wall, _ in pairs), "cpu": cpu}
+        row = {
+            "engine": name,
+            "threads": threads,
+            "wall": wall,
+            "fastest": min(wall for wall, _ in pairs),
+            "cpu": cpu,
+        }
         results.append(row | {"updates_per_ns": updates / wall / 1e9})
         print(
             f"{name:>15}, {threads} threads: {wall:.4f} s wall (fastest {row['fastest']:.4f}), {cpu:.4f} s CPU, "
@@ -149,7 +155,9 @@ def timed(call: Callable[[], Any]) -> tuple[float, float]:
 def picture(results: list[dict[str, Any]], about: dict[str, Any], path: Path) -> None:
     """Wall and CPU seconds of every engine, and the goal."""
     figure, axis = plt.subplots(figsize=(7, 3.6))
-    names = [f"{row['engine']}, {row['threads']} thread{'s' * (row['threads'] > 1)}" for row in results]
+    names = [
+        f"{row['engine']}, {row['threads']} thread{'s' * (row['threads'] > 1)}" for row in results
+    ]
     for k, row in enumerate(results):
         for value, shift, colour in ((row["wall"], -0.2, "C0"), (row["cpu"], 0.2, "C1")):
             axis.barh(k + shift, value, 0.38, color=colour)
@@ -158,7 +166,9 @@ def picture(results: list[dict[str, Any]], about: dict[str, Any], path: Path) ->
     axis.barh([0], [0], color="C1", label="CPU")
     axis.axvline(about["goal_seconds"], color="black", ls=":", label="goal (wall)")
     axis.set(xscale="log", yticks=range(len(results)), yticklabels=names, xlabel="seconds")
-    axis.set_title(f"{about['images']} images, {about['spins']} spins, {about['sweeps']} sweeps", fontsize=10)
+    axis.set_title(
+        f"{about['images']} images, {about['spins']} spins, {about['sweeps']} sweeps", fontsize=10
+    )
     axis.set_xlim(right=axis.get_xlim()[1] * 2)
     axis.invert_yaxis()
     axis.legend(fontsize=8)

@@ -52,11 +52,17 @@ def problems(coupling: float, seed: int) -> dict[str, qs.Ising]:
         return torch.randn(*shape, generator=g)
 
     place = torch.arange(12).reshape(3, 4)
-    edges = torch.cat([torch.stack([place, place.roll(-1, axis)], -1).reshape(-1, 2) for axis in (0, 1)])
+    edges = torch.cat(
+        [torch.stack([place, place.roll(-1, axis)], -1).reshape(-1, 2) for axis in (0, 1)]
+    )
     J = normal(12, 12).triu(1) * coupling / 12**0.5
     return {
-        "3 x 4 torus": qs.Ising(qs.Graph.sparse(12, edges), 0.2 * normal(12), coupling * normal(len(edges))),
-        "6 x 6 bipartite": qs.Ising(qs.Graph.bipartite(6, 6), 0.2 * normal(12), coupling / 6**0.5 * normal(6, 6)),
+        "3 x 4 torus": qs.Ising(
+            qs.Graph.sparse(12, edges), 0.2 * normal(12), coupling * normal(len(edges))
+        ),
+        "6 x 6 bipartite": qs.Ising(
+            qs.Graph.bipartite(6, 6), 0.2 * normal(12), coupling / 6**0.5 * normal(6, 6)
+        ),
         "12 complete": qs.Ising(qs.Graph.complete(12), 0.2 * normal(12), J + J.mT),
     }
 
@@ -75,7 +81,9 @@ def samplers() -> dict[str, Any]:
         f"SimulatedAnnealing, {patient}": SimulatedAnnealing(patient, **linear),
         f"Neal, {hurried}": Neal(hurried, **linear),
         f"Neal, {patient}": Neal(patient, **linear),
-        f"Corrected(Neal {hurried}, Gibbs {hurried})": Corrected(Neal(hurried, **linear), Gibbs(hurried)),
+        f"Corrected(Neal {hurried}, Gibbs {hurried})": Corrected(
+            Neal(hurried, **linear), Gibbs(hurried)
+        ),
         "dwave-samplers' defaults": DimodAnnealer(SimulatedAnnealingSampler(), num_sweeps=patient),
     }
 
@@ -85,7 +93,9 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    cells = [(p, s) for p in problems(options.coupling, options.seed).items() for s in samplers().items()]
+    cells = [
+        (p, s) for p in problems(options.coupling, options.seed).items() for s in samplers().items()
+    ]
     for (problem_name, problem), (name, sampler) in progress_bar(cells, unit="cell"):
         generator = torch.Generator().manual_seed(options.seed)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -95,9 +105,16 @@ def main(options: Options) -> None:
         beta = qs.effective_beta(problem, samples)
         row = {"problem": problem_name, "sampler": name, "exactness": samples.exactness.value}
         row |= {"total_variation": distance, "floor": floor, "p_value": p_value}
-        rows.append(row | {"beta": beta.value, "beta_stderr": beta.stderr, "seconds": wall, "cpu_seconds": cpu})
-    finite = json.loads(json.dumps(rows), parse_constant=lambda _: None)  # JSON has no infinity: null
-    (options.out / "results.json").write_text(json.dumps({"reads": options.reads, "results": finite}, indent=1))
+        rows.append(
+            row
+            | {"beta": beta.value, "beta_stderr": beta.stderr, "seconds": wall, "cpu_seconds": cpu}
+        )
+    finite = json.loads(
+        json.dumps(rows), parse_constant=lambda _: None
+    )  # JSON has no infinity: null
+    (options.out / "results.json").write_text(
+        json.dumps({"reads": options.reads, "results": finite}, indent=1)
+    )
     for row in rows:
         print(
             f"{row['problem']:16} {row['sampler']:34} {row['exactness']:11} TV {row['total_variation']:.4f} "
@@ -112,7 +129,9 @@ def picture(rows: list[dict[str, Any]], options: Options) -> None:
     names = list(dict.fromkeys(row["sampler"] for row in rows))
     kinds = list(dict.fromkeys(row["problem"] for row in rows))
     colours = {"exact": "#1b7837", "asymptotic": "#2166ac", "heuristic": "#b35806"}
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 0.5 * len(names) + 1.8), sharey=True)
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(13, 0.5 * len(names) + 1.8), sharey=True
+    )
     for row in rows:
         y = len(names) - names.index(row["sampler"]) + 0.22 * (1 - kinds.index(row["problem"]))
         colour, marker = colours[row["exactness"]], "os^"[kinds.index(row["problem"])]
@@ -120,21 +139,36 @@ def picture(rows: list[dict[str, Any]], options: Options) -> None:
         left.plot(row["floor"], y, "|", color="black", ms=9)
         left.plot(row["total_variation"], y, marker, color=colour, ms=6)
         if row["beta"] < 2:
-            middle.errorbar(row["beta"], y, xerr=2 * row["beta_stderr"], fmt=marker, color=colour, ms=6, capsize=2)
+            middle.errorbar(
+                row["beta"],
+                y,
+                xerr=2 * row["beta_stderr"],
+                fmt=marker,
+                color=colour,
+                ms=6,
+                capsize=2,
+            )
         else:  # off the scale: an optimiser
             text = "∞ →" if row["beta"] == float("inf") else f"{row['beta']:.3g} →"
             edge = middle.get_yaxis_transform()
-            middle.text(0.98, y, text, transform=edge, ha="right", va="center", color=colour, fontsize=8)
+            middle.text(
+                0.98, y, text, transform=edge, ha="right", va="center", color=colour, fontsize=8
+            )
         right.plot(row["seconds"], y, marker, color=colour, ms=6)
     left.set(xscale="log", xlabel="total variation to the exact law\n(bar: what exact draws show)")
     middle.axvline(1, color="black", lw=0.8)
     middle.set(xlabel="effective beta, ± 2 standard errors\n(1 is right)")
-    right.set(xscale="log", xlabel=f"seconds for {options.reads:,} reads\n({options.threads} torch thread)")
+    right.set(
+        xscale="log",
+        xlabel=f"seconds for {options.reads:,} reads\n({options.threads} torch thread)",
+    )
     left.set_yticks(range(1, len(names) + 1), names[::-1])
     for axis in (left, middle, right):
         axis.grid(axis="x", alpha=0.3)
     handles = [Line2D([], [], color=c, marker="s", ls="", label=tag) for tag, c in colours.items()]
-    handles += [Line2D([], [], color="gray", marker="os^"[i], ls="", label=k) for i, k in enumerate(kinds)]
+    handles += [
+        Line2D([], [], color="gray", marker="os^"[i], ls="", label=k) for i, k in enumerate(kinds)
+    ]
     figure.legend(handles=handles, loc="upper center", ncol=6, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(options.out / "comparison.png", dpi=130)

@@ -30,7 +30,9 @@ EXACT = Exact()
 class Draw(Protocol):
     """Draws reads of a request that was checked."""
 
-    def __call__(self, problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+    def __call__(
+        self, problem: Ising, num: int, initial: Samples | None, generator: Any
+    ) -> Samples:
         """`num` reads of each problem."""
         ...
 
@@ -43,13 +45,17 @@ class Wrong:
     def __init__(self, draw: Draw, warm_start: bool = False, reversible: bool = False) -> None:
         self.draw, self.warm_start, self.reversible = draw, warm_start, reversible
 
-    def sample(self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Any = None) -> Samples:
+    def sample(
+        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Any = None
+    ) -> Samples:
         """See `Sampler.sample`."""
         check_request(self, problem, num, initial)
         return self.draw(problem, num, initial, generator)
 
 
-def exact(problem: Ising, num: int, initial: Samples | None = None, generator: Any = None) -> Samples:
+def exact(
+    problem: Ising, num: int, initial: Samples | None = None, generator: Any = None
+) -> Samples:
     """What a right sampler answers."""
     return EXACT.sample(problem, num, generator=generator)
 
@@ -142,10 +148,19 @@ def flipped(p: Ising) -> Ising:
 def first_of_batch(p: Ising) -> Ising:
     """A batch is answered with its first problem."""
     batch, layout = p.batch_shape, p.graph.coupling_shape
-    h = p.h.expand(*batch, -1).reshape(-1, p.num_spins)[:1].expand(batch.numel(), -1).reshape(*batch, p.num_spins)
+    h = (
+        p.h.expand(*batch, -1)
+        .reshape(-1, p.num_spins)[:1]
+        .expand(batch.numel(), -1)
+        .reshape(*batch, p.num_spins)
+    )
     J = p.J
     if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)[:1].expand(batch.numel(), *layout)
+        J = (
+            J.expand(*batch, *layout)
+            .reshape(batch.numel(), *layout)[:1]
+            .expand(batch.numel(), *layout)
+        )
         J = J.reshape(*batch, *layout)
     return Ising(p.graph, h, J, p.offset)
 
@@ -190,7 +205,11 @@ def pick(problem: Ising, u: Tensor) -> Samples:
 
     problem = problem.detach()
     if problem.num_spins > 16:
-        return exact(problem, u.shape[-1], generator=torch.Generator().manual_seed(int(1e9 * float(u.flatten()[0]))))
+        return exact(
+            problem,
+            u.shape[-1],
+            generator=torch.Generator().manual_seed(int(1e9 * float(u.flatten()[0]))),
+        )
     rows = [law.parts for law in Law.of(problem)]
     flat = u.expand(*problem.batch_shape, u.shape[-1]).reshape(len(rows), -1)
     spins = torch.empty(*flat.shape, problem.num_spins, dtype=torch.int8)
@@ -201,7 +220,9 @@ def pick(problem: Ising, u: Tensor) -> Samples:
             code = torch.searchsorted(total, rest * total[-1]).clamp_(max=len(total) - 1)
             low = total[code] - part.p[code]
             rest = ((rest - low) / part.p[code]).clamp(0, 1)
-            spins[k][:, part.spins] = ((code[:, None] >> torch.arange(len(part.spins))) & 1).to(torch.int8) * 2 - 1
+            spins[k][:, part.spins] = ((code[:, None] >> torch.arange(len(part.spins))) & 1).to(
+                torch.int8
+            ) * 2 - 1
     return of(problem, spins.reshape(*problem.batch_shape, u.shape[-1], problem.num_spins))
 
 
@@ -242,16 +263,22 @@ def negative_numbers(problem: Ising, num: int, initial: Samples | None, generato
     size = problem.batch_shape.numel()
     sign = (torch.arange(size) % 2).double()[:, None]
     rows = u * (1 - sign) + (1 - u) * sign
-    return pick(problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0])
+    return pick(
+        problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0]
+    )
 
 
-def batch_in_another_order(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+def batch_in_another_order(
+    problem: Ising, num: int, initial: Samples | None, generator: Any
+) -> Samples:
     """The problems of a batch draw the same numbers, each in its own order."""
     u = uniforms(generator, (num,))
     size = max(1, problem.batch_shape.numel())
     g = torch.Generator().manual_seed(7)
     rows = torch.stack([u[torch.randperm(num, generator=g)] for _ in range(size)])
-    return pick(problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0])
+    return pick(
+        problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0]
+    )
 
 
 class Remembers:
@@ -260,7 +287,9 @@ class Remembers:
     def __init__(self, how: str) -> None:
         self.how, self.calls, self.last = how, 0, None
 
-    def __call__(self, problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+    def __call__(
+        self, problem: Ising, num: int, initial: Samples | None, generator: Any
+    ) -> Samples:
         """Right on the first call, or on all others; or the reads of the call before."""
         self.calls += 1
         if self.how == "right once" and self.calls > 30:
@@ -268,7 +297,12 @@ class Remembers:
         spins = exact(problem, num, generator=generator).spins
         if self.how == "a shared start":
             spins, last = spins.clone(), self.last
-            if last is not None and last.shape[-1] == spins.shape[-1] and num > 200 and last.dim() == spins.dim():
+            if (
+                last is not None
+                and last.shape[-1] == spins.shape[-1]
+                and num > 200
+                and last.dim() == spins.dim()
+            ):
                 few = min(num, last.shape[-2]) // 2
                 if last[..., :few, :].shape == spins[..., :few, :].shape:
                     spins[..., :few, :] = last[..., :few, :]
@@ -331,10 +365,16 @@ def forgets_initial(problem: Ising, num: int, initial: Samples | None, generator
 
 def gives_back(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
     """Hands back the chains it was given."""
-    return exact(problem, num, generator=generator) if initial is None else of(problem, initial.spins.clone())
+    return (
+        exact(problem, num, generator=generator)
+        if initial is None
+        else of(problem, initial.spins.clone())
+    )
 
 
-def overwrites_initial(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+def overwrites_initial(
+    problem: Ising, num: int, initial: Samples | None, generator: Any
+) -> Samples:
     """Writes the result into the spins it was given."""
     samples = Gibbs(60).sample(problem, num, initial=initial, generator=generator)
     if initial is not None:
@@ -422,7 +462,9 @@ CONDITIONS: dict[str, Callable[[Ising, int], bool]] = {
     "sparse graphs": lambda p, num: p.graph.kind == "sparse",
     "all but bipartite graphs": lambda p, num: p.graph.kind != "bipartite",
     "all but complete graphs": lambda p, num: p.graph.kind != "complete",
-    "connected graphs": lambda p, num: p.num_spins < 100 and (p.num_spins == 1 or p.graph.num_edges > 0),
+    "connected graphs": lambda p, num: (
+        p.num_spins < 100 and (p.num_spins == 1 or p.graph.num_edges > 0)
+    ),
 }
 
 WRONG: dict[str, Callable[[], Sampler]] = {
@@ -464,9 +506,13 @@ WRONG: dict[str, Callable[[], Sampler]] = {
     "the problem overwritten": lambda: Wrong(clips_in_place),
     "energies wrong beyond read 1,000": lambda: Wrong(wrong_energy(1000)),
     "weights exp(energy)": lambda: Wrong(weighted(lambda s: 0.3 * s.energy)),
-    "weights of a few reads": lambda: Wrong(weighted(lambda s: 50 * torch.sin(1e4 * s.energy + torch.arange(s.num)))),
+    "weights of a few reads": lambda: Wrong(
+        weighted(lambda s: 50 * torch.sin(1e4 * s.energy + torch.arange(s.num)))
+    ),
     "weights nan": lambda: Wrong(weighted(lambda s: s.energy * torch.nan)),
-    "Gibbs(60) called reversible": lambda: Wrong(chains(Gibbs(60)), warm_start=True, reversible=True),
+    "Gibbs(60) called reversible": lambda: Wrong(
+        chains(Gibbs(60)), warm_start=True, reversible=True
+    ),
     "Gibbs(1,000) tagged EXACT": lambda: Wrong(tagged(Gibbs(1000))),
     "Gibbs(2)": lambda: Gibbs(2),
     "annealing in 10 sweeps": lambda: SimulatedAnnealing(10),

@@ -113,7 +113,9 @@ def train(pipe: IsingDiffusionPipeline, x: Tensor, options: Options, name: str) 
         t, s = times[k], times[k + 1]
         noise = torch.randn(2, *x[rows].shape, generator=generator)
         x_s = scheduler.add_noise(x[rows], noise[0], torch.tensor([s]))
-        x_t = scheduler.add_noise(x_s, noise[1], torch.tensor([(t - s) / (1 - s)]))  # 1 - u = (1 - t) / (1 - s)
+        x_t = scheduler.add_noise(
+            x_s, noise[1], torch.tensor([(t - s) / (1 - s)])
+        )  # 1 - u = (1 - t) / (1 - s)
         problem = scheduler.ising(network(x_t, t * pipe.config["time_scale"]).sample, t, x_t)
         spins = x_s.flatten(1)
         loss = softplus(2 * spins * problem.field(spins)).sum(1).mean()
@@ -159,7 +161,9 @@ def quiet(pipe: IsingDiffusionPipeline) -> IsingDiffusionPipeline:
     return pipe
 
 
-def pipelines(x: Tensor, options: Options) -> tuple[dict[str, IsingDiffusionPipeline], dict[str, float], Tensor]:
+def pipelines(
+    x: Tensor, options: Options
+) -> tuple[dict[str, IsingDiffusionPipeline], dict[str, float], Tensor]:
     """The three, trained; their losses; the pixels after the VQModel's own round trip."""
     how: dict[str, Any] = {"sampler": "gibbs", "sampler_settings": {"sweeps": options.sweeps}}
     joint = {"neighbours": NEIGHBOURS, "pair_features": options.features, **how}
@@ -170,10 +174,17 @@ def pipelines(x: Tensor, options: Options) -> tuple[dict[str, IsingDiffusionPipe
         again = torch.cat([decode(vqvae, some) for some in bits.split(256)])
     made = {
         "independent": quiet(IsingDiffusionPipeline(unet(8, 1), IsingScheduler(options.steps))),
-        "coupled": quiet(IsingDiffusionPipeline(unet(8, 1, options.features), IsingScheduler(options.steps, **joint))),
+        "coupled": quiet(
+            IsingDiffusionPipeline(
+                unet(8, 1, options.features), IsingScheduler(options.steps, **joint)
+            )
+        ),
         "latent": quiet(IsingDiffusionPipeline(unet(4, 4), IsingScheduler(options.steps), vqvae)),
     }
-    losses = {name: train(pipe, bits if name == "latent" else x, options, name) for name, pipe in made.items()}
+    losses = {
+        name: train(pipe, bits if name == "latent" else x, options, name)
+        for name, pipe in made.items()
+    }
     return made, losses, again
 
 
@@ -204,7 +215,12 @@ class ByHand(IsingScheduler):
     """A factorised step as one would write it."""
 
     def step(
-        self, model_output: Any, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Tensor,
+        generator: Any = None,
+        return_dict: bool = True,
     ) -> Any:
         """Both values of x_0, each with its posterior: a of the step is `near`, of all steps before it `start`."""
         s = timestep - 1 / len(self.timesteps)
@@ -236,7 +252,9 @@ def loops(batch: int, steps: int, seed: int) -> dict[str, Callable[[], Any]]:
     def by_ddim() -> None:
         tokens: Any = torch.randint(0, 2, (batch, 256), generator=generator)
         for k in range(steps):
-            logits = network((tokens * 2.0 - 1).reshape(batch, 1, 16, 16), torch.tensor(1000 * (1 - k / steps))).sample
+            logits = network(
+                (tokens * 2.0 - 1).reshape(batch, 1, 16, 16), torch.tensor(1000 * (1 - k / steps))
+            ).sample
             two = torch.stack([torch.zeros_like(logits), logits], -1).reshape(batch, 256, 2)
             tokens = theirs.step(two, k, tokens, temperature=1.0, generator=generator).prev_sample
 
@@ -279,14 +297,20 @@ def picture(rows: dict[str, Tensor], result: dict[str, Any], path: Path) -> None
     left = grid[0].subgridspec(len(rows), 1)
     for i, (name, images) in enumerate(rows.items()):
         axis = figure.add_subplot(left[i])
-        tiles = torch.nn.functional.pad(images[:24].reshape(-1, 8, 8), (1, 1, 1, 1)).reshape(2, -1, 10, 10)
-        axis.imshow(tiles.permute(0, 2, 1, 3).reshape(20, -1).numpy(), cmap="gray_r", vmin=-1, vmax=1)
+        tiles = torch.nn.functional.pad(images[:24].reshape(-1, 8, 8), (1, 1, 1, 1)).reshape(
+            2, -1, 10, 10
+        )
+        axis.imshow(
+            tiles.permute(0, 2, 1, 3).reshape(20, -1).numpy(), cmap="gray_r", vmin=-1, vmax=1
+        )
         axis.set(xticks=[], yticks=[])
         axis.set_title(name, fontsize=10, loc="left")
     axis = figure.add_subplot(grid[1])
     for i, row in enumerate(result["timing"]):
         for j, (name, cell) in enumerate(row["cpu"].items()):
-            bar = axis.bar(i + 0.27 * (j - 1), cell["ratio"], 0.25, color=f"C{j}", label=None if i else name)
+            bar = axis.bar(
+                i + 0.27 * (j - 1), cell["ratio"], 0.25, color=f"C{j}", label=None if i else name
+            )
             axis.bar_label(bar, [f"{cell['ms_a_step']:.1f} ms"], fontsize=8)
     axis.axhline(1.2, color="grey", linestyle=":", linewidth=1)
     axis.set(
@@ -309,7 +333,9 @@ def main(options: Options) -> None:
     x = train_set.x.reshape(-1, 1, 8, 8)
     made, losses, again = pipelines(x, options)
     images = {name: drawn(pipe, options) for name, pipe in made.items()}
-    images["data through the VQModel"] = torch.where(again > 0, 1.0, -1.0).flatten(1)[: options.images]
+    images["data through the VQModel"] = torch.where(again > 0, 1.0, -1.0).flatten(1)[
+        : options.images
+    ]
     assert train_set.labels is not None
     features = ImageFeatures(train_set.x, train_set.labels, (8, 8), seed=options.seed)
     quality = {

@@ -80,10 +80,17 @@ def train(
 ) -> dict[str, Any]:
     """One run: its exact log-likelihood on `held_out`, times and curve."""
     samplers, start = METHODS[method]
-    model = BernoulliRBM(rows.shape[1], options.hidden, generator=torch.Generator().manual_seed(seed))
+    model = BernoulliRBM(
+        rows.shape[1], options.hidden, generator=torch.Generator().manual_seed(seed)
+    )
     model.set_visible_bias(rows)
     settings = qs.Settings(
-        updates=updates, lr=lr, start=start, chains=options.chains, seed=seed, evaluate_every=max(1, updates // 20)
+        updates=updates,
+        lr=lr,
+        start=start,
+        chains=options.chains,
+        seed=seed,
+        evaluate_every=max(1, updates // 20),
     )
     wall, cpu = time.perf_counter(), time.process_time()
     history = qs.fit(model, rows, samplers[way], settings, validation=held_out, progress=False)
@@ -104,17 +111,30 @@ def main(options: Options) -> None:
     for method in options.methods:
         tried = []
         for way, lr, updates in itertools.product(METHODS[method][0], options.lrs, options.updates):
-            runs = [train(method, way, first, validation, lr, updates, seed, options) for seed in options.seeds]
+            runs = [
+                train(method, way, first, validation, lr, updates, seed, options)
+                for seed in options.seeds
+            ]
             value = statistics.fmean(run["log_likelihood"] for run in runs)
             tried.append({"way": way, "lr": lr, "updates": updates, "log_likelihood": value})
             print(f"{way:50} validation {value:.3f}   lr {lr:<5} {updates} updates", flush=True)
         best = max(tried, key=lambda setting: setting["log_likelihood"])
         way, lr, updates = best["way"], best["lr"], best["updates"]
-        final = [train(method, way, whole, test, lr, updates, seed, options) for seed in options.seeds]
+        final = [
+            train(method, way, whole, test, lr, updates, seed, options) for seed in options.seeds
+        ]
         values = [run["log_likelihood"] for run in final]
-        results[method] = {"about": way, "mean": statistics.fmean(values), "worst": min(values), "lr": lr}
+        results[method] = {
+            "about": way,
+            "mean": statistics.fmean(values),
+            "worst": min(values),
+            "lr": lr,
+        }
         results[method] |= {"updates": updates, "runs": final, "validation": tried}
-        print(f"{way:50} TEST {results[method]['mean']:.3f}  ({', '.join(f'{v:.3f}' for v in values)})", flush=True)
+        print(
+            f"{way:50} TEST {results[method]['mean']:.3f}  ({', '.join(f'{v:.3f}' for v in values)})",
+            flush=True,
+        )
         (options.out / "results.json").write_text(json.dumps(results, indent=1))
     picture(results, options)
     print(f"{options.out / 'results.json'}\n{options.out / 'likelihood.png'}")
@@ -132,7 +152,9 @@ def picture(results: dict[str, Any], options: Options) -> None:
             left.plot(updates, values, color=colour, label=label, lw=1.3)
             right.plot(seconds, values, color=colour, lw=1.3)
     lowest = min(result["worst"] for result in results.values())
-    left.set(xlabel="update", ylabel="exact test log-likelihood, nats an image", ylim=(lowest - 1, None))
+    left.set(
+        xlabel="update", ylabel="exact test log-likelihood, nats an image", ylim=(lowest - 1, None)
+    )
     right.set(xlabel=f"processor seconds ({options.threads} torch thread)", xscale="log")
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -74,7 +74,9 @@ class Denoiser(nn.Module):
         self.bits, self.rank = bits, rank
         self.first, self.step = nn.Linear(bits, width), nn.Embedding(steps + 1, width)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
+            )
             for _ in range(2)
         )
         self.norm, self.last = nn.LayerNorm(width), nn.Linear(width, bits)
@@ -88,7 +90,11 @@ class Denoiser(nn.Module):
             y = y + layer(y)
         y = self.norm(y)
         logits = self.last(y)
-        return logits if self.features is None else (logits, self.features(y).unflatten(1, (self.bits, self.rank)))
+        return (
+            logits
+            if self.features is None
+            else (logits, self.features(y).unflatten(1, (self.bits, self.rank)))
+        )
 
 
 def graph_of(kind: str, shape: tuple[int, int]) -> qs.Graph:
@@ -104,17 +110,25 @@ def graph_of(kind: str, shape: tuple[int, int]) -> qs.Graph:
     edges = []
     for a, b in near + far:
         left, right = max(0, -b), columns - max(0, b)
-        edges.append(torch.stack([site[: rows - a, left:right], site[a:, left + b : right + b]], -1).reshape(-1, 2))
+        edges.append(
+            torch.stack([site[: rows - a, left:right], site[a:, left + b : right + b]], -1).reshape(
+                -1, 2
+            )
+        )
     return qs.Graph.sparse(rows * columns, torch.cat(edges))
 
 
 def annealing(sweeps: int) -> SimulatedAnnealing:
     """To beta 1, and as many sweeps there: a schedule that ends as it arrives leaves its reads too hot."""
     rise = max(1, sweeps // 2)
-    return SimulatedAnnealing(schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise])
+    return SimulatedAnnealing(
+        schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
+    )
 
 
-def train(kind: str, steps: int, seed: int, data: Dataset, options: Options, bar: Any) -> IsingCopula:
+def train(
+    kind: str, steps: int, seed: int, data: Dataset, options: Options, bar: Any
+) -> IsingCopula:
     """One model; the factorised one is the copula on a graph without edges."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -130,7 +144,9 @@ def train(kind: str, steps: int, seed: int, data: Dataset, options: Options, bar
         x, after, k = model.pairs(x_0, generator)
         if kind == "factorised":
             logits = model(after, k).logits
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, (x_0 + 1) / 2, reduction="sum") / len(x_0)
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logits, (x_0 + 1) / 2, reduction="sum"
+            ) / len(x_0)
         elif update < turn:
             loss = -model.pseudo_likelihood(x, after, k).mean()
         else:
@@ -160,25 +176,50 @@ def main(options: Options) -> None:
 
     def scores(x: Tensor) -> dict[str, float]:
         error = pair_correlation_error(judge[0], x.float())
-        return {"pair_correlation_error": error, "frechet": frechet_distance(judge[1], features(x.float()))}
+        return {
+            "pair_correlation_error": error,
+            "frechet": frechet_distance(judge[1], features(x.float())),
+        }
 
     floor = scores(half.x[: len(other)])
     rows: list[dict[str, Any]] = []
-    results: dict[str, Any] = {"options": asdict(options) | {"out": str(options.out)}, "floor": floor, "rows": rows}
+    results: dict[str, Any] = {
+        "options": asdict(options) | {"out": str(options.out)},
+        "floor": floor,
+        "rows": rows,
+    }
     images: dict[tuple[str, int], Tensor] = {}
-    bar = progress_bar(total=len(KINDS) * len(options.steps) * len(options.seeds) * options.updates, unit="update")
+    bar = progress_bar(
+        total=len(KINDS) * len(options.steps) * len(options.seeds) * options.updates, unit="update"
+    )
     for seed in options.seeds:
         for steps in options.steps:
             for kind in KINDS:
                 wall = time.perf_counter()
                 model = train(kind, steps, seed, half, options, bar)
                 trained = time.perf_counter() - wall
-                for sweeps in options.sweeps if kind == "copula" else (1,):  # one sweep draws independent bits exactly
+                for sweeps in (
+                    options.sweeps if kind == "copula" else (1,)
+                ):  # one sweep draws independent bits exactly
                     sampler = annealing(sweeps) if kind == "copula" else Gibbs(sweeps)
                     wall = time.perf_counter()
-                    x = model.sample(sampler, len(other), generator=torch.Generator().manual_seed(seed))
-                    row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps, **scores(x)}
-                    rows.append({**row, "train_seconds": trained, "draw_seconds": time.perf_counter() - wall})
+                    x = model.sample(
+                        sampler, len(other), generator=torch.Generator().manual_seed(seed)
+                    )
+                    row = {
+                        "kind": kind,
+                        "steps": steps,
+                        "seed": seed,
+                        "sweeps": sweeps,
+                        **scores(x),
+                    }
+                    rows.append(
+                        {
+                            **row,
+                            "train_seconds": trained,
+                            "draw_seconds": time.perf_counter() - wall,
+                        }
+                    )
                     if seed == options.seeds[0]:
                         images[kind, steps] = x
                 save(results)  # a run that is ended leaves what it has
@@ -189,9 +230,16 @@ def main(options: Options) -> None:
     for steps in options.steps:
         parts = []
         for kind in KINDS:
-            error, distance = (of(rows, kind, steps, name, options) for name in ("pair_correlation_error", "frechet"))
-            parts.append(f"{kind} {error.mean():.4f} ± {spread(error):.4f}, Frechet {distance.mean():.2f}")
-        print(f"{times(steps)}: {'; '.join(parts)}; the copula matches {verdict[str(steps)]} factorised steps")
+            error, distance = (
+                of(rows, kind, steps, name, options)
+                for name in ("pair_correlation_error", "frechet")
+            )
+            parts.append(
+                f"{kind} {error.mean():.4f} ± {spread(error):.4f}, Frechet {distance.mean():.2f}"
+            )
+        print(
+            f"{times(steps)}: {'; '.join(parts)}; the copula matches {verdict[str(steps)]} factorised steps"
+        )
     picture(rows, images, floor, data.image_shape, options)
     print(f"{options.out / 'results.json'}\n{options.out / 'few_steps.png'}")
 
@@ -199,7 +247,11 @@ def main(options: Options) -> None:
 def of(rows: list[dict[str, Any]], kind: str, steps: int, name: str, options: Options) -> Tensor:
     """A figure of each seed, from the copula's most sweeps."""
     sweeps = options.sweeps[-1] if kind == "copula" else 1
-    found = [row[name] for row in rows if (row["kind"], row["steps"], row["sweeps"]) == (kind, steps, sweeps)]
+    found = [
+        row[name]
+        for row in rows
+        if (row["kind"], row["steps"], row["sweeps"]) == (kind, steps, sweeps)
+    ]
     return torch.tensor(found)
 
 
@@ -219,7 +271,9 @@ def matches(rows: list[dict[str, Any]], options: Options) -> dict[str, int]:
         return float(of(rows, kind, steps, "pair_correlation_error", options).mean())
 
     return {
-        str(k): max((T for T in options.steps if error("copula", k) <= error("factorised", T)), default=0)
+        str(k): max(
+            (T for T in options.steps if error("copula", k) <= error("factorised", T)), default=0
+        )
         for k in options.steps
     }
 
@@ -237,26 +291,50 @@ def picture(
     panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.35))
     top, bottom = panels
     axes = top.subplots(1, 3)
-    names = {"pair_correlation_error": "error of pair correlations", "frechet": "Frechet distance of features"}
+    names = {
+        "pair_correlation_error": "error of pair correlations",
+        "frechet": "Frechet distance of features",
+    }
     for axis, (name, label) in zip(axes, names.items(), strict=False):
         for kind, colour in KINDS.items():
             values = [of(rows, kind, steps, name, options) for steps in options.steps]
             means = [float(v.mean()) for v in values]
-            axis.errorbar(options.steps, means, [spread(v) for v in values], color=colour, marker="o", capsize=3)
+            axis.errorbar(
+                options.steps,
+                means,
+                [spread(v) for v in values],
+                color=colour,
+                marker="o",
+                capsize=3,
+            )
             axis.plot([], [], color=colour, label=kind)
-        axis.axhline(floor[name], color="grey", linestyle="--", label="floor: two halves of the data")
+        axis.axhline(
+            floor[name], color="grey", linestyle="--", label="floor: two halves of the data"
+        )
         axis.set(xscale="log", xlabel="reverse steps", ylabel=label, ylim=(0, None))
         axis.set_xticks(options.steps, map(str, options.steps))
         axis.legend()
     for steps, shade in zip(options.steps, torch.linspace(0.3, 1, count).tolist(), strict=True):
         some = [row for row in rows if row["kind"] == "copula" and row["steps"] == steps]
         means = [
-            sum(row["pair_correlation_error"] for row in some if row["sweeps"] == sweeps) / len(options.seeds)
+            sum(row["pair_correlation_error"] for row in some if row["sweeps"] == sweeps)
+            / len(options.seeds)
             for sweeps in options.sweeps
         ]
-        axes[2].plot(options.sweeps, means, marker="o", color=plt.get_cmap("Blues")(shade), label=times(steps))
+        axes[2].plot(
+            options.sweeps,
+            means,
+            marker="o",
+            color=plt.get_cmap("Blues")(shade),
+            label=times(steps),
+        )
     axes[2].axhline(floor["pair_correlation_error"], color="grey", linestyle="--")
-    axes[2].set(xscale="log", xlabel="sweeps of a joint step", ylabel="error of pair correlations", ylim=(0, None))
+    axes[2].set(
+        xscale="log",
+        xlabel="sweeps of a joint step",
+        ylabel="error of pair correlations",
+        ylim=(0, None),
+    )
     axes[2].set_xticks(options.sweeps, map(str, options.sweeps))
     axes[2].legend(title="copula")
     for axis in axes:

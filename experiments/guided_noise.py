@@ -83,7 +83,9 @@ class NoisyClassifier(nn.Module):
     def __init__(self, width: int = 192) -> None:
         super().__init__()
         self.inner = nn.Linear(D + 32, width)
-        self.outer = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 10))
+        self.outer = nn.Sequential(
+            nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 10)
+        )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Of x `[B, 1, 8, 8]`, t `[B]` or a number; -1 is a clean image."""
@@ -113,7 +115,9 @@ def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> Any:
     )
     optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    mean = torch.optim.swa_utils.AveragedModel(unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
+    mean = torch.optim.swa_utils.AveragedModel(
+        unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
+    )
     for _ in progress_bar(range(updates), desc="UNet"):
         image, t = x[torch.randint(len(x), (128,))], torch.randint(1000, (128,))
         noise = torch.randn(image.shape)
@@ -127,7 +131,9 @@ def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> Any:
     return mean.module.eval().requires_grad_(False)
 
 
-def train_classifier(x: Tensor, y: Tensor, scheduler: DDPMScheduler, updates: int) -> NoisyClassifier:
+def train_classifier(
+    x: Tensor, y: Tensor, scheduler: DDPMScheduler, updates: int
+) -> NoisyClassifier:
     """The guide: cross entropy at all timesteps, the clean image's among them."""
     net = NoisyClassifier()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, weight_decay=1e-4)
@@ -169,7 +175,14 @@ class ClassifierGuidance(DDPMScheduler):
     scale: float
     gradients = 0
 
-    def step(self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True):
+    def step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        generator: Any = None,
+        return_dict: bool = True,
+    ):
         """DDPM's step, moved."""
         reverse = ddpm(self, {"model_output": model_output, "timestep": timestep, "sample": sample})
         out: Any = super().step(model_output, timestep, sample, generator)
@@ -192,7 +205,9 @@ def plain_scheduler() -> DDPMScheduler:
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
 
 
-def sample(pipe: DDPMPipeline, method: str, energy: Energy, steps: int, scale: float, options: Options) -> Any:
+def sample(
+    pipe: DDPMPipeline, method: str, energy: Energy, steps: int, scale: float, options: Options
+) -> Any:
     """(images, evaluations an image, notes) of one method; best-of-N keeps the image of the lowest final energy."""
     generator, n = torch.Generator().manual_seed(options.seed + 1), options.wishes
     notes: dict[str, Any] = {}
@@ -231,7 +246,9 @@ def diversity(images: Tensor, wishes: Tensor) -> float:
     return sum(float(torch.pdist(group).mean()) for group in groups) / len(groups)
 
 
-def judged(images: Tensor, energy: Energy, labels: Tensor, wishes: Tensor, real: Tensor, judge: Any) -> dict[str, Any]:
+def judged(
+    images: Tensor, energy: Energy, labels: Tensor, wishes: Tensor, real: Tensor, judge: Any
+) -> dict[str, Any]:
     """Energy of the final images, diversity, and the judge's accuracy and Frechet distance to real images."""
     if not images.isfinite().all():
         return {"diverged": True}
@@ -259,7 +276,9 @@ def main(options: Options) -> None:
     y = torch.from_numpy(digits.target)[order]
     scheduler = plain_scheduler()
     guide = train_classifier(x[:800], y[:800], scheduler, options.updates)
-    judge = ImageFeatures(x[800:1600].flatten(1), y[800:1600], (SIDE, SIDE), epochs=40, seed=options.seed)
+    judge = ImageFeatures(
+        x[800:1600].flatten(1), y[800:1600], (SIDE, SIDE), epochs=40, seed=options.seed
+    )
     held_x, held_y = x[1600:], y[1600:]  # seen by none of the three
     unet = train_unet(x[:1600], scheduler, options.updates)
     pipe = DDPMPipeline(unet, scheduler)
@@ -272,7 +291,9 @@ def main(options: Options) -> None:
         "inpainting": (inpainting_energy(scheduler, held_x[wish]), held_y[wish], wish),
     }
     floor = {
-        "judge_accuracy": float((judge.logits(held_x.flatten(1)).argmax(1) == held_y).double().mean()),
+        "judge_accuracy": float(
+            (judge.logits(held_x.flatten(1)).argmax(1) == held_y).double().mean()
+        ),
         "frechet": frechet_distance(judge(x[:1600].flatten(1)), judge(held_x.flatten(1))),
         "training_seconds": time.perf_counter() - start,
     }
@@ -280,11 +301,28 @@ def main(options: Options) -> None:
     grids: dict[tuple[str, str], Tensor] = {}
     for task, (energy, labels, wishes) in tasks.items():
 
-        def draws(method: str, steps: int, scale: float, *, task=task, energy=energy, labels=labels, wishes=wishes):
+        def draws(
+            method: str,
+            steps: int,
+            scale: float,
+            *,
+            task=task,
+            energy=energy,
+            labels=labels,
+            wishes=wishes,
+        ):
             begin = time.process_time()
             family = "best of" if method.startswith("best of") else method
             images, cost, notes = sample(pipe, method, energy, steps, scale, options)
-            row = {"task": task, "family": family, "method": method, "steps": steps, "scale": scale, **cost, **notes}
+            row = {
+                "task": task,
+                "family": family,
+                "method": method,
+                "steps": steps,
+                "scale": scale,
+                **cost,
+                **notes,
+            }
             row["cpu_seconds"] = time.process_time() - begin
             row |= judged(images, energy, labels, wishes, x[:1600], judge)
             rows.append(row)
@@ -295,7 +333,9 @@ def main(options: Options) -> None:
         middle = options.steps[len(options.steps) // 2]
         for method in METHODS:
             if method == "best of":
-                grids[task, method] = [draws(f"best of {N}", middle, 0.0)[1] for N in options.best_of][-1]
+                grids[task, method] = [
+                    draws(f"best of {N}", middle, 0.0)[1] for N in options.best_of
+                ][-1]
                 continue
             scales = (0.0,) if method == "plain" else options.scales
             found = [draws(method, middle, scale) for scale in scales]
@@ -330,10 +370,27 @@ METHODS = {
 
 def claim(task: str, rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
     """Annealed noise at its best scale against the best of N, N the most tried."""
-    mine = [row for row in rows if row["task"] == task and row["method"] == "annealed noise" and "energy" in row]
+    mine = [
+        row
+        for row in rows
+        if row["task"] == task and row["method"] == "annealed noise" and "energy" in row
+    ]
     best = min(mine, key=lambda row: row["energy"])
-    other = next(row for row in rows if row["task"] == task and row["method"] == f"best of {max(options.best_of)}")
-    told = ("method", "scale", "network", "energy", "energy_stderr", "diversity", "judge_accuracy", "frechet")
+    other = next(
+        row
+        for row in rows
+        if row["task"] == task and row["method"] == f"best of {max(options.best_of)}"
+    )
+    told = (
+        "method",
+        "scale",
+        "network",
+        "energy",
+        "energy_stderr",
+        "diversity",
+        "judge_accuracy",
+        "frechet",
+    )
     return {
         "task": task,
         "holds": best["energy"] < other["energy"] and best["network"] <= other["network"],
@@ -343,46 +400,92 @@ def claim(task: str, rows: list[dict[str, Any]], options: Options) -> dict[str, 
 
 
 def picture(
-    rows: list[dict[str, Any]], grids: dict[tuple[str, str], Tensor], asked: dict[str, Tensor], options: Options
+    rows: list[dict[str, Any]],
+    grids: dict[tuple[str, str], Tensor],
+    asked: dict[str, Tensor],
+    options: Options,
 ) -> None:
     """For each energy: reached against evaluations, against diversity, the judge's view; and images of each method."""
-    tasks, middle = list(dict.fromkeys(row["task"] for row in rows)), options.steps[len(options.steps) // 2]
+    tasks, middle = (
+        list(dict.fromkeys(row["task"] for row in rows)),
+        options.steps[len(options.steps) // 2],
+    )
     figure = plt.figure(figsize=(17, 6.4 * len(tasks)), layout="constrained")
-    for part, task in zip(figure.subfigures(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
+    for part, task in zip(
+        figure.subfigures(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True
+    ):
         upper, lower = part.subfigures(2, 1, height_ratios=(1.5, 1))
         upper.suptitle(f"{task} energy, {options.wishes} images a point", fontweight="bold")
         axes = upper.subplots(1, 4)
-        worst = max(row["energy"] for row in rows if row["task"] == task and row["method"] == "plain")
+        worst = max(
+            row["energy"] for row in rows if row["task"] == task and row["method"] == "plain"
+        )
         for method, colour in METHODS.items():
             mine = [row for row in rows if row["task"] == task and row["family"] == method]
             mine = [row for row in mine if row.get("energy", math.inf) <= 1.5 * worst]
             at_middle = [row for row in mine if row["steps"] == middle]
             if not at_middle:
                 continue
-            lost = sum(row["task"] == task and row["family"] == method and row not in mine for row in rows)
+            lost = sum(
+                row["task"] == task and row["family"] == method and row not in mine for row in rows
+            )
             scale = min(at_middle, key=lambda row: row["energy"])["scale"]
-            curve = sorted((row for row in mine if row["scale"] == scale), key=lambda row: row["network"])
-            style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "label": NAMES.get(method, method)}
+            curve = sorted(
+                (row for row in mine if row["scale"] == scale), key=lambda row: row["network"]
+            )
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": "o",
+                "ms": 4,
+                "label": NAMES.get(method, method),
+            }
             style["label"] += f" ({lost} of its runs diverged)" if lost else ""
             energy, error = ([row[name] for row in curve] for name in ("energy", "energy_stderr"))
-            axes[0].errorbar([row["network"] for row in curve], energy, [2 * e for e in error], **style)
+            axes[0].errorbar(
+                [row["network"] for row in curve], energy, [2 * e for e in error], **style
+            )
             spent = [row["energy_evaluations"] + row["hessian_vectors"] for row in curve]
             axes[1].errorbar(spent, energy, [2 * e for e in error], **style)
-            axes[2].plot([row["diversity"] for row in at_middle], [row["energy"] for row in at_middle], **style)
-            axes[3].plot([row["frechet"] for row in at_middle], [row["judge_accuracy"] for row in at_middle], **style)
+            axes[2].plot(
+                [row["diversity"] for row in at_middle],
+                [row["energy"] for row in at_middle],
+                **style,
+            )
+            axes[3].plot(
+                [row["frechet"] for row in at_middle],
+                [row["judge_accuracy"] for row in at_middle],
+                **style,
+            )
             for row in at_middle if len(at_middle) > 1 and method != "best of" else ():
-                for axis, at in ((axes[2], ("diversity", "energy")), (axes[3], ("frechet", "judge_accuracy"))):
-                    axis.annotate(f"{row['scale']:g}", [row[k] for k in at], fontsize=7, color=colour)
-        axes[0].set(xlabel="network evaluations an image", ylabel="mean energy of the image, nats", xscale="log")
-        axes[1].set(xlabel="evaluations of the energy, gradients, Hessian-vectors", ylabel="mean energy, nats")
+                for axis, at in (
+                    (axes[2], ("diversity", "energy")),
+                    (axes[3], ("frechet", "judge_accuracy")),
+                ):
+                    axis.annotate(
+                        f"{row['scale']:g}", [row[k] for k in at], fontsize=7, color=colour
+                    )
+        axes[0].set(
+            xlabel="network evaluations an image",
+            ylabel="mean energy of the image, nats",
+            xscale="log",
+        )
+        axes[1].set(
+            xlabel="evaluations of the energy, gradients, Hessian-vectors",
+            ylabel="mean energy, nats",
+        )
         axes[1].set_xscale("symlog", linthresh=1)
-        axes[2].set(xlabel="diversity: distance of images of one wish", ylabel=f"mean energy, {middle} steps, by scale")
+        axes[2].set(
+            xlabel="diversity: distance of images of one wish",
+            ylabel=f"mean energy, {middle} steps, by scale",
+        )
         axes[3].set(xlabel="Frechet distance to real digits", ylabel="judge's accuracy")
         for axis in axes:
             axis.grid(alpha=0.3)
         for axis in axes[:3]:
             axis.set_yscale("log")
-        upper.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+        upper.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS)
+        )
         for axis, method in zip(lower.subplots(1, len(METHODS)), METHODS, strict=True):
             axis.imshow(
                 grid(torch.cat([asked[task], grids[task, method][:40]])),

@@ -131,7 +131,11 @@ def right_sets(name: str, problem: qs.Ising, times: int) -> list[tuple[qs.Ising,
             spins = spins[: size // 5]
             parts = [spins]
             for _ in range(4):
-                parts.append(Gibbs(2).sample(problem, len(spins), initial=of(problem, parts[-1]), generator=g).spins)
+                parts.append(
+                    Gibbs(2)
+                    .sample(problem, len(spins), initial=of(problem, parts[-1]), generator=g)
+                    .spins
+                )
             spins = torch.stack(parts, 1).flatten(0, 1)
             found.append((problem, of(problem, spins, info={"block": 5})))
         elif shape == 2 and name not in BEYOND:  # weighted draws of another temperature
@@ -209,20 +213,30 @@ def faults(name: str) -> dict[str, Callable[[qs.Ising, int, int], qs.Samples]]:
 
     return {
         "40 % repeated": repeated,
-        "every read twice": lambda p, num, seed: of(p, draw(p, num // 2, seed).repeat_interleave(2, 0)),
+        "every read twice": lambda p, num, seed: of(
+            p, draw(p, num // 2, seed).repeat_interleave(2, 0)
+        ),
         "half of the reads again": lambda p, num, seed: of(p, draw(p, num // 2, seed).repeat(2, 1)),
         "one half of the modes": half,
         "12 states": lambda p, num, seed: of(
             p,
-            draw(p, 12, seed)[torch.randint(12, (num,), generator=torch.Generator().manual_seed(seed))],
+            draw(p, 12, seed)[
+                torch.randint(12, (num,), generator=torch.Generator().manual_seed(seed))
+            ],
         ),
         "antithetic pairs": antithetic,
         "sorted by energy": ordered,
         "1.1 times colder": lambda p, num, seed: of(p, draw(p.scale(1.1), num, seed)),
         "1.1 times hotter": lambda p, num, seed: of(p, draw(p.scale(1 / 1.1), num, seed)),
-        "strongest coupling dropped": lambda p, num, seed: of(p, draw(without_an_edge(p), num, seed)),
-        "fields dropped": lambda p, num, seed: of(p, draw(qs.Ising(p.graph, 0 * p.h, p.J), num, seed)),
-        "even numbers of spins down only": lambda p, num, seed: of(p, even_only(draw(p, 3 * num, seed))[:num]),
+        "strongest coupling dropped": lambda p, num, seed: of(
+            p, draw(without_an_edge(p), num, seed)
+        ),
+        "fields dropped": lambda p, num, seed: of(
+            p, draw(qs.Ising(p.graph, 0 * p.h, p.J), num, seed)
+        ),
+        "even numbers of spins down only": lambda p, num, seed: of(
+            p, even_only(draw(p, 3 * num, seed))[:num]
+        ),
         "spins moved by one place": permuted,
         "0 and 1 for -1 and +1": zeros,
         "energies of other reads": energies,
@@ -263,12 +277,24 @@ def judge_right(name: str, times: int) -> dict[str, Any]:
         verdict = qs.diagnose(problem, samples, generator=torch.Generator().manual_seed(k))
         verdicts[str(verdict.ok)] += 1
         for test in verdict.tests:
-            plain = "" if samples.log_weight is None and "block" not in samples.info else ", weighted or in blocks"
+            plain = (
+                ""
+                if samples.log_weight is None and "block" not in samples.info
+                else ", weighted or in blocks"
+            )
             p_values.setdefault(test.name + plain, []).append(test.p_value)
         if verdict.ok is False:
-            alarms.append({"problem": name, "set": k, "reads": samples.num, "verdict": verdict.text})
+            alarms.append(
+                {"problem": name, "set": k, "reads": samples.num, "verdict": verdict.text}
+            )
     seconds = time.process_time() - began
-    return {"name": name, "verdicts": verdicts, "alarms": alarms, "p_values": p_values, "seconds": seconds}
+    return {
+        "name": name,
+        "verdicts": verdicts,
+        "alarms": alarms,
+        "p_values": p_values,
+        "seconds": seconds,
+    }
 
 
 def judge_wrong(name: str, times: int, sizes: tuple[int, ...]) -> dict[str, dict[str, str]]:
@@ -281,7 +307,11 @@ def judge_wrong(name: str, times: int, sizes: tuple[int, ...]) -> dict[str, dict
             for seed in range(times):
                 samples = make(problem, size, 1000 + seed)
                 if samples.num >= size // 2:
-                    ok.append(qs.diagnose(problem, samples, generator=torch.Generator().manual_seed(seed)).ok)
+                    ok.append(
+                        qs.diagnose(
+                            problem, samples, generator=torch.Generator().manual_seed(seed)
+                        ).ok
+                    )
             if ok:
                 text = f"{ok.count(False)}/{len(ok)}"
                 text += f" ({ok.count(None)} not judged)" if None in ok else ""
@@ -306,10 +336,18 @@ def figures(parts: list[dict[str, Any]], powers: list[dict[str, dict[str, str]]]
         "verdicts": {part["name"]: part["verdicts"] for part in parts},
         "cpu_seconds_per_call": round(sum(part["seconds"] for part in parts) / max(total, 1), 3),
         "tests": {
-            name: {"times": len(values), "least_p": min(values), "below_1e-3": sum(p < 1e-3 for p in values)}
+            name: {
+                "times": len(values),
+                "least_p": min(values),
+                "below_1e-3": sum(p < 1e-3 for p in values),
+            }
             for name, values in sorted(p_values.items())
         },
-        "uniform": {name: uniform(p_values[name]) for name in ("mean energy", "temperature") if name in p_values},
+        "uniform": {
+            name: uniform(p_values[name])
+            for name in ("mean energy", "temperature")
+            if name in p_values
+        },
         "power": power,
     }
 

@@ -111,7 +111,11 @@ def hidden_mode(
 
 def measured(estimate: qs.Estimate, truth: float, seconds: float) -> dict[str, Any]:
     """One run as JSON keeps it."""
-    result = {"error": estimate.value - truth, "stderr": estimate.stderr, "ess": float(estimate.ess)}
+    result = {
+        "error": estimate.value - truth,
+        "stderr": estimate.stderr,
+        "ess": float(estimate.ess),
+    }
     return result | {"note": estimate.note, "cpu_seconds": seconds}
 
 
@@ -150,7 +154,9 @@ def cases(options: Options) -> dict[str, Any]:
 
         def case(seed: int) -> Any:
             def ais(**how: Any) -> qs.Estimate:
-                return qs.log_partition(problem, "ais", steps=options.steps, chains=options.chains, **how)
+                return qs.log_partition(
+                    problem, "ais", steps=options.steps, chains=options.chains, **how
+                )
 
             return ais, problem, log_z, log_z
 
@@ -161,7 +167,9 @@ def cases(options: Options) -> dict[str, Any]:
         exact = qs.log_likelihood(model, data, "exact").value
 
         def ais(**how: Any) -> qs.Estimate:
-            return qs.log_likelihood(model, data, "ais", steps=options.steps, chains=options.chains, **how)
+            return qs.log_likelihood(
+                model, data, "ais", steps=options.steps, chains=options.chains, **how
+            )
 
         return ais, model.ising().detach(), exact, log_z
 
@@ -174,7 +182,12 @@ def verdict(rows: list[dict[str, Any]]) -> dict[str, int]:
     within = [abs(run["error"]) <= 4 * run["stderr"] for run in rows]
     noted = [bool(run["note"]) for run in rows]
     silent = sum(not good and not said for good, said in zip(within, noted, strict=True))
-    return {"runs": len(rows), "within": sum(within), "noted": sum(noted), "wrong_and_silent": silent}
+    return {
+        "runs": len(rows),
+        "within": sum(within),
+        "noted": sum(noted),
+        "wrong_and_silent": silent,
+    }
 
 
 def main(options: Options) -> None:
@@ -184,10 +197,14 @@ def main(options: Options) -> None:
     results: dict[str, Any] = {"options": asdict(options) | {"out": str(options.out)}, "cases": {}}
     for name, case in cases(options).items():
         found = runs(case, options)
-        results["cases"][name] = {way: {"verdict": verdict(rows), "runs": rows} for way, rows in found.items()}
+        results["cases"][name] = {
+            way: {"verdict": verdict(rows), "runs": rows} for way, rows in found.items()
+        }
         for way, rows in found.items():
             errors = sorted(run["error"] for run in rows)
-            print(f"{name:40} {way:12} {verdict(rows)}, median error {errors[len(errors) // 2]:+.3f}")
+            print(
+                f"{name:40} {way:12} {verdict(rows)}, median error {errors[len(errors) // 2]:+.3f}"
+            )
         (options.out / "results.json").write_text(json.dumps(results, indent=1))
     picture(results["cases"], options.out / "missed_modes.png")
     print(f"{options.out / 'results.json'}\n{options.out / 'missed_modes.png'}")

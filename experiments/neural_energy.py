@@ -77,7 +77,12 @@ COLOURS = {
     "tempered transitions": "#d6604d",
     "parallel tempering": "#762a83",
 }
-SURROGATES = {"linear": "#969696", "taylor": "#a6611a", "secant": "#92c5de", "regression": "#1b7837"}
+SURROGATES = {
+    "linear": "#969696",
+    "taylor": "#a6611a",
+    "secant": "#92c5de",
+    "regression": "#1b7837",
+}
 SURROGATES |= {"fitted once": "#2166ac"}
 Energy = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]  # chains [R, n] to chains and energies
@@ -130,13 +135,22 @@ def main(options: Options) -> None:
     began = time.process_time()
     E, tempered = train(rows, options)
     modes = Modes.of(rows)
-    results |= {"training_seconds": time.process_time() - began, "reference": weigh(tempered, modes, options)}
-    print("first mode's weight by a long tempered run: {weight:.3f} ± {stderr:.3f}".format(**results["reference"]))
+    results |= {
+        "training_seconds": time.process_time() - began,
+        "reference": weigh(tempered, modes, options),
+    }
+    print(
+        "first mode's weight by a long tempered run: {weight:.3f} ± {stderr:.3f}".format(
+            **results["reference"]
+        )
+    )
     results["surrogates"] = surrogates(E, rows, tempered.cold, modes, options)
     moved = pilot(E, tempered.cold)
     results |= {"step_size": max(moved, key=moved.__getitem__), "step_sizes": moved}
     results["runs"] = [
-        race(name, seed, E, rows, modes, results["step_size"], options) for seed in options.seeds for name in COLOURS
+        race(name, seed, E, rows, modes, results["step_size"], options)
+        for seed in options.seeds
+        for name in COLOURS
     ]
     summary(results, options)
     results["options"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
@@ -157,13 +171,19 @@ class Tempered:
     """Parallel tempering of any energy: R ladders of single-site Gibbs chains, `x` [L, R, n], the last at beta 1."""
 
     def __init__(self, E: Energy, x: Tensor, seed: int, betas: int = 12) -> None:
-        self.E, self.beta, self.generator = E, torch.linspace(0.05, 1, betas), torch.Generator().manual_seed(seed)
+        self.E, self.beta, self.generator = (
+            E,
+            torch.linspace(0.05, 1, betas),
+            torch.Generator().manual_seed(seed),
+        )
         self.x, self.energy, self.round = x.expand(betas, *x.shape[-2:]).clone(), torch.empty(0), 0
 
     def step(self, sites: int) -> None:
         """So many sites of each chain, and one round of swaps between neighbours."""
         beta = self.beta[:, None]
-        found = SiteGibbs(sites).sample(lambda s: beta * self.E(s), self.x, generator=self.generator)
+        found = SiteGibbs(sites).sample(
+            lambda s: beta * self.E(s), self.x, generator=self.generator
+        )
         self.x, energy = found.spins.float(), found.energy / beta
         low = torch.arange(self.round % 2, len(beta) - 1, 2)
         gain = (beta[low + 1] - beta[low]) * (energy[low + 1] - energy[low])
@@ -185,7 +205,12 @@ def train(rows: list[Tensor], options: Options) -> tuple[Energy, Tempered]:
     torch.manual_seed(0)
     data, n, width = torch.cat(rows), rows[0].shape[-1], options.width
     network = nn.Sequential(
-        nn.Linear(n, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1), nn.Flatten(-2)
+        nn.Linear(n, width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.SiLU(),
+        nn.Linear(width, 1),
+        nn.Flatten(-2),
     )
     chains = Tempered(network, torch.randint(2, (64, n)).mul(2.0).sub(1), 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -246,7 +271,9 @@ def fit(E: Energy, rows: list[Tensor]) -> qs.Ising:
 
 def ladder(problem: qs.Ising, steps: int) -> list[float]:
     """Betas from 1 down, evenly hard to pass: between those that parallel tempering adapts."""
-    found = ParallelTempering(100, 12).sample(problem, 16, generator=torch.Generator().manual_seed(0))
+    found = ParallelTempering(100, 12).sample(
+        problem, 16, generator=torch.Generator().manual_seed(0)
+    )
     old = found.info["betas"].flip(0).double()
     at = torch.linspace(0, len(old) - 1, steps + 1, dtype=torch.float64)
     low = at.floor().long().clamp(max=len(old) - 2)
@@ -268,7 +295,9 @@ def kernels(step_size: float) -> dict[str, Any]:
         "Gibbs with gradients": GibbsWithGradients(32),
         "discrete Langevin": DiscreteLangevin(step_size, 32),
         "blocks": Cycle([BlockMetropolis(PALINDROMIC, secant, 16, 2), SiteGibbs(16)]),
-        "tempered transitions": TemperedTransitions(SiteGibbs(16), torch.linspace(1, 0.05, 25).tolist()),
+        "tempered transitions": TemperedTransitions(
+            SiteGibbs(16), torch.linspace(1, 0.05, 25).tolist()
+        ),
     }
 
 
@@ -293,7 +322,9 @@ def run(step: Step, x: Tensor, modes: Modes, seconds: float) -> dict[str, Tensor
     return {name: torch.stack(found) for name, found in record.items()}
 
 
-def stepper(kernel: Any, E: Energy, anchor: Tensor, seed: int, notes: list[Any] | None = None) -> Step:
+def stepper(
+    kernel: Any, E: Energy, anchor: Tensor, seed: int, notes: list[Any] | None = None
+) -> Step:
     """A kernel's call as a step of `run`; its acceptance and flips are noted."""
     g = torch.Generator().manual_seed(seed)
 
@@ -314,23 +345,37 @@ def middle(rows: list[Tensor]) -> Tensor:
 # ---- what is measured ------------------------------------------------------------------------------------------
 
 
-def surrogates(E: Energy, rows: list[Tensor], x: Tensor, modes: Modes, options: Options) -> list[dict[str, Any]]:
+def surrogates(
+    E: Energy, rows: list[Tensor], x: Tensor, modes: Modes, options: Options
+) -> list[dict[str, Any]]:
     """Acceptance, sites changed and effective samples a second of blocks, by surrogate and size."""
     cells, problem = [], fit(E, rows)
-    named = {"linear": linear, "taylor": taylor, "secant": secant, "regression": partial(regression, flips=0.5)}
+    named = {
+        "linear": linear,
+        "taylor": taylor,
+        "secant": secant,
+        "regression": partial(regression, flips=0.5),
+    }
     for name in SURROGATES:
         for K in options.blocks:
             if name == "regression" and K > 32:
                 continue  # 2,081 coefficients for every chain and move
             kernel = BlockMetropolis(PALINDROMIC, named.get(name, problem), K, max(1, 64 // K))
             notes: list[Any] = []
-            record = run(stepper(kernel, E, middle(rows), 0, notes), x[: options.chains], modes, options.cell)
+            record = run(
+                stepper(kernel, E, middle(rows), 0, notes), x[: options.chains], modes, options.cell
+            )
             cost = float(record["seconds"][-1])
             acceptance, flips = (fmean(column) for column in zip(*notes, strict=True))
             cell = {"surrogate": name, "block": K, "acceptance": acceptance, "flips": flips}
-            cell |= {"ms_a_move": 1e3 * cost / len(notes) / kernel.moves, "ess": effective(record, modes) / cost}
+            cell |= {
+                "ms_a_move": 1e3 * cost / len(notes) / kernel.moves,
+                "ess": effective(record, modes) / cost,
+            }
             cells.append(cell)
-            print(f"{name:12} block {K:2}: acceptance {acceptance:.3f}, {cell['ess']:.1f} effective samples/s")
+            print(
+                f"{name:12} block {K:2}: acceptance {acceptance:.3f}, {cell['ess']:.1f} effective samples/s"
+            )
     return cells
 
 
@@ -347,7 +392,13 @@ def pilot(E: Energy, x: Tensor, steps: int = 200) -> dict[float, float]:
 
 
 def race(
-    name: str, seed: int, E: Energy, rows: list[Tensor], modes: Modes, step_size: float, options: Options
+    name: str,
+    seed: int,
+    E: Energy,
+    rows: list[Tensor],
+    modes: Modes,
+    step_size: float,
+    options: Options,
 ) -> dict[str, Any]:
     """One kernel for so much CPU time, all its chains from the first mode; what it made before counts."""
     g = torch.Generator().manual_seed(seed)
@@ -362,7 +413,9 @@ def race(
 
         step: Step = swapping
     else:
-        kernel = fitted_blocks(fit(E, rows)) if name == "fitted blocks" else kernels(step_size)[name]
+        kernel = (
+            fitted_blocks(fit(E, rows)) if name == "fitted blocks" else kernels(step_size)[name]
+        )
         step = stepper(kernel, E, middle(rows), seed)
     before = time.process_time() - began
     record = run(step, x, modes, options.seconds - before)
@@ -374,7 +427,10 @@ def race(
     spent = float(seconds[-1])
     later = {key: value[len(place) // 4 :] for key, value in record.items()}
     ess = effective(later, modes) / float(later["seconds"][-1] - later["seconds"][0])
-    print(f"{name:22} seed {seed}: {hops} hops, {ess:.1f} effective samples/s within a mode, {spent:.1f} s", flush=True)
+    print(
+        f"{name:22} seed {seed}: {hops} hops, {ess:.1f} effective samples/s within a mode, {spent:.1f} s",
+        flush=True,
+    )
     keep = torch.linspace(0, len(place) - 1, min(200, len(place))).long()
     share = (place > 0).float().mean(1)
     return {
@@ -421,7 +477,13 @@ def law(rows: list[Tensor], options: Options) -> dict[str, float]:
         f"law at n = 10: G-test p = {p:.3f} over {len(seen)} bins, {verdict} at {FALSE_ALARM:g}; "
         f"first mode's weight {measured:.3f}, enumerated {weight:.3f}"
     )
-    return {"p_value": p, "bins": len(seen), "weight": measured, "exact_weight": weight, "reads": options.law}
+    return {
+        "p_value": p,
+        "bins": len(seen),
+        "weight": measured,
+        "exact_weight": weight,
+        "reads": options.law,
+    }
 
 
 def mean(results: dict[str, Any], name: str, key: str) -> float:
@@ -437,12 +499,19 @@ def summary(results: dict[str, Any], options: Options) -> None:
         spent = options.chains * sum(run["seconds"] for run in runs)
         last = [row[1] for run in runs for row in run["curve"][-len(run["curve"]) // 4 :]]
         hops = sum(run["hops"] for run in runs)
-        found = {"hops": hops, "rate": hops / spent, "ess": mean(results, name, "ess"), "share": fmean(last)}
+        found = {
+            "hops": hops,
+            "rate": hops / spent,
+            "ess": mean(results, name, "ess"),
+            "share": fmean(last),
+        }
         found["evaluations"] = sum(run["evaluations"] for run in runs)
         results["summary"][name] = found
         print(
             "{name:22} {hops:5} hops, {rate:.4f} a chain and CPU second; {ess:6.1f} effective samples/s within a mode; "
-            "{share:.2f} in the first mode at the end; {evaluations:.2g} network evaluations".format(name=name, **found)
+            "{share:.2f} in the first mode at the end; {evaluations:.2g} network evaluations".format(
+                name=name, **found
+            )
         )
 
 
@@ -458,7 +527,11 @@ def picture(results: dict[str, Any], options: Options) -> None:
             curves.plot(t, share, color=colour, lw=1.4, alpha=0.8, label=None if k else name)
     weight = results["reference"]["weight"]
     curves.axhline(weight, color="black", ls=":", label=f"long tempered run: {weight:.2f}")
-    curves.set(title="from the first mode to both", ylabel="share of chains in the first mode", ylim=(-0.03, 1.03))
+    curves.set(
+        title="from the first mode to both",
+        ylabel="share of chains in the first mode",
+        ylim=(-0.03, 1.03),
+    )
     curves.legend(fontsize=8, loc="lower left")
     for k, name in enumerate(names):
         run = next(run for run in results["runs"] if run["kernel"] == name)
@@ -484,7 +557,13 @@ def picture(results: dict[str, Any], options: Options) -> None:
     for axis, key in ((accepted, "acceptance"), (speed, "ess")):
         for name, colour in SURROGATES.items():
             cells = [cell for cell in results["surrogates"] if cell["surrogate"] == name]
-            axis.plot([c["block"] for c in cells], [c[key] or None for c in cells], "o-", color=colour, label=name)
+            axis.plot(
+                [c["block"] for c in cells],
+                [c[key] or None for c in cells],
+                "o-",
+                color=colour,
+                label=name,
+            )
         axis.set(xscale="log", xlabel="sites of a block", xticks=options.blocks)
         axis.set_xticks(options.blocks, [str(K) for K in options.blocks], minor=False)
         axis.minorticks_off()

@@ -67,9 +67,13 @@ def call(device: DWave, server: SolverServer, used: set[str], k: int) -> None:
         b, part = divmod(place, 2)
         gauge = found.info["gauge"][b, part]
         drawn = torch.from_numpy(jobs[name].spins) * gauge
-        assert torch.equal(drawn, found.spins[b].reshape(2, 2, 8)[part]), f"call {k}: reads that {name} did not draw"
+        assert torch.equal(drawn, found.spins[b].reshape(2, 2, 8)[part]), (
+            f"call {k}: reads that {name} did not draw"
+        )
         h = torch.from_numpy(jobs[name].problem.h) * gauge / found.info["scale"]
-        assert torch.allclose(h, problem.h[b].double(), atol=1e-5), f"call {k}: {name} is of another problem"
+        assert torch.allclose(h, problem.h[b].double(), atol=1e-5), (
+            f"call {k}: {name} is of another problem"
+        )
 
 
 def main(o: Options) -> None:
@@ -87,7 +91,9 @@ def main(o: Options) -> None:
     with SolverServer("chimera-4") as server:
         where: dict[str, Any] = {"client": {"endpoint": server.endpoint}, "token": server.token}
         limits: dict[str, Any] = {"timeout": 20.0, "backoff": 0.01, "budget": o.budget}
-        with DWave(num_reads=2, gauges=2, copies=1, ledger=ledger, record=record, **limits, **where) as device:
+        with DWave(
+            num_reads=2, gauges=2, copies=1, ledger=ledger, record=record, **limits, **where
+        ) as device:
             device.sample(random_problem(0), 4)  # the pilot's job belongs to no call
             server.faults.mix(dict.fromkeys(EVERY, o.chance), seed=o.seed)
             for k in bar:
@@ -105,19 +111,41 @@ def main(o: Options) -> None:
                     wrong.append(str(error))
                 seconds.append(time.perf_counter() - begun)
                 if server.charged > 1e6 * min(device.spent, o.budget) + 1e-3:
-                    wrong.append(f"call {k}: {server.charged / 1e6:.3f} s charged, {device.spent:.3f} in the ledger")
+                    wrong.append(
+                        f"call {k}: {server.charged / 1e6:.3f} s charged, {device.spent:.3f} in the ledger"
+                    )
             spent, charged = device.spent, server.charged / 1e6
             faults = collections.Counter(f"{fault[0]} {fault[1]}" for fault in server.faults.seen)
         token = server.token
     left = [one.name for one in threading.enumerate() if one not in threads]
-    leaks = [path.name for path in o.out.iterdir() if path.suffix == ".jsonl" and token in path.read_text()]
-    wrong += [f"thread left: {name}" for name in left] + [f"the token is in {name}" for name in leaks]
-    result = {"outcomes": outcomes, "faults": faults, "wrong": wrong, "spent": spent, "charged": charged}
-    result |= {"budget": o.budget, "median_seconds": statistics.median(seconds), "worst_seconds": max(seconds)}
+    leaks = [
+        path.name
+        for path in o.out.iterdir()
+        if path.suffix == ".jsonl" and token in path.read_text()
+    ]
+    wrong += [f"thread left: {name}" for name in left] + [
+        f"the token is in {name}" for name in leaks
+    ]
+    result = {
+        "outcomes": outcomes,
+        "faults": faults,
+        "wrong": wrong,
+        "spent": spent,
+        "charged": charged,
+    }
+    result |= {
+        "budget": o.budget,
+        "median_seconds": statistics.median(seconds),
+        "worst_seconds": max(seconds),
+    }
     (o.out / "results.json").write_text(json.dumps(result, indent=1))
     told = ", ".join(f"{count} {name}" for name, count in outcomes.items())
-    print(f"{len(seconds)} calls under {faults.total()} faults of {len(faults)} kinds: {told}; {len(wrong)} wrong")
-    print(f"ledger {spent:.2f} s, charged {charged:.2f} s, budget {o.budget:g} s; worst call {max(seconds):.2f} s")
+    print(
+        f"{len(seconds)} calls under {faults.total()} faults of {len(faults)} kinds: {told}; {len(wrong)} wrong"
+    )
+    print(
+        f"ledger {spent:.2f} s, charged {charged:.2f} s, budget {o.budget:g} s; worst call {max(seconds):.2f} s"
+    )
     print("\n".join([*wrong[:10], f"{o.out / 'results.json'}\n{o.out / 'faults.png'}"]))
     picture(faults, seconds, o)
     if wrong:

@@ -26,7 +26,14 @@ def table(results: dict[str, Any]) -> str:
     """The README's table of a run, in Markdown."""
     rows = {(row["problem"], row["engine"]): row for row in results["results"]}
     machine, versions = results["about"], results["about"]["versions"]
-    head = ("problem, reads × sweeps", "updates/ns", "× Metropolis", "× its Gibbs", "× 16-bit", "× two threads")
+    head = (
+        "problem, reads × sweeps",
+        "updates/ns",
+        "× Metropolis",
+        "× its Gibbs",
+        "× 16-bit",
+        "× two threads",
+    )
     lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
 
     def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
@@ -39,11 +46,17 @@ def table(results: dict[str, Any]) -> str:
         if one is None:
             continue
         columns = [f"{instance}, {reads} × {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
-        columns += [times(one, "dwave Gibbs"), times(rows.get((name, "qsample, 16-bit"))), times(two)]
+        columns += [
+            times(one, "dwave Gibbs"),
+            times(rows.get((name, "qsample, 16-bit"))),
+            times(two),
+        ]
         lines.append(f"| {' | '.join(columns)} |")
     width = "AVX-512" if machine["avx512"] else "no AVX-512"
     lines += ["", f"{machine['cores']} cores of {machine['processor']}, {width}; "]
-    lines[-1] += ", ".join(f"{name} {number}" for name, number in versions.items()) + "; wall time, medians."
+    lines[-1] += (
+        ", ".join(f"{name} {number}" for name, number in versions.items()) + "; wall time, medians."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +69,11 @@ def rewritten(text: str, results: dict[str, Any]) -> str:
 def main() -> None:
     """Rewrite the README."""
     readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(), json.loads((ROOT / "experiments/results/engine.json").read_text())))
+    readme.write_text(
+        rewritten(
+            readme.read_text(), json.loads((ROOT / "experiments/results/engine.json").read_text())
+        )
+    )
 
 
 if __name__ == "__main__":

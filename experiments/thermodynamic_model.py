@@ -32,7 +32,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from qsample.annealers import Gibbs
 from qsample.data import Dataset, load
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
-from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, denoising_loss, reverse_rhat
+from qsample.models import (
+    AdaptivePenalty,
+    DenoisingThermodynamicModel,
+    denoising_loss,
+    reverse_rhat,
+)
 from qsample.problem.lattices import grid
 from qsample.support.progress import progress_bar
 
@@ -131,7 +136,9 @@ def train(job: Job, o: Options, judge: Judge) -> dict[str, Any]:
 
     start = time.process_time()
     for update in range(1, o.updates + 1):
-        optimizer.param_groups[0]["lr"] = job.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * update / o.updates)))
+        optimizer.param_groups[0]["lr"] = job.lr * (
+            0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * update / o.updates))
+        )
         rows = torch.randint(len(data), (o.batch,), generator=generator)
         loss = denoising_loss(model, data.x[rows], sampler, chains=o.chains, generator=generator)
         optimizer.zero_grad()
@@ -142,14 +149,26 @@ def train(job: Job, o: Options, judge: Judge) -> dict[str, Any]:
             rhat = reverse_rhat(model, validation.x[:32], sampler, draws=8, generator=generator)
             (controller if job.penalty else replace(controller, threshold=math.inf))(model, rhat)
             drawn = draw(o.generation)
-            row = {"validation": judge(drawn, validation), "test": judge(drawn, test), "update": update}
+            row = {
+                "validation": judge(drawn, validation),
+                "test": judge(drawn, test),
+                "update": update,
+            }
             row |= {"rhat": rhat.tolist(), "penalty": model.penalty.tolist()}
             curve.append(row)
             if row["validation"]["frechet"] < best:
                 best, images = row["validation"]["frechet"], drawn[:48]
-    budgets = {sweeps: judge(draw(sweeps), test)["frechet"] for sweeps in o.budgets if sweeps >= steps}
+    budgets = {
+        sweeps: judge(draw(sweeps), test)["frechet"] for sweeps in o.budgets if sweeps >= steps
+    }
     seconds = time.process_time() - start
-    return {**asdict(job), "curve": curve, "budgets": budgets, "cpu_seconds": seconds, "images": images.tolist()}
+    return {
+        **asdict(job),
+        "curve": curve,
+        "budgets": budgets,
+        "cpu_seconds": seconds,
+        "images": images.tolist(),
+    }
 
 
 def best_of(run: dict[str, Any]) -> dict[str, Any]:
@@ -180,12 +199,22 @@ def main(options: Options) -> None:
             return [done.result() for done in show(as_completed(futures))]
 
     first = options.seeds[0] + 1000  # of no other use
-    trials = run([Job(T, False, lr, first) for T in options.depths for lr in options.lrs], "learning rates")
+    trials = run(
+        [Job(T, False, lr, first) for T in options.depths for lr in options.lrs], "learning rates"
+    )
     chosen = {
-        T: min((r for r in trials if r["depth"] == T), key=lambda r: best_of(r)["validation"]["frechet"])["lr"]
+        T: min(
+            (r for r in trials if r["depth"] == T),
+            key=lambda r: best_of(r)["validation"]["frechet"],
+        )["lr"]
         for T in options.depths
     }
-    jobs = [Job(T, on, chosen[T], seed) for T in options.depths for on in (False, True) for seed in options.seeds]
+    jobs = [
+        Job(T, on, chosen[T], seed)
+        for T in options.depths
+        for on in (False, True)
+        for seed in options.seeds
+    ]
     runs = sorted(run(jobs, "training"), key=lambda r: r["seed"])
     table: list[dict[str, Any]] = []
     for T in options.depths:
@@ -197,7 +226,10 @@ def main(options: Options) -> None:
                 | {metric: [moment["test"][metric] for moment in moments] for metric in floor}
                 | {"last_" + metric: [row["test"][metric] for row in last] for metric in floor}
                 | {"budgets": [r["budgets"] for r in runs if (r["depth"], r["penalty"]) == (T, on)]}
-                | {"worst_rhat": [max(row["rhat"]) for row in last], "update": [moment["update"] for moment in moments]}
+                | {
+                    "worst_rhat": [max(row["rhat"]) for row in last],
+                    "update": [moment["update"] for moment in moments],
+                }
             )
     for row in table:
         on = "on " if row["penalty"] else "off"
@@ -208,7 +240,12 @@ def main(options: Options) -> None:
     print(f"floor: Frechet {floor['frechet']:.4g}, pairs {floor['pairs']:.4g}")
     said = verdict(table)
     print(said)
-    results = {"options": {**asdict(options), "out": str(options.out)}, "floor": floor, "table": table, "verdict": said}
+    results = {
+        "options": {**asdict(options), "out": str(options.out)},
+        "floor": floor,
+        "table": table,
+        "verdict": said,
+    }
     kept = [{k: v for k, v in r.items() if k != "images"} for r in (*trials, *runs)]
     (options.out / "results.json").write_text(json.dumps(results | {"runs": kept}, indent=1))
     picture(options, floor, runs, table)
@@ -226,16 +263,26 @@ def verdict(table: list[dict[str, Any]]) -> str:
         outcome = "depth loses with every seed"
     else:
         outcome = "the seeds overlap"
-    parts = [f"{names[0]} against {names[1]}, Frechet: {spread(deep['frechet'])} against {spread(flat['frechet'])}"]
+    parts = [
+        f"{names[0]} against {names[1]}, Frechet: {spread(deep['frechet'])} against {spread(flat['frechet'])}"
+    ]
     mixing = statistics.fmean(flat["worst_rhat"])
-    reason = "so there is little for depth to mend" if mixing < 1.1 else "so its chains do not forget their start"
+    reason = (
+        "so there is little for depth to mend"
+        if mixing < 1.1
+        else "so its chains do not forget their start"
+    )
     parts += [outcome, f"R-hat of {names[1]} is {mixing:.3f}, {reason}"]
     most = max(flat["budgets"][0])
     at_most = [statistics.fmean(one[most] for one in row["budgets"]) for row in (deep, flat)]
-    return "; ".join([*parts, f"with {most} sweeps an image {at_most[0]:.4g} against {at_most[1]:.4g}"])
+    return "; ".join(
+        [*parts, f"with {most} sweeps an image {at_most[0]:.4g} against {at_most[1]:.4g}"]
+    )
 
 
-def picture(o: Options, floor: dict[str, float], runs: list[dict[str, Any]], table: list[dict[str, Any]]) -> None:
+def picture(
+    o: Options, floor: dict[str, float], runs: list[dict[str, Any]], table: list[dict[str, Any]]
+) -> None:
     """Distance and mixing along training, the metrics against depth, and what each depth draws."""
     figure = plt.figure(figsize=(16, 8))
     rows = figure.add_gridspec(2, 1, height_ratios=(1.2, 1), hspace=0.32)
@@ -252,7 +299,9 @@ def picture(o: Options, floor: dict[str, float], runs: list[dict[str, Any]], tab
         ):
             points = list(zip(*lines, strict=True))
             axis.plot(x, list(map(statistics.fmean, points)), f"C{k}.-", label=f"depth {T}")
-            axis.fill_between(x, list(map(min, points)), list(map(max, points)), color=f"C{k}", alpha=0.2, lw=0)
+            axis.fill_between(
+                x, list(map(min, points)), list(map(max, points)), color=f"C{k}", alpha=0.2, lw=0
+            )
         axis = figure.add_subplot(bottom[0, k])
         axis.imshow(mosaic(torch.tensor(mine[0]["images"])).numpy(), cmap="gray_r", vmin=-1, vmax=1)
         axis.set(title=f"depth {T}", xticks=[], yticks=[])
@@ -264,14 +313,23 @@ def picture(o: Options, floor: dict[str, float], runs: list[dict[str, Any]], tab
         axis.tick_params(axis="y", which="both", labelsize=8)
     axes[0].set(xlabel="gradient steps, of equal updates", title="Frechet distance")
     axes[0].legend(fontsize=8)
-    axes[1].set(xlabel="sweeps an image, all steps together", title="Frechet distance, at the end", xscale="log")
+    axes[1].set(
+        xlabel="sweeps an image, all steps together",
+        title="Frechet distance, at the end",
+        xscale="log",
+    )
     axes[1].set_xticks(o.budgets, [str(sweeps) for sweeps in o.budgets], minor=False)
     axes[1].minorticks_off()
     axes[2].set(xlabel="gradient steps", title="R-hat - 1 of the worst step", yscale="log")
-    for axis, metric, name in ((axes[3], "frechet", "Frechet, each seed"), (axes[4], "pairs", "pair error, each seed")):
+    for axis, metric, name in (
+        (axes[3], "frechet", "Frechet, each seed"),
+        (axes[4], "pairs", "pair error, each seed"),
+    ):
         for on, offset in ((False, -0.12), (True, 0.12)):
             for k, T in enumerate(o.depths):
-                (values,) = (row[metric] for row in table if (row["depth"], row["penalty"]) == (T, on))
+                (values,) = (
+                    row[metric] for row in table if (row["depth"], row["penalty"]) == (T, on)
+                )
                 style = {"color": f"C{3 * on}", "marker": "o^"[on], "ls": "", "ms": 5, "alpha": 0.8}
                 label = f"penalty {'on' if on else 'off'}" if k == 0 else None
                 axis.plot([k + offset] * len(values), values, label=label, **style)
@@ -280,7 +338,9 @@ def picture(o: Options, floor: dict[str, float], runs: list[dict[str, Any]], tab
         axis.set_ylim(bottom=0)
         axis.legend(fontsize=8, loc="lower right")
     axis = figure.add_subplot(bottom[0, -1])
-    axis.imshow(mosaic(load("digits", coding="spins").x[:48]).numpy(), cmap="gray_r", vmin=-1, vmax=1)
+    axis.imshow(
+        mosaic(load("digits", coding="spins").x[:48]).numpy(), cmap="gray_r", vmin=-1, vmax=1
+    )
     axis.set(title="digits", xticks=[], yticks=[])
     for axis in axes:
         axis.grid(alpha=0.3)

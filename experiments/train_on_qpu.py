@@ -90,11 +90,17 @@ def main(options: Options) -> None:
     """Train every model from every source of samples, compare."""
     if options.hardware and options.budget is None:
         need = 0.045 * options.updates * 3 * len(options.seeds) * len(options.models)
-        raise SystemExit(f"--hardware needs --budget, seconds of QPU access time; these runs take about {need:.0f}")
+        raise SystemExit(
+            f"--hardware needs --budget, seconds of QPU access time; these runs take about {need:.0f}"
+        )
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = load(options.data).x
-    results: dict[str, Any] = {"optimum": -math.log(len(rows)), "samples": options.chains, "runs": []}
+    results: dict[str, Any] = {
+        "optimum": -math.log(len(rows)),
+        "samples": options.chains,
+        "runs": [],
+    }
     with ExitStack() as stack:
         client: dict[str, Any] = {}
         if not options.hardware:
@@ -109,7 +115,9 @@ def main(options: Options) -> None:
                 for source in COLOURS:
                     spent = sum(run.get("qpu_seconds", 0.0) for run in results["runs"])
                     model = makers[name](options, rows.shape[1], client, seed)
-                    results["runs"].append(train(name, source, seed, model, rows, client, spent, options))
+                    results["runs"].append(
+                        train(name, source, seed, model, rows, client, spent, options)
+                    )
     summary(results, options)
     results["options"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
@@ -130,7 +138,11 @@ def train(
     """One run: its curve and, from its ledger, what it cost."""
     folder = options.out / f"{name}-{source}-{seed}"
     folder.mkdir(exist_ok=True)
-    qpu: dict[str, Any] = {"solver": options.solver, "client": client, "cache": options.out / "embeddings"}
+    qpu: dict[str, Any] = {
+        "solver": options.solver,
+        "client": client,
+        "cache": options.out / "embeddings",
+    }
     qpu |= {"ledger": folder / "ledger.jsonl"}
     qpu |= {"budget": None if options.budget is None else options.budget - spent}
     kernel, device = Gibbs(options.sweeps), None
@@ -142,7 +154,9 @@ def train(
     else:
         device = DWave(prefactor=1.0 if source == "raw" else None, **qpu)
         sampler = Corrected(device, kernel) if source == "corrected" else device
-    data = rows if start != "data" else rows.repeat(-(-options.chains // len(rows)), 1)  # as many chains of CD
+    data = (
+        rows if start != "data" else rows.repeat(-(-options.chains // len(rows)), 1)
+    )  # as many chains of CD
     model.set_visible_bias(model.decode(2 * rows.to(torch.int8) - 1))
     settings = qs.Settings(
         updates=options.updates,
@@ -157,14 +171,21 @@ def train(
     coded = model.decode(2 * data.to(torch.int8) - 1)
     history = qs.fit(model, coded, sampler, settings, out=folder, resume=options.resume)
     result: dict[str, Any] = {"model": name, "source": source, "seed": seed}
-    result["curve"] = [[m["update"], m.get("qpu_seconds", 0.0), m["log_likelihood"]] for m in history]
+    result["curve"] = [
+        [m["update"], m.get("qpu_seconds", 0.0), m["log_likelihood"]] for m in history
+    ]
     result |= {"log_likelihood": history[-1]["log_likelihood"], "seconds": history[-1]["seconds"]}
     if device is not None:
         device.close()
-        events = [json.loads(line)["event"] for line in (folder / "ledger.jsonl").read_text().splitlines()]
+        events = [
+            json.loads(line)["event"] for line in (folder / "ledger.jsonl").read_text().splitlines()
+        ]
         result |= {"qpu_seconds": history[-1]["qpu_seconds"], "programmings": events.count("done")}
         result["beta"] = history[-1]["beta"]
-    print(f"{folder.name:24} log-likelihood {result['log_likelihood']:.3f} after {result['seconds']:.0f} s", flush=True)
+    print(
+        f"{folder.name:24} log-likelihood {result['log_likelihood']:.3f} after {result['seconds']:.0f} s",
+        flush=True,
+    )
     return result
 
 
@@ -195,12 +216,20 @@ def patch(chip: nx.Graph, visible: int, hidden: int) -> tuple[qs.Graph, list[int
             dark.append(max(shared, key=shared.__getitem__))
             for q in chip[dark[-1]]:
                 around[q] = around.get(q, 0) + 1
-        bright = sorted((q for q in around if q not in dark), key=lambda q: (-around[q], q))[:visible]
+        bright = sorted((q for q in around if q not in dark), key=lambda q: (-around[q], q))[
+            :visible
+        ]
         if len(dark) == hidden and len(bright) == visible:
-            best = max(best, (chip.subgraph(dark + bright).number_of_edges(), bright, dark), key=lambda found: found[0])
+            best = max(
+                best,
+                (chip.subgraph(dark + bright).number_of_edges(), bright, dark),
+                key=lambda found: found[0],
+            )
     _, bright, dark = best
     if not bright:
-        raise ValueError(f"the chip holds no {visible} visible and {hidden} hidden units: ask for fewer")
+        raise ValueError(
+            f"the chip holds no {visible} visible and {hidden} hidden units: ask for fewer"
+        )
     qubits = bright + dark
     place = {q: k for k, q in enumerate(qubits)}
     edges = [(place[a], place[b]) for a, b in sorted(map(sorted, chip.subgraph(qubits).edges))]
@@ -209,7 +238,9 @@ def patch(chip: nx.Graph, visible: int, hidden: int) -> tuple[qs.Graph, list[int
 
 def mean(results: dict[str, Any], model: str, source: str, key: str) -> float:
     """Of a figure over the seeds."""
-    return fmean(run[key] for run in results["runs"] if (run["model"], run["source"]) == (model, source))
+    return fmean(
+        run[key] for run in results["runs"] if (run["model"], run["source"]) == (model, source)
+    )
 
 
 def summary(results: dict[str, Any], options: Options) -> None:
@@ -217,7 +248,9 @@ def summary(results: dict[str, Any], options: Options) -> None:
     results["below_exact"] = {}
     for model in options.models:
         final = {
-            (run["source"], run["seed"]): run["log_likelihood"] for run in results["runs"] if run["model"] == model
+            (run["source"], run["seed"]): run["log_likelihood"]
+            for run in results["runs"]
+            if run["model"] == model
         }
         for source in COLOURS:
             if source == "exact":
@@ -234,11 +267,17 @@ def summary(results: dict[str, Any], options: Options) -> None:
 
 def picture(results: dict[str, Any], options: Options) -> None:
     """How far below the best possible, by update and by QPU time: means over seeds, bands from worst to best."""
-    figure, axes = plt.subplots(len(options.models), 2, figsize=(14, 4 * len(options.models)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(options.models), 2, figsize=(14, 4 * len(options.models)), squeeze=False
+    )
     for (left, right), model in zip(axes, options.models, strict=True):
         exact = torch.zeros(0)
         for source, colour in COLOURS.items():
-            runs = [run["curve"] for run in results["runs"] if (run["model"], run["source"]) == (model, source)]
+            runs = [
+                run["curve"]
+                for run in results["runs"]
+                if (run["model"], run["source"]) == (model, source)
+            ]
             update, seconds, value = torch.tensor(runs, dtype=torch.float64).unbind(-1)
             below = results["optimum"] - value
             label = f"{source} {value[:, -1].mean():.3f}"
@@ -246,23 +285,40 @@ def picture(results: dict[str, Any], options: Options) -> None:
                 if x[0, -1] > 0:
                     axis.plot(x.mean(0), below.mean(0), color=colour, label=label, lw=1.6)
                     axis.fill_between(
-                        x.mean(0), below.min(0).values, below.max(0).values, color=colour, alpha=0.2, lw=0
+                        x.mean(0),
+                        below.min(0).values,
+                        below.max(0).values,
+                        color=colour,
+                        alpha=0.2,
+                        lw=0,
                     )
             if source == "exact":
                 exact = below.mean(0)
             elif source == "corrected":
-                right.plot(seconds.mean(0), exact, color="black", ls=":", label="exact, update for update")
+                right.plot(
+                    seconds.mean(0), exact, color="black", ls=":", label="exact, update for update"
+                )
         for axis, what in ((left, "update"), (right, "QPU access time by the ledger, seconds")):
-            axis.set(xlabel=what, ylabel="log-likelihood below the optimum,\nexact, nats a row", yscale="log")
+            axis.set(
+                xlabel=what,
+                ylabel="log-likelihood below the optimum,\nexact, nats a row",
+                yscale="log",
+            )
             axis.grid(alpha=0.3, which="both")
         lines = {line.get_label(): line for axis in (left, right) for line in axis.get_lines()}
         right.legend(
-            lines.values(), lines, title="log-likelihood at the end", loc="center left", bbox_to_anchor=(1, 0.5)
+            lines.values(),
+            lines,
+            title="log-likelihood at the end",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
         )
         left.set_title(f"{model}: all sources, {options.chains} samples an update")
         right.set_title(f"{model}: reads of the processor")
     where = f"loopback {options.topology}, beta {options.beta:g}, noise {options.noise:.0%}"
-    figure.suptitle(f"{options.data} on {'hardware' if options.hardware else where}; seeds {options.seeds}")
+    figure.suptitle(
+        f"{options.data} on {'hardware' if options.hardware else where}; seeds {options.seeds}"
+    )
     figure.tight_layout()
     figure.savefig(options.out / "curves.png", dpi=120)
     plt.close(figure)

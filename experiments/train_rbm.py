@@ -67,7 +67,9 @@ def main(options: Options) -> None:
     dataset = load(options.data)
     train, _, test = (part.x for part in dataset.split(options.test))
     held_out = test if len(test) else train
-    model = BernoulliRBM(train.shape[1], options.hidden, generator=torch.Generator().manual_seed(options.seed))
+    model = BernoulliRBM(
+        train.shape[1], options.hidden, generator=torch.Generator().manual_seed(options.seed)
+    )
     model.set_visible_bias(train)
     settings = qs.Settings(
         updates=options.updates,
@@ -120,9 +122,15 @@ def main(options: Options) -> None:
     result["independent_pixels"] = independent(train, held_out)
     (options.out / "metrics.json").write_text(json.dumps(result, indent=1))
     picture(model, dataset, samples, history, result, options)
-    exact = "exact" if likelihood.stderr == 0 else f"± {likelihood.stderr:.3f}, by annealed importance sampling"
+    exact = (
+        "exact"
+        if likelihood.stderr == 0
+        else f"± {likelihood.stderr:.3f}, by annealed importance sampling"
+    )
     print(f"test log-likelihood   {likelihood.value:.3f} nats an image ({exact})")
-    print(f"effective beta        {diagnosis.beta.value:.3f} ± {diagnosis.beta.stderr:.3f} of 2,000 annealed samples")
+    print(
+        f"effective beta        {diagnosis.beta.value:.3f} ± {diagnosis.beta.stderr:.3f} of 2,000 annealed samples"
+    )
     print(f"verdict               {diagnosis.text}")
     print(f"picture               {options.out / 'report.png'}")
     print(f"checkpoint            {options.out / 'checkpoint.json'}")
@@ -143,18 +151,33 @@ def picture(
     drawn = model.split(samples.spins)[0]
     for column, (title, images) in enumerate((("data", dataset.x), ("annealed samples", drawn))):
         axis = figure.add_subplot(grid[0, column])
-        axis.imshow(mosaic(images[:64], shape).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(
+            mosaic(images[:64], shape).numpy(),
+            cmap="gray_r",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
         axis.set(title=title, xticks=[], yticks=[])
     filters = model.W.detach().T[:64]
     limit = float(filters.abs().quantile(0.995))  # a few large weights should not pale the rest
     axis = figure.add_subplot(grid[0, 2])
-    shown = axis.imshow(mosaic(filters, shape, fill=float("nan")).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    shown = axis.imshow(
+        mosaic(filters, shape, fill=float("nan")).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit
+    )
     axis.set(title=f"filters (the weights of {len(filters)} hidden units)", xticks=[], yticks=[])
     figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
 
     axis = figure.add_subplot(grid[1, :2])
     name = "log_likelihood" if "log_likelihood" in history[0] else "pseudo_log_likelihood"
-    axis.plot([m["update"] for m in history], [m[name] for m in history], "o-", color="#2166ac", ms=3, label="model")
+    axis.plot(
+        [m["update"] for m in history],
+        [m[name] for m in history],
+        "o-",
+        color="#2166ac",
+        ms=3,
+        label="model",
+    )
     if name == "log_likelihood":
         alone = result["independent_pixels"]
         axis.axhline(alone, color="gray", ls=":", label=f"independent pixels {alone:.2f}")
@@ -166,7 +189,9 @@ def picture(
     axis = figure.add_subplot(grid[1, 2])
     with torch.no_grad():
         energies = [model.free_energy(x).numpy() for x in (dataset.x, drawn)]
-    for title, energy, colour in zip(("data", "samples"), energies, ("#b35806", "#2166ac"), strict=True):
+    for title, energy, colour in zip(
+        ("data", "samples"), energies, ("#b35806", "#2166ac"), strict=True
+    ):
         axis.hist(energy, 40, density=True, histtype="step", lw=1.6, label=title, color=colour)
     axis.set(xlabel="free energy", ylabel="density", yticks=[])
     axis.set_title(f"effective beta {result['beta']:.3f} ± {result['beta_stderr']:.3f}")
