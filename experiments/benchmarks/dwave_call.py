@@ -111,7 +111,13 @@ def client_clock() -> Clock:
 
 
 def one_read(server: SolverServer, clock: Clock, options: Options) -> dict[str, Any]:
-    """Calls of one read of the whole chip: ours, and the plugin's."""
+    """Calls of one read of the whole chip: ours, and the plugin's.
+
+    Args:
+        server: loopback service.
+        clock: tells the client's time.
+        options: options of the run.
+    """
     with ExitStack() as stack:
         device = stack.enter_context(DWave(**access(server), prefactor=1.0))
         properties = dict(device.state.device(device).properties)

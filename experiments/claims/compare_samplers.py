@@ -101,7 +101,13 @@ def samplers() -> dict[str, Any]:
 
 
 def measure(problem: qs.Ising, sampler: Any, options: Options) -> dict[str, Any]:
-    """Distance to the law, effective beta and time of a sampler on a problem."""
+    """Distance to the law, effective beta and time of a sampler on a problem.
+
+    Args:
+        problem: enumerable problem.
+        sampler: sampler.
+        options: options of the run.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     watch = Stopwatch()
     samples = sampler.sample(problem, options.reads, generator=generator)

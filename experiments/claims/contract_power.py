@@ -32,12 +32,19 @@ EXACT = Exact()
 
 
 class Draw(Protocol):
-    """Draws reads of a request that was checked."""
+    """Draws reads of a request that was checked; the functions below are such."""
 
     def __call__(
         self, problem: Ising, num: int, initial: Samples | None, generator: Any
     ) -> Samples:
-        """`num` reads of each problem."""
+        """Draw.
+
+        Args:
+            problem: problem, or a batch of problems.
+            num: reads of each problem.
+            initial: chains to continue; None for none.
+            generator: generator, a list of them, or None for torch's default one.
+        """
         ...
 
 

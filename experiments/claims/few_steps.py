@@ -342,7 +342,13 @@ def spread(values: list[float]) -> float:
 
 
 def show(result: dict[str, Any], rows: list[Row], options: Options) -> None:
-    """Print the figures."""
+    """Print the figures.
+
+    Args:
+        result: result of the script.
+        rows: all rows.
+        options: options of the run.
+    """
     print("floor: {pair_correlation_error:.4f}, Frechet {frechet:.2f}".format(**result["floor"]))
     for steps in options.steps:
         cells = []

@@ -161,7 +161,13 @@ def tasks(world: World, options: Options) -> dict[str, Task]:
 
 
 def wanted(name: str, task: Task, world: World) -> Tensor:
-    """Ten images of what a task asks: the mean of each class, or the known half."""
+    """Ten images of what a task asks: the mean of each class, or the known half.
+
+    Args:
+        name: name of the task.
+        task: energy and wishes.
+        world: images and labels.
+    """
     if name == "class":
         means = [world.images[world.labels == k].mean(0) for k in task.labels[:10]]
         return torch.stack(means)

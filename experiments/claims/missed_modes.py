@@ -216,7 +216,13 @@ def estimates(
 
 
 def estimated(case: Case, method: str, generator: torch.Generator) -> qs.Estimate:
-    """One estimate of a case."""
+    """One estimate of a case.
+
+    Args:
+        case: the case.
+        method: key of COLOURS.
+        generator: source of the estimate.
+    """
     if method == "population":
         return population(case.problem, generator)
     if method == "AIS alone":
@@ -233,7 +239,13 @@ def population(problem: qs.Ising, generator: torch.Generator) -> qs.Estimate:
 
 
 def measured(estimate: qs.Estimate, exact: float, seconds: float) -> dict[str, Any]:
-    """An estimate beside the exact value, as JSON keeps it."""
+    """An estimate beside the exact value, as JSON keeps it.
+
+    Args:
+        estimate: the estimate.
+        exact: what it should be.
+        seconds: CPU time that it took.
+    """
     return {
         "error": estimate.value - exact,
         "stderr": estimate.stderr,
@@ -248,12 +260,14 @@ def verdict(runs: list[dict[str, Any]]) -> dict[str, Any]:
     within = [abs(run["error"]) <= 4 * run["stderr"] for run in runs]
     noted = [bool(run["note"]) for run in runs]
     silent = [not right and not note for right, note in zip(within, noted, strict=True)]
+    error = statistics.median(run["error"] for run in runs)
     return {
         "runs": len(runs),
         "within": sum(within),
         "noted": sum(noted),
         "wrong_and_silent": sum(silent),
-        "median_error": statistics.median(run["error"] for run in runs),
+        "median_error": error,
+        "nats_off": abs(error),
     }
 
 

@@ -252,7 +252,13 @@ class Modes:
 
 
 def weigh(tempered: Tempered, modes: Modes, options: Options) -> dict[str, float]:
-    """The first mode's weight, its error from ladders that know nothing of each other."""
+    """The first mode's weight, its error from ladders that know nothing of each other.
+
+    Args:
+        tempered: chains of the trained energy.
+        modes: tells where a state lies.
+        options: options of the run.
+    """
     shares: list[Tensor] = []
     for _ in progress_bar(range(options.reference), desc="the modes' weights", leave=False):
         tempered.step(16)

@@ -18,7 +18,7 @@ import math
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -184,6 +184,68 @@ def choose(options: Options, judge: Judge) -> tuple[dict[int, float], list[Run]]
     return lrs, trials
 
 
+class Training:
+    """One model in training, the average of its weights, and what is measured along the way."""
+
+    def __init__(self, job: Job, options: Options, judge: Judge) -> None:
+        """Make the model.
+
+        Args:
+            job: depth, penalty, learning rate and seed.
+            options: options of the run.
+            judge: data and metrics.
+        """
+        self.job = job
+        self.options = options
+        self.judge = judge
+        self.generator = torch.Generator().manual_seed(job.seed)
+        data = judge.datasets[0]
+        graph = grid(options.side, degree=options.degree)
+        bits = data.x.shape[1]
+        self.model = DenoisingThermodynamicModel(graph, bits, job.depth, generator=self.generator)
+        self.model.set_visible_bias(data.x, generator=self.generator)
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.98))
+        self.sampler = Gibbs(max(1, options.sweeps // job.depth))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=job.lr)
+        threshold = AdaptivePenalty().threshold if job.penalty else math.inf
+        self.controller = AdaptivePenalty(threshold=threshold)
+
+    def step(self, update: int) -> None:
+        """One gradient step, at the learning rate of its number."""
+        options = self.options
+        self.optimizer.param_groups[0]["lr"] = self.job.lr * decay(update / options.updates)
+        data = self.judge.datasets[0]
+        batch = torch.randint(len(data), (options.batch,), generator=self.generator)
+        settings: dict[str, Any] = {"chains": options.chains, "generator": self.generator}
+        loss = denoising_loss(self.model, data.x[batch], self.sampler, **settings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+
+    def draw(self, sweeps: int) -> torch.Tensor:
+        """Images of the averaged model, with so many sweeps in all."""
+        averaged: Any = self.average.module
+        sampler = Gibbs(max(1, sweeps // self.job.depth))
+        return averaged.sample(sampler, self.options.images, generator=self.generator)
+
+    def measure(self, update: int) -> tuple[dict[str, Any], torch.Tensor]:
+        """Figures of a moment, and its images; the penalty follows the mixing of reverse steps."""
+        _, validation, test = self.judge.datasets
+        settings: dict[str, Any] = {"draws": 8, "generator": self.generator}
+        rhat = reverse_rhat(self.model, validation.x[:32], self.sampler, **settings)
+        self.controller(self.model, rhat)
+        images = self.draw(self.options.generation)
+        row = {
+            "update": update,
+            "validation": self.judge(images, validation),
+            "test": self.judge(images, test),
+            "rhat": rhat.tolist(),
+            "penalty": self.model.penalty.tolist(),
+        }
+        return row, images
+
+
 def train(job: Job, options: Options, judge: Judge) -> Run:
     """Train one model; metrics along the way, and images of the best moment.
 
@@ -193,55 +255,23 @@ def train(job: Job, options: Options, judge: Judge) -> Run:
         judge: data and metrics.
     """
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(job.seed)
-    data, validation, test = judge.datasets
-    graph = grid(options.side, degree=options.degree)
-    bits = data.x.shape[1]
-    model = DenoisingThermodynamicModel(graph, bits, job.depth, generator=generator)
-    model.set_visible_bias(data.x, generator=generator)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.98))
-    sampler = Gibbs(max(1, options.sweeps // job.depth))
-    optimizer = torch.optim.Adam(model.parameters(), lr=job.lr)
-    controller = AdaptivePenalty()
-    if not job.penalty:
-        controller = replace(controller, threshold=math.inf)
+    training = Training(job, options, judge)
     every = max(1, options.updates // options.evaluations)
-
-    def draw(sweeps: int) -> torch.Tensor:
-        averaged: DenoisingThermodynamicModel = average.module  # pyright: ignore[reportAssignmentType]
-        each = Gibbs(max(1, sweeps // job.depth))
-        return averaged.sample(each, options.images, generator=generator)
-
     curve: list[dict[str, Any]] = []
     best = math.inf
-    images = data.x[:0]
+    images = judge.datasets[0].x[:0]
     watch = Stopwatch()
     for update in range(1, options.updates + 1):
-        optimizer.param_groups[0]["lr"] = job.lr * decay(update / options.updates)
-        batch = data.x[torch.randint(len(data), (options.batch,), generator=generator)]
-        loss = denoising_loss(model, batch, sampler, chains=options.chains, generator=generator)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        average.update_parameters(model)
+        training.step(update)
         if update % every == 0:
-            # The penalty follows the mixing of the reverse steps; images are the average's.
-            rhat = reverse_rhat(model, validation.x[:32], sampler, draws=8, generator=generator)
-            controller(model, rhat)
-            drawn = draw(options.generation)
-            row = {
-                "update": update,
-                "validation": judge(drawn, validation),
-                "test": judge(drawn, test),
-                "rhat": rhat.tolist(),
-                "penalty": model.penalty.tolist(),
-            }
+            row, drawn = training.measure(update)
             curve.append(row)
             if row["validation"]["frechet"] < best:
                 best = row["validation"]["frechet"]
                 images = drawn[:SHOWN]
+    test = judge.datasets[2]
     budgets = {
-        sweeps: judge(draw(sweeps), test)["frechet"]
+        sweeps: judge(training.draw(sweeps), test)["frechet"]
         for sweeps in options.budgets
         if sweeps >= job.depth
     }
@@ -268,7 +298,13 @@ def best_of(run: Run) -> dict[str, Any]:
 
 
 def select(runs: list[Run], depth: int, penalty: bool) -> list[Run]:
-    """The runs of a depth with or without the penalty, by seed."""
+    """The runs of a depth with or without the penalty, by seed.
+
+    Args:
+        runs: all runs.
+        depth: number of steps.
+        penalty: whether the penalty is on.
+    """
     return [run for run in runs if (run["depth"], run["penalty"]) == (depth, penalty)]
 
 
@@ -407,7 +443,13 @@ def curves(axes: list[Any], depth: int, colour: str, runs: list[Run]) -> None:
 
 
 def label_curves(axes: list[Any], floor: dict[str, float], options: Options) -> None:
-    """Titles, floors and scales of the three panels of curves."""
+    """Titles, floors and scales of the three panels of curves.
+
+    Args:
+        axes: the panels.
+        floor: metrics of training images.
+        options: options of the run.
+    """
     for axis in axes[:2]:
         axis.axhline(floor["frechet"], color="black", ls=":", label="training images")
         axis.set_yscale("log")
