@@ -10,7 +10,6 @@ text states it.
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -55,7 +54,7 @@ def states(text, number):
 
 
 STATED = [
-    pytest.param(MARK.sub("", block), *entry, id=f"{page.name}: {'/'.join([entry[0], *entry[1]])}")
+    pytest.param(" ".join(MARK.sub("", block).split()), *entry, id=f"{page.name}: {'/'.join([entry[0], *entry[1]])}")
     for page in PAGES
     for block in paragraphs(page.read_text())
     for mark in MARK.findall(block)
