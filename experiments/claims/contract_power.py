@@ -9,6 +9,8 @@ of its reads.
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -580,17 +582,35 @@ def rejected(sampler: Callable[[], Sampler], seeds: int, power: float) -> dict[s
 
 
 def picture(samplers: dict[str, Any]) -> Figure:
-    """How often each wrong sampler is rejected."""
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.17 * len(samplers)))
+    """How sure the first test is that rejects each wrong sampler, and at how many seeds."""
+    figure, axis = plt.subplots(figsize=(9, 1.4 + 0.17 * len(samplers)))
     for place, row in enumerate(samplers.values()):
-        share = row["rejected"] / row["seeds"]
-        axis.barh(place, share, color=OURS if share == 1 else THEIRS)
+        colour = OURS if row["rejected"] == row["seeds"] else THEIRS
+        digits = evidence(row["message"])
+        if digits is None:
+            axis.plot(1.5, place, "s", color=colour, mfc="white", ms=4)
+        else:
+            axis.plot(digits, place, "o", color=colour, ms=4)
+        share = f"{row['rejected']} of {row['seeds']}"
+        axis.text(1.01, place, share, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
     axis.set_yticks(range(len(samplers)), list(samplers), fontsize=7)
     axis.set_ylim(len(samplers) - 0.5, -0.5)
-    axis.set(xlim=(0, 1), xlabel="share of seeds at which check_sampler rejects it")
-    axis.grid(axis="x", alpha=0.3)
+    axis.set(xscale="log", xlim=(1, 400))
+    axis.set_xlabel(
+        "digits of the p-value, -log10 p, of the first test that fails; square: a rule, no test\n"
+        "(right: seeds at which it is rejected)"
+    )
+    axis.grid(alpha=0.3)
     figure.tight_layout()
     return figure
+
+
+def evidence(message: str) -> float | None:
+    """-log10 of the p-value in a message, at most 320; None where it has none."""
+    number = re.search(r"p = ([\d.e+-]+)", message)
+    if number is None:
+        return None
+    return min(320.0, -math.log10(max(float(number[1]), 1e-320)))
 
 
 if __name__ == "__main__":
