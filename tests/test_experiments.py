@@ -289,7 +289,8 @@ def test_paired_rounds_call_everything_once_per_round():
 
 
 @pytest.mark.parametrize(
-    "options", thinned([{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}], 3)
+    "options",
+    thinned([{"start": "persistent", "sampler": "gibbs"}, {"test": 0}, {"resume": True}], 3),
 )
 def test_train_rbm_variants(tmp_path, options):
     run("train_rbm", tmp_path, **TINY["train_rbm"][0], **options)
@@ -307,7 +308,9 @@ def test_train_rbm_on_rows_without_a_shape(tmp_path):
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
 
 
-@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of samplers that are shown to be wrong
+@pytest.mark.filterwarnings(
+    "ignore::qsample.ReliabilityWarning"
+)  # of samplers that are shown to be wrong
 def test_compare_samplers_rows(tmp_path):
     run("claims.compare_samplers", tmp_path, reads=200)
     rows = result(tmp_path)

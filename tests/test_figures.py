@@ -54,7 +54,11 @@ def states(text, number):
 
 
 STATED = [
-    pytest.param(" ".join(MARK.sub("", block).split()), *entry, id=f"{page.name}: {'/'.join([entry[0], *entry[1]])}")
+    pytest.param(
+        " ".join(MARK.sub("", block).split()),
+        *entry,
+        id=f"{page.name}: {'/'.join([entry[0], *entry[1]])}",
+    )
     for page in PAGES
     for block in paragraphs(page.read_text())
     for mark in MARK.findall(block)
@@ -76,7 +80,9 @@ def test_figures_beside_a_script_name_their_file(page):
         named = {name for mark in MARK.findall(block) for name, _, _ in entries(mark)}
         if NUMBER.search(text):
             missing = set(SCRIPT.findall(text)) - named
-            assert not missing, f"{page.name} states figures of {missing} without their keys: {text}"
+            assert not missing, (
+                f"{page.name} states figures of {missing} without their keys: {text}"
+            )
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
