@@ -1,4 +1,4 @@
-"""Every experiment runs from end to end, tiny, and leaves a picture and JSON with the keys its readers use."""
+"""Every script runs from end to end, tiny, and leaves a picture and JSON with its keys."""
 
 import importlib
 import json
@@ -356,7 +356,7 @@ def test_every_kind_of_instance_and_call():
 
 @pytest.mark.long
 def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
-    """The loopback processor stands for the hardware that the environment names; what is done is not paid again."""
+    """What is done is not paid again; a loopback processor stands for the hardware."""
     options = {**TINY["claims.train_on_qpu"][0], "hardware": True, "models": ("native",)}
     with pytest.raises(SystemExit, match="--hardware needs --budget"):
         run("claims.train_on_qpu", tmp_path, **options)

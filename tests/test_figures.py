@@ -2,7 +2,7 @@
 
 A paragraph, or a row of a table, that states figures ends with a comment that names them:
 
-    <!-- figures: few_steps/means/copula/1/pair_correlation_error .3f; few_steps/floor/frechet .1f -->
+    <!-- figures: few_steps/means/copula/1/frechet .3f; few_steps/floor/frechet .1f -->
 
 Each entry is the file's name, the keys of its result, a blank, and the format of the number as the
 text states it.
