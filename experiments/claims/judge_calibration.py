@@ -4,7 +4,7 @@
 
 The tables of docs/judges.md. Right reads are drawn exactly (or by long tempering where nothing is
 exact) from 20 problems of six kinds, and come in all shapes: few and many, single reads and blocks
-of chains, weighted, in two dtypes. Wrong reads are those of the function `faults`.
+of chains, weighted, in two dtypes. Wrong reads are those of the table `FAULTS`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from qsample.annealers import Exact, Gibbs, ParallelTempering
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import OURS, CommonOptions, Report, command_line, progress_bar
 
-Fault = Callable[[qs.Ising, int, int], qs.Samples]
-"""wrong reads of a problem, their number and a seed"""
+Fault = Callable[["Reads"], qs.Samples]
+"""wrong reads, from right ones"""
 SMALL = (5, 30, 100, 300, 1000)
 """reads in a right set"""
 
@@ -230,6 +230,92 @@ def one_mode(problem: qs.Ising, spins: Tensor) -> Tensor:
     return spins[side] if side.sum() * 2 >= len(side) else spins[~side]
 
 
+@dataclass(frozen=True)
+class Reads:
+    """Right reads of a problem, from which wrong ones are made."""
+
+    name: str
+    problem: qs.Ising
+    num: int
+    seed: int
+
+    def draw(self, times: float = 1, problem: qs.Ising | None = None) -> Tensor:
+        """So many times the reads, of the problem or of a changed one."""
+        num = int(times * self.num)
+        return right_pool(self.name, problem or self.problem, num, self.seed).spins
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A source of what goes wrong."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def of(self, spins: Tensor, **more: Any) -> qs.Samples:
+        """Samples of the problem."""
+        return of(self.problem, spins, **more)
+
+
+def repeated_reads(reads: Reads) -> qs.Samples:
+    """Four in ten reads are copies of others, in random order."""
+    spins = reads.draw()
+    num = reads.num
+    copies = int(0.4 * num)
+    g = reads.generator
+    spins[num - copies :] = spins[torch.randint(num - copies, (copies,), generator=g)]
+    return reads.of(spins[torch.randperm(num, generator=g)])
+
+
+def one_half(reads: Reads) -> qs.Samples:
+    """Reads of one side only."""
+    return reads.of(one_mode(reads.problem, reads.draw(2))[: reads.num])
+
+
+def twelve_states(reads: Reads) -> qs.Samples:
+    """Reads of twelve states."""
+    states = right_pool(reads.name, reads.problem, 12, reads.seed).spins
+    return reads.of(states[torch.randint(12, (reads.num,), generator=reads.generator)])
+
+
+def antithetic(reads: Reads) -> qs.Samples:
+    """Reads in pairs, each with its opposite."""
+    spins = reads.draw(0.5)
+    return reads.of(torch.stack([spins, -spins], 1).flatten(0, 1))
+
+
+def by_energy(reads: Reads) -> qs.Samples:
+    """From the lowest to the highest energy."""
+    spins = reads.draw()
+    return reads.of(spins[reads.problem.energy(spins).argsort()])
+
+
+def even_only(reads: Reads) -> qs.Samples:
+    """The reads with an even number of spins down, where there are enough of them."""
+    spins = reads.draw(3)
+    return reads.of(spins[(spins < 0).sum(1) % 2 == 0][: reads.num])
+
+
+def zeros_and_ones(reads: Reads) -> qs.Samples:
+    """Bits for spins."""
+    spins = reads.draw()
+    return qs.Samples((spins + 1) // 2, reads.problem.energy(spins))
+
+
+def other_energies(reads: Reads) -> qs.Samples:
+    """Each read with the energy of the one before."""
+    spins = reads.draw()
+    return qs.Samples(spins, reads.problem.energy(spins).roll(1))
+
+
+def wrong_weights(reads: Reads) -> qs.Samples:
+    """Right reads with weights that they do not need."""
+    spins = reads.draw()
+    return reads.of(spins, log_weight=0.3 * reads.problem.energy(spins))
+
+
+def of_changed(change: Callable[[qs.Ising], qs.Ising]) -> Fault:
+    """Reads of a changed problem."""
+    return lambda reads: reads.of(reads.draw(problem=change(reads.problem)))
+
+
 def without_an_edge(problem: qs.Ising) -> qs.Ising:
     """The problem without its strongest coupling."""
     values = problem.graph.edge_values(problem.J).clone()
@@ -237,80 +323,29 @@ def without_an_edge(problem: qs.Ising) -> qs.Ising:
     return qs.Ising(problem.graph, problem.h, problem.graph.couplings(values))
 
 
-def even_only(spins: Tensor) -> Tensor:
-    """The reads with an even number of spins down, where there are enough of them."""
-    return spins[(spins < 0).sum(1) % 2 == 0]
+def without_fields(problem: qs.Ising) -> qs.Ising:
+    """The problem without its fields."""
+    return qs.Ising(problem.graph, 0 * problem.h, problem.J)
 
 
-def faults(name: str) -> dict[str, Fault]:
-    """Wrong reads of a problem, by what is wrong with them."""
-
-    def draw(problem: qs.Ising, num: int, seed: int) -> Tensor:
-        return right_pool(name, problem, num, seed).spins
-
-    def repeated(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num, seed)
-        g = torch.Generator().manual_seed(seed)
-        copies = int(0.4 * num)
-        spins[num - copies :] = spins[torch.randint(num - copies, (copies,), generator=g)]
-        return of(p, spins[torch.randperm(num, generator=g)])
-
-    def half(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        return of(p, one_mode(p, draw(p, 2 * num, seed))[:num])
-
-    def antithetic(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num // 2, seed)
-        return of(p, torch.stack([spins, -spins], 1).flatten(0, 1))
-
-    def ordered(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num, seed)
-        return of(p, spins[p.energy(spins).argsort()])
-
-    def permuted(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        return of(p, draw(p, num, seed).roll(1, -1))
-
-    def few_states(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        g = torch.Generator().manual_seed(seed)
-        return of(p, draw(p, 12, seed)[torch.randint(12, (num,), generator=g)])
-
-    def zeros(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num, seed)
-        return qs.Samples((spins + 1) // 2, p.energy(spins))
-
-    def energies(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num, seed)
-        return qs.Samples(spins, p.energy(spins).roll(1))
-
-    def weighted(p: qs.Ising, num: int, seed: int) -> qs.Samples:
-        spins = draw(p, num, seed)
-        return of(p, spins, log_weight=0.3 * p.energy(spins))
-
-    return {
-        "40 % repeated": repeated,
-        "every read twice": lambda p, num, seed: of(
-            p, draw(p, num // 2, seed).repeat_interleave(2, 0)
-        ),
-        "half of the reads again": lambda p, num, seed: of(p, draw(p, num // 2, seed).repeat(2, 1)),
-        "one half of the modes": half,
-        "12 states": few_states,
-        "antithetic pairs": antithetic,
-        "sorted by energy": ordered,
-        "1.1 times colder": lambda p, num, seed: of(p, draw(p.scale(1.1), num, seed)),
-        "1.1 times hotter": lambda p, num, seed: of(p, draw(p.scale(1 / 1.1), num, seed)),
-        "strongest coupling dropped": lambda p, num, seed: of(
-            p, draw(without_an_edge(p), num, seed)
-        ),
-        "fields dropped": lambda p, num, seed: of(
-            p, draw(qs.Ising(p.graph, 0 * p.h, p.J), num, seed)
-        ),
-        "even numbers of spins down only": lambda p, num, seed: of(
-            p, even_only(draw(p, 3 * num, seed))[:num]
-        ),
-        "spins moved by one place": permuted,
-        "0 and 1 for -1 and +1": zeros,
-        "energies of other reads": energies,
-        "wrong weights": weighted,
-    }
+FAULTS: dict[str, Fault] = {
+    "40 % repeated": repeated_reads,
+    "every read twice": lambda reads: reads.of(reads.draw(0.5).repeat_interleave(2, 0)),
+    "half of the reads again": lambda reads: reads.of(reads.draw(0.5).repeat(2, 1)),
+    "one half of the modes": one_half,
+    "12 states": twelve_states,
+    "antithetic pairs": antithetic,
+    "sorted by energy": by_energy,
+    "1.1 times colder": of_changed(lambda problem: problem.scale(1.1)),
+    "1.1 times hotter": of_changed(lambda problem: problem.scale(1 / 1.1)),
+    "strongest coupling dropped": of_changed(without_an_edge),
+    "fields dropped": of_changed(without_fields),
+    "even numbers of spins down only": even_only,
+    "spins moved by one place": lambda reads: reads.of(reads.draw().roll(1, -1)),
+    "0 and 1 for -1 and +1": zeros_and_ones,
+    "energies of other reads": other_energies,
+    "wrong weights": wrong_weights,
+}
 
 
 @dataclass(frozen=True)
@@ -387,11 +422,11 @@ def judge_wrong(name: str, times: int, sizes: tuple[int, ...]) -> dict[str, dict
     torch.set_num_threads(1)
     problem = problems()[name]
     power: dict[str, dict[str, str]] = {}
-    for fault, make in faults(name).items():
+    for fault, make in FAULTS.items():
         for size in sizes:
             verdicts = []
             for seed in range(times):
-                samples = make(problem, size, 1000 + seed)
+                samples = make(Reads(name, problem, size, 1000 + seed))
                 generator = torch.Generator().manual_seed(seed)
                 if samples.num >= size // 2:
                     verdicts.append(qs.diagnose(problem, samples, generator=generator).ok)
