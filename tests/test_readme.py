@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import readme_table
 
+from experiments import readme_table
 from qsample.annealers.registry import CATALOGUE
 from qsample.testing.sapi import fixture
 

@@ -1,39 +1,52 @@
-"""What the contract test finds: wrong samplers of many kinds, and how often each is rejected. JSON.
+"""What the contract test finds: wrong samplers of many kinds, and how often each is rejected.
 
-    python experiments/contract_power.py --out experiments/results/contract_power.json
+    python experiments/claims/contract_power.py --seeds 2 --publish
 
-Each wrong sampler is right but for one thing. Beside the table stands the smallest error of beta that a call finds
-with probability 0.95, by the Fisher information of its reads, and how often samplers that far off are rejected.
+The table of docs/contract.md. Each wrong sampler is right but for one thing. Beside the table
+stands the smallest error of beta that a call finds with probability 0.95, by the Fisher information
+of its reads.
 """
 
 from __future__ import annotations
 
-import json
+import math
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import matplotlib.pyplot as plt
 import torch
-import tyro
+from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 from qsample import Exactness, Ising, Sampler, Samples
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
 from qsample.sampling.sampler import check_request
 from qsample.testing import ContractError, check_sampler
 
+sys.path.append(str(Path(__file__).parents[2]))
+from experiments.common import OURS, THEIRS, CommonOptions, Report, command_line, progress_bar
+
 EXACT = Exact()
 
 
 class Draw(Protocol):
-    """Draws reads of a request that was checked."""
+    """Draws reads of a request that was checked; the functions below are such."""
 
     def __call__(
         self, problem: Ising, num: int, initial: Samples | None, generator: Any
     ) -> Samples:
-        """`num` reads of each problem."""
+        """Draw.
+
+        Args:
+            problem: problem, or a batch of problems.
+            num: reads of each problem.
+            initial: chains to continue; None for none.
+            generator: generator, a list of them, or None for torch's default one.
+        """
         ...
 
 
@@ -101,13 +114,14 @@ def only_if(condition: Callable[[Ising, int], bool], wrong: Draw | None = None) 
     """Right only under a condition; else at beta 1.2."""
     other = wrong or scaled(1.2)
 
-    def draw(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
-        return (exact if condition(problem, num) else other)(problem, num, initial, generator)
+    def conditional(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
+        draw = exact if condition(problem, num) else other
+        return draw(problem, num, initial, generator)
 
-    return draw
+    return conditional
 
 
-# ---- one thing wrong -----------------------------------------------------------------------------------------
+# ---- one thing wrong -------------------------------------------------------------------------
 
 
 def fields_up_to(spin: int) -> Callable[[Ising], Ising]:
@@ -165,12 +179,12 @@ def first_of_batch(p: Ising) -> Ising:
     return Ising(p.graph, h, J, p.offset)
 
 
-def repeated(part: float) -> Draw:
-    """A part of the reads are copies of others, anywhere in the call."""
+def repeated(fraction: float) -> Draw:
+    """A fraction of the reads are copies of others, anywhere in the call."""
 
     def change(problem: Ising, samples: Samples) -> Samples:
         num = samples.num
-        copies = int(part * num)
+        copies = int(fraction * num)
         g = torch.Generator().manual_seed(int(samples.spins[..., :64, :].long().sum()) + num)
         order = torch.randperm(num, generator=g)
         spins = samples.spins.clone()
@@ -204,32 +218,31 @@ def pick(problem: Ising, u: Tensor) -> Samples:
     from qsample.testing.law import Law
 
     problem = problem.detach()
+    num = u.shape[-1]
     if problem.num_spins > 16:
-        return exact(
-            problem,
-            u.shape[-1],
-            generator=torch.Generator().manual_seed(int(1e9 * float(u.flatten()[0]))),
-        )
-    rows = [law.parts for law in Law.of(problem)]
-    flat = u.expand(*problem.batch_shape, u.shape[-1]).reshape(len(rows), -1)
-    spins = torch.empty(*flat.shape, problem.num_spins, dtype=torch.int8)
-    for k, parts in enumerate(rows):
-        rest = flat[k].double()
-        for part in parts:
+        seed = int(1e9 * float(u.flatten()[0]))
+        return exact(problem, num, generator=torch.Generator().manual_seed(seed))
+    laws = Law.of(problem)
+    numbers = u.expand(*problem.batch_shape, num).reshape(len(laws), -1)
+    spins = torch.empty(*numbers.shape, problem.num_spins, dtype=torch.int8)
+    for k, law in enumerate(laws):
+        rest = numbers[k].double()
+        for part in law.parts:
+            # The state in whose slice of the cumulative sum the number lies ...
             total = part.p.cumsum(0)
             code = torch.searchsorted(total, rest * total[-1]).clamp_(max=len(total) - 1)
+            bits = (code[:, None] >> torch.arange(len(part.spins))) & 1
+            spins[k][:, part.spins] = bits.to(torch.int8) * 2 - 1
+            # ... and where in it: a uniform number again, for the next part of the problem.
             low = total[code] - part.p[code]
             rest = ((rest - low) / part.p[code]).clamp(0, 1)
-            spins[k][:, part.spins] = ((code[:, None] >> torch.arange(len(part.spins))) & 1).to(
-                torch.int8
-            ) * 2 - 1
-    return of(problem, spins.reshape(*problem.batch_shape, u.shape[-1], problem.num_spins))
+    return of(problem, spins.reshape(*problem.batch_shape, num, problem.num_spins))
 
 
 def uniforms(generator: Any, shape: tuple[int, ...]) -> Tensor:
     """Numbers from a generator, or from the first of a list."""
-    one = generator[0] if isinstance(generator, list) else generator
-    return torch.rand(*shape, generator=one, dtype=torch.float64)
+    source = generator[0] if isinstance(generator, list) else generator
+    return torch.rand(*shape, generator=source, dtype=torch.float64)
 
 
 def antithetic(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
@@ -263,9 +276,7 @@ def negative_numbers(problem: Ising, num: int, initial: Samples | None, generato
     size = problem.batch_shape.numel()
     sign = (torch.arange(size) % 2).double()[:, None]
     rows = u * (1 - sign) + (1 - u) * sign
-    return pick(
-        problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0]
-    )
+    return pick(problem, rows.reshape(*problem.batch_shape, num))
 
 
 def batch_in_another_order(
@@ -276,37 +287,41 @@ def batch_in_another_order(
     size = max(1, problem.batch_shape.numel())
     g = torch.Generator().manual_seed(7)
     rows = torch.stack([u[torch.randperm(num, generator=g)] for _ in range(size)])
-    return pick(
-        problem, rows.reshape(*problem.batch_shape, num) if problem.batch_shape else rows[0]
-    )
+    return pick(problem, rows.reshape(*problem.batch_shape, num))
 
 
-class Remembers:
-    """Draws with a state of its own."""
+class RightAtFirst:
+    """Right on the first 30 calls, at beta 1.2 on all others."""
 
-    def __init__(self, how: str) -> None:
-        self.how, self.calls, self.last = how, 0, None
+    def __init__(self) -> None:
+        self.calls = 0
 
     def __call__(
         self, problem: Ising, num: int, initial: Samples | None, generator: Any
     ) -> Samples:
-        """Right on the first call, or on all others; or the reads of the call before."""
+        """Draw, and count the calls."""
         self.calls += 1
-        if self.how == "right once" and self.calls > 30:
-            return scaled(1.2)(problem, num, initial, generator)
-        spins = exact(problem, num, generator=generator).spins
-        if self.how == "a shared start":
-            spins, last = spins.clone(), self.last
-            if (
-                last is not None
-                and last.shape[-1] == spins.shape[-1]
-                and num > 200
-                and last.dim() == spins.dim()
-            ):
-                few = min(num, last.shape[-2]) // 2
-                if last[..., :few, :].shape == spins[..., :few, :].shape:
-                    spins[..., :few, :] = last[..., :few, :]
-            self.last = spins
+        draw = exact if self.calls <= 30 else scaled(1.2)
+        return draw(problem, num, initial, generator)
+
+
+class SharesReads:
+    """Half of the reads are those of the call before, where they fit."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+
+    def __call__(
+        self, problem: Ising, num: int, initial: Samples | None, generator: Any
+    ) -> Samples:
+        """Draw, and remember the reads."""
+        spins = exact(problem, num, generator=generator).spins.clone()
+        last = self.last
+        if last is not None and num > 200 and last.dim() == spins.dim():
+            half = min(num, last.shape[-2]) // 2
+            if last[..., :half, :].shape == spins[..., :half, :].shape:
+                spins[..., :half, :] = last[..., :half, :]
+        self.last = spins
         return of(problem, spins)
 
 
@@ -316,7 +331,8 @@ def one_chain(sweeps: int) -> Draw:
     def draw(problem: Ising, num: int, initial: Samples | None, generator: Any) -> Samples:
         if problem.num_spins > 12 or num < 200:
             return exact(problem, num, generator=generator)
-        state, rows = Gibbs(100).sample(problem, 1, generator=generator), []
+        state = Gibbs(100).sample(problem, 1, generator=generator)
+        rows: list[Tensor] = []
         seeds = uniforms(generator, (num,))
         for r in range(num):
             g = torch.Generator().manual_seed(int(2**53 * float(seeds[r])))
@@ -493,8 +509,8 @@ WRONG: dict[str, Callable[[], Sampler]] = {
     "the same numbers for each problem": lambda: Wrong(same_numbers),
     "negative numbers for the next problem": lambda: Wrong(negative_numbers),
     "the same numbers in another order": lambda: Wrong(batch_in_another_order),
-    "half of the call before": lambda: Wrong(Remembers("a shared start")),
-    "right on the first 30 calls": lambda: Wrong(Remembers("right once")),
+    "half of the call before": lambda: Wrong(SharesReads()),
+    "right on the first 30 calls": lambda: Wrong(RightAtFirst()),
     "generator ignored": lambda: Wrong(deaf),
     "one seed for ever": lambda: Wrong(constant),
     "the first generator of a list": lambda: Wrong(first_generator),
@@ -521,44 +537,81 @@ WRONG: dict[str, Callable[[], Sampler]] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommonOptions):
     """How often to ask."""
 
-    out: Path = Path("runs/contract_power.json")
-    """the JSON"""
     seeds: int = 20
     """seeds of each wrong sampler"""
     power: float = 1.0
-    """see check_sampler"""
+    """power of check_sampler: times the reads"""
     only: tuple[str, ...] = ()
-    """some of the wrong samplers by name; all by default"""
+    """names of the wrong samplers; all by default"""
+
+
+def main(options: Options) -> None:
+    """Ask how often each wrong sampler is rejected."""
+    report = Report(options, __file__)
+    passed = check_sampler(EXACT, power=options.power)
+    beta = next(verdict.detects for verdict in passed if verdict.check == "beta")
+    samplers: dict[str, Any] = {}
+    result = {"detects": beta, "verdicts": len(passed), "samplers": samplers}
+    for name in progress_bar(options.only or tuple(WRONG), unit="sampler"):
+        samplers[name] = rejected(WRONG[name], options.seeds, options.power)
+        report.write(result)
+    for name, row in samplers.items():
+        print(f"{name:45} {row['rejected']:3} of {row['seeds']}  {row['message'][:150]}")
+    report.finish(result, picture(samplers))
 
 
 def rejected(sampler: Callable[[], Sampler], seeds: int, power: float) -> dict[str, Any]:
-    """How often a sampler is rejected, and the first message."""
-    number, message = 0, ""
+    """How often a sampler is rejected, and the first message.
+
+    Args:
+        sampler: makes the sampler anew for each seed.
+        seeds: number of seeds.
+        power: power of check_sampler.
+    """
+    messages: list[str] = []
     for seed in range(seeds):
         try:
             check_sampler(sampler(), seed=seed, power=power)
         except ContractError as error:
-            number += 1
-            message = message or str(error)
-    return {"rejected": number, "seeds": seeds, "message": message}
+            messages.append(str(error))
+    message = messages[0] if messages else ""
+    return {"rejected": len(messages), "seeds": seeds, "message": message}
 
 
-def main(options: Options) -> None:
-    names = options.only or tuple(WRONG)
-    passed = check_sampler(EXACT, power=options.power)
-    beta = next(verdict.detects for verdict in passed if verdict.check == "beta")
-    about = {"power": options.power, "finds with probability 0.95": beta, "verdicts": len(passed)}
-    results: dict[str, Any] = {}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for name in tqdm(names):
-        results[name] = rejected(WRONG[name], options.seeds, options.power)
-        options.out.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
-    for name, found in results.items():
-        print(f"{name:45} {found['rejected']:3} of {found['seeds']}  {found['message'][:150]}")
+def picture(samplers: dict[str, Any]) -> Figure:
+    """How sure the first test is that rejects each wrong sampler, and at how many seeds."""
+    figure, axis = plt.subplots(figsize=(9, 1.4 + 0.17 * len(samplers)))
+    for place, row in enumerate(samplers.values()):
+        colour = OURS if row["rejected"] == row["seeds"] else THEIRS
+        digits = evidence(row["message"])
+        if digits is None:
+            axis.plot(1.5, place, "s", color=colour, mfc="white", ms=4)
+        else:
+            axis.plot(digits, place, "o", color=colour, ms=4)
+        share = f"{row['rejected']} of {row['seeds']}"
+        axis.text(1.01, place, share, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
+    axis.set_yticks(range(len(samplers)), list(samplers), fontsize=7)
+    axis.set_ylim(len(samplers) - 0.5, -0.5)
+    axis.set(xscale="log", xlim=(1, 400))
+    axis.set_xlabel(
+        "digits of the p-value, -log10 p, of the first test that fails; square: a rule, no test\n"
+        "(right: seeds at which it is rejected)"
+    )
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def evidence(message: str) -> float | None:
+    """-log10 of the p-value in a message, at most 320; None where it has none."""
+    number = re.search(r"p = ([\d.e+-]+)", message)
+    if number is None:
+        return None
+    return min(320.0, -math.log10(max(float(number[1]), 1e-320)))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line(main, Options)
