@@ -13,7 +13,7 @@ from qsample.annealers.dwave.chip.chip import Chip
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
-Chains = tuple[tuple[tuple[int, ...], ...], ...]  # of each copy and variable: numbers of qubits
+Embedding = tuple[tuple[tuple[int, ...], ...], ...]  # by copy and variable: the qubits of a chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Placement:
     """
 
     graph: Graph
-    chains: Chains
+    chains: Embedding
     qubits: list[int]
     edges: Tensor
     copies: int
@@ -53,7 +53,7 @@ class Placement:
     _length: Tensor  # [copies * n]
 
     @staticmethod
-    def of(graph: Graph, chip: Chip, chains: Chains) -> Placement:
+    def of(graph: Graph, chip: Chip, chains: Embedding) -> Placement:
         """The placement of these chains, all their couplers used; ValueError where they do not embed the graph."""
         n = graph.num_spins
         copies = len(chains)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qsample.annealers.dwave.cloud.errors import BudgetExceeded, DeviceError
+from qsample.support.files import sync_folder
 
 # A line is one event of one submission, {"entry", "event", ...}. "post" charges its estimate and is
 # on the disk before anything is sent; "done" replaces it by the access time that the processor
@@ -204,12 +205,18 @@ class Ledger:
             new = not _exists(self._place)
             with _opened(self._place, os.O_RDWR | os.O_APPEND | (os.O_CREAT if new else 0)) as file:
                 if new:  # the name, too, must survive a crash
-                    _sync_folder(self._place.parent)
+                    self._sync_name(self._place.parent)
                 with _flock(file, self._place, shared=False):
                     rest = self._take_up(file)
                     if rest:
                         self._mend(file, rest)
                     yield file
+
+    def _sync_name(self, folder: Path) -> None:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            raise DeviceError(f"cannot write the ledger {self.path}: {error.strerror}") from None
 
     def _mend(self, file: int, rest: bytes) -> None:
         """End a whole line that lacks its end; drop one that a crash cut short.
@@ -370,13 +377,3 @@ def _flock(file: int, path: Path, *, shared: bool) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    except OSError:
-        pass  # some network file systems cannot
-    finally:
-        os.close(file)

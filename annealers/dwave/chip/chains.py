@@ -18,13 +18,14 @@ SUBGRAPH_SPINS = 400
 HEURISTIC_EDGES = 1000  # most couplings for which the heuristic competes with a template
 ATTEMPT = 2.0  # seconds of one search in a region that is not the last hope
 
-Chain = tuple[int, ...]
+Chain = tuple[int, ...]  # numbers of qubits
+Chains = tuple[Chain, ...]  # of one copy, by variable
 Found = Mapping[int, Sequence[int]] | None
 
 
 def chains_in(
     graph: Graph, region: Chip, seed: int, deadline: float, *, last: bool = False
-) -> tuple[Chain, ...] | None:
+) -> Chains | None:
     """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
 
     Complete graphs get the template of minorminer's busclique, bipartite ones wires that cross, and
@@ -172,9 +173,7 @@ def _heuristic(graph: Graph, target: Any, seed: int, deadline: float, most: floa
     )
 
 
-def _with_isolated(
-    graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]
-) -> tuple[Chain, ...] | None:
+def _with_isolated(graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]) -> Chains | None:
     """The chains in order, spins without neighbours on the first free qubits; None if the region is too small."""
     used = {int(q) for chain in found.values() for q in chain}
     free = iter([q for q in region.nodelist if q not in used])
