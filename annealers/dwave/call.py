@@ -30,9 +30,9 @@ from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.state import microseconds
 from qsample.annealers.dwave.temperature import (
     Track,
+    chip_beta,
     energies,
     local_fields,
-    pooled_beta,
     repaired,
 )
 from qsample.annealers.kernels.replicas import as_log_weight
@@ -75,8 +75,6 @@ def submit(
         initial: states where reverse anneals begin; None anneals forward.
         generator: source of the gauges; None is torch's default generator.
     """
-    problem = check_request(sampler, problem, num, initial)
-    seeds = draw_seeds(generator, problem.batch_shape)
 
     def fallback(error: DeviceError) -> Samples:
         if sampler.fallback is None or not isinstance(error, Unavailable):
@@ -87,7 +85,7 @@ def submit(
         return replace(samples, info={**samples.info, "fallback": name}, carry=None)
 
     try:
-        planned = plan(sampler, problem, num, initial, seeds)
+        planned = plan(sampler, problem, num, initial, generator)
         sent = send(planned)
         return Pending(
             sent.jobs,
@@ -145,28 +143,31 @@ class Plan:
     pilot: threading.RLock
     allowance: Allowance
 
-    def costs(self, reads: Sequence[int]) -> list[float]:
-        """The estimated access time of jobs of so many reads, in microseconds."""
-        qubits = len(self.programmings.site.wiring.qubits)
-        return self.device.costs(qubits, self.params, reads)
-
 
 def plan(
-    sampler: DWave, problem: Ising, num: int, initial: Samples | None, seeds: Sequence[int]
+    sampler: DWave,
+    problem: Ising,
+    num: int,
+    initial: Samples | None,
+    generator: Generators | None,
 ) -> Plan:
     """Lay the problems on the chip, in their gauges and copies.
 
     Args:
         sampler: the settings, with their state.
-        problem: the problems, checked.
+        problem: a problem, or a batch of them.
         num: number of reads of each problem.
         initial: states where reverse anneals begin; None anneals forward.
-        seeds: a seed per problem.
+        generator: source of the gauges; None is torch's default generator.
 
     Raises:
         DeviceError: the device cannot be opened, or does not take what the settings ask for.
-        ValueError: the problem does not fit the chip.
+        ValueError: a problem or a request that cannot be sampled, or that does not fit the chip.
     """
+    problem = check_request(sampler, problem, num, initial)
+    seeds = draw_seeds(generator, problem.batch_shape)
+
+    # the solver, and where the graph lies on its chip
     state = sampler.state
     device = state.device(sampler)
     params = _params(sampler, device, reverse=initial is not None)
@@ -283,8 +284,7 @@ def send(plan: Plan) -> Sent:
     scale = _rounded(min(scale, largest * MARGIN) if limited else scale)
 
     params = [plan.params | more for more in plan.programmings.params]
-    costs = plan.costs([asked["num_reads"] for asked in params])
-    jobs = plan.device.send(plan.programmings.at(scale), params, costs, plan.allowance)
+    jobs = plan.device.send(plan.programmings.at(scale), params, plan.allowance)
     return Sent(scale, limited, jobs, pilots)
 
 
@@ -295,20 +295,19 @@ def _measure(plan: Plan) -> list[Answer]:
     """
     device = plan.device
     track = plan.track
-    first = plan.programmings.params[0]
+    params = [plan.params | more for more in plan.programmings.params]
 
     # nothing is spent on the pilot of a call that cannot be afforded
-    reads = [more["num_reads"] for more in plan.programmings.params]
-    cost = plan.costs([PILOT[0]])[0] + sum(plan.costs(reads))
-    device.afford(cost, plan.allowance)
+    shortest = params[0] | {"num_reads": PILOT[0]}
+    device.afford(len(plan.programmings.site.wiring.qubits), [shortest, *params], plan.allowance)
 
     pilots = []
     for reads in PILOT:
         # a few reads, at what the temperature is supposed to be
         scale = _rounded(min(1 / track.value, plan.programmings.largest_scale * MARGIN))
         programming = plan.programmings.at(scale)[0]
-        params = plan.params | first | {"num_reads": reads}
-        jobs = device.send([programming], [params], plan.costs([reads]), plan.allowance)
+        pilot = params[0] | {"num_reads": reads}
+        jobs = device.send([programming], [pilot], plan.allowance)
         timeout = plan.settings.timeout
         (answer,) = Pending(jobs, list, timeout, device.cancel_all, _raise).result()
         pilots.append(answer)
@@ -316,18 +315,12 @@ def _measure(plan: Plan) -> list[Answer]:
         # what they tell of it
         spins, problems = plan.programmings.first(answer.spins)
         problem = plan.flat.take(problems)
-        beta = _chip_beta(local_fields(problem, spins), spins, scale, track)
+        beta = chip_beta(scale * local_fields(problem, spins), spins, track.value)
         with plan.lock:
             if track.update(beta, plan.settings.drift) or np.isnan(beta.value):
                 break
             track.value *= TOO_COLD if beta.value == np.inf else TOO_HOT
     return pilots
-
-
-def _chip_beta(fields: Tensor, spins: Tensor, scale: float, track: Track) -> Estimate:
-    """The chip's own beta by the reads of a scaled problem, from the problem's local fields."""
-    alignment = (-2 * scale * fields * spins).flatten(0, 1)
-    return pooled_beta(alignment.numpy(), track.value)
 
 
 def _rounded(scale: float) -> float:
@@ -358,19 +351,23 @@ def finish(plan: Plan, sent: Sent, answers: Sequence[Answer]) -> Samples:
     track = plan.track
 
     # the reads of each problem, out of gauges, copies and chains
+    info = _info(plan, sent, [*sent.pilots, *answers])
     spins, broken = plan.programmings.gather([answer.spins for answer in answers])
     broken_fraction = float(broken.double().mean())
 
     # the temperature they have, for this call and those that follow
     fields = local_fields(flat, spins)
-    chip = _chip_beta(fields, spins, sent.scale, track)
+    chip = chip_beta(sent.scale * fields, spins, track.value)
     with plan.lock:
         updated = track.update(chip, settings.drift)
         if not updated and not track.known and chip.value == np.inf:
             track.value *= TOO_COLD
     beta = Estimate(chip.value * sent.scale, chip.stderr * sent.scale, note=chip.note)
+    info |= {"beta": beta.value, "beta_stderr": beta.stderr, "chip_beta": track.value}
+    info |= {"note": beta.note} if beta.note else {}
 
     # chains mended, energies, weights
+    info["chain_break_fraction"] = broken_fraction
     if settings.repair == "gibbs" and broken_fraction:
         generator = torch.Generator().manual_seed(mix(plan.seeds[0], 1))
         spins = repaired(flat, spins, broken, generator)
@@ -378,8 +375,6 @@ def finish(plan: Plan, sent: Sent, answers: Sequence[Answer]) -> Samples:
     energy = energies(flat, spins, fields)
     weight = _weight(plan, energy, beta) if settings.reweight else None
 
-    info = _info(plan, sent, answers, beta)
-    info["chain_break_fraction"] = broken_fraction
     if sent.limited and not settings.reweight:
         warn_off_target(
             f"the ranges of solver {plan.device.name} allow the factor {sent.scale:g} at most: the "
@@ -410,25 +405,17 @@ def _weight(plan: Plan, energy: Tensor, beta: Estimate) -> Tensor:
     return as_log_weight(log_weight.reshape(-1, plan.num), plan.problem)
 
 
-def _info(plan: Plan, sent: Sent, answers: Sequence[Answer], beta: Estimate) -> dict[str, Any]:
-    """What the call learned of the device; see `DWave`."""
+def _info(plan: Plan, sent: Sent, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What the samples say of the jobs behind them; see `DWave`."""
     gauge = torch.from_numpy(plan.gauge)
-    answers = [*sent.pilots, *answers]
-    info = {
-        "beta": beta.value,
-        "beta_stderr": beta.stderr,
-        "chip_beta": plan.track.value,
+    times = [answer.timing.get("qpu_access_time", 0.0) for answer in answers]
+    return {
         "scale": sent.scale,
         "range_limited": sent.limited,
         "gauge": gauge.reshape(*plan.problem.batch_shape, *gauge.shape[1:]),
-        "qpu_access_time": math.fsum(
-            answer.timing.get("qpu_access_time", 0.0) for answer in answers
-        ),
+        "qpu_access_time": math.fsum(times),
         "job_ids": [answer.id for answer in answers],
     }
-    if beta.note:
-        info["note"] = beta.note
-    return info
 
 
 # ---- between sending and finishing ----------------

@@ -93,14 +93,6 @@ class Programming:
         """The solver's numbers of the qubits in use, `[Q]`."""
         return self.wiring.qubits
 
-    @property
-    def dicts(self) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
-        """Fields by qubit and couplings by pair of qubits, as the client takes them."""
-        qubits, couplers = self.wiring.keys
-        linear = dict(zip(qubits, self.h.tolist(), strict=True))
-        quadratic = dict(zip(couplers, self.J.tolist(), strict=True))
-        return linear, quadratic
-
     def energy(self, spins: np.ndarray) -> tuple[np.ndarray, float]:
         """The energy of each read `[R, Q]`, and the largest possible one, which sets the rounding."""
         size = float(np.abs(self.h).sum() + np.abs(self.J).sum())
@@ -275,7 +267,7 @@ class Programmings:
         pairs = zip(fields, couplings, strict=True)
         return [Programming(self.site.wiring, h, J) for h, J in pairs]
 
-    @property
+    @cached_property
     def params(self) -> list[dict[str, Any]]:
         """What each programming asks for beside its problem: reads, and a state to begin at."""
         params = []

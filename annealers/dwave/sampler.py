@@ -9,7 +9,7 @@ from qsample.annealers.dwave import call
 from qsample.annealers.dwave.call import Pending
 from qsample.annealers.dwave.cloud.errors import DeviceError
 from qsample.annealers.dwave.cloud.secret import cleaned
-from qsample.annealers.dwave.settings import Settings, documented
+from qsample.annealers.dwave.settings import Settings, document
 from qsample.annealers.dwave.state import State
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
@@ -20,7 +20,6 @@ from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
-@documented
 class DWave(Settings):
     r"""Reads of a quantum processor through D-Wave's own client, at the problem's own temperature.
 
@@ -153,3 +152,6 @@ class DWave(Settings):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+document(DWave)

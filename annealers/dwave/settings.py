@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from qsample.annealers.dwave.cloud.secret import Secret, sealed
 from qsample.sampling.sampler import Sampler, check_is_sampler
@@ -24,7 +24,6 @@ from qsample.support.checks import check_choice, whole_settings
 # through.
 OURS = ("num_reads", "auto_scale", "initial_state", "annealing_time", "max_answers", "label")
 Repair = Literal["majority", "gibbs"]
-S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True)
@@ -131,20 +130,19 @@ class Settings:
 # ---- what `help` shows ----------------
 
 
-def documented(cls: type[S]) -> type[S]:
-    """The class with the settings and their texts under `Args:` of its docstring.
+def document(cls: type[Settings]) -> None:
+    """Add the settings and their texts to a class's docstring, under `Args:`.
 
     So `help(DWave)` shows what stands beside each field above, and nothing is written twice.
     """
     if cls.__doc__ is None:  # python -OO
-        return cls
+        return
     lines = ["Args:"]
     for name, text in _texts().items():
         line = f"{name}: {' '.join(text.split())}."
         lines += textwrap.wrap(line, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
     before, raises, after = inspect.cleandoc(cls.__doc__).partition("Raises:")
     cls.__doc__ = before + "\n".join(lines) + "\n\n" + raises + after
-    return cls
 
 
 @functools.cache

@@ -82,6 +82,18 @@ class Track:
         return True
 
 
+def chip_beta(fields: Tensor, spins: Tensor, start: float) -> Estimate:
+    """The chip's own beta, by its reads and the local fields that were programmed.
+
+    Args:
+        fields: local fields of the reads in the chip's units, float64 `[P, R, n]`.
+        spins: the reads `[P, R, n]`.
+        start: beta where the search begins.
+    """
+    alignment = (-2 * fields * spins).flatten(0, 1)
+    return pooled_beta(alignment.numpy(), start)
+
+
 def pooled_beta(alignment: np.ndarray, start: float) -> Estimate:
     r"""One beta for all reads, of one problem or of many, by maximum pseudo-likelihood.
 

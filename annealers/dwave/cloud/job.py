@@ -103,41 +103,45 @@ class Connection:
         room = longest - properties["default_programming_thermalization"]
         return min(int(properties["num_reads_range"][1]), int(room / (double - single)))
 
-    def costs(self, qubits: int, params: Mapping[str, Any], reads: Sequence[int]) -> list[float]:
-        """The estimated access time of each job, in microseconds.
+    def _costs(self, qubits: int, params: Sequence[Mapping[str, Any]]) -> list[float]:
+        """The estimated access time of each job, in microseconds; equal jobs are asked for once."""
+        by_reads: dict[int, float] = {}
+        for asked in params:
+            reads = asked["num_reads"]
+            if reads not in by_reads:
+                by_reads[reads] = self.session.cost(qubits, asked)
+        return [by_reads[asked["num_reads"]] for asked in params]
+
+    def afford(self, qubits: int, params: Sequence[Mapping[str, Any]], call: Allowance) -> None:
+        """Check that jobs could be paid for, and charge nothing.
 
         Args:
             qubits: number of qubits in use.
-            params: what every job asks for.
-            reads: number of reads of each job.
-        """
-        distinct = {
-            count: self.session.cost(qubits, {**params, "num_reads": count}) for count in set(reads)
-        }
-        return [distinct[count] for count in reads]
+            params: everything that each job asks for.
+            call: what the call may spend.
 
-    def afford(self, cost: float, call: Allowance) -> None:
-        """`BudgetExceeded` where so many microseconds are left neither to the run nor to the call."""
-        self.ledger.afford(cost, self.budget, call)
+        Raises:
+            BudgetExceeded: they cost more than is left to the run or to the call.
+        """
+        self.ledger.afford(sum(self._costs(qubits, params)), self.budget, call)
 
     def send(
         self,
         programmings: Sequence[Programming],
         params: Sequence[Mapping[str, Any]],
-        costs: Sequence[float],
         call: Allowance,
     ) -> list[Job]:
         """Jobs under way, all charged before the first is submitted.
 
         Args:
-            programmings: fields and couplings of each job.
+            programmings: fields and couplings of each job, on the same qubits.
             params: everything else that each asks for.
-            costs: estimated access time of each, in microseconds.
             call: what the call may spend.
 
         Raises:
             BudgetExceeded: the jobs cost more than is left; nothing was sent.
         """
+        costs = self._costs(len(programmings[0].wiring.qubits), params)
         jobs = [
             Job(self, programming, asked, cost, call)
             for programming, asked, cost in zip(programmings, params, costs, strict=True)
@@ -227,9 +231,8 @@ class Job:
         return f"{self.connection.label}:{self.entry}"
 
     def _submit(self) -> None:
-        linear, quadratic = self.programming.dicts
         session = self.connection.session
-        self.future = session.post(linear, quadratic, self.params, self.label)
+        self.future = session.post(self.programming, self.params, self.label)
         self.connection.outstanding.add(self)
 
     def answer(self, until: float) -> Answer:
@@ -307,7 +310,7 @@ class Job:
 
     def _checked(self, result: Mapping[str, Any]) -> tuple[Answer, str]:
         """The reads, if they are this problem's, complete, and of the energies that they claim."""
-        qubits = self.programming.qubits
+        qubits = self.programming.wiring.qubits
         reads = self.params["num_reads"]
         active = np.asarray(result["active_variables"])
         rows = np.asarray(result["solutions"])
@@ -319,10 +322,10 @@ class Job:
         count = np.asarray(result.get("num_occurrences", np.ones(len(spins)))).astype(np.int64)
         if len(count) != len(spins) or (count < 1).any() or count.sum() != reads:
             raise Wrong(f"the answer of job {self.id} has {count.sum()} reads of {reads}")
+        timing, doubt = self._timing(result.get("timing"))
         energy, size = self.programming.energy(spins)
         if not np.allclose(np.asarray(result["energies"]), energy, rtol=0, atol=1e-6 * (1 + size)):
             raise Wrong(f"the answer of job {self.id} has energies that its spins do not have")
-        timing, doubt = self._timing(result.get("timing"))
         return Answer(spins.repeat(count, 0), timing, str(self.id)), doubt
 
     def _timing(self, reported: object) -> tuple[dict[str, float], str]:

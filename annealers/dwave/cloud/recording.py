@@ -197,24 +197,19 @@ class Replay:
         """Number of reads that the solver allows one job."""
         return int(self.properties["num_reads_range"][1])
 
-    def costs(self, qubits: int, params: Mapping[str, Any], reads: Sequence[int]) -> list[float]:
-        """The access time of each job: none.
+    def afford(self, qubits: int, params: Sequence[Mapping[str, Any]], call: Allowance) -> None:
+        """Do nothing: nothing is spent.
 
         Args:
             qubits: number of qubits in use.
-            params: what every job asks for.
-            reads: number of reads of each job.
+            params: everything that each job asks for.
+            call: what the call may spend.
         """
-        return [0.0] * len(reads)
-
-    def afford(self, cost: float, call: Allowance) -> None:
-        """Do nothing: nothing is spent."""
 
     def send(
         self,
         programmings: Sequence[Programming],
         params: Sequence[Mapping[str, Any]],
-        costs: Sequence[float],
         call: Allowance,
     ) -> list[Played]:
         """The jobs, answered.
@@ -222,7 +217,6 @@ class Replay:
         Args:
             programmings: fields and couplings of each job.
             params: everything else that each asks for.
-            costs: estimated access time of each; not charged.
             call: what the call may spend; not used.
 
         Raises:

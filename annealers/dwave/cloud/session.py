@@ -21,6 +21,7 @@ from qsample.annealers.dwave.cloud.secret import (
     sealed,
     without_password,
 )
+from qsample.annealers.dwave.programming import Programming
 from qsample.support.optional import install_line
 
 REFUSED = (429, 503)  # the service did not take the request
@@ -161,12 +162,11 @@ class Session:
                 f"solver {self.name} cannot estimate the cost: {one_line(error)}"
             ) from None
 
-    def post(self, linear: dict, quadratic: dict, params: Mapping[str, Any], label: str) -> Any:
+    def post(self, programming: Programming, params: Mapping[str, Any], label: str) -> Any:
         """Submit a job; the client's future, at once.
 
         Args:
-            linear: fields by qubit.
-            quadratic: couplings by pair of qubits.
+            programming: the fields and couplings of the job.
             params: everything else that the job asks for.
             label: what the service shows beside it.
 
@@ -175,6 +175,9 @@ class Session:
         """
         if self.closed:
             raise DeviceError(CLOSED)
+        qubits, couplers = programming.wiring.keys
+        linear = dict(zip(qubits, programming.h.tolist(), strict=True))
+        quadratic = dict(zip(couplers, programming.J.tolist(), strict=True))
         try:
             problem = (linear, quadratic, 0.0)
             return self.solver.sample_problem(
