@@ -1,6 +1,6 @@
 """One call of a `DWave`, in three steps: `plan` what is programmed, `send` it, `finish` the samples.
 
-    problem  -- plan -->  Plan  -- send -->  Sent  ... the processor's answers ...  finish -->  Samples
+    problem  -- plan -->  Plan  -- send -->  Sent  ... answers ...  -- finish -->  Samples
 
 `submit` puts the steps together; `Pending` is the call between the second and the third.
 """
@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from qsample.annealers.dwave.cloud.recording import Replay
 from qsample.annealers.dwave.cloud.secret import cleaned
 from qsample.annealers.dwave.programming import Programmings
 from qsample.annealers.dwave.settings import Settings
-from qsample.annealers.dwave.state import microseconds
+from qsample.annealers.dwave.state import State, microseconds
 from qsample.annealers.dwave.temperature import (
     Track,
     chip_beta,
@@ -39,15 +39,11 @@ from qsample.annealers.kernels.replicas import as_log_weight
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import (
     Generators,
-    check_request,
     draw_seeds,
     mix,
     warn_off_target,
 )
 from qsample.sampling.samples import Estimate, Exactness, Samples
-
-if TYPE_CHECKING:
-    from qsample.annealers.dwave.sampler import DWave
 
 T = TypeVar("T")
 
@@ -60,7 +56,8 @@ MARGIN = 1 - 1e-6  # of the largest scale that is used: rounding to six digits s
 
 
 def submit(
-    sampler: DWave,
+    settings: Settings,
+    state: State,
     problem: Ising,
     num: int,
     initial: Samples | None,
@@ -69,35 +66,36 @@ def submit(
     """Plan and send; the call under way. Where the device fails, the sampler's fallback serves.
 
     Args:
-        sampler: the settings, with their state.
-        problem: a problem, or a batch of them.
+        settings: the sampler's settings.
+        state: what it holds beside them.
+        problem: a problem, or a batch of them, checked.
         num: number of reads of each problem.
         initial: states where reverse anneals begin; None anneals forward.
         generator: source of the gauges; None is torch's default generator.
     """
 
     def fallback(error: DeviceError) -> Samples:
-        if sampler.fallback is None or not isinstance(error, Unavailable):
+        if settings.fallback is None or not isinstance(error, Unavailable):
             raise cleaned(error)
-        name = type(sampler.fallback).__name__
+        name = type(settings.fallback).__name__
         warnings.warn(f"{error}; {name} serves instead", Fallback, stacklevel=4)
-        samples = sampler.fallback.sample(problem, num, generator=generator)
+        samples = settings.fallback.sample(problem, num, generator=generator)
         return replace(samples, info={**samples.info, "fallback": name}, carry=None)
 
     try:
-        planned = plan(sampler, problem, num, initial, generator)
+        planned = plan(settings, state, problem, num, initial, generator)
         sent = send(planned)
         return Pending(
             sent.jobs,
             lambda answers: finish(planned, sent, answers),
-            sampler.timeout,
+            settings.timeout,
             planned.device.cancel_all,
             fallback,
         )
     except DeviceError as error:
         refused = error
     except BaseException as error:
-        connection = sampler.state.opened.connection
+        connection = state.opened.connection
         # Ctrl-C ends what other calls have under way
         if connection is not None and not isinstance(error, Exception):
             connection.cancel_all()
@@ -145,7 +143,8 @@ class Plan:
 
 
 def plan(
-    sampler: DWave,
+    settings: Settings,
+    state: State,
     problem: Ising,
     num: int,
     initial: Samples | None,
@@ -154,35 +153,34 @@ def plan(
     """Lay the problems on the chip, in their gauges and copies.
 
     Args:
-        sampler: the settings, with their state.
-        problem: a problem, or a batch of them.
+        settings: the sampler's settings.
+        state: what it holds beside them.
+        problem: a problem, or a batch of them, checked.
         num: number of reads of each problem.
         initial: states where reverse anneals begin; None anneals forward.
         generator: source of the gauges; None is torch's default generator.
 
     Raises:
         DeviceError: the device cannot be opened, or does not take what the settings ask for.
-        ValueError: a problem or a request that cannot be sampled, or that does not fit the chip.
+        ValueError: the problem does not fit the chip.
     """
-    problem = check_request(sampler, problem, num, initial)
     seeds = draw_seeds(generator, problem.batch_shape)
 
     # the solver, and where the graph lies on its chip
-    state = sampler.state
-    device = state.device(sampler)
-    params = _params(sampler, device, reverse=initial is not None)
-    site = state.site(sampler, problem.graph, device)
+    device = state.device(settings)
+    params = _params(settings, device, reverse=initial is not None)
+    site = state.site(settings, problem.graph, device)
 
     # a gauge for each job at least: reads beyond the longest job become several jobs
-    jobs = -(-num // _max_reads(sampler, device, len(site.wiring.qubits), params))
-    gauge = _gauges(seeds, max(sampler.gauges, jobs), problem.num_spins, sampler.gauges > 0)
+    jobs = -(-num // _max_reads(settings, device, len(site.wiring.qubits), params))
+    gauge = _gauges(seeds, max(settings.gauges, jobs), problem.num_spins, settings.gauges > 0)
     states = None
     if initial is not None:
         states = initial.spins.reshape(len(seeds), num, -1).cpu().numpy()
 
     flat = problem.flat().to("cpu")
     return Plan(
-        settings=sampler,
+        settings=settings,
         device=device,
         problem=problem,
         flat=flat,
@@ -190,11 +188,11 @@ def plan(
         seeds=seeds,
         gauge=gauge,
         params=params,
-        programmings=Programmings(flat, gauge, num, site, sampler.chain_strength, states),
+        programmings=Programmings(flat, gauge, num, site, settings.chain_strength, states),
         track=state.track(device, problem.graph, params),
         lock=state.lock,
         pilot=state.pilot(device, problem.graph, params),
-        allowance=Allowance(microseconds(sampler.budget_per_call)),
+        allowance=Allowance(microseconds(settings.budget_per_call)),
     )
 
 

@@ -13,7 +13,7 @@ from qsample.annealers.dwave.settings import Settings, document
 from qsample.annealers.dwave.state import State
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators
+from qsample.sampling.sampler import Generators, check_request
 from qsample.sampling.samples import Samples
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
@@ -101,7 +101,8 @@ class DWave(Settings):
                 "reverse=[(0, 1), (5, 0.5), (10, 1)] for reverse annealing from it, or use "
                 "Corrected(DWave(...), Gibbs(...))"
             )
-        return call.submit(self, problem, num, initial, generator)
+        problem = check_request(self, problem, num, initial)
+        return call.submit(self, self.state, problem, num, initial, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Temperatures and ledger, for a checkpoint."""
