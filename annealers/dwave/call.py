@@ -1,4 +1,4 @@
-"""One call of a `DWave`, in three steps: `plan` what is programmed, `send` it, `finish` the samples.
+"""One call of a `DWave`, in three steps: `plan` the programmings, `send` them, `finish`.
 
     problem  -- plan -->  Plan  -- send -->  Sent  ... answers ...  -- finish -->  Samples
 

@@ -94,7 +94,7 @@ class Programming:
         return self.wiring.qubits
 
     def energy(self, spins: np.ndarray) -> tuple[np.ndarray, float]:
-        """The energy of each read `[R, Q]`, and the largest possible one, which sets the rounding."""
+        """The energy of each read `[R, Q]`, and a bound on it, which sets the rounding."""
         size = float(np.abs(self.h).sum() + np.abs(self.J).sum())
         return spins @ self.h + self.wiring.quadratic(spins, self.J), size
 

@@ -1,4 +1,4 @@
-"""The temperature of a device, a state that is measured at every call, and the fields it is seen in.
+"""The temperature of a device, measured at every call, and the local fields that it is seen in.
 
 Reads tell the chip's inverse temperature by how their spins align with their local fields
 (`pooled_beta`); from call to call it is followed by a moving average (`Track`).

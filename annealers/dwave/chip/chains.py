@@ -1,4 +1,8 @@
-"""Chains for a graph in one region of a chip: by a subgraph, a template or the heuristic, whichever is shortest."""
+"""Chains for one copy of a graph in one region of a chip: connected qubits that hold each variable.
+
+They make the graph a minor of the region. Three ways are tried, a subgraph (no chains), a template
+and minorminer's heuristic, and the one with the shortest chains is taken.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +17,60 @@ from qsample.annealers.dwave.chip.chip import Chip
 from qsample.annealers.dwave.chip.wires import Wires
 from qsample.problem.graph import Graph
 
-# most spins for which a chain-free place is searched: the solver's memory grows as their square
+# Number of spins up to which a place without chains is searched: the solver's memory grows as its
+# square.
 SUBGRAPH_SPINS = 400
-HEURISTIC_EDGES = 1000  # most couplings for which the heuristic competes with a template
+HEURISTIC_EDGES = 1000  # number of couplings up to which the heuristic competes with a template
 ATTEMPT = 2.0  # seconds of one search in a region that is not the last hope
 
 Chain = tuple[int, ...]  # numbers of qubits
 Chains = tuple[Chain, ...]  # of one copy, by variable
-Found = Mapping[int, Sequence[int]] | None
+ByVariable = Mapping[int, Sequence[int]]  # chains, of variables with neighbours at least
 
 
 def chains_in(
     graph: Graph, region: Chip, seed: int, deadline: float, *, last: bool = False
 ) -> Chains | None:
-    """Chains of each variable, the shortest found by `deadline` (in `time.monotonic()`); None if there are none.
+    """The shortest chains of each variable; None if there are none.
 
     Complete graphs get the template of minorminer's busclique, bipartite ones wires that cross, and
     minorminer's heuristic competes where they are small. Dense sparse graphs get the heuristic and
-    the complete graph's template. In the `last` region the heuristic has all the time that is left.
+    the complete graph's template.
+
+    Args:
+        graph: the problem's graph.
+        region: the chip, or a tile of its family.
+        seed: seed of the searches.
+        deadline: when to stop, on the monotonic clock, in seconds.
+        last: whether no further region is tried: the heuristic then has all the time that is left.
     """
     if fewest_qubits(graph, region)[1] > len(region.nodelist):
         return None
     linked = np.flatnonzero(graph.degree.numpy())
     target = region.graph()
-    found = []
+    candidates = []
+
+    # without chains nothing is shorter
     if len(linked) <= SUBGRAPH_SPINS and int(graph.degree.max()) <= region.max_degree:
-        found.append(_subgraph(graph, target, seed, deadline))
-    if not found or found[0] is None:
-        dense = (
-            graph.kind != "sparse"
-            or last
-            or 4 * graph.num_edges > graph.num_spins * (graph.num_spins - 1)
-        )
+        candidates.append(_subgraph(graph, target, seed, deadline))
+
+    # else by a template, where the graph is dense, and by the heuristic, where it may do better
+    if not candidates or candidates[0] is None:
+        full = graph.num_spins * (graph.num_spins - 1) // 2
+        dense = graph.kind != "sparse" or last or 2 * graph.num_edges > full
         template = _template(graph, region, target, seed, deadline) if dense else None
-        found.append(template)
-        hopeful = graph.kind == "sparse" or region.lattice is None  # has no template of its own
-        if hopeful or (graph.num_edges <= HEURISTIC_EDGES if template else last):
-            most = math.inf if last and (hopeful or not template) else ATTEMPT
-            found.append(_heuristic(graph, target, seed, deadline, most))
-    complete = [_with_isolated(graph, region, one) for one in found if one is not None]
+        candidates.append(template)
+        untemplated = graph.kind == "sparse" or region.lattice is None
+        competes = graph.num_edges <= HEURISTIC_EDGES if template else last
+        if untemplated or competes:
+            patient = last and (untemplated or not template)
+            limit = math.inf if patient else ATTEMPT
+            candidates.append(_heuristic(graph, target, seed, deadline, limit))
+
+    # the shortest longest chain, then the fewest qubits
+    complete = [
+        _with_isolated(graph, region, chains) for chains in candidates if chains is not None
+    ]
     valid = [chains for chains in complete if chains is not None]
     return min(
         valid, key=lambda chains: (max(map(len, chains)), sum(map(len, chains))), default=None
@@ -59,7 +78,7 @@ def chains_in(
 
 
 def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
-    """Lower bounds on the length of each variable's chain, [n], and on the qubits of all.
+    """Lower bounds on the length of each variable's chain `[n]`, and on the qubits of all.
 
     A chain of L qubits spends 2 (L - 1) ends of its at most L D couplers on itself, which leaves L
     (D - 2) + 2 for its k neighbours, where D is the chip's largest degree: L >= (k - 2) / (D - 2).
@@ -71,18 +90,21 @@ def fewest_qubits(graph: Graph, chip: Chip) -> tuple[np.ndarray, int]:
 
 
 def check_counts(graph: Graph, chip: Chip) -> None:
-    """ValueError, with the numbers, for a graph that needs more qubits or couplers than the chip has."""
+    """ValueError, with the numbers, for a graph that needs more than the chip has."""
     length, qubits = fewest_qubits(graph, chip)
     couplers = graph.num_edges + qubits - graph.num_spins
     if qubits <= len(chip.nodelist) and couplers <= len(chip.edgelist):
         return
     sides = np.unique(length) if graph.kind == "bipartite" else [length.max()]
-    need = f"needs chains of at least {' and '.join(map(str, sides))} qubits, {qubits} qubits and {couplers} couplers"
-    raise ValueError(f"{described(graph)} {need}; {capacity(graph, chip)}: use a smaller model")
+    lengths = " and ".join(map(str, sides))
+    raise ValueError(
+        f"{described(graph)} needs chains of at least {lengths} qubits, {qubits} qubits and "
+        f"{couplers} couplers; {capacity(graph, chip)}: use a smaller model"
+    )
 
 
 def check_template(graph: Graph, chip: Chip) -> None:
-    """ValueError for a complete or bipartite graph larger than any template, unless the heuristic may do better."""
+    """ValueError for a graph larger than any template, unless the heuristic may do better."""
     side = largest(graph.kind, chip)
     if side is not None and graph.num_edges > HEURISTIC_EDGES and min(graph.sizes) > side:
         raise ValueError(
@@ -105,45 +127,50 @@ def capacity(graph: Graph, chip: Chip) -> str:
     side = largest(graph.kind, chip)
     if side is None:
         return has
-    size = (
-        f"bipartite graph on it is about {side} x {side}"
-        if graph.kind == "bipartite"
-        else f"graph on it is about {side}"
-    )
+    size = f"graph on it is about {side}"
+    if graph.kind == "bipartite":
+        size = f"bipartite graph on it is about {side} x {side}"
     return f"{has}, and the largest complete {size}, less what its defects take"
 
 
 def largest(kind: str, chip: Chip) -> int | None:
-    """Spins (of one side) of the largest complete (balanced bipartite) template without defects; None without one."""
+    """Number of spins of the largest complete template without defects; None without one.
+
+    Of one side, for a balanced bipartite template.
+    """
     if kind == "sparse" or chip.lattice is None:
         return None
     size = chip.lattice.rows
-    thick = chip.lattice.shape[-1]
+    lines = chip.lattice.shape[-1]
     if chip.topology == "pegasus":
         return 12 * (size - 1) - (8 if kind == "bipartite" else 0)
-    return thick * (4 * size - 2) if chip.topology == "zephyr" else thick * size
+    return lines * (4 * size - 2) if chip.topology == "zephyr" else lines * size
 
 
 # ---- the three ways ----------------
 
 
-def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> Found:
+def _subgraph(graph: Graph, target: Any, seed: int, deadline: float) -> ByVariable | None:
     """A place where each linked variable is one qubit (the Glasgow subgraph solver)."""
     from minorminer.subgraph import find_subgraph
 
-    if deadline - time.monotonic() < 1:
+    remaining = deadline - time.monotonic()
+    if remaining < 1:
         return None
     edges = graph.edges.T.tolist()
     if not edges:
         return {}
-    found = find_subgraph(
-        edges, target, timeout=int(min(ATTEMPT, deadline - time.monotonic())), seed=seed
-    )
-    return {i: (q,) for i, q in found.items()} or None
+    qubits = find_subgraph(edges, target, timeout=int(min(ATTEMPT, remaining)), seed=seed)
+    return {variable: (qubit,) for variable, qubit in qubits.items()} or None
 
 
-def _template(graph: Graph, region: Chip, target: Any, seed: int, deadline: float) -> Found:
-    """The chains of a complete or complete bipartite graph along the lines of the lattice; complete for sparse."""
+def _template(
+    graph: Graph, region: Chip, target: Any, seed: int, deadline: float
+) -> ByVariable | None:
+    """The chains of a complete or complete bipartite graph along the lines of the lattice.
+
+    A sparse graph gets those of the complete one.
+    """
     if region.lattice is None:
         return None
     if graph.kind == "bipartite":
@@ -158,27 +185,34 @@ def _template(graph: Graph, region: Chip, target: Any, seed: int, deadline: floa
     return find_clique_embedding(graph.num_spins, target, seed=seed, use_cache=False) or None
 
 
-def _heuristic(graph: Graph, target: Any, seed: int, deadline: float, most: float) -> Found:
-    """The heuristic of Cai, Macready and Roy (arXiv:1406.2741), minorminer."""
+def _heuristic(
+    graph: Graph, target: Any, seed: int, deadline: float, limit: float
+) -> ByVariable | None:
+    """The chains of minorminer, the heuristic of Cai, Macready and Roy (arXiv:1406.2741).
+
+    In `limit` seconds, and before the `deadline`.
+    """
     from minorminer import find_embedding
 
-    left = min(deadline - time.monotonic(), most)
-    if left <= 0:
+    remaining = min(deadline - time.monotonic(), limit)
+    if remaining <= 0:
         return None
-    return (
-        find_embedding(
-            graph.edges.T.tolist(), target, random_seed=seed, timeout=max(1, round(left))
-        )
-        or None
-    )
+    edges = graph.edges.T.tolist()
+    timeout = max(1, round(remaining))
+    return find_embedding(edges, target, random_seed=seed, timeout=timeout) or None
 
 
-def _with_isolated(graph: Graph, region: Chip, found: Mapping[int, Sequence[int]]) -> Chains | None:
-    """The chains in order, spins without neighbours on the first free qubits; None if the region is too small."""
-    used = {int(q) for chain in found.values() for q in chain}
-    free = iter([q for q in region.nodelist if q not in used])
-    chains = [
-        tuple(sorted(map(int, found[i]))) if i in found else (next(free, -1),)
-        for i in range(graph.num_spins)
-    ]
+def _with_isolated(graph: Graph, region: Chip, linked: ByVariable) -> Chains | None:
+    """The chains in the order of variables, those without neighbours on the first free qubits.
+
+    None if the region is too small for these.
+    """
+    used = {int(qubit) for chain in linked.values() for qubit in chain}
+    free = iter([qubit for qubit in region.nodelist if qubit not in used])
+    chains = []
+    for variable in range(graph.num_spins):
+        if variable in linked:
+            chains.append(tuple(sorted(map(int, linked[variable]))))
+        else:
+            chains.append((next(free, -1),))
     return None if (-1,) in chains else tuple(chains)

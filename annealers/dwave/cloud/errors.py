@@ -29,4 +29,4 @@ class Fallback(UserWarning):
 
 @public("qsample.annealers.dwave")
 class ChargeWarning(UserWarning):
-    """The service reported an access time that cannot be right; the message says what is charged."""
+    """The service reported an access time that cannot be right; the message says the charge."""

@@ -161,7 +161,7 @@ class Connection:
 
 
 def cancel(jobs: Iterable[Any], patience: float = CANCELLING) -> None:
-    """Cancel jobs, and wait up to `patience` seconds for the confirmation that frees their charge."""
+    """Cancel jobs, and wait `patience` seconds for the confirmation that frees their charge."""
     jobs = list(jobs)
     for job in jobs:
         job.cancel()

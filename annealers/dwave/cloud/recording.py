@@ -127,7 +127,7 @@ class Recorder:
 
 
 class Played:
-    """A job whose answer comes from a recording: it is there at once, and nothing is outstanding."""
+    """A job whose answer comes from a recording: it is there at once."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
