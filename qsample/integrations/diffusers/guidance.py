@@ -17,12 +17,11 @@ from qsample.integrations.diffusers.guidance_frame import Frame
 from qsample.integrations.diffusers.guidance_step import Reverse, ddim, ddpm, euler_ancestral
 from qsample.neural.block_metropolis import BlockMetropolis
 from qsample.neural.energy import Counted
-from qsample.neural.expansion import second_order
-from qsample.neural.kernel import check_positive
-from qsample.neural.surrogates import Surrogate
+from qsample.neural.surrogates import Surrogate, second_order
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.sampling.samples import Exactness
+from qsample.support.checks import whole
 from qsample.support.faces import public
 from qsample.support.optional import needs
 
@@ -155,10 +154,10 @@ class AnnealedGuidance:
                 f"expected a finite scale >= 0; got {scale!r}: negate the energy to guide away "
                 "from it"
             )
-        check_positive("K", K)
+        K = whole("K", K, 1)
         if K & (K - 1):
             raise ValueError(f"expected K a power of two; got {K}: use {1 << (K.bit_length() - 1)}")
-        check_positive("blocks", blocks)
+        blocks = whole("blocks", blocks, 1)
         if isinstance(moves, bool) or not isinstance(moves, int) or moves < 0:
             raise ValueError(f"expected moves >= 0; got {moves!r}")
         if moves and not sampler.reversible:
