@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qsample.models.identity import record_of, tensor_of
+from qsample.models.identity import Identified, short_hash
 from qsample.models.units import Units
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.graph import Graph, check_graph
@@ -32,7 +30,7 @@ class Intractable(ValueError):
 
 
 @public("qsample.models")
-class EnergyModel(nn.Module, ABC):
+class EnergyModel(Identified, ABC):
     """A Boltzmann law over visible data x and hidden units, p(x, hidden) proportional to exp(-E(x, hidden)).
 
     Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1
@@ -289,39 +287,15 @@ class EnergyModel(nn.Module, ABC):
 
     # ---- the graph travels with the weights ----------------
 
-    def get_extra_state(self) -> Tensor:
-        """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
-        hidden = hashlib.sha256(repr(self.units.hidden.cpu.tolist()).encode()).hexdigest()[:16]
-        labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
-        identity = {
+    def _identity(self) -> dict[str, Any]:
+        return {
             "model": own_class(self).__name__,
             "kind": self.graph.kind,
             "sizes": self.graph.sizes,
+            "graph": self.graph.hash[:16],
+            "labels": short_hash(list(self.graph.labels)),
+            "hidden": short_hash(self.units.hidden.cpu.tolist()),
         }
-        text = json.dumps(
-            identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden}
-        )
-        return tensor_of(text)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Nothing to set: `_load_from_state_dict` has compared it."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        if prefix + "_extra_state" in state_dict:
-            self._refuse_others(state_dict[prefix + "_extra_state"])  # before any tensor is copied
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _refuse_others(self, state: Any) -> None:
-        """A ValueError that names the first difference, for the weights of another model, graph or labelling."""
-        theirs = record_of(state)
-        ours = record_of(self.get_extra_state())
-        for key, value in ours.items():
-            if theirs.get(key) != value:
-                raise ValueError(
-                    f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}"
-                )
 
 
 def own_class(model: nn.Module) -> type:
