@@ -1,7 +1,7 @@
 from qsample.diffusion.process import Uniform as Uniform
 from qsample.diffusion.process import UniformBits as UniformBits
-from qsample.diffusion.process import cosine_times as cosine_times
-from qsample.diffusion.process import log_times as log_times
+from qsample.diffusion.times import cosine_times as cosine_times
+from qsample.diffusion.times import log_times as log_times
 from qsample.integrations.diffusers.guidance import AnnealedGuidance as AnnealedGuidance
 from qsample.integrations.diffusers.pipeline import IsingDiffusionPipeline as IsingDiffusionPipeline
 from qsample.integrations.diffusers.scheduler import IsingScheduler as IsingScheduler

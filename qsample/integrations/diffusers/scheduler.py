@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.registry import configured, described
-from qsample.diffusion.process import UniformBits, cosine_time, log_time
-from qsample.diffusion.reverse_step import draw, falling_times, index_of_time, noised
-from qsample.integrations.diffusers.answers import Answer, grid_edges, read, to_sample, to_spins
+from qsample.diffusion.process import UniformBits, noised
+from qsample.diffusion.reverse_step import Denoised, draw_near, reverse_problem
+from qsample.diffusion.times import cosine_time, falling_times, index_of_time, log_time
+from qsample.integrations.diffusers.answers import grid_edges, read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws
@@ -292,7 +293,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         """
         answer, problem, index = self._ask(model_output, timestep, sample)
         draws = Draws(draw_seeds(generator, sample.shape[:1]), sample.device)
-        drawn = draw(problem, draws, lambda: self.sampler, self.config["reads"])
+        drawn = draw_near(problem, draws, lambda: self.sampler, self.config["reads"])
         self._step_index = index + 1
         previous = to_sample(drawn.spins, sample)
         mean = to_sample(answer.mean, sample)
@@ -322,12 +323,16 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     def _ask(
         self, model_output: Any, timestep: int | float | Tensor, sample: Tensor
-    ) -> tuple[Answer, Ising, int]:
+    ) -> tuple[Denoised, Ising, int]:
+        """What the denoiser says, the problem that it makes, and the number of the step."""
         index = self.index_for_timestep(timestep)
         graph = self._graph_of(tuple(sample.shape[1:]))
-        answer = read(model_output, sample, graph, self.config["pair_features"])
-        h = self._forward.posterior_fields(
-            to_spins(sample).to(answer.logits), answer.mean, len(self) - index
-        )
-        J = h.new_zeros(graph.num_edges) if answer.coupling is None else answer.coupling
-        return answer, Ising(graph, h, graph.couplings(J)), index
+        denoised = read(model_output, sample, graph, self.config["pair_features"])
+        x = to_spins(sample).to(denoised.logits)
+        if denoised.coupling is None:
+            coupling = x.new_zeros(graph.num_edges)
+        else:
+            coupling = denoised.coupling
+        J = graph.couplings(coupling)
+        problem = reverse_problem(self._forward, graph, x, denoised.mean, len(self) - index, J)
+        return denoised, problem, index
