@@ -89,7 +89,7 @@ class IsingCopula(Identified):
         return Denoised(logits, self.graph.edge_values(J))
 
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
-        """The law of x_{k-1} given x_k = `x`: one problem per row, differentiable in the parameters."""
+        """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
         logits, J = self._answer(x, k)
         mean = (logits.double() / 2).tanh()  # in double precision, where a sure one is not yet 1
         return reverse_problem(self.process, self.graph, x, mean.clamp(-SURE, SURE), k, J)
@@ -167,7 +167,7 @@ class IsingCopula(Identified):
     def pairs(
         self, data: Shaped[Tensor, "B n"], generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
-        """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, a random step k for each row."""
+        """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, a random step k per row."""
         self._check(data)
         k = torch.randint(1, self.process.steps + 1, (len(data),), generator=generator)
         x = self.process.noise(data, k - 1, generator=generator)

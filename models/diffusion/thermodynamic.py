@@ -1,4 +1,4 @@
-"""The denoising thermodynamic model: a diffusion whose every reverse step is a Boltzmann machine."""
+"""The denoising thermodynamic model: a diffusion whose reverse steps are Boltzmann machines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ FORMAT = "qsample thermodynamic model 2"
 
 @public("qsample.models")
 class DenoisingThermodynamicModel(Identified):
-    r"""T Boltzmann machines on one graph, each the reverse of one step of a noising process (arXiv 2510.23972).
+    r"""T Boltzmann machines on one graph, each the reverse of one step of a noising process.
+
+    arXiv 2510.23972:
 
     $$P_k(x_{k-1}, z \mid x_k) \propto
       \exp\bigl(w_k\, x_{k-1} \cdot x_k - E_k(x_{k-1}, z)\bigr), \quad k = T..1$$

@@ -77,7 +77,7 @@ class BernoulliRBM(EnergyModel):
         return -((x @ W + c) * hidden).sum(-1) - x @ b
 
     def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
-        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel.free_energy`."""
+        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel`."""
         self._check_between(x, self.num_visible, "data")
         return self._free_energy(x)
 

@@ -1,4 +1,4 @@
-"""The forward process: each site is resampled uniformly, at a rate. Its law is an Ising coupling."""
+"""The forward process: each site is resampled uniformly, at a rate: an Ising coupling."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class Uniform:
 
 @public("qsample.diffusion")
 class UniformBits(Uniform):
-    r"""Bits as spins, resampled uniformly at `rate`: an Ising coupling between one step and the next.
+    r"""Bits as spins, resampled uniformly at `rate`: an Ising coupling between steps.
 
     $$Q(x_k | x_{k-1}) \propto e^{w_k\, x_{k-1} \cdot x_k}, \quad
       w_k = -\tfrac12 \ln\tanh(\lambda (t_k - t_{k-1})/2)$$

@@ -1,6 +1,7 @@
-r"""One reverse step: a denoiser's fields and couplings make an Ising problem, and a sampler draws from it.
+r"""One reverse step: fields and couplings make an Ising problem, and a sampler draws from it.
 
-$$P(x_{k-1} | x_k) \propto \exp\Bigl(-h \cdot x_{k-1} - \sum_{(i,j)} J_{ij}\, x_{k-1,i} x_{k-1,j}\Bigr)$$
+$$P(x_{k-1} | x_k) \propto
+  \exp\Bigl(-h \cdot x_{k-1} - \sum_{(i,j)} J_{ij}\, x_{k-1,i} x_{k-1,j}\Bigr)$$
 
 The Ising copula, the thermodynamic model and the scheduler all step this way.
 """
@@ -120,7 +121,7 @@ def draw(
 
 
 def by_inverse_weight(draws: Draws) -> Choice:
-    """Keep a read with its weight's probability: one number per problem through the cumulative weights."""
+    """Keep a read with its weight's probability, where a uniform number meets the weights' sum."""
 
     def choose(samples: Samples) -> Tensor:
         cumulative = samples.weight.double().cumsum(-1)
@@ -150,11 +151,11 @@ def by_gumbel_weight(generator: Generators | None) -> Choice:
 def draw_near(
     problem: Ising, draws: Draws, sampler: Callable[[], Sampler], reads: int = 1
 ) -> Samples:
-    r"""One read of each problem, spins `[B, 1, n]`, from the factorised law or chains that begin there.
+    r"""One read of each problem, from the factorised law or from chains that begin there.
 
     Without couplings the spins are independent, $P(s_i = +1) = \sigma(-2h_i)$, and no sampler is
     asked. With them, a sampler that continues chains starts from that factorised law, which is
-    near.
+    near. Spins are `[B, 1, n]`.
 
     Args:
         problem: problems `[B]`.

@@ -371,7 +371,7 @@ x = data(3)
         ),
         (
             lambda: denoising_loss(small(classes=2), x, Gibbs(1), labels=torch.tensor([0])),
-            r"one label a row of x, \[3\]",
+            r"one label per row of x, \[3\]",
         ),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0, -1])),
@@ -379,7 +379,7 @@ x = data(3)
         ),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0])),
-            r"expected one label a draw, \[2\]; got \[1\]",
+            r"expected one label per draw, \[2\]; got \[1\]",
         ),
         (lambda: small().sample(Gibbs(1), 0), "the batch is empty"),
         (lambda: small().to("meta").encode(x), "x is on cpu, the model on meta: move one"),
