@@ -75,7 +75,7 @@ def pair_sums(
     columns = rows.T.contiguous()  # an edge reads two of its rows
     weighted = columns * weight
     size = max(1, CHUNK // max(1, len(rows)))
-    parts = []
+    sums = []
     for first, second in zip(i.split(size), j.split(size), strict=True):
-        parts.append((weighted[first] * columns[second]).sum(1))
-    return torch.cat(parts) if parts else rows.new_zeros(0)
+        sums.append((weighted[first] * columns[second]).sum(1))
+    return torch.cat(sums) if sums else rows.new_zeros(0)

@@ -79,9 +79,9 @@ class Counted:
     def __call__(self, s: Tensor) -> Tensor:
         """E of each row, detached."""
         with torch.no_grad():
-            parts = [self._checked(part) for part in self._chunks(s)]
+            energies = [self._checked(chunk) for chunk in self._chunks(s)]
         self.counts["evaluations"] += s.shape[:-1].numel()
-        return torch.cat(parts, -1)
+        return torch.cat(energies, -1)
 
     def gradient(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """E and its gradient in each row, detached.
@@ -90,8 +90,8 @@ class Counted:
         """
         energies = []
         gradients = []
-        for part in self._chunks(s):
-            E, g, _ = self._slope(part)
+        for chunk in self._chunks(s):
+            E, g, _ = self._slope(chunk)
             energies.append(E.detach())
             gradients.append(g.detach())
         self.counts["gradients"] += s.shape[:-1].numel()
@@ -129,7 +129,7 @@ class Counted:
         return E, g, point
 
     def _chunks(self, s: Tensor) -> tuple[Tensor, ...]:
-        """The states in parts of at most `CHUNK` numbers, or of one row per item."""
+        """The states in chunks of at most `CHUNK` numbers, or of one row per item."""
         width = self._width or s.shape[-1]
         rows = CHUNK // (s.shape[:-2].numel() * width)
         return s.split(max(1, rows), -2)

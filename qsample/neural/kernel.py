@@ -186,15 +186,16 @@ def gradient_moves(proposal: GradientProposal, steps: int, chains: Chains) -> Sa
         steps: proposals per chain.
         chains: where they begin.
     """
-    now = Point(chains.s, *chains.energy.gradient(chains.s))
+    present = Point(chains.s, *chains.energy.gradient(chains.s))
     for _ in range(steps):
-        y = proposal.propose(now.s, now.g, chains)
-        new = Point(y, *chains.energy.gradient(y))
-        accepted = chains.accept(log_ratio(proposal, now, new))
-        chains.move(accepted, new.s)
-        g = torch.where(accepted[..., None], new.g, now.g)
-        now = Point(chains.s, torch.where(accepted, new.E, now.E), g)
-    return chains.result(now.E)
+        y = proposal.propose(present.s, present.g, chains)
+        proposed = Point(y, *chains.energy.gradient(y))
+        accepted = chains.accept(log_ratio(proposal, present, proposed))
+        chains.move(accepted, y)
+        E = torch.where(accepted, proposed.E, present.E)
+        g = torch.where(accepted[..., None], proposed.g, present.g)
+        present = Point(chains.s, E, g)
+    return chains.result(present.E)
 
 
 def log_ratio(proposal: GradientProposal, x: Point, y: Point) -> Tensor:

@@ -80,7 +80,7 @@ class TemperedTransitions:
         log_weight = torch.zeros_like(E)
         for _ in range(self.moves):
             y = _Walk(self.kernel, chains.energy, chains.s, E, anchor, generators)
-            log_ratio, log_weight = tempered_transition(self.betas, E, y.move)
+            log_ratio, log_weight = tempered_transition(self.betas, E.double(), y.move)
             accepted = chains.accept(log_ratio)
             tag = weaker(tag, y.tag)
             chains.move(accepted, y.s)
@@ -101,11 +101,11 @@ class _Walk:
     tag: Exactness = Exactness.ASYMPTOTIC
 
     def move(self, beta: float) -> Tensor:
-        """Move the states on beta E; their energies, at beta = 1."""
+        """Move the states on beta E; their energies at beta = 1, in double precision."""
         samples = self.kernel.sample(
             self.energy.scale(beta), self.s, anchor=self.anchor, generator=self.generators
         )
         self.tag = weaker(self.tag, samples.exactness)
         self.s = samples.spins.to(self.s)
         self.E = self.energy(self.s)
-        return self.E
+        return self.E.double()

@@ -35,15 +35,15 @@ def tempered_transition(
         move: moves the chains at an inverse temperature; returns their energies at b = 1.
 
     Returns:
-        The sum, and its first half $\sum_l (b_l - b_{l+1})\,E(x_l^{\mathrm{up}})$, in float64.
+        The sum, and its first half $\sum_l (b_l - b_{l+1})\,E(x_l^{\mathrm{up}})$, like E.
     """
     steps = list(pairwise(betas))
-    log_ratio = torch.zeros_like(E, dtype=torch.float64)
+    log_ratio = torch.zeros((), dtype=torch.float64)
     for cold, hot in steps:
-        log_ratio = log_ratio + (cold - hot) * E.double()
+        log_ratio = log_ratio + (cold - hot) * E
         E = move(hot)
     log_weight = log_ratio
     for cold, hot in reversed(steps):
         E = move(hot)
-        log_ratio = log_ratio - (cold - hot) * E.double()
+        log_ratio = log_ratio - (cold - hot) * E
     return log_ratio, log_weight

@@ -148,6 +148,18 @@ def test_a_model_of_the_marginal_plus_the_field_is_the_bayes_posterior(rate, k):
         close((-energy(s)).softmax(-1), bayes[:, at])
 
 
+def test_the_bits_may_lie_on_any_spins():
+    """A condition on given sites is the one on the first spins of a problem numbered anew."""
+    forward, k = UniformBits(log_times(4), RATES), 2
+    problem, x = a_problem(a_graph("sparse")), states(3)
+    sites = torch.tensor([4, 0, 2])
+    conditional = forward.condition(problem, x, k, sites)
+    close(conditional.h[:, sites] - problem.h[sites], forward.fields(x, k))
+    assert torch.equal(conditional.h[:, [1, 3]], problem.h[[1, 3]].expand(8, 2))
+    first = forward.condition(problem, x, k)
+    assert torch.equal(first.h, forward.condition(problem, x, k, torch.arange(3)).h)
+
+
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_the_factorised_posterior(k):
     """The posterior of one bit by Bayes, over a denoiser's x_0 and given x_0 itself."""

@@ -258,25 +258,25 @@ class AnnealedGuidance:
 
     # ---- a guided step ----------------
 
-    def _step(self, given: dict[str, Any]) -> Any:
+    def _step(self, arguments: dict[str, Any]) -> Any:
         """The scheduler's own step, then other noise in the blocks."""
-        if given.get("eta") == 0:
+        if arguments.get("eta") == 0:
             raise ValueError(
                 "DDIM adds no noise at eta=0, so there is none to choose: pass eta=1.0 to the "
                 "pipeline"
             )
-        if given.get("variance_noise") is not None:
+        if arguments.get("variance_noise") is not None:
             raise ValueError(
                 "variance_noise fixes the noise that guidance chooses: pass a generator instead"
             )
-        precise = {name: _precise(value) for name, value in given.items()}
+        precise = {name: _precise(value) for name, value in arguments.items()}
         reverse = REVERSE[type(self.scheduler)](self.scheduler, precise)
-        return_dict = given.pop("return_dict")
-        out = self.scheduler.step(**given, return_dict=True)
-        self.info["network"] += len(given["model_output"])
+        return_dict = arguments.pop("return_dict")
+        out = self.scheduler.step(**arguments, return_dict=True)
+        self.info["network"] += len(arguments["model_output"])
         if bool((reverse.std != 0).any()):
             usual = out.prev_sample
-            generator = given["generator"]
+            generator = arguments["generator"]
             if torch.is_inference_mode_enabled():  # which forbids the gradients of the energy
                 with torch.inference_mode(False), torch.no_grad():
                     out.prev_sample = self._choose(reverse.copied(), usual.clone(), generator)

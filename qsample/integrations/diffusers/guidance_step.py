@@ -42,7 +42,7 @@ class Reverse:
         return self.x0 + self.gain.to(self.x0) * (x - self.mean)
 
 
-def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
+def ddpm(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
     r"""Ancestral sampling, from t to the next timestep t'.
 
     Ho, Jain and Abbeel, NeurIPS 2020, Eq. 7:
@@ -56,11 +56,11 @@ def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
 
     Args:
         scheduler: a `DDPMScheduler`.
-        given: the arguments of its `step`, by name.
+        arguments: those of its `step`, by name.
     """
-    output = given["model_output"]
-    t = given["timestep"]
-    x = given["sample"]
+    output = arguments["model_output"]
+    t = arguments["timestep"]
+    x = arguments["sample"]
     kind = scheduler.variance_type
     predicted = None
     if kind in ("learned", "learned_range") and output.shape[1] == 2 * x.shape[1]:
@@ -86,7 +86,7 @@ def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     return Reverse(mean, torch.zeros(()), x0, torch.as_tensor(-1), torch.ones(()))
 
 
-def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
+def ddim(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
     r"""DDIM (Song, Meng and Ermon, ICLR 2021, Eq. 12 and 16), random for $\eta > 0$.
 
     $$\mu = \sqrt{\bar\alpha_{t'}}\,\hat x_0
@@ -96,16 +96,16 @@ def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
 
     Args:
         scheduler: a `DDIMScheduler`.
-        given: the arguments of its `step`, by name.
+        arguments: those of its `step`, by name.
     """
-    t = given["timestep"]
-    x = given["sample"]
-    eta = given["eta"]
+    t = arguments["timestep"]
+    x = arguments["sample"]
+    eta = arguments["eta"]
     then = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     bar = scheduler.alphas_cumprod[t]
     bar_then = _product(scheduler, then, scheduler.final_alpha_cumprod)
-    x0, noise = _predict(scheduler, given["model_output"], x, bar)
-    if given["use_clipped_model_output"]:
+    x0, noise = _predict(scheduler, arguments["model_output"], x, bar)
+    if arguments["use_clipped_model_output"]:
         noise = (x - bar**0.5 * x0) / (1 - bar) ** 0.5
     variance = (1 - bar_then) / (1 - bar) * (1 - bar / bar_then)
     std = eta * variance**0.5
@@ -113,7 +113,7 @@ def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     return Reverse(mean, torch.as_tensor(std), x0, torch.as_tensor(then), bar_then**0.5)
 
 
-def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
+def euler_ancestral(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
     r"""Euler's method down to $\sigma_-$, and noise up to $\sigma'$ again.
 
     k-diffusion; Karras et al., NeurIPS 2022:
@@ -124,26 +124,26 @@ def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
 
     Args:
         scheduler: an `EulerAncestralDiscreteScheduler`.
-        given: the arguments of its `step`, by name.
+        arguments: those of its `step`, by name.
     """
-    output = given["model_output"]
-    x = given["sample"].to(torch.float32)
+    output = arguments["model_output"]
+    x = arguments["sample"].to(torch.float32)
     index = scheduler.step_index
     if index is None:
         begin = scheduler.begin_index
-        index = scheduler.index_for_timestep(given["timestep"]) if begin is None else begin
-    now = scheduler.sigmas[index]
-    then = scheduler.sigmas[index + 1]
+        index = scheduler.index_for_timestep(arguments["timestep"]) if begin is None else begin
+    sigma = scheduler.sigmas[index]
+    sigma_next = scheduler.sigmas[index + 1]
     if scheduler.config.prediction_type == "v_prediction":
-        x0 = output * (-now / (now**2 + 1) ** 0.5) + x / (now**2 + 1)
+        x0 = output * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
     else:
-        x0 = x - now * output
-    up = (then**2 * (now**2 - then**2) / now**2) ** 0.5
-    down = (then**2 - up**2) ** 0.5
+        x0 = x - sigma * output
+    up = (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5
+    down = (sigma_next**2 - up**2) ** 0.5
     last = index + 1 >= len(scheduler.timesteps)
     t = torch.as_tensor(-1) if last else scheduler.timesteps[index + 1]
-    mean = x + (x - x0) / now * (down - now)
-    return Reverse(mean, up, x0, t, 1 / (1 + then**2))
+    mean = x + (x - x0) / sigma * (down - sigma)
+    return Reverse(mean, up, x0, t, 1 / (1 + sigma_next**2))
 
 
 def _predict(scheduler: Any, output: Tensor, x: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:

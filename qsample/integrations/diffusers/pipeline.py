@@ -152,9 +152,8 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             output = getattr(output, "sample", output)
             x = self.scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
             if callback is not None:
-                tensors = {"latents": x}
-                given = {name: tensors[name] for name in callback_inputs}
-                x = callback(self, i, t, given).pop("latents", x)
+                tensors = dict.fromkeys(callback_inputs, x)  # "latents" is all one may ask for
+                x = callback(self, i, t, tensors).pop("latents", x)
 
         # bits become images
         images: Any = x if output_type == "latent" else self.decode(x)

@@ -293,12 +293,12 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             )
         lost = -(-TIMES[self.config["schedule"]](t)).expm1()  # 1 - a
         spins = to_spins(original_samples)
-        given = noise.flatten(1) if noise.is_floating_point() else to_spins(noise)
+        flat = noise.flatten(1) if noise.is_floating_point() else to_spins(noise)
 
         def draws() -> Draws:
             return Draws(draw_seeds(generator, spins.shape[:1]), spins.device)
 
-        x = noised(spins, given, lost, draws)
+        x = noised(spins, flat, lost, draws)
         return to_sample(x.to(torch.int8), original_samples)
 
     def scale_model_input(
