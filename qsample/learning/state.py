@@ -27,7 +27,7 @@ BUFFER = "model."  # before the name of a model's buffer, among the moving parts
 
 
 def is_stateful(sampler: object) -> TypeGuard[Stateful]:
-    """Whether a sampler has a state to save, of its own or passed on from a sampler that it wraps."""
+    """Whether a sampler has a state to save, its own or that of a sampler which it wraps."""
     return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
@@ -159,7 +159,10 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
 
 
 def _take_up_settings(run: Run, state: dict[str, Any]) -> None:
-    """Note a learning rate that changes; drop metrics that stand there only as a shorter run's last."""
+    """Note a learning rate that changes, for the record.
+
+    Where a shorter run goes on, its last metrics are dropped unless they are due anyway.
+    """
     former = Settings(**state["settings"])
     run.former = [*state.get("former", [])]
     if run.settings.rates(run.update) != former.rates(run.update):
