@@ -27,7 +27,7 @@ from qsample.evaluation.diagnostics import diagnose
 from qsample.evaluation.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
 from qsample.learning.checkpoint import NoCheckpoint
 from qsample.learning.fit import Settings, fit
-from qsample.learning.run import digest, strict_json
+from qsample.learning.files import digest, strict_json
 from qsample.learning.saved import build, load_run, read_state
 from qsample.models import EnergyModel
 from qsample.sampling.sampler import Sampler

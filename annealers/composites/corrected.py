@@ -60,6 +60,11 @@ class Corrected:
         """Seconds of QPU access time, where the sampler is a `DWave`; else None."""
         return getattr(self.sampler, "spent", None)
 
+    @property
+    def irrevocable(self) -> bool:
+        """Whether the sampler's state cannot be taken back, such as what a `DWave` was charged."""
+        return getattr(self.sampler, "irrevocable", False)
+
     @uncompiled
     def sample(
         self,
@@ -71,11 +76,13 @@ class Corrected:
     ) -> Samples:
         """See `Sampler.sample`; `info["before"]` holds what the sampler itself reported."""
         check_request(self, problem, num, initial)
-        before = {}
+        before: dict[str, Any] = {}
         if initial is None:
             with corrected_later():  # the kernel corrects the temperature
                 first = self.sampler.sample(problem, num, generator=generator)
             before = {"before": dict(first.info)}
+            if "spent" in first.info:
+                before["spent"] = first.info["spent"]
             initial = replace(first, carry=None)  # the sampler's own, which the kernel cannot read
         last = self.kernel.sample(problem, num, initial=initial, generator=generator)
         tag = Exactness.HEURISTIC if last.exactness is Exactness.HEURISTIC else Exactness.ASYMPTOTIC

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from qsample.annealers.dwave import call
@@ -37,7 +39,8 @@ class DWave(Settings):
     `info`: "beta" of the reads (1 is right) and "beta_stderr"; "chip_beta", the chip's own beta as
     it is followed from call to call; "scale", the factor on h and J; "range_limited";
     "chain_break_fraction"; "gauge" `[*B, G, n]`; "qpu_access_time" in microseconds, the pilot's in
-    it; "job_ids"; "ess" `[*B]` where reweighted; "note" where beta is undetermined.
+    it; "spent", with the "qpu_seconds" that the ledger charges so far; "job_ids"; "ess" `[*B]`
+    where reweighted; "note" where beta is undetermined.
 
     Raises:
         DeviceError: one line that says what to do; `BudgetExceeded` before anything is sent.
@@ -47,6 +50,7 @@ class DWave(Settings):
     reversible = False
     state: State
     """connection, ledger, temperatures and sites: made at first use, and no setting"""
+    irrevocable = True  # what was charged stays charged, also where a training step is given up
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +78,11 @@ class DWave(Settings):
             initial: states `[*B, num, n]` where reverse anneals begin; None anneals forward.
             generator: source of the gauges; None is torch's default generator.
         """
-        return self.submit(problem, num, initial=initial, generator=generator).result()
+        samples = self.submit(problem, num, initial=initial, generator=generator).result()
+        with suppress(DeviceError):  # a fallback serves where the ledger cannot be read
+            info = {**samples.info, "spent": {"qpu_seconds": self.spent}}
+            samples = replace(samples, info=info)
+        return samples
 
     def submit(
         self,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -83,6 +83,19 @@ class Sampler(Protocol):
             generator: Source of the seeds, one for the batch or a list with one for each problem;
                 torch's default generator by default.
         """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler with a state that checkpoints hold; the trainer saves it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, of what a checkpoint can store."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
         ...
 
 
