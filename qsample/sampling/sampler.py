@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,6 +75,23 @@ class Sampler(Protocol):
         generator: Generators | None = None,
     ) -> Samples:
         """Draw `num` reads of each problem of the batch: spins `[*B, num, n]`, fresh and detached."""
+        ...
+
+
+@public("qsample.sampling")
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler that owns a session with a device and has a state beside its settings.
+
+    Checkpoints hold the state: any sampler with these two methods is saved and resumed.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as nested dicts, lists, numbers, strings and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
         ...
 
 
