@@ -14,7 +14,7 @@ from qsample.annealers.dwave.submission import submit
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request
-from qsample.sampling.samples import Samples
+from qsample.sampling.samples import Exactness, Samples
 from qsample.support.transforms import uncompiled
 
 
@@ -79,6 +79,11 @@ class DWave(Settings):
         ValueError: settings out of range, or a problem that does not fit the chip.
     """
 
+    name = "dwave"
+    about = "a D-Wave processor at the problem's temperature"
+    exactness = Exactness.HEURISTIC
+    needs = "dwave.system"
+    remote = True
     reversible = False
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from torch import nn
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
+from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
 from qsample.annealers.registry import CATALOGUE, configured, described
 from qsample.diffusion import IsingScheduler, UniformBits, log_times
 from qsample.integrations.diffusers.answers import grid_edges
@@ -442,8 +442,7 @@ def test_refusals(monkeypatch):
     x, plain, grid = X.reshape(1, *SHAPE), IsingScheduler(4), IsingScheduler(4, neighbours=GRID)
     logits, features = normal(1, *SHAPE), IsingScheduler(4, neighbours=GRID, pair_features=2)
     tokens = torch.tensor([[0, 1, 2]])
-    away = CATALOGUE["neal"]._replace(needs="not_there")
-    monkeypatch.setitem(CATALOGUE, "neal", away)
+    monkeypatch.setattr(Neal, "needs", "not_there")
     with pytest.raises(
         ImportError, match=r"sampler 'neal' needs not_there: pip install \"dwave-samplers\""
     ):
