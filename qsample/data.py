@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from qsample.models.energy import Coding
-from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
+from qsample.problem.lattices import open_grid
 from qsample.support.checks import plain_seed
 from qsample.support.optional import needs
 
@@ -203,16 +203,13 @@ def planted_ising(
         raise ValueError(f"expected a planted-ising grid with {wanted}; got {rows}x{columns}")
     if couplings not in ("gaussian", "plus-minus"):
         raise ValueError(f"unknown couplings {couplings!r}; expected one of gaussian, plus-minus")
-    n = rows * columns
-    site = torch.arange(n).reshape(rows, columns)
-    across = (site[:, :-1], site[:, 1:])
-    down = (site[:-1], site[1:])
-    edges = torch.cat([torch.stack([a.flatten(), b.flatten()], 1) for a, b in (across, down)])
+    graph = open_grid(rows, columns)
+    n = graph.num_spins
     generator = torch.Generator().manual_seed(plain_seed(seed))
-    g = torch.randn(n + len(edges), generator=generator, dtype=torch.float32)
+    g = torch.randn(n + graph.num_edges, generator=generator, dtype=torch.float32)
     if couplings == "plus-minus":
         g = g.sign()
-    problem = Ising(Graph.sparse(n, edges), field * g[:n], beta * g[n:])
+    problem = Ising(graph, field * g[:n], beta * g[n:])
     return problem, Exact().sample(problem, num, generator=generator).spins
 
 

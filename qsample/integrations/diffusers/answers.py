@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,27 +88,3 @@ def to_sample(spins: Tensor, like: Tensor) -> Tensor:
     if like.is_floating_point():
         return spins.to(like.dtype)
     return (1 + spins) / 2 if spins.is_floating_point() else (spins > 0).to(like.dtype)
-
-
-def grid_edges(shape: Sequence[int], offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Pairs of sites of a grid that stand an offset apart, without wrapping around; sites are numbered row by row.
-
-    Offsets may leave out leading axes: [0, 1] on a grid [C, H, W] is [0, 0, 1].
-    """
-    shape = tuple(shape)
-    place = torch.arange(math.prod(shape)).reshape(shape)
-    edges = []
-    for offset in offsets:
-        if not 0 < len(offset) <= len(shape) or not any(offset):
-            raise ValueError(
-                f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}"
-            )
-        full = [0] * (len(shape) - len(offset)) + list(offset)
-        there = tuple(
-            slice(max(0, d), size + min(0, d)) for d, size in zip(full, shape, strict=True)
-        )
-        here = tuple(
-            slice(max(0, -d), size + min(0, -d)) for d, size in zip(full, shape, strict=True)
-        )
-        edges.append(torch.stack([place[here].flatten(), place[there].flatten()], 1).tolist())
-    return [(i, j) for i, j in itertools.chain.from_iterable(edges)]

@@ -12,9 +12,10 @@ from torch import Tensor
 from qsample.annealers.registry import configured, described
 from qsample.diffusion.process import UniformBits, cosine_time, log_time
 from qsample.diffusion.reverse_step import draw, falling_times, index_of_time, noised
-from qsample.integrations.diffusers.answers import Answer, grid_edges, read, to_sample, to_spins
+from qsample.integrations.diffusers.answers import Answer, read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
+from qsample.problem.lattices import grid_edges
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.sampling.samples import Exactness
