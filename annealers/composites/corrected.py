@@ -60,9 +60,9 @@ class Corrected:
         return self.kernel.reversible
 
     @property
-    def spent(self) -> float | None:
-        """Seconds of QPU access time, where the sampler is a `DWave`; else None."""
-        return getattr(self.sampler, "spent", None)
+    def irrevocable(self) -> bool:
+        """Whether the sampler's state cannot be taken back, as what a device has charged."""
+        return getattr(self.sampler, "irrevocable", False)
 
     @uncompiled
     def sample(
@@ -88,6 +88,8 @@ class Corrected:
             with corrected_later():  # the kernel corrects the temperature
                 first = self.sampler.sample(problem, num, generator=generator)
             info["before"] = dict(first.info)
+            if "spent" in first.info:
+                info["spent"] = first.info["spent"]
             # the carry is the sampler's own, which the kernel cannot read
             initial = replace(first, carry=None)
         last = self.kernel.sample(problem, num, initial=initial, generator=generator)

@@ -24,6 +24,7 @@ from qsample.learning.contrastive import ContrastiveDivergence
 from qsample.learning.divergence import Diverged, Judge, check_precision, strength
 from qsample.learning.saved import fault_of
 from qsample.learning.settings import Settings
+from qsample.models.registry import architecture
 from qsample.problem.enumeration import num_enumerated
 from qsample.sampling.mixing import chain_ess
 from qsample.sampling.sampler import Sampler, check_is_sampler, mix
@@ -392,6 +393,7 @@ class Run:
             "settings": dataclasses.asdict(self.settings),
             "former": self.former,
             "config": self.config,
+            "architecture": architecture(self.model),
             "identity": {"sampler": _spoken(self.cd.sampler), "data": digest(self.data)},
         }
 
