@@ -26,8 +26,8 @@ from qsample.data import Dataset, load
 from qsample.evaluation.diagnostics import diagnose
 from qsample.evaluation.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
 from qsample.learning.checkpoint import NoCheckpoint
+from qsample.learning.files import digest, strict_json
 from qsample.learning.fit import Settings, fit
-from qsample.learning.run import digest, strict_json
 from qsample.learning.saved import load_run, model_of_flags, read_state
 from qsample.models import EnergyModel
 from qsample.models.registry import check_hidden, entry_of

@@ -11,10 +11,10 @@ from qsample.problem.ising import Ising
 from qsample.sampling.sampler import (
     Generators,
     Sampler,
-    Stateful,
     check_is_sampler,
     check_request,
     corrected_later,
+    is_stateful,
 )
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
@@ -98,12 +98,12 @@ class Corrected:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the sampler, where it has one, for checkpoints."""
-        state = self.sampler.state_dict() if isinstance(self.sampler, Stateful) else None
+        state = self.sampler.state_dict() if is_stateful(self.sampler) else None
         return {"sampler": state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         if state["sampler"] is None:
             return
-        assert isinstance(self.sampler, Stateful)
+        assert is_stateful(self.sampler)
         self.sampler.load_state_dict(state["sampler"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from qsample.annealers.dwave.call import Pending
@@ -34,8 +36,8 @@ class DWave(Settings):
 
     `info`: "beta" of the reads (1 is right) and "beta_stderr"; "chip_beta", the state; "scale";
     "range_limited"; "chain_break_fraction"; "gauge" `[*B, G, n]`; "qpu_access_time" in
-    microseconds, the pilot's in it; "job_ids"; "ess" `[*B]` where reweighted; "note" where beta is
-    undetermined.
+    microseconds, the pilot's in it; "spent", with the "qpu_seconds" that the ledger charges so far;
+    "job_ids"; "ess" `[*B]` where reweighted; "note" where beta is undetermined.
 
     Args:
         solver: a name, or features such as `{"topology__type": "zephyr"}`; None is the configured
@@ -85,6 +87,7 @@ class DWave(Settings):
     needs = "dwave.system"
     remote = True
     reversible = False
+    irrevocable = True  # what was charged stays charged, also where a training step is given up
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +108,11 @@ class DWave(Settings):
         generator: Generators | None = None,
     ) -> Samples:
         """See `Sampler.sample`; all jobs of a batch are submitted before the first is read."""
-        return self.submit(problem, num, initial=initial, generator=generator).result()
+        samples = self.submit(problem, num, initial=initial, generator=generator).result()
+        with suppress(DeviceError):  # a fallback serves where the ledger cannot be read
+            info = {**samples.info, "spent": {"qpu_seconds": self.spent}}
+            samples = replace(samples, info=info)
+        return samples
 
     def submit(
         self,

@@ -95,7 +95,7 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
     bar = progress_bar(
         total=settings.updates, initial=run.update, disable=not progress, unit="update"
     )
-    with bar, Stopper(None if run.out is None else run.save) as stopper:
+    with bar, Stopper(None if run.folder is None else run.save) as stopper:
         run.stopper = stopper
         with suppress(Cut):
             if run.pending is not None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -101,6 +101,11 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         ...
+
+
+def is_stateful(sampler: object) -> TypeGuard[Stateful]:
+    """Whether a sampler has a state to save, of its own or passed on from one that it wraps."""
+    return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
 def check_is_sampler(sampler: object) -> None:

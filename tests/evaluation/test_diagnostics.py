@@ -16,7 +16,8 @@ from qsample.annealers import (
     ParallelTempering,
     PopulationAnnealing,
 )
-from qsample.evaluation.reference import listed_law, plain, total_cumulants
+from qsample.evaluation.enumerated import listed_law, total_cumulants
+from qsample.evaluation.reference import plain
 from qsample.sampling.mixing import autocorrelation_time, chain_ess
 from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law
 
