@@ -1,4 +1,4 @@
-"""The folder of a run: its metrics, its checkpoint and TensorBoard's files, written by one run at a time."""
+"""The folder of a run: metrics, checkpoint and TensorBoard's files, for one writer at a time."""
 
 from __future__ import annotations
 
@@ -121,10 +121,10 @@ class RunFolder:
     # ---- a folder that vanishes ----------------
 
     def keep(self, update: int, history: list[Metrics]) -> None:
-        """Notice that the folder was deleted or replaced in mid-run: nothing is lost, or the run stops.
+        """Notice that the folder was deleted or replaced in mid-run.
 
-        A deleted folder is made again, with all metrics, and a warning says so. One that was
-        replaced is taken if it holds no other run.
+        Then nothing is lost, or the run stops. A deleted folder is made again, with all metrics,
+        and a warning says so. One that was replaced is taken if it holds no other run.
 
         Args:
             update: number of updates made.

@@ -28,7 +28,7 @@ PSEUDO_ROWS = 256  # validation rows that the pseudo-likelihood is taken of
 
 
 def likelihood(model: EnergyModel, rows: Tensor) -> dict[str, float | int]:
-    """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if there is one."""
+    """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
     listed = num_enumerated(model.ising())
     hidden_listed = model.tractable or model.num_hidden <= 8
     quick = listed <= LISTED and (model.graph.num_spins << listed) <= NUMBERS
@@ -43,8 +43,8 @@ def independent_reads(energies: list[Tensor], settings: Settings) -> float:
     """Independent reads per update: all of them for fresh starts, R / tau for chains.
 
     Args:
-        energies: of the reads `[R]` of the last updates, WINDOW at most.
-        settings: of the run, its start resolved.
+        energies: energies `[R]` of the reads of the last updates, at most WINDOW of them.
+        settings: settings of the run, its start resolved.
     """
     chains = settings.start == "persistent" and settings.chains >= 2
     if not chains or len(energies) < 4:
@@ -57,7 +57,7 @@ def doubt_about_chains(ess: float, settings: Settings, update: int) -> str:
 
     Args:
         ess: independent reads per update.
-        settings: of the run, its start resolved.
+        settings: settings of the run, its start resolved.
         update: number of updates made.
     """
     if settings.start != "persistent" or ess * STICKY > settings.chains:
@@ -69,7 +69,10 @@ def doubt_about_chains(ess: float, settings: Settings, update: int) -> str:
 
 
 class Doubts:
-    """Warnings about a run's own results, each kind of them once: kinds differ in more than numbers."""
+    """Warnings about a run's own results, each kind of them once.
+
+    Two warnings that differ in numbers only are of one kind.
+    """
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -83,7 +86,7 @@ class Doubts:
 
     @contextmanager
     def of_estimators(self) -> Iterator[None]:
-        """Inside, what estimators say of their results is said once; other warnings pass as they are."""
+        """Inside, estimators' doubts about their results are said once; other warnings pass."""
         caught: list[warnings.WarningMessage] = []
         try:
             with warnings.catch_warnings(record=True) as caught:

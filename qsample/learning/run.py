@@ -134,7 +134,10 @@ class Run:
     # ---- one update ----------------
 
     def rows(self) -> Tensor:
-        """This update's batch: an endless stream of shuffled epochs, epoch e shuffled by (seed, e)."""
+        """This update's batch, `[batch, n_visible]`, of an endless stream of shuffled epochs.
+
+        The order of epoch e is a function of (seed, e).
+        """
         N = len(self.data)
         first = self.update * self.settings.batch
         place = torch.arange(first, first + self.settings.batch)

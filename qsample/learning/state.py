@@ -156,7 +156,10 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
 
 
 def _take_up_settings(run: Run, state: dict[str, Any]) -> None:
-    """Note a learning rate that changes; drop metrics that stand there only as a shorter run's last."""
+    """Note a learning rate that changes, for the record.
+
+    Where a shorter run goes on, its last metrics are dropped unless they are due anyway.
+    """
     former = Settings(**state["settings"])
     run.former = [*state.get("former", [])]
     if run.settings.rates(run.update) != former.rates(run.update):

@@ -225,7 +225,7 @@ def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("folder of the run", "number of hidden units", "sweeps of the sampler"):
+    for words in ("folder of the run", "number of hidden units", "number of gradient steps"):
         assert words in said
 
 
