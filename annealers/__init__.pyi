@@ -6,7 +6,7 @@ from qsample.annealers.gibbs import Gibbs as Gibbs
 from qsample.annealers.gibbs import SimulatedAnnealing as SimulatedAnnealing
 from qsample.annealers.ocean.dimod import AsDimod as AsDimod
 from qsample.annealers.ocean.dimod import DimodAnnealer as DimodAnnealer
-from qsample.annealers.ocean.dimod import Neal as Neal
+from qsample.annealers.ocean.neal import Neal as Neal
 from qsample.annealers.parallel_tempering import ParallelTempering as ParallelTempering
 from qsample.annealers.population_annealing import PopulationAnnealing as PopulationAnnealing
 from qsample.annealers.tempered_transitions import TemperedGibbs as TemperedGibbs

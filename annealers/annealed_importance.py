@@ -72,6 +72,9 @@ class AnnealedImportance:
     base: Tensor | None = None
     check: bool = True
 
+    name = "annealed-importance"
+    about = "annealing with importance weights; weighted reads, log Z"
+    exactness = Exactness.ASYMPTOTIC
     warm_start = False
     reversible = False
 

@@ -48,6 +48,9 @@ class Exact:
     float64 `[*B]`.
     """
 
+    name = "exact"
+    about = "independent exact draws of small or tree-like problems"
+    exactness = Exactness.EXACT
     warm_start = False
     reversible = True  # independent draws: any order of states is as likely as its reverse
 

@@ -51,6 +51,10 @@ class Gibbs:
     betas: Sequence[float] | None = None
     time_limit: float | None = None
 
+    name = "gibbs"
+    about = "chromatic heat bath at the target; continues chains"
+    exactness = Exactness.ASYMPTOTIC
+
     def __post_init__(self) -> None:
         whole_settings(self, sweeps=1)
         check_choice("scan", self.scan, Scan)
@@ -139,6 +143,10 @@ class SimulatedAnnealing:
     precision: Precision = "full"
     time_limit: float | None = None
 
+    name = "simulated-annealing"
+    about = "linear annealing to beta 1"
+    exactness = Exactness.HEURISTIC
+    preset = {"beta_range": (0.0, 1.0), "schedule": "linear"}
     warm_start = False
     reversible = False
 

@@ -78,6 +78,11 @@ class ParallelTempering:
     anneal: int = 0
     rule: Rule = "gibbs"
 
+    name = "parallel-tempering"
+    about = "8 temperatures that swap, and share the sweeps; continues chains"
+    exactness = Exactness.ASYMPTOTIC
+    preset = {"betas": 8}
+    sweep_share = ("sweeps", 8)
     warm_start = True
     reversible = False
 

@@ -76,6 +76,10 @@ class PopulationAnnealing:
     target_ess: float = 0.8
     max_steps: int = 1000
 
+    name = "population-annealing"
+    about = "replicas cooled and resampled together; weighted reads, log Z"
+    exactness = Exactness.ASYMPTOTIC
+    sweep_share = ("sweeps", 10)
     warm_start = False
     reversible = False
 

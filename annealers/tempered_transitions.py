@@ -48,6 +48,11 @@ class TemperedGibbs:
     sweeps: int = 1
     rounds: int = 1
 
+    name = "tempered-gibbs"
+    about = "up and down 8 temperatures as one reversible move; continues chains"
+    exactness = Exactness.ASYMPTOTIC
+    preset = {"betas": 8}
+    sweep_share = ("rounds", 32)
     warm_start = True
     reversible = True
 

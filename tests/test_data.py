@@ -475,6 +475,6 @@ def test_labels_of_an_npz(tmp_path):
         and found.x.tolist() == BITS.tolist()
     )
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(4))
-    with pytest.raises(ValueError, match=r"expected one label a row, \[5\]; got \[4\]"):
+    with pytest.raises(ValueError, match=r"expected one label per row, \[5\]; got \[4\]"):
         load(tmp_path / "mine.npz")
     assert found.split(2)[2].labels is not None

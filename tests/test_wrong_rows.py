@@ -1,4 +1,4 @@
-"""Data that are no tensor: the error names the way to one, and the way works. Paths with a tilde."""
+"""Data that are no tensor: the error names a way to one, and it works. Paths with a tilde."""
 
 import re
 from dataclasses import replace

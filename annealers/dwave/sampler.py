@@ -16,7 +16,7 @@ from qsample.annealers.dwave.state import State
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request
-from qsample.sampling.samples import Samples
+from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -47,6 +47,11 @@ class DWave(Settings):
         ValueError: settings out of range, or a problem that does not fit the chip.
     """
 
+    name = "dwave"
+    about = "a D-Wave processor at the problem's temperature"
+    exactness = Exactness.HEURISTIC
+    needs = "dwave.system"
+    remote = True
     reversible = False
     state: State
     """connection, ledger, temperatures and sites: made at first use, and no setting"""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -66,6 +69,45 @@ def grid(rows: int, columns: int | None = None, *, degree: int = 8, torus: bool 
     odd = (r + c) % 2 == 1  # a greedy colouring of an open grid may take a third colour
     graph.cached("colours", lambda: [side.nonzero()[:, 0] for side in (~odd, odd) if side.any()])
     return graph
+
+
+def open_grid(rows: int, columns: int) -> Graph:
+    """A grid with open ends, each site coupled to the next one in its row and in its column.
+
+    Sites are numbered row by row; the edges across come first, then those down.
+    """
+    return Graph.sparse(rows * columns, grid_edges((rows, columns), [(0, 1), (1, 0)]))
+
+
+def grid_edges(shape: Sequence[int], offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Pairs of sites of a grid that stand an offset apart, without wrapping around.
+
+    Sites are numbered row by row. Offsets may leave out leading axes: [0, 1] on a grid [C, H, W] is
+    [0, 0, 1].
+
+    Raises:
+        ValueError: an offset of more axes than the grid has, or one of zeros alone.
+    """
+    shape = tuple(shape)
+    sites = torch.arange(math.prod(shape)).reshape(shape)
+    edges: list[tuple[int, int]] = []
+    for offset in offsets:
+        if not 0 < len(offset) <= len(shape) or not any(offset):
+            raise ValueError(
+                f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}"
+            )
+        steps = [0] * (len(shape) - len(offset)) + list(offset)
+        # the sites whose partner lies inside, and the partners, in the same order
+        near = tuple(_overlap(-step, size) for step, size in zip(steps, shape, strict=True))
+        far = tuple(_overlap(step, size) for step, size in zip(steps, shape, strict=True))
+        pairs = zip(sites[near].flatten().tolist(), sites[far].flatten().tolist(), strict=True)
+        edges.extend(pairs)
+    return edges
+
+
+def _overlap(step: int, size: int) -> slice:
+    """Where an axis lies inside itself when it is moved by a step."""
+    return slice(max(0, step), max(0, size + min(0, step)))
 
 
 def scatter(graph: Graph, num: int, generator: torch.Generator | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -86,17 +86,26 @@ class Sampler(Protocol):
         ...
 
 
+@public("qsample.sampling")
 @runtime_checkable
 class Stateful(Protocol):
-    """A sampler with a state that checkpoints hold; the trainer saves it."""
+    """A sampler that owns a session with a device and has a state beside its settings.
+
+    Checkpoints hold the state: any sampler with these two methods is saved and resumed.
+    """
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, of what a checkpoint can store."""
+        """The state, as nested dicts, lists, numbers, strings and tensors."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         ...
+
+
+def is_stateful(sampler: object) -> TypeGuard[Stateful]:
+    """Whether a sampler has a state to save, of its own or passed on from one that it wraps."""
+    return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
 def check_is_sampler(sampler: object) -> None:

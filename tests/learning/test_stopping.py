@@ -193,7 +193,7 @@ for line in sys.stdin:
 
 @pytest.mark.long
 def test_a_call_that_nothing_interrupts_is_left_behind(tmp_path):
-    """The main thread is in C for ever: the checkpoint is of the update before, the exit code of the signal."""
+    """The main thread is in C for ever: the checkpoint is of the update before."""
     command = [sys.executable, "-c", SCRIPT]
     server = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

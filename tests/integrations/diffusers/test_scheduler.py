@@ -14,11 +14,11 @@ from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from torch import nn
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
+from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
 from qsample.annealers.registry import CATALOGUE, configured, described
 from qsample.diffusion import IsingScheduler, UniformBits, log_times
-from qsample.integrations.diffusers.answers import grid_edges
 from qsample.models import IsingCopula
+from qsample.problem.lattices import grid_edges
 from qsample.sampling.samples import Exactness
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, untyped
@@ -305,6 +305,7 @@ def test_grid_edges():
     assert grid_edges((3,), [[2]]) == [(0, 2)]
     assert grid_edges((2, 1, 2), [[1, 0, 0], [1, 0, -1]]) == [(0, 2), (1, 3), (1, 2)]
     assert grid_edges((1, 2), [[0, 5]]) == []
+    assert grid_edges((1, 4), [[0, 5]]) == []
 
 
 def test_the_problem_can_be_trained():
@@ -447,8 +448,7 @@ def test_refusals(monkeypatch):
     x, plain, grid = X.reshape(1, *SHAPE), IsingScheduler(4), IsingScheduler(4, neighbours=GRID)
     logits, features = normal(1, *SHAPE), IsingScheduler(4, neighbours=GRID, pair_features=2)
     tokens = torch.tensor([[0, 1, 2]])
-    away = CATALOGUE["neal"]._replace(needs="not_there")
-    monkeypatch.setitem(CATALOGUE, "neal", away)
+    monkeypatch.setattr(Neal, "needs", "not_there")
     with pytest.raises(
         ImportError, match=r"sampler 'neal' needs not_there: pip install \"dwave-samplers\""
     ):
