@@ -43,7 +43,7 @@ def _gibbs(sweeps: int) -> Sampler:
 
 
 def _annealing(sweeps: int) -> Sampler:
-    from qsample.annealers.gibbs import SimulatedAnnealing
+    from qsample.annealers.simulated_annealing import SimulatedAnnealing
 
     return SimulatedAnnealing(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import flatten
 from qsample.problem.ising import Ising
 
 
@@ -17,10 +16,10 @@ def local_fields(problem: Ising, spins: Tensor) -> Tensor:
     from scipy.sparse import csr_array
 
     start, neighbour, edge = (part.numpy() for part in problem.graph.csr)
-    H, J = flatten(problem)
+    flat = problem.flat()
     P, R, n = spins.shape
-    h = H.double().numpy()
-    values = J.double().numpy()
+    h = flat.h.double().numpy()
+    values = flat.J.double().numpy()
     s = spins.numpy().astype(np.float64)
     if len(values) == 1:  # one J for all: one product
         pull = csr_array((values[0][edge], neighbour, start), shape=(n, n)) @ s.reshape(-1, n).T

@@ -14,7 +14,6 @@ from qsample.annealers.dwave.chip.placement import Placement
 from qsample.annealers.dwave.chip.ranges import Limits
 from qsample.annealers.dwave.layout import Layout
 from qsample.annealers.dwave.programming import Programming, Wiring
-from qsample.annealers.kernels.update import flatten
 from qsample.problem.ising import Ising
 
 
@@ -88,9 +87,9 @@ class Plan:
         self.layout = Layout(P, G, num, site.placement.copies)
         graph = problem.graph
         edges = problem.graph.edges
-        H, J = flatten(problem)
-        H = H.double().cpu()
-        J = graph.edge_values(J).double().cpu()
+        flat = problem.flat()
+        H = flat.h.double().cpu()
+        J = graph.edge_values(flat.J).double().cpu()
         if states is not None:
             for k in range(P):
                 found, where = np.unique(states[k], axis=0, return_inverse=True)

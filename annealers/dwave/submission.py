@@ -23,11 +23,10 @@ from qsample.annealers.dwave.plan import Plan
 from qsample.annealers.dwave.programming import Programming
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.temperature import pooled_beta
-from qsample.annealers.kernels.replicas import as_log_weight
-from qsample.annealers.kernels.update import flatten
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, draw_seeds, mix, warn_off_target
 from qsample.sampling.samples import Exactness, Samples
+from qsample.sampling.weights import as_log_weight
 
 PILOT = (
     40,
@@ -92,9 +91,7 @@ class Call:
         self.device = self.line.session if isinstance(self.line, Line) else self.line
         self.params = self._params(reverse=initial is not None)
         site = state.site(settings, problem.graph, self.device)
-        h, J = flatten(problem)
-        offset = problem.offset.expand(problem.batch_shape).reshape(-1)
-        self.flat = Ising(problem.graph, h, J, offset).to("cpu")
+        self.flat = problem.flat().to("cpu")
         jobs = -(-num // self._most_reads(len(site.wiring.qubits)))
         rngs = [np.random.default_rng(seed) for seed in seeds]
         shape = (max(settings.gauges, jobs), problem.num_spins)

@@ -6,27 +6,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import flatten
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
 
 def energies(problem: Ising, spins: Tensor) -> Tensor:
     """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
+    flat = problem.flat().to(dtype=torch.float64)
     if problem.graph.kind != "sparse":
-        wide = problem.to(dtype=torch.float64)
-        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(
-            spins.shape[:-1]
-        )
+        return flat.energy(spins)
     from qsample.annealers import _engine
 
-    h, J = (t.detach().double().contiguous().numpy() for t in flatten(problem))
     reads = spins.shape[:-1]
     energy = np.empty(reads.numel())
     rows = spins.reshape(len(energy), -1).contiguous().numpy()
+    h = flat.h.detach().contiguous().numpy()
+    J = flat.J.detach().contiguous().numpy()
     _engine.energies(rows, energy, *_csr(problem.graph), h, J, torch.get_num_threads())
-    offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
-    return torch.from_numpy(energy).reshape(reads) + offset
+    return torch.from_numpy(energy).reshape(reads) + flat.offset.detach()[:, None]
 
 
 def energies_of(problem: Ising, spins: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import flatten
+from qsample.annealers.kernels.update import Precision
 from qsample.problem.ising import Ising
 
 SINGLE = 2.0**13  # the largest F in single precision
@@ -78,10 +78,34 @@ def field_sizes(problem: Ising) -> Tensor:
     return (h.abs().to(wide) + reach).amax(-1).cpu()
 
 
+def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full") -> Ising:
+    """The problem in the dtype that torch kernels need: single at least, double where single would not do.
+
+    Args:
+        problem: any problems.
+        coldest: the largest beta of all sweeps.
+        precision: of the products; "full" alone may be double.
+
+    Raises:
+        ValueError: fields beyond double precision, or beyond single where "bfloat16" is asked for.
+    """
+    if wide_problems(problem, coldest) is None:
+        narrow = problem.dtype in (torch.float16, torch.bfloat16)
+        return problem.to(dtype=torch.float32) if narrow else problem
+    if precision != "full":
+        raise ValueError(
+            f"precision {precision!r} is too coarse for fields that single precision cannot "
+            "hold: use 'full'"
+        )
+    return problem.to(dtype=torch.float64)
+
+
 def _numbers(problem: Ising) -> tuple[Tensor, Tensor]:
-    """Fields `[P, n]` and J `[1 or P, ...]`, where there is double precision: on their device, but for Apple's."""
-    h, J = (t.detach() for t in flatten(problem))
-    return (h.cpu(), J.cpu()) if problem.device.type == "mps" else (h, J)
+    """Fields `[P, n]` and J `[1 or P, ...]` where there is double precision: on the CPU for Apple's devices."""
+    flat = problem.detach().flat()
+    if problem.device.type == "mps":
+        flat = flat.to("cpu")
+    return flat.h, flat.J
 
 
 def _bound(problem: Ising) -> float:

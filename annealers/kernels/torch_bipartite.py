@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Precision, Rule, draw, flatten
+from qsample.annealers.kernels.update import Precision, Rule, draw
 from qsample.problem.ising import Ising
 
 
@@ -30,23 +30,23 @@ class Bipartite:
         self.streams = streams
         self.sizes = problem.graph.sizes
         self.rule: Rule = "gibbs"
-        P, R, _ = spins.shape
         kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
-        h, J = flatten(problem)
-        h_left, h_right = h.split(self.sizes, -1)
-        weight = on_grid(-4 * J)
+        flat = problem.flat()
+        h_left, h_right = flat.h.split(self.sizes, -1)
+        weight = on_grid(-4 * flat.J)
         rounded = weight.to(kind).contiguous()
         self.weight = {0: rounded.mT, 1: rounded}
         self.bias = {
             0: (weight.sum(-1) / -2 - 2 * h_left)[:, None],
             1: (weight.sum(-2) / -2 - 2 * h_right)[:, None],
         }
-        parts = enumerate(spins.split(self.sizes, -1))
-        self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
-        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
-        self.product = {
-            k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)
+        left, right = spins.split(self.sizes, -1)
+        self.bits = {
+            0: (left > 0).to(kind).contiguous(),
+            1: (right > 0).to(kind).contiguous(),
         }
+        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
+        self.product = {side: torch.empty_like(bits) for side, bits in self.bits.items()}
 
     def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw the right side (group 0) or the left (group 1) given the other."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.native_dense import square
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Rule, draw, flatten
+from qsample.annealers.kernels.update import Rule, draw
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 
@@ -22,10 +21,10 @@ class Dense:
         self.streams = streams
         self.groups = problem.num_spins
         self.rule: Rule = "gibbs"
-        self.h, J = flatten(problem)
-        J = square(problem, J)
-        P, R, n = spins.shape
-        self.J = J.contiguous()
+        flat = problem.flat()
+        P, R, _ = spins.shape
+        self.h = flat.h
+        self.J = square(flat).contiguous()
         self.rows = self.J.permute(1, 2, 0)[..., None].contiguous()  # [i, n, P or 1, 1]
         self.state = spins.to(problem.dtype).permute(2, 0, 1).contiguous()
         self.u = torch.empty(P, R, dtype=torch.float32, device=problem.device)
@@ -48,3 +47,15 @@ class Dense:
     def spins(self) -> Tensor:
         """The state, `[P, R, n]` int8."""
         return self.state.permute(1, 2, 0).to(torch.int8).contiguous()
+
+
+def square(problem: Ising) -> Tensor:
+    """J of flat problems as matrices `[P or 1, n, n]`: a complete graph's as they are, a sparse graph's filled in."""
+    J = problem.J
+    if problem.graph.kind == "complete":
+        return J
+    i, j = problem.graph.pairs.to(J.device)
+    full = J.new_zeros(len(J), problem.num_spins, problem.num_spins)
+    full[:, i, j] = J
+    full[:, j, i] = J
+    return full

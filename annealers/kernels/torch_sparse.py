@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Rule, draw, flatten
+from qsample.annealers.kernels.update import Rule, draw
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
@@ -61,9 +61,10 @@ class Chromatic:
         self.rule: Rule = "gibbs"
         self.plan = plan(problem.graph, problem.device)
         self.groups = len(self.plan.ranges)
-        h, J = flatten(problem)
-        self.h = h.T[self.plan.order][:, :, None]
-        padded = torch.cat([J, J.new_zeros(len(J), 1)], 1).T
+        flat = problem.flat()
+        self.h = flat.h.T[self.plan.order][:, :, None]
+        # one coupling of zero more, for the places that a spin of few neighbours leaves empty
+        padded = torch.cat([flat.J, flat.J.new_zeros(len(flat.J), 1)], 1).T
         self.J = [padded[edge][..., None] for edge in self.plan.edge]
         self.state = spins.permute(2, 0, 1)[self.plan.order].to(problem.dtype)
         P, R = self.state.shape[1:]

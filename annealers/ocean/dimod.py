@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from qsample.annealers.composites.corrected import Corrected
-from qsample.annealers.gibbs import SimulatedAnnealing
 from qsample.annealers.kernels.betas import Schedule, schedule
 from qsample.annealers.kernels.energies import energies_of
 from qsample.annealers.kernels.precision import check_sizes
 from qsample.annealers.kernels.update import Rule
 from qsample.annealers.parallel_tempering import ParallelTempering
+from qsample.annealers.simulated_annealing import SimulatedAnnealing
 from qsample.problem.convert import check_bqm
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import (
