@@ -26,7 +26,8 @@ import tyro
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from qsample.annealers.kernels.sweeper import run_torch
+from qsample.annealers.kernels.betas import Constant
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.models import DenoisingThermodynamicModel
 from qsample.problem.lattices import grid
 from qsample.sampling.sampler import draw_seeds
@@ -83,8 +84,9 @@ class TorchGibbs:
     ) -> qs.Samples:
         """See `qsample.Sampler`."""
         seeds = draw_seeds(generator, problem.batch_shape)
-        spins, energy, _ = run_torch(problem, num, [1.0] * self.sweeps, initial=None, seeds=seeds)
-        return qs.Samples(spins, energy)
+        sweeper = Sweeper(problem, num, seeds, native=False)
+        sweeper.run(Constant(self.sweeps))
+        return qs.Samples(*sweeper.reads())
 
 
 def main(options: Options) -> None:

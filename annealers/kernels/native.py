@@ -273,7 +273,7 @@ class Call:
 
     def swept(self, fewest: int) -> Swept:
         """The results as tensors, given the sweeps that every replica did."""
-        spins = self._spins.reshape(*self._shape, -1)
+        spins = self._spins.reshape(*self._shape, self.flat.num_spins)
         energy = torch.from_numpy(self._energy).reshape(self._shape)
         done = torch.from_numpy(self._done).reshape(self._shape)
         offset = self.flat.offset.detach().double()[:, None]

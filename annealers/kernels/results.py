@@ -35,7 +35,7 @@ def samples_of(
         carry: tensors `[P, ...]`, which become `[*B, ...]`.
     """
     batch = problem.batch_shape
-    spins = spins.reshape(*batch, *spins.shape[1:])
+    spins = spins.reshape(batch + spins.shape[1:])
     if family is not None:
         family = family.reshape(spins.shape[:-1]).to(problem.device)
     return Samples(
@@ -60,6 +60,6 @@ def passed_on(initial: Samples | None) -> tuple[Tensor | None, Tensor | None]:
 def _unflattened(values: Mapping[str, Any], batch: torch.Size) -> dict[str, Any]:
     """Tensors `[P, ...]` with the batch dimensions `[*B, ...]`, the rest as it is."""
     return {
-        name: value.reshape(*batch, *value.shape[1:]) if isinstance(value, Tensor) else value
+        name: value.reshape(batch + value.shape[1:]) if isinstance(value, Tensor) else value
         for name, value in values.items()
     }
