@@ -79,17 +79,16 @@ class Sweeper:
         self._hardest = self._problem if hardest is None else hardest.flat()
         self._alive = alive
         self._seeds = list(seeds)
-        self._streams = Streams(seeds, problem.device)
+        self._streams: Streams | None = None
         self._native = native_for(self._hardest, precision, coldest) if native else None
         self._dtype = problem.dtype
         if self._native is None:
             self._dtype = working(self._hardest, coldest, precision).dtype
-        self._work = self._problem.to(dtype=self._dtype)
         self._kernel: Kernel | None = None
         self._spins = None if spins is None else spins.reshape(len(seeds), num, problem.num_spins)
         self._energy: Tensor | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
-        self.done = torch.zeros(len(seeds), num, dtype=torch.int64)
+        self._missed: Tensor | int = 0  # sweeps that `alive` took from each replica, `[P, R]`
 
     # ---- where the replicas are ----------------
 
@@ -105,7 +104,19 @@ class Sweeper:
 
     def scatter(self) -> None:
         """Uniform random spins now, for energies before the first sweep."""
-        self.take(self._streams.spins(self.num, self._problem.num_spins))
+        self.take(self.streams.spins(self.num, self._problem.num_spins))
+
+    @property
+    def streams(self) -> Streams:
+        """Numbers for what the native kernels do not draw."""
+        if self._streams is None:
+            self._streams = Streams(self._seeds, self._problem.device)
+        return self._streams
+
+    @property
+    def done(self) -> Tensor:
+        """Sweeps of each replica, `[P, R]` int64."""
+        return torch.full((len(self._seeds), self.num), self._sweeps) - self._missed
 
     def energy(self, problem: Ising | None = None) -> Tensor:
         """E of each replica, `[P, R]` float64 on the CPU, without a sweep.
@@ -181,28 +192,30 @@ class Sweeper:
         )
         self._spins = swept.spins
         self._energy = None if self._problem.dtype == torch.float64 else swept.energy
-        self.done += swept.done
+        if self._alive is not None:
+            self._missed = self._missed + (len(betas) - swept.done.long())
 
     def _sweep_torch(self, betas: Tensor) -> None:
         if self._kernel is None:
-            self._kernel = torch_kernel(self._work, self.spins, self._streams, self.precision)
+            work = self._problem.to(dtype=self._dtype)
+            self._kernel = torch_kernel(work, self.spins, self.streams, self.precision)
         done = sweep_groups(
             self._kernel,
-            betas.to(self._work.device, self._work.dtype),
+            betas.to(self._problem.device, self._dtype),
             rule=self.rule,
             scan=self.scan,
             first_sweep=self._sweeps,
             alive=self._alive,
         )
         self._energy = None
-        self.done += done
+        self._missed = self._missed + (len(betas) - done)
 
     def _longest(self, betas: Betas) -> int:
         """Sweeps of a block, a power of two: fewer where each replica has a beta of its own."""
         longest = BLOCK if self._alive is None else LISTENING
         if betas.block(0, 1).dim() == 1:
             return longest
-        while longest > 64 and longest * self.done.numel() > AT_ONCE:
+        while longest > 64 and longest * len(self._seeds) * self.num > AT_ONCE:
             longest //= 2
         return longest
 
@@ -218,7 +231,6 @@ class Sweeper:
         """Go on under another problem on the same graph."""
         self.take(self.spins)
         self._problem = problem.flat()
-        self._work = self._problem.to(dtype=self._dtype)
 
     def keep(self, places: Tensor) -> None:
         """Go on with the problems at `places` `[P']` alone; their draws do not change."""
@@ -227,13 +239,14 @@ class Sweeper:
         places = places.to(spins.device)
         self._batch = torch.Size([len(numbers)])
         self._seeds = [self._seeds[k] for k in numbers]
-        self._streams.keep(numbers)
-        self.done = self.done[numbers]
+        if self._streams is not None:
+            self._streams.keep(numbers)
+        if isinstance(self._missed, Tensor):
+            self._missed = self._missed[numbers]
         self._hardest = self._hardest.take(places)
         if self._native is not None:
             self._native = native_for(self._hardest, self.precision, self._coldest)
         self._problem = self._problem.take(places)
-        self._work = self._problem.to(dtype=self._dtype)
         self.take(spins[places])
 
 
