@@ -1,4 +1,4 @@
-"""Annealed importance sampling: every annealing run ends in a read with a weight that makes expectations right."""
+"""Annealed importance sampling: runs end in reads with weights that make expectations right."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LONG_STEP = 8.0  # a change of a local field in one sweep that turns a spin for 
 @public("qsample.annealers")
 @dataclass(frozen=True)
 class AnnealedImportance:
-    r"""Annealed importance sampling (Neal, Stat. Comput. 11, 2001): independent weighted reads and log Z.
+    r"""Annealed importance sampling: independent weighted reads and log Z, with its error.
 
-    The path leads from independent spins in fields `base` to the problem, $E_b(s) = (1 - b) base
+    (Neal, Stat. Comput. 11, 2001.) The path leads from independent spins in fields `base` to the problem, $E_b(s) = (1 - b) base
     \cdot s + b E(s)$, one Gibbs sweep at each b, and a run collects $\log w = \sum_t
     E_{b_{t-1}}(s_{t-1}) - E_{b_t}(s_{t-1})$. The mean of w over runs, times $Z_0 = \prod_i 2 \cosh
     base_i$, is unbiased for Z, and weighted means are right in the limit of many runs, however fast
@@ -55,11 +55,14 @@ class AnnealedImportance:
     their own runs. What no start finds is missed all the same.
 
     Args:
-        sweeps: sweeps of the named schedule.
+        sweeps: number of sweeps of the named schedule.
         schedule: "linear", or the values of b themselves: increasing, above 0, the last 1.
-        base: fields `[n]` where the path begins; by default the problem's own, so that couplings
-            alone are annealed.
+        base: fields `[n]` where the path begins; None is the problem's own, so that couplings alone
+            are annealed.
         check: whether to compare with runs that begin elsewhere.
+
+    Raises:
+        ValueError: a setting that is none of these.
 
     `info`: "log_partition", "log_partition_stderr" and "ess" `[*B]` (the effective number of runs),
     "missed" `[*B]` (nats that only runs from elsewhere saw), "note" where that is above 0, the
@@ -209,7 +212,7 @@ class AnnealedImportance:
 
 
 def _longest_step(problem: Ising, base: Tensor, betas: Sequence[float]) -> float:
-    """The largest change of a local field from one b to the next, for the state that sees most of it.
+    """The largest change of a local field from one b to the next, of any state.
 
     Where it is far above 1 the law of a step is another than that of the step before, and what lies
     between is never visited: all runs may miss the same part of the law and agree.
@@ -220,9 +223,10 @@ def _longest_step(problem: Ising, base: Tensor, betas: Sequence[float]) -> float
 
 
 def _as_matrix(problem: Ising) -> Ising:
-    """A sparse problem in double on the complete graph, where a matrix product is quicker than a sum over edges.
+    """A sparse problem in double on the complete graph, where that is quicker.
 
-    In single precision the native kernels sum over edges.
+    A matrix product is quicker there than a sum over edges; in single precision the native kernels
+    sum over edges.
     """
     graph = problem.graph
     n = problem.num_spins
@@ -242,7 +246,9 @@ def log_2cosh_sum(base: Tensor) -> Tensor:
 def anneal(
     problem: Ising, num: int, betas: Sequence[float], seeds: Sequence[int], base: Tensor
 ) -> tuple[Sweeper, Tensor]:
-    """Replicas annealed along the path from `base`, and their log weights `[P, num]`, float64 on the CPU.
+    """Replicas annealed along the path from `base`, and their log weights.
+
+    The weights are `[P, num]`, float64 on the CPU.
 
     Args:
         problem: a batch of P problems, without offset.

@@ -40,7 +40,7 @@ class Exact:
 
     | problem | method | limit |
     |---|---|---|
-    | bipartite | list the smaller side, draw the other from its conditional | 20 spins of that side |
+    | bipartite | list the smaller side, draw the other given it | 20 spins of that side |
     | any | list all states | 24 spins |
     | sparse | tree decomposition (dwave-samplers) | treewidth 25 |
 

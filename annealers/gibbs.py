@@ -65,7 +65,7 @@ class Gibbs:
 
     @property
     def warm_start(self) -> bool:
-        """Whether chains are continued: not where the first beta is 0, which draws all spins anew."""
+        """Whether chains are continued: not where the first beta is 0, which draws spins anew."""
         return self.betas is None or self.betas[0] > 0
 
     @property

@@ -24,7 +24,7 @@ def native_kernel(problem: Ising, precision: Precision = "full") -> Native | Non
     | graph | kernel | fields |
     |---|---|---|
     | bipartite | `sweep_bipartite` | couplings are added up by fours, in 16 bits by fives |
-    | complete, or more than half of all pairs coupled | `sweep_dense` | kept: a flip adds a row of J |
+    | complete, or half of all pairs | `sweep_dense` | kept: a flip adds a row of J |
     | sparse | `sweep_sparse` | lanes of replicas add them up |
 
     Raises:
@@ -57,8 +57,11 @@ def torch_kernel(
     | graph | kernel | a sweep costs |
     |---|---|---|
     | bipartite | `Bipartite`: two matrix products | R n m |
-    | sparse | `Chromatic`: colour by colour, neighbours gathered | R x edges, in (sum over colours of the largest degree) steps |
-    | complete, or sparse with more such steps than spins (to 4096 spins) | `Dense`: spin by spin, fields cached | R n^2 |
+    | sparse | `Chromatic`: colour by colour, neighbours gathered | R x edges |
+    | complete, or nearly | `Dense`: spin by spin, fields cached | R n^2 |
+
+    A sparse sweep takes as many steps as the largest degrees of its colours add up to; where these
+    are more than spins (of up to 4096) it is nearly complete.
 
     Args:
         problem: P problems, as `Ising.flat` gives them, in the dtype to work in.

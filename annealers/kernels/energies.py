@@ -11,7 +11,7 @@ from qsample.problem.ising import Ising
 
 
 def energies(problem: Ising, spins: Tensor) -> Tensor:
-    """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
+    """E of spins `[P, R, n]` on the CPU, `[P, R]` float64: with the offset, in double precision."""
     flat = problem.flat().to(dtype=torch.float64)
     if problem.graph.kind != "sparse":
         return flat.energy(spins)
@@ -27,7 +27,9 @@ def energies(problem: Ising, spins: Tensor) -> Tensor:
 
 
 def energies_of(problem: Ising, spins: Tensor) -> Tensor:
-    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`; half precision is summed in single.
+    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`.
+
+    Half precision is summed in single.
 
     Raises:
         ValueError: energies that float16 cannot hold.
@@ -38,13 +40,16 @@ def energies_of(problem: Ising, spins: Tensor) -> Tensor:
 
 
 def narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
-    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
+    """Energies in the problem's dtype.
+
+    Raises:
+        ValueError: energies that float16 cannot hold.
+    """
     largest = torch.finfo(dtype).max
     if dtype == torch.float16 and (energy.abs() > largest).any():
         raise ValueError(
             f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers "
-            f"end at {largest:g}: "
-            f"use problem.to(dtype=torch.float32)"
+            f"end at {largest:g}: use problem.to(dtype=torch.float32)"
         )
     return energy.to(dtype)
 

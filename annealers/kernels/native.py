@@ -1,4 +1,4 @@
-"""The native kernels: a call is made ready once for all of them, and each then has a short call of its own.
+"""The native kernels: what their calls share is made ready once, and each has a short call.
 
 The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone,
 so neither the batch nor the threads nor how sweeps are split into calls can change a draw. Threads
@@ -21,7 +21,7 @@ from qsample.problem.ising import Ising
 
 
 class Swept(NamedTuple):
-    """What a call leaves. Replicas are swept in blocks: a call that was ended leaves some undone."""
+    """What a call leaves; one that was ended leaves some blocks of replicas undone."""
 
     spins: Tensor  # int8 [P, R, n]
     energy: Tensor  # float64 [P, R], with the offset
@@ -137,7 +137,7 @@ def sweep_dense(
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
 ) -> Swept:
-    """Sweeps of P problems, each spin coupled to nearly all: fields are kept, a flip adds a row of J.
+    """Sweeps of P problems, each spin coupled to most: fields are kept, a flip adds a row of J.
 
     Args:
         problem: complete or sparse problems on the CPU; the rest is as in `sweep_sparse`.
@@ -235,6 +235,13 @@ def sweep_bipartite(
 
 class Call:
     """What every kernel reads of a call, as arrays, and where it writes.
+
+    Args:
+        problem: P problems.
+        num: replicas R of each.
+        betas: `[S]` or `[S, P, R]`.
+        seeds: one per problem.
+        spins: where to start, `[P, R, n]`; None leaves the start to the kernel.
 
     Attributes:
         flat: the problems in one batch dimension.

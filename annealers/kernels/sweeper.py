@@ -1,4 +1,4 @@
-"""Replicas of a batch of problems, swept by the kernel that serves them: what lies beneath every chain."""
+"""Replicas of a batch of problems, swept by the kernel that serves them: beneath every chain."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Sweeper:
         spins: where to start, `[*B, R, n]`; by default uniform random spins, which the first sweep
             makes for itself, or `scatter`.
         rule: "gibbs" (heat bath) or "metropolis"; see `update.rule_of`.
-        scan: "forward", or "palindromic": each sweep visits the groups forward and back, which makes
-            any number of sweeps of the heat bath reversible.
+        scan: "forward", or "palindromic": each sweep visits the groups forward and back, which
+            makes any number of sweeps of the heat bath reversible.
         precision: of the fields; see `Gibbs`.
         coldest: the largest beta of all sweeps to come, which decides the precision.
         hardest: the problem with the largest fields that replicas will `move` to, which decides it
@@ -167,7 +167,7 @@ class Sweeper:
             self.sweep(block)
 
     def sweep(self, betas: Tensor) -> None:
-        """One sweep at each of `betas`: `[S]`, or one per problem `[S, P, 1]` or replica `[S, P, R]`."""
+        """One sweep at each beta: `[S]`, or one per problem `[S, P, 1]` or replica `[S, P, R]`."""
         if betas.dim() > 1:
             betas = betas.expand(-1, -1, self.num)
         if self._native is not None:

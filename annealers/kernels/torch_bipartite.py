@@ -20,6 +20,12 @@ class Bipartite:
     right side's bits. The weights -4 J lie on a grid (see `on_grid`), so that a product is the same
     for any batch and thread count, and problems that share J are one product, however many they
     are.
+
+    Args:
+        problem: P problems, in the dtype to work in.
+        spins: where to start, `[P, R, n + m]`.
+        streams: randomness, one stream per problem.
+        precision: "bfloat16" rounds the factors of the products.
     """
 
     groups = 2
@@ -70,7 +76,7 @@ class Bipartite:
         draw(logits, u, self.bits[side], self.rule, self.bits[side])
 
     def draw(self, side: int, beta: float | Tensor) -> None:
-        """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
+        """From products to bits in one native pass: bias, temperature, sigmoid and comparison."""
         from qsample.annealers._engine import draw_bits
 
         words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
@@ -103,11 +109,11 @@ class Bipartite:
 
 
 def on_grid(weight: Tensor) -> Tensor:
-    """Weights `[P, n, m]` as multiples of g = 2^-p M, M the power of two over their largest row or column sum of |w|.
+    """Weights `[P, n, m]` as multiples of g = 2^-p M.
 
-    With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
+    M is the power of two over their largest row or column sum of |w|. With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
     do not depend on how a matrix product goes about it (batch, threads, alignment). The rounding,
-    at most g/2 a weight, is within the error bound of an ordinary sum in that dtype.
+    at most g/2 per weight, is within the error bound of an ordinary sum in that dtype.
     """
     if weight.numel() == 0:
         return weight

@@ -12,9 +12,14 @@ from qsample.problem.ising import Ising
 
 
 class Dense:
-    """State and fields `[n, P, R]`; a flip of spin i adds its change times row i of J to all fields.
+    """State and fields `[n, P, R]`: a flip of spin i adds its change times row i of J to them.
 
     Fields are recomputed at the start of each sweep, so that rounding does not build up.
+
+    Args:
+        problem: P problems, in the dtype to work in.
+        spins: where to start, `[P, R, n]`.
+        streams: randomness, one stream per problem.
     """
 
     def __init__(self, problem: Ising, spins: Tensor, streams: Streams) -> None:
@@ -34,12 +39,12 @@ class Dense:
         i = group
         if i == 0 or not hasattr(self, "field"):
             state = self.state.permute(1, 2, 0)
-            self.field = (self.h[:, None, :] + product(state, self.J)).permute(2, 0, 1).contiguous()
+            field = self.h[:, None, :] + product(state, self.J)
+            self.field = field.permute(2, 0, 1).contiguous()
         current = self.state[i]
         bits = torch.empty_like(current)
-        draw(
-            -2 * beta * self.field[i], self.streams.fill(self.u), (current + 1) / 2, self.rule, bits
-        )
+        logits = -2 * beta * self.field[i]
+        draw(logits, self.streams.fill(self.u), (current + 1) / 2, self.rule, bits)
         change = bits.mul_(2).sub_(1) - current
         self.field.addcmul_(self.rows[i], change)
         current += change
@@ -50,7 +55,7 @@ class Dense:
 
 
 def square(problem: Ising) -> Tensor:
-    """J of flat problems as matrices `[P or 1, n, n]`: a complete graph's as they are, a sparse graph's filled in."""
+    """J of flat problems as matrices `[P or 1, n, n]`; a sparse graph's are filled in."""
     J = problem.J
     if problem.graph.kind == "complete":
         return J

@@ -55,7 +55,7 @@ def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) ->
 
 @runtime_checkable
 class Kernel(Protocol):
-    """The torch kernels: P problems with R replicas each, updated a group of uncoupled spins at a time."""
+    """A torch kernel: P problems with R replicas each, one group of uncoupled spins at a time."""
 
     groups: int
     rule: Rule
