@@ -35,7 +35,6 @@ from qsample.annealers.dwave.temperature import (
     local_fields,
     repaired,
 )
-from qsample.annealers.kernels.replicas import as_log_weight
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import (
     Generators,
@@ -44,6 +43,7 @@ from qsample.sampling.sampler import (
     warn_off_target,
 )
 from qsample.sampling.samples import Estimate, Exactness, Samples
+from qsample.sampling.weights import as_log_weight
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from qsample.annealers.gibbs import Gibbs, SimulatedAnnealing
+from qsample.annealers.gibbs import Gibbs
+from qsample.annealers.simulated_annealing import SimulatedAnnealing
 from qsample.problem.ising import Ising
 from qsample.sampling.samples import Samples
 from qsample.support.faces import public
