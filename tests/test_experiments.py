@@ -11,10 +11,7 @@ import torch
 
 from qsample import Graph, Ising
 from qsample.problem.enumeration import log_weights
-from qsample.testing.sapi import fixture
 from tests.support.thinning import thinned
-
-sapi = fixture.sapi
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import with_shapes
+from tests.support.shapes import with_shapes
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"qsample": "qsample", "models": "qsample/models", "annealers": "qsample/annealers"}

@@ -9,6 +9,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from qsample.support.checks import check_choice
+
 Schedule = Literal["geometric", "linear", "adaptive"]
 
 BLOCK = 1 << 16  # sweeps that are asked for at once, at most: a multiple of the dense kernel's 64

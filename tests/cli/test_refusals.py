@@ -11,7 +11,7 @@ import torch
 from qsample.cli import build, main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import load
-from tests.cli.test_commands import ROOT, TINY, train
+from tests.support.commands import ROOT, TINY, train
 from tests.support.thinning import thinned
 
 

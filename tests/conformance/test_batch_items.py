@@ -28,7 +28,7 @@ from qsample.annealers import (
 )
 from qsample.annealers.registry import CATALOGUE, named
 from tests.conformance.test_streams import SAMPLERS
-from tests.neural.test_kernels import KERNELS
+from tests.support.neural import KERNELS
 from tests.support.thinning import thinned
 
 # of so few reads, some have few effective runs: what is asked here is which they are

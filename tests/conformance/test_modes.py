@@ -30,6 +30,7 @@ from qsample.models import (
 )
 from qsample.problem.lattices import grid
 from qsample.testing.contract import reference_cases
+from tests.support.seeds import generator
 
 RING = [(i, (i + 1) % 5) for i in range(5)]
 GRAPHS = {
@@ -66,10 +67,6 @@ def networkx_ring():
     import networkx as nx
 
     return nx.Graph(RING)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # ---- inference mode and the default device ----------------

@@ -16,6 +16,7 @@ from qsample.annealers import (
 )
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, slow_law
+from tests.support.seeds import generator
 
 RING = Graph.sparse(8, [(i, (i + k) % 8) for i in range(8) for k in (1, 3)])
 FEW = Graph.bipartite(4, 3)
@@ -42,10 +43,6 @@ KERNELS = {
 }
 READS = 20_000
 SHARE = FALSE_ALARM / (len(KERNELS) * len(PROBLEMS) + 20)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def p_value(problem, reads):

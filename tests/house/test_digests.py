@@ -21,7 +21,7 @@ from qsample.annealers import DWave, Gibbs, _engine
 from qsample.diffusion import UniformBits, log_times
 from qsample.models import BernoulliRBM, DenoisingThermodynamicModel, IsingCopula
 from tests.conformance.test_streams import CASES, SAMPLERS, problem_of
-from tests.support.solver_api import cell, connect, isolated
+from tests.support.solver_api import cell, connect
 
 DATA = Path(__file__).parents[1] / "data"
 DIGESTS = DATA / "digests.json"
@@ -39,9 +39,10 @@ SETTINGS = {
     "decay": "none",
 }
 
-_ = isolated
-
-pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
+pytestmark = [
+    pytest.mark.usefixtures("isolated"),
+    pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning"),  # of runs this short
+]
 
 
 def machine() -> dict[str, str]:

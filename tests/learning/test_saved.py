@@ -14,8 +14,8 @@ from qsample.cli import main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError, NoCheckpoint, load
 from qsample.models import BernoulliRBM
-from tests.cli.test_commands import TINY
-from tests.learning.test_fit import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
+from tests.support.commands import TINY
+from tests.support.training import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
 
 STEADY = replace(SHORT, decay="none")
 FORMER = "--updates 6 --batch 10 --chains 16 --evaluate-every 4 --checkpoint-every 2 --sweeps 1"
