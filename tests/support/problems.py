@@ -6,11 +6,31 @@ from qsample import Graph, Ising, Samples
 from qsample.problem.enumeration import log_partition
 from tests.support.seeds import generator
 
+# Graphs of every shape that a kernel treats in a way of its own.
+SHAPES = {
+    # Served colour by colour.
+    "sparse": Graph.sparse(40, [(i, (i + k) % 40) for i in range(40) for k in (1, 7)]),
+    # Sparse, but served spin by spin.
+    "dense": Graph.sparse(11, [(i, j) for i in range(11) for j in range(i)]),
+    "bipartite": Graph.bipartite(33, 9),
+    "complete": Graph.complete(13),
+    "tree": Graph.sparse(30, [(i, i // 2) for i in range(1, 30)]),
+    "loose": Graph.sparse(5, []),
+}
+# Graphs whose states can be enumerated.
 GRAPHS = {
     "sparse": Graph.sparse(12, [(i, (i + k) % 12) for i in range(12) for k in (1, 3)]),
     "bipartite": Graph.bipartite(8, 5),
     "complete": Graph.complete(10),
 }
+
+
+def random_problem(shape, batch=(), J_batch=(), dtype=torch.float32):
+    """Normal fields and couplings on a graph of SHAPES, always the same for the same arguments."""
+    graph, g = SHAPES[shape], generator()
+    values = torch.randn(*J_batch, graph.num_edges, generator=g, dtype=dtype) / 3
+    h = torch.randn(*batch, graph.num_spins, generator=g, dtype=dtype)
+    return Ising(graph, h, graph.couplings(values))
 
 
 def problems(kind, count=10, dtype=torch.float32):
