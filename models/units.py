@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.problem.clamping import Clamping
-from qsample.problem.graph import Graph
+from qsample.problem.graph import Clamping, Graph
 
 
 class FixedIndex:

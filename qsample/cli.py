@@ -1,4 +1,4 @@
-"""The command line: qsample train, evaluate, sample, samplers, sapi."""
+"""The command line: qsample train, evaluate, sample, samplers, sapi, and qsample --version."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ from qsample.sampling.samples import ReliabilityWarning
 from qsample.sampling.temperature import effective_beta
 from qsample.support.files import write_whole
 from qsample.support.interrupts import Stopped
+from qsample.support.optional import DISTRIBUTION
 from qsample.support.pictures import mosaic, png
 from qsample.support.progress import shown
 from qsample.testing.sapi.command import Sapi
@@ -423,6 +425,9 @@ def _advice(text: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The `qsample` command: expected errors are one line on stderr, exit code 2."""
     command = None
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"qsample {version(DISTRIBUTION)}")
+        return
     try:
         command = _parse(arguments)
         command()

@@ -169,7 +169,7 @@ def test_unknown_coding_and_couplings():
 )
 def test_a_missing_package_names_its_extra(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'{name}.*pip install -e ".\[experiments\]"'):
+    with pytest.raises(ImportError, match=rf'{name}.*pip install "qsample-torch\[experiments\]"'):
         load(name)
 
 

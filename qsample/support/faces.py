@@ -1,4 +1,4 @@
-"""Faces: packages that show public names from whatever file they lie in, loaded at first use (PEP 562)."""
+"""Faces: packages that show public names, wherever they lie, loaded at first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def public(face: str) -> Callable[[Public], Public]:
 
 
 def _resolve(cls: type) -> None:
-    """Annotations as types where they can be: `typing.get_type_hints` would look for their names in the face."""
+    """Makes annotations types: `typing.get_type_hints` would look for their names in the face."""
     home = vars(sys.modules[cls.__module__])
     types = {}
     for name, annotation in inspect.get_annotations(cls).items():

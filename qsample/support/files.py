@@ -26,7 +26,10 @@ _FAR = 1 << 30  # Windows locks bytes, also against readers: one that nobody rea
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably: readers see the old file or the whole new one, also after a power cut."""
+    """Puts `data` at `path` durably, all or nothing.
+
+    Readers see the old file or the whole new one, also after a power cut.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -387,7 +387,7 @@ def test_reads_of_our_samplers_pass_weighted_or_in_families(sampler, problem):
 @pytest.mark.parametrize("part", range(4))
 def test_right_reads_are_seldom_called_wrong(part):
     """500 sets of 5 problems in each part: at 1e-4 in 2,000, more than one alarm here is one in a thousand parts."""
-    from judge_calibration import problems, right_sets
+    from experiments.claims.judge_calibration import problems, right_sets
 
     alarms = []
     for name, problem in list(problems().items())[part::4]:

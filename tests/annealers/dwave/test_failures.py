@@ -102,7 +102,7 @@ def server_cost(server, path):
 
 @pytest.mark.long
 def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
-    """Each call's reads are those of its own jobs and problem; `experiments/qpu_faults.py` makes 1,000 calls."""
+    """Each call's reads are those of its own jobs and problem; `experiments/claims/qpu_faults.py` makes 1,000 calls."""
     caplog.set_level(1)
     threads = set(threading.enumerate())
     path, record = tmp_path / "ledger", tmp_path / "record"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from missed_modes import ferromagnet, hidden_mode
 
+from experiments.claims.missed_modes import ferromagnet, hidden_mode
 from qsample import Graph, Ising, ReliabilityWarning, Settings, fit, log_likelihood, log_partition
 from qsample.annealers import AnnealedImportance, Exact, PopulationAnnealing
 from qsample.annealers.modes.apart import basins, couple, minima, spread_rows, started_apart

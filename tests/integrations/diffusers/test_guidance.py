@@ -3,7 +3,6 @@
 import copy
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -462,23 +461,6 @@ def test_one_line_in_a_pipeline():
     assert len(info["acceptance"]) == 2 and info["exactness"] is Exactness.ASYMPTOTIC
     pipe.scheduler.scale = 0
     assert (draw(pipe) == plain).all() and pipe.scheduler.info["energy"] == 0
-
-
-def test_the_readmes_lines_run():
-    page = (Path(__file__).parents[3] / "README.md").read_text()
-    lines = page.split("## Guide any diffusers pipeline")[1].split("\n##")[0].splitlines()
-    code = "\n".join(
-        line.removeprefix("    ") for line in lines if line.startswith("    ") or not line
-    )
-    known = {
-        "torch": torch,
-        "pipe": pipeline(),
-        "labels": torch.arange(8),
-        "print": lambda info: found.append(info),
-    }
-    known["classifier"], found = lambda x, t: x.flatten(1)[:, :10], []
-    exec(code.replace("num_inference_steps=50", "num_inference_steps=2"), known)
-    assert len(known["images"]) == 8 and found[0]["network"] == 16
 
 
 def test_ddim_by_the_pipelines_eta():

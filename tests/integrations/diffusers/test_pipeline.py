@@ -1,10 +1,8 @@
 """IsingDiffusionPipeline: diffusers' manners, and the same image from the same seed in another process."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -306,15 +304,3 @@ def test_any_sampler_by_one_line(pipe):
     before = draw(pipe)
     pipe.scheduler.sampler = SimulatedAnnealing(sweeps=20)
     assert draw(pipe).shape == before.shape and not torch.equal(draw(pipe), before)
-
-
-@pytest.mark.long
-def test_the_page_runs(tmp_path):
-    """docs/diffusers.md, as one program of a reader's."""
-    page = (Path(__file__).parents[3] / "docs" / "diffusers.md").read_text()
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mine" / "model_index.json").exists()

@@ -432,7 +432,7 @@ def test_the_extra_is_named_where_diffusers_is_missing():
     code = "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("ImportError: IsingScheduler: ") and '".[diffusion]"' in line
+    assert line.startswith("ImportError: IsingScheduler: ") and '"qsample-torch[diffusion]"' in line
 
 
 def test_refusals(monkeypatch):
