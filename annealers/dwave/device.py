@@ -25,6 +25,7 @@ from qsample.annealers.dwave.plan import Site
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.graph import Graph
+from qsample.support.faces import public
 
 
 @dataclass(eq=False)
@@ -57,6 +58,7 @@ class Opening:
         self.error: DeviceError | None = None
 
 
+@public("qsample.annealers.dwave")
 @dataclass(eq=False)
 class State:
     """The state of one `DWave`: copies of the sampler share it, pickles leave all but a ledger in memory out.

@@ -15,9 +15,11 @@ from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request
 from qsample.sampling.samples import Samples
+from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 
+@public("qsample.annealers")
 class DWave(Settings):
     r"""Reads of a quantum processor through D-Wave's own client, at the problem's own temperature as far as it goes.
 

@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from qsample.support.faces import public
 
+
+@public("qsample.models")
 @dataclass(frozen=True)
 class VisibleBits:
     """`bits` spins of data and `copies` copies of a one-hot code of labels 0..classes-1.

@@ -13,6 +13,7 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.samples import Samples
+from qsample.support.faces import public
 
 MAX_SPINS = 16  # of a connected part: all of its states are listed
 # a direction of variance v is tested where reads x v is at least this: chi-squared's far tail holds
@@ -151,6 +152,7 @@ def _connected(graph: Graph) -> list[tuple[Tensor, Tensor]]:
 # ---- the G-test ----------------
 
 
+@public("qsample.testing")
 def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]:
     r"""`(p-value, total variation, its floor)` of reads against the enumerated law, for each problem of the batch.
 

@@ -13,12 +13,14 @@ from torch import Tensor
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, Sampler, mix
 from qsample.sampling.samples import Exactness, Samples
+from qsample.support.faces import public
 from qsample.testing.problems import alone, twins
 
 # An energy may be off by this times |offset| + sum |h| + sum |J|.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-6, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
+@public("qsample.testing")
 class ContractError(AssertionError):
     """A sampler broke the contract; the message names the case, the p-value and the seed."""
 

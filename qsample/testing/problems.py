@@ -10,8 +10,10 @@ from torch import Tensor
 
 from qsample.problem.graph import Graph, Kind
 from qsample.problem.ising import Ising
+from qsample.support.faces import public
 
 
+@public("qsample.testing")
 class Case(NamedTuple):
     """A problem (or batch) whose connected parts can be enumerated, with a name.
 

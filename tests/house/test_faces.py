@@ -14,7 +14,6 @@ import torch
 
 import qsample as qs
 from qsample.annealers import Gibbs, ParallelTempering, PopulationAnnealing
-from qsample.annealers.kernels.betas import Constant, Ramp
 from qsample.diffusion import Uniform, UniformBits, cosine_times, log_times
 from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, IsingCopula
 from qsample.sampling import Estimate
@@ -48,9 +47,11 @@ from qsample import (
     cd_loss, diagnose, effective_beta, fit, load_run, log_likelihood, log_partition,
 )
 from qsample.models import BernoulliRBM, BoltzmannMachine
-from qsample.annealers import Exact, Gibbs, SimulatedAnnealing, Neal, Corrected, DimodAnnealer, AsDimod
+from qsample.annealers import AsDimod, Corrected, DimodAnnealer, Exact, Gibbs, Neal
+from qsample.annealers import SimulatedAnnealing
 from qsample.annealers import ParallelTempering, PopulationAnnealing, AnnealedImportance, DWave
-from qsample.sampling import Sampler, Samples, Exactness, check_request, draw_seeds, mix, Generators
+from qsample.sampling import Exactness, Generators, Sampler, Samples
+from qsample.sampling import check_request, draw_seeds, mix
 from qsample.testing import check_sampler
 qs.Graph.sparse, qs.Graph.bipartite, qs.Graph.complete, qs.Graph.from_networkx
 qs.Ising.from_edges, qs.Ising.from_dense, qs.Ising.from_bqm, qs.Ising.from_qubo
@@ -93,8 +94,6 @@ def things() -> dict[str, Any]:
         "penalty": AdaptivePenalty(),
         "estimate": Estimate(1.0, 0.1),
         "settings": qs.Settings(),
-        "schedule, constant": Constant(5),
-        "schedule, ramp": Ramp("geometric", 5, 0.01, 1.0),
         "process, bits": UniformBits(log_times(4)),
         "process, categories": Uniform(cosine_times(4)),
         "surrogate": partial(qs.diffusion.regression, flips=0.5),

@@ -71,10 +71,8 @@ SAMPLERS: dict[str, Row] = {
         Gibbs(3, scan="palindromic"), Gibbs(40, scan="palindromic"), tag=ASYMPTOTIC
     ),
     "gibbs schedule": Row(Gibbs(betas=[0.3, 1.0]), Gibbs(betas=SLOW.tolist())),
-    "gibbs bfloat16": Row(Gibbs(3, precision="bfloat16"), kinds=("bipartite",), tag=ASYMPTOTIC),
-    "gibbs fixed16": Row(
-        Gibbs(3, precision="fixed16"), kinds=("sparse", "bipartite"), tag=ASYMPTOTIC
-    ),
+    "gibbs bfloat16": Row(Gibbs(3, precision="bfloat16"), kinds=("bipartite",)),
+    "gibbs fixed16": Row(Gibbs(3, precision="fixed16"), kinds=("sparse", "bipartite")),
     # Simulated annealing
     "annealing": Row(SimulatedAnnealing(5), SimulatedAnnealing(schedule=SLOW)),
     "annealing linear": Row(SimulatedAnnealing(6, (0.0, 1.0), "linear")),

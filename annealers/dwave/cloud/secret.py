@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from qsample.support.faces import public
+
 E = TypeVar("E", bound=BaseException)
 HIDDEN = "(token)"
 PIECE = 12  # characters of a secret in a row that are hidden too: messages cut long values short
@@ -44,6 +46,7 @@ class Spoken(str):
         return str, (HIDDEN,)
 
 
+@public("qsample.annealers.dwave")
 class Secret:
     """A value that no repr, copy, pickle or checkpoint holds; `Secret(None)` is empty."""
 
