@@ -10,4 +10,4 @@ __all__: list[str]
 # isort: split
 # Not public: pickles name them.
 from qsample.annealers.dwave.cloud.secret import Secret  # noqa: E402, F401
-from qsample.annealers.dwave.device import State  # noqa: E402, F401
+from qsample.annealers.dwave.state import State  # noqa: E402, F401
