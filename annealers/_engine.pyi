@@ -3,7 +3,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-def fill_uniform(out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int) -> None:
+def fill_uniform(
+    out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int
+) -> None:
     """Fill `out` [P, N] with words start .. start + N - 1 of the Philox4x32-10 stream of each seed [P].
 
     A word becomes `(k + 0.5) * 2**-23` with k its top 23 bits: strictly inside (0, 1), exact in float32.
@@ -42,7 +44,7 @@ def sweep(
     isa: str,
     alive: Callable[[], bool] | None,
 ) -> int:
-    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.compiled`.
+    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.kernels.native`.
 
     Args:
         spins: int8 [P R, n], the start unless `random_start`, and the result.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.energies import energies_of
-from qsample.annealers.streams import Streams
+from qsample.annealers.kernels.energies import energies_of
+from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.update import one_batch, some_of
 from qsample.annealers.treewidth import LIMIT, elimination
-from qsample.annealers.update import one_batch, some_of
-from qsample.enumerate import (
+from qsample.problem.enumeration import (
     CHUNK,
     check_range,
     log_weights,
@@ -21,16 +21,18 @@ from qsample.enumerate import (
     states,
     states_of,
 )
-from qsample.graph import Graph
-from qsample.ising import Ising
-from qsample.products import product
-from qsample.sampler import Generators, check_request, draw_seeds, mix
-from qsample.samples import Exactness, Samples
-from qsample.transforms import uncompiled
+from qsample.problem.exact_products import product
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.faces import public
+from qsample.support.transforms import uncompiled
 
 MAX_STATES = 1 << 22  # weights held at once over a batch
 
 
+@public("qsample.annealers")
 @dataclass(frozen=True)
 class Exact:
     """Exact, independent Boltzmann samples of small or simple problems.
@@ -41,44 +43,66 @@ class Exact:
     | any | enumerate all states | 24 spins |
     | sparse | tree decomposition (dwave-samplers) | treewidth 25 |
 
-    Anything beyond raises ValueError and names a sampler that can. Weights are computed in double precision without
-    the offset, whatever the problem's dtype. `info["log_partition"]` is log Z, float64 `[*B]`.
+    Anything beyond raises ValueError and names a sampler that can. Weights are computed in double
+    precision without the offset, whatever the problem's dtype. `info["log_partition"]` is log Z,
+    float64 `[*B]`.
     """
 
+    name = "exact"
+    about = "independent exact draws of small or tree-like problems"
+    exactness = Exactness.EXACT
     warm_start = False
     reversible = True  # independent draws: any order of states is as likely as its reverse
 
     @uncompiled
     def sample(
-        self, problem: Ising, num: int, *, initial: Samples | None = None, generator: Generators | None = None
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
     ) -> Samples:
         """See `Sampler.sample`."""
         problem = check_request(self, problem, num, initial)
         check_range(problem)
-        batch, n = problem.batch_shape, problem.num_spins
-        side, seeds = small_side(problem), draw_seeds(generator, batch)
+        batch = problem.batch_shape
+        n = problem.num_spins
+        side = small_side(problem)
+        seeds = draw_seeds(generator, batch)
         if side is not None and problem.graph.sizes[side] <= 20:
-            method, listed = _by_side, problem.graph.sizes[side]
+            method = _by_side
+            listed = problem.graph.sizes[side]
         elif n <= 24:
-            method, listed = _by_state, n
+            method = _by_state
+            listed = n
         else:
             return _by_tree(problem, num, seeds)
-        # as many problems at once as memory allows; each draws from its own stream, so the split does not show
+        # as many problems at once as memory allows; each draws from its own stream, so the split
+        # does not show
         flat = one_batch(problem.to(dtype=torch.float64))
-        work = 1 << listed if method is _by_state else max(1 << listed, min(n - listed << listed, CHUNK))
+        work = (
+            1 << listed
+            if method is _by_state
+            else max(1 << listed, min(n - listed << listed, CHUNK))
+        )
         step = max(1, MAX_STATES // work)
         few = [slice(a, a + step) for a in range(0, len(seeds), step)]
         parts = [method(some_of(flat, some), num, seeds[some]) for some in few]
         spins = torch.cat([part[0] for part in parts]).reshape(*batch, num, n)
         log_z = torch.cat([part[1] for part in parts]).reshape(batch) - problem.offset.double()
-        return Samples(spins, energies_of(problem, spins), None, Exactness.EXACT, {"log_partition": log_z})
+        return Samples(
+            spins, energies_of(problem, spins), None, Exactness.EXACT, {"log_partition": log_z}
+        )
 
 
 def _pick(log_weight: Tensor, num: int, streams: Streams) -> Tensor:
     """`num` indices into each row, by inverting the cumulative sum in double precision."""
     weight = (log_weight - log_weight.amax(-1, keepdim=True)).exp_()
     total = weight.cumsum_(-1)[..., -1:].clone()
-    return torch.searchsorted(weight, streams.uniform64(num) * total).clamp_(max=weight.shape[-1] - 1)
+    return torch.searchsorted(weight, streams.uniform64(num) * total).clamp_(
+        max=weight.shape[-1] - 1
+    )
 
 
 def _by_state(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor]:
@@ -90,7 +114,8 @@ def _by_state(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tenso
 def _by_side(problem: Ising, num: int, seeds: list[int]) -> tuple[Tensor, Tensor]:
     side = small_side(problem)
     assert side is not None
-    k, other = problem.graph.sizes[side], problem.graph.sizes[1 - side]
+    k = problem.graph.sizes[side]
+    other = problem.graph.sizes[1 - side]
     streams = Streams(seeds, problem.device)
     rows = max(1, CHUNK // max(1, other))  # not of the batch: rounding must not depend on it
     weights = torch.cat(
@@ -112,16 +137,20 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
     """Tree decomposition (Koller and Friedman 2009, ch. 10), one problem after the other."""
     from dwave.samplers import TreeDecompositionSampler
 
-    graph, n = problem.graph, problem.num_spins
+    graph = problem.graph
+    n = problem.num_spins
     width, order = elimination(graph) if graph.kind == "sparse" else (LIMIT + 1, [])
     if width > LIMIT:
         raise ValueError(
-            f"Exact cannot sample {n} spins on this {graph.kind} graph (limits: 24 spins, 20 on the smaller side if "
+            f"Exact cannot sample {n} spins on this {graph.kind} graph (limits: 24 spins, 20 on "
+            "the smaller side if "
             f"bipartite, treewidth {LIMIT} if sparse): use Gibbs(sweeps=...) or "
             "Corrected(SimulatedAnnealing(), Gibbs())"
         )
     plain = Graph("sparse", graph.sizes, graph.pairs, range(n))  # dimod labels by number
-    flat, reads, log_z = one_batch(problem.to(dtype=torch.float64).without_offset()), [], []
+    flat = one_batch(problem.to(dtype=torch.float64).without_offset())
+    reads = []
+    log_z = []
     for k, seed in enumerate(seeds):
         J = flat.J if flat.J.dim() == 1 else flat.J[k]
         found = TreeDecompositionSampler().sample(
@@ -136,6 +165,8 @@ def _by_tree(problem: Ising, num: int, seeds: list[int]) -> Samples:
         reads.append(torch.as_tensor(samples, dtype=torch.int8, device=problem.device))
         log_z.append(found.info["log_partition_function"])
     spins = torch.stack(reads).reshape(*problem.batch_shape, num, n)
-    log_partition = torch.tensor(log_z, dtype=torch.float64, device=problem.device).reshape(problem.batch_shape)
+    log_partition = torch.tensor(log_z, dtype=torch.float64, device=problem.device).reshape(
+        problem.batch_shape
+    )
     info = {"log_partition": log_partition - problem.offset.double(), "treewidth": width}
     return Samples(spins, energies_of(problem, spins), None, Exactness.EXACT, info)

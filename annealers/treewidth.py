@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from qsample.graph import Graph
+from qsample.problem.graph import Graph
 
 LIMIT = 25  # spins joined at once: 2^25 numbers
 
@@ -12,10 +12,13 @@ LIMIT = 25  # spins joined at once: 2^25 numbers
 def elimination(graph: Graph) -> tuple[int, list[int]]:
     """The narrower of two orders, least degree first and row by row, as `(width, order)`; no order beyond `LIMIT`.
 
-    Eliminating a spin joins its neighbours to each other; the width is the largest number joined, an upper bound of
-    the treewidth (Bodlaender and Koster, Inf. Comput. 208, 2010). The second order is the best there is for a grid.
+    Eliminating a spin joins its neighbours to each other; the width is the largest number joined,
+    an upper bound of the treewidth (Bodlaender and Koster, Inf. Comput. 208, 2010). The second
+    order is the best there is for a grid.
     """
-    found = graph.cached("elimination", lambda: [_eliminate(graph, least_first) for least_first in (True, False)])
+    found = graph.cached(
+        "elimination", lambda: [_eliminate(graph, least_first) for least_first in (True, False)]
+    )
     return min(found, key=lambda order: order[0])
 
 
@@ -26,11 +29,14 @@ def _eliminate(graph: Graph, least_first: bool) -> tuple[int, list[int]]:
         near[j].add(i)
     heap = [(len(near[i]) if least_first else i, i) for i in range(graph.num_spins)]
     heapq.heapify(heap)
-    width, order, gone = 0, [], set[int]()
+    width = 0
+    order = []
+    gone = set[int]()
     while heap:
         key, i = heapq.heappop(heap)
         if i in gone or (least_first and key != len(near[i])):
-            continue  # an outdated entry: the spin is gone, or in the heap again under its present degree
+            # an outdated entry: the spin is gone, or in the heap again under its present degree
+            continue
         width = max(width, len(near[i]))
         if width > LIMIT:
             return width, []

@@ -30,7 +30,7 @@ import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from qsample.progress import progress_bar
+from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

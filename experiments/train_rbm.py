@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import qsample as qs
 from qsample.annealers import SimulatedAnnealing
-from qsample.annealers.catalogue import named
+from qsample.annealers.registry import named
 from qsample.data import Dataset, load
 from qsample.models import BernoulliRBM
 

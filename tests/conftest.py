@@ -4,10 +4,12 @@ from pathlib import Path
 import torch
 from jaxtyping import install_import_hook
 
-# Samplers draw the same bits for any thread count; one thread is what a shared machine runs fastest.
+# Samplers draw the same bits for any thread count; one thread is what a shared machine runs
+# fastest.
 torch.set_num_threads(1)
 
-# A shell that starts a run in the background has it, and all that it starts, ignore Ctrl-C, which tests press.
+# A shell that starts a run in the background has it, and all that it starts, ignore Ctrl-C, which
+# tests press.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -26,5 +28,6 @@ def with_shapes() -> list[str]:
     return modules
 
 
-# Shapes are checked where they are named; elsewhere the check would cost two thirds of the tests' time.
+# Shapes are checked where they are named; elsewhere the check would cost two thirds of the tests'
+# time.
 install_import_hook(with_shapes(), "beartype.beartype")

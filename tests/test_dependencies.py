@@ -23,9 +23,15 @@ OPTIONAL = {
 # Packages that are measured against, by choice: a benchmark says which it left out.
 PEERS = {"openjij", "rbms", "dwave.plugins"}
 # What an extra is for may need it at import: these classes derive from diffusers' own, and load at first use.
-OF_AN_EXTRA = {"qsample/diffusion/scheduler.py", "qsample/diffusion/pipeline.py", "qsample/diffusion/noise.py"}
+OF_AN_EXTRA = {
+    "qsample/diffusion/scheduler.py",
+    "qsample/diffusion/pipeline.py",
+    "qsample/diffusion/noise.py",
+}
 MODULES = sorted(
-    p for folder in ("qsample", "models", "annealers", "experiments") for p in (ROOT / folder).rglob("*.py")
+    p
+    for folder in ("qsample", "models", "annealers", "experiments")
+    for p in (ROOT / folder).rglob("*.py")
 )
 MODULES = [p for p in MODULES if not any(parent.is_symlink() for parent in p.parents)]
 
@@ -64,7 +70,11 @@ def distributions(module):
     if known:
         return set(known)
     top = module.split(".")[0]
-    return {"dwave-samplers"} if module.startswith("dwave.samplers") else set(INSTALLED.get(top, [top]))
+    return (
+        {"dwave-samplers"}
+        if module.startswith("dwave.samplers")
+        else set(INSTALLED.get(top, [top]))
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -74,17 +84,23 @@ def test_imports_are_declared(path):
     for module, at_import in imports(ast.parse(path.read_text()), True):
         if module.split(".")[0] in {*sys.stdlib_module_names, "qsample", "experiments"}:
             continue
-        if "experiments" in path.parts and any(f"{module}.".startswith(f"{peer}.") for peer in PEERS):
+        if "experiments" in path.parts and any(
+            f"{module}.".startswith(f"{peer}.") for peer in PEERS
+        ):
             continue
         # an experiment needs its extra; a module of the package at most inside a function
         free = "experiments" in path.parts or str(path.relative_to(ROOT)) in OF_AN_EXTRA
         allowed = core if at_import and not free else core | extras | {"tensorboard"}
-        assert {d.lower() for d in distributions(module)} & allowed, f"{path.name} imports {module}: declare it"
+        assert {d.lower() for d in distributions(module)} & allowed, (
+            f"{path.name} imports {module}: declare it"
+        )
 
 
 def test_the_check_sees_what_is_missing():
     code = "import einops\ndef f():\n    import sklearn\nif TYPE_CHECKING:\n    import nothing\n"
     tree = ast.parse(code + "x = importlib.import_module('unheard')")
     assert list(imports(tree, True)) == [("einops", True), ("sklearn", False), ("unheard", False)]
-    assert distributions("sklearn.datasets") == {"scikit-learn"} and distributions("einops.x") == {"einops"}
+    assert distributions("sklearn.datasets") == {"scikit-learn"} and distributions("einops.x") == {
+        "einops"
+    }
     assert distributions("dwave.samplers.tree") == {"dwave-samplers"}

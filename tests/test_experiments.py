@@ -13,9 +13,9 @@ import torch
 
 from experiments import common
 from qsample import Graph, Ising
-from qsample.enumerate import log_weights
+from qsample.problem.enumeration import log_weights
 from qsample.testing.sapi import fixture
-from tests.thinning import thinned
+from tests.support.thinning import thinned
 
 sapi = fixture.sapi
 

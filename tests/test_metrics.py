@@ -7,14 +7,19 @@ from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_er
 
 
 def test_the_correlation_error_is_that_of_the_covariances_written_out():
-    a, b = (2 * torch.randint(2, (40, 5), generator=torch.Generator().manual_seed(k)) - 1 for k in range(2))
+    a, b = (
+        2 * torch.randint(2, (40, 5), generator=torch.Generator().manual_seed(k)) - 1
+        for k in range(2)
+    )
 
     def covariance(s, i, j):
         s = s.double()
         return (s[:, i] * s[:, j]).mean() - s[:, i].mean() * s[:, j].mean()
 
     pairs = [(i, j) for i in range(5) for j in range(i)]
-    error = math.sqrt(sum((covariance(a, i, j) - covariance(b, i, j)) ** 2 for i, j in pairs) / len(pairs))
+    error = math.sqrt(
+        sum((covariance(a, i, j) - covariance(b, i, j)) ** 2 for i, j in pairs) / len(pairs)
+    )
     assert pair_correlation_error(a, b) == pytest.approx(error, rel=1e-12)
     assert pair_correlation_error(a, a) == 0
 
@@ -33,7 +38,9 @@ def test_the_distance_of_two_gaussians():
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(x, x + 2) == pytest.approx(16, rel=1e-9)  # means only: 4 * 2^2
     C = torch.cov(x.T)
-    assert frechet_distance(x, 3 * x - 2 * x.mean(0)) == pytest.approx(float(4 * C.trace()), rel=1e-9)  # (3 - 1)^2
+    assert frechet_distance(x, 3 * x - 2 * x.mean(0)) == pytest.approx(
+        float(4 * C.trace()), rel=1e-9
+    )  # (3 - 1)^2
 
 
 def test_the_classifier_learns_and_is_the_same_for_a_seed():

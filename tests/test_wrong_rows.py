@@ -1,4 +1,4 @@
-"""Data that are no tensor: the error names the way to one, and the way works. Paths with a tilde."""
+"""Data that are no tensor: the error names a way to one, and it works. Paths with a tilde."""
 
 import re
 from dataclasses import replace
@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import qsample as qs
-from qsample import checkpoint
 from qsample.annealers import Exact, Gibbs
 from qsample.data import load
+from qsample.learning import checkpoint
 from qsample.models import BernoulliRBM
-from tests.oracle import untyped
-from tests.test_train import SHORT, rbm
+from tests.learning.test_fit import SHORT, rbm
+from tests.support.exact import untyped
 
 ROWS = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 1, 1]]).float()
 
@@ -55,13 +55,18 @@ def test_the_advice_works(name):
 
 def test_settings_as_a_mapping():
     qs.fit(rbm(), torch.eye(9), Gibbs(1), {"updates": 2, "chains": 4, "batch": 3}, progress=False)
-    with pytest.raises(ValueError, match=r"unknown setting 'update': did you mean 'updates'\? expected updates, batch"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown setting 'update': did you mean 'updates'\? expected updates, batch",
+    ):
         qs.fit(rbm(), torch.eye(9), Gibbs(1), {"update": 2}, progress=False)
 
 
 def test_a_model_prints_its_sizes():
     assert repr(BernoulliRBM(64, 16)) == "BernoulliRBM(64 visible, 16 hidden, bipartite)"
-    assert "5 visible, 1 hidden, complete" in repr(qs.models.BoltzmannMachine(qs.Graph.complete(6), [2]))
+    assert "5 visible, 1 hidden, complete" in repr(
+        qs.models.BoltzmannMachine(qs.Graph.complete(6), [2])
+    )
 
 
 def test_faces_are_attributes():

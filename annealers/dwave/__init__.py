@@ -1,8 +1,13 @@
-"""D-Wave's quantum processors as a sampler: placing, temperature, gauges, cost and failures handled."""
+"""D-Wave's quantum processors as a sampler: placing, temperature, gauges, cost and failures."""
 
-from qsample.annealers.dwave.errors import BudgetExceeded as BudgetExceeded
-from qsample.annealers.dwave.errors import ChargeWarning as ChargeWarning
-from qsample.annealers.dwave.errors import DeviceError as DeviceError
-from qsample.annealers.dwave.errors import Fallback as Fallback
-from qsample.annealers.dwave.sampler import DWave as DWave
-from qsample.sampler import OffTarget as OffTarget
+from __future__ import annotations
+
+from qsample.support.faces import Face
+
+_FACE = Face(__name__, __file__)
+__all__ = _FACE.names
+__getattr__ = _FACE.load
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from qsample.annealers.heat_bath import run_torch
-from qsample.grid import grid
+from qsample.annealers.kernels.sweeper import run_torch
 from qsample.models import DenoisingThermodynamicModel
-from qsample.sampler import draw_seeds
+from qsample.problem.lattices import grid
+from qsample.sampling.sampler import draw_seeds
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import (

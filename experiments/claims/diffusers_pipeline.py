@@ -34,7 +34,7 @@ from torch.nn.functional import mse_loss, softplus
 
 from qsample.data import Dataset, load
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
-from qsample.diffusion.latents import decode, encode
+from qsample.integrations.diffusers.latents import decode, encode
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 
 sys.path.append(str(Path(__file__).parents[2]))

@@ -37,7 +37,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qsample.annealers import Gibbs
 from qsample.diffusion import AnnealedGuidance, first_order, second_order
-from qsample.diffusion.reverse import ddpm
+from qsample.integrations.diffusers.guidance_step import ddpm
 from qsample.metrics import ImageFeatures, frechet_distance
 
 sys.path.append(str(Path(__file__).parents[2]))

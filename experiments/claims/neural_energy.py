@@ -60,8 +60,8 @@ from qsample.diffusion import (
     secant,
     taylor,
 )
-from qsample.enumerate import states
-from qsample.mixing import autocorrelation_time
+from qsample.problem.enumeration import states
+from qsample.sampling.mixing import autocorrelation_time
 from qsample.testing import FALSE_ALARM
 
 sys.path.append(str(Path(__file__).parents[2]))

@@ -32,7 +32,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qsample.annealers import Gibbs
 from qsample.data import Dataset, load
-from qsample.grid import grid
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 from qsample.models import (
     AdaptivePenalty,
@@ -40,6 +39,7 @@ from qsample.models import (
     denoising_loss,
     reverse_rhat,
 )
+from qsample.problem.lattices import grid
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import (

@@ -10,11 +10,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from qsample.checks import plain_seed
-from qsample.graph import Kind
-from qsample.ising import Ising
-from qsample.sampler import Sampler, check_is_sampler, mix
-from qsample.samples import Exactness, Samples
+from qsample.problem.graph import Kind
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Sampler, check_is_sampler, mix
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.checks import plain_seed
+from qsample.support.faces import public
 from qsample.testing.independence import (
     STEADY,
     Finding,
@@ -41,9 +42,19 @@ from qsample.testing.problems import (
     two_modes,
 )
 
-__all__ = ["FALSE_ALARM", "Case", "ContractError", "Verdict", "Verdicts", "check_sampler", "g_test", "reference_cases"]
+__all__ = [
+    "FALSE_ALARM",
+    "Case",
+    "ContractError",
+    "Verdict",
+    "Verdicts",
+    "check_sampler",
+    "g_test",
+    "reference_cases",
+]
 
-FALSE_ALARM = 1e-4  #: chance that the whole suite rejects right samplers; shared out over its tests (Bonferroni)
+# chance that the whole suite rejects right samplers; shared out over its tests (Bonferroni)
+FALSE_ALARM = 1e-4
 POWER = 0.95  # with which the errors that a verdict states are found
 LEAST_ESS = 0.02  # of reads: below it weights leave nothing to judge
 STRENGTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)  # of couplings whose memory lasts 5 to 200 sweeps
@@ -53,11 +64,13 @@ Clause = str
 CLAUSES = ("seeds", "alone", "initial", "reversible", "exact", "half")
 
 
+@public("qsample.testing")
 class Verdict(NamedTuple):
     """One test: its p-value, uniform for a right sampler, and the smallest error that it finds.
 
-    `total_variation` to the exact law and `floor`, what exact draws would show on average: of "law", else nan.
-    `detects`: the error that is rejected with probability 0.95 at this number of reads, in words.
+    `total_variation` to the exact law and `floor`, what exact draws would show on average: of
+    "law", else nan. `detects`: the error that is rejected with probability 0.95 at this number of
+    reads, in words.
     """
 
     case: str
@@ -76,6 +89,7 @@ class Verdict(NamedTuple):
         return f"{self.case}{check}: p = {self.p_value:.2g}{distance}{detects}"
 
 
+@public("qsample.testing")
 class Verdicts(list[Verdict]):
     """The verdicts of a sampler that passed; `notes` says what could not be checked, `str` shows all of it."""
 
@@ -141,14 +155,23 @@ class Run:
         for look in self.looks:
             if not look.p_value >= threshold:
                 raise ContractError(
-                    f"{self.ask.where(look.case)}: {look.seen}: p = {look.p_value:.2g} < {threshold:.2g}"
+                    f"{self.ask.where(look.case)}: {look.seen}: p = {look.p_value:.2g} < "
+                    f"{threshold:.2g}"
                 )
             self.verdicts.append(
-                Verdict(look.case, look.p_value, look.total_variation, look.floor, look.check, look.detects(threshold))
+                Verdict(
+                    look.case,
+                    look.p_value,
+                    look.total_variation,
+                    look.floor,
+                    look.check,
+                    look.detects(threshold),
+                )
             )
         self.looks = []
 
 
+@public("qsample.testing")
 def check_sampler(
     sampler: Sampler,
     *,
@@ -161,12 +184,13 @@ def check_sampler(
 ) -> Verdicts:
     r"""Run the contract on a sampler: `check_sampler(MySampler())`.
 
-    The law of each case is enumerated, and the reads are compared with it state by state (a G-test) and moment by
-    moment (Rao's score test of all fields and couplings). Reads must be independent of each other, of the other
-    problems of a batch and of other calls. A sampler that can continue chains is also started from all spins up,
-    from exact reads and from its own; it must forget the first, keep the law of the second, and know its start
-    where it cannot leave it. Claims are tested (`reversible`, EXACT), and so are seeds, energies, weights, fresh
-    memory, untouched arguments and the errors on bad requests. Give the sampler settings at which it should pass.
+    The law of each case is enumerated, and the reads are compared with it state by state (a G-test)
+    and moment by moment (Rao's score test of all fields and couplings). Reads must be independent
+    of each other, of the other problems of a batch and of other calls. A sampler that can continue
+    chains is also started from all spins up, from exact reads and from its own; it must forget the
+    first, keep the law of the second, and know its start where it cannot leave it. Claims are
+    tested (`reversible`, EXACT), and so are seeds, energies, weights, fresh memory, untouched
+    arguments and the errors on bad requests. Give the sampler settings at which it should pass.
 
     Args:
         sampler: any sampler.
@@ -175,8 +199,9 @@ def check_sampler(
         seed: of all randomness.
         cases: problems whose connected parts have at most 16 spins; `reference_cases()` by default.
         power: times as many reads: 4 halves every error that is found, at four times the time.
-        skip: clauses that the sampler does not promise. "seeds": a generator decides its reads. "alone": problem k
-            of a batch draws as alone. "initial", "reversible", "exact": claims. "half": half-precision problems.
+        skip: clauses that the sampler does not promise. "seeds": a generator decides its reads.
+            "alone": problem k of a batch draws as alone. "initial", "reversible", "exact": claims.
+            "half": half-precision problems.
 
     Returns:
         The verdicts, to print: each with the smallest error it finds, and what could not be checked. With equal
@@ -190,7 +215,9 @@ def check_sampler(
     seed = plain_seed(seed)
     unknown = set(skip) - set(CLAUSES)
     if unknown:
-        raise ValueError(f"unknown clause {min(unknown)!r} in skip; expected some of {', '.join(CLAUSES)}")
+        raise ValueError(
+            f"unknown clause {min(unknown)!r} in skip; expected some of {', '.join(CLAUSES)}"
+        )
     if not power > 0:
         raise ValueError(f"expected power > 0; got {power!r}")
     cases = list(reference_cases() if cases is None else cases)
@@ -203,7 +230,7 @@ def check_sampler(
     return run.verdicts
 
 
-# ---- the stages ------------------------------------------------------------------------------------------------
+# ---- the stages ----------------
 
 
 def _manners(run: Run) -> None:
@@ -217,7 +244,11 @@ def _manners(run: Run) -> None:
         else:
             run.verdicts.notes.append("seeds: every case has all but one state")
     if "alone" not in run.skip:
-        kinds = {case.problem.graph.kind: case for case in reversed(run.cases) if case.problem.batch_shape}
+        kinds = {
+            case.problem.graph.kind: case
+            for case in reversed(run.cases)
+            if case.problem.batch_shape
+        }
         for case in kinds.values() or [first]:
             check_alone(run.ask, case.name, case.problem, 33)
     check_refusals(run.ask, run.cases[0].problem)
@@ -265,16 +296,22 @@ def _start(run: Run, case: Case, num: int, which: int) -> tuple[str, Samples]:
 def _varied(run: Run) -> None:
     """What the cases leave unvaried: the other precision, a batch, a problem alone; half precision."""
     case = _liveliest(run.cases)
-    problem, num = case.problem, run.number(0.5)
+    problem = case.problem
+    num = run.number(0.5)
     if len({c.problem.dtype for c in run.cases}) == 1:
-        _law_of_call(run, f"{case.name}, in {other_dtype(problem).dtype}", other_dtype(problem), num, None)
+        _law_of_call(
+            run, f"{case.name}, in {other_dtype(problem).dtype}", other_dtype(problem), num, None
+        )
     if not any(c.problem.batch_shape for c in run.cases):
         _law_of_call(run, f"{case.name}, as a batch of two", twins(problem), num, None)
     if all(c.problem.batch_shape for c in run.cases):
         _law_of_call(run, f"{case.name}, problem 0 alone", alone(problem), num, None)
     _asked_otherwise(run, case)
     batched = next((c for c in run.cases if c.problem.batch_shape.numel() > 1), None)
-    halves = [(dtype, run.cases[0].name, alone(run.cases[0].problem)) for dtype in (torch.float16, torch.bfloat16)]
+    halves = [
+        (dtype, run.cases[0].name, alone(run.cases[0].problem))
+        for dtype in (torch.float16, torch.bfloat16)
+    ]
     if batched is not None:
         halves.append((torch.bfloat16, batched.name, batched.problem.detach()))
     for dtype, name, whole in halves if "half" not in run.skip else ():
@@ -286,7 +323,8 @@ def _varied(run: Run) -> None:
             run.verdicts.notes.append(f"{dtype}: refused ({refusal})")
         except RuntimeError as error:
             raise ContractError(
-                f"{run.ask.where(label)}: {error}: sample it, or refuse it by a TypeError or ValueError"
+                f"{run.ask.where(label)}: {error}: sample it, or refuse it by a TypeError or "
+                "ValueError"
             ) from error
         else:
             _law_of_call(run, label, half, num, None)
@@ -296,20 +334,37 @@ def _asked_otherwise(run: Run, case: Case) -> None:
     """Without a generator, as most callers do, and with a list of generators, one per problem."""
     if "seeds" in run.skip:
         return
-    problem, num = case.problem, run.number(0.5)
+    problem = case.problem
+    num = run.number(0.5)
     seed = mix(run.ask.seed, 8000)
     torch.manual_seed(seed)
     label = f"{case.name}, without a generator"
-    _collect(run, label, Reads.of(Law.of(problem), run.ask.watched(label, problem, num, None, None)))
+    _collect(
+        run, label, Reads.of(Law.of(problem), run.ask.watched(label, problem, num, None, None))
+    )
     batch = problem if problem.batch_shape else twins(problem)
-    generators = [torch.Generator().manual_seed(mix(seed, k)) for k in range(batch.batch_shape.numel())]
+    generators = [
+        torch.Generator().manual_seed(mix(seed, k)) for k in range(batch.batch_shape.numel())
+    ]
     label = f"{case.name}, a generator per problem"
     _collect(run, label, Reads.of(Law.of(batch), run.ask(label, batch, num, generator=generators)))
 
 
-# (problems of a batch, or 0 for one alone; reads; calls): few reads, whose union over calls is tested
-FEW = [(300, 1, 5), (150, 2, 5), (100, 3, 5), (100, 7, 2), (0, 1, 40), (0, 2, 20), (0, 3, 14), (0, 50, 6), (0, 255, 3)]
-FEW += [(0, 10, 12), (0, 100, 4), (0, 256, 2), (0, 1000, 1), (0, 1024, 1)]  # numbers that people ask for
+# (problems of a batch, or 0 for one alone; reads; calls): few reads, whose union over calls is
+# tested
+FEW = [
+    (300, 1, 5),
+    (150, 2, 5),
+    (100, 3, 5),
+    (100, 7, 2),
+    (0, 1, 40),
+    (0, 2, 20),
+    (0, 3, 14),
+    (0, 50, 6),
+    (0, 255, 3),
+]
+# numbers that people ask for
+FEW += [(0, 10, 12), (0, 100, 4), (0, 256, 2), (0, 1000, 1), (0, 1024, 1)]
 
 
 def _few(run: Run) -> None:
@@ -332,7 +387,9 @@ def _few(run: Run) -> None:
             rows = torch.cat(rows_of_calls)
             _few_reads(run, label, Reads(law, rows, None, float(len(rows))))
             continue
-        run.verdicts.notes.append("few reads: weights mean something beside others of their call only")
+        run.verdicts.notes.append(
+            "few reads: weights mean something beside others of their call only"
+        )
         return
 
 
@@ -348,7 +405,8 @@ def _few_reads(run: Run, label: str, reads: Reads) -> None:
 def _twice(run: Run) -> None:
     """A batch of two alike, called twice: all four answers are independent. And the first call once more."""
     case = _liveliest(run.cases)
-    problem, num = twins(case.problem), run.number(0.5)
+    problem = twins(case.problem)
+    num = run.number(0.5)
     laws = Law.of(problem)
     label = f"{case.name}, a batch of two alike"
     calls = []
@@ -374,9 +432,13 @@ def _once_more(run: Run, label: str, batch: Ising) -> None:
 
     def answers() -> list[Tensor]:
         generator = torch.Generator().manual_seed(2 * run.ask.seed)
-        return [run.ask(name, problem, num, generator=generator).spins for name, problem, num in requests]
+        return [
+            run.ask(name, problem, num, generator=generator).spins
+            for name, problem, num in requests
+        ]
 
-    before, after = answers(), answers()
+    before = answers()
+    after = answers()
     for (name, _, num), early, late in zip(requests, before, after, strict=True):
         if not torch.equal(early, late):
             raise ContractError(
@@ -391,14 +453,24 @@ def _pooled(run: Run) -> None:
 
     pool = run.pool
     if pool.information > 0:
-        off, error = pool.beta / pool.information, pool.information**-0.5
+        off = pool.beta / pool.information
+        error = pool.information**-0.5
         seen = f"the reads have beta {1 + off:.4f} ± {error:.4f}"
         p_value = two_sided(off / error)
         run.looks.append(
-            Look("all calls", "beta", p_value, seen, lambda alpha: f"beta off by {100 * _sigmas(alpha) * error:.2g} %")
+            Look(
+                "all calls",
+                "beta",
+                p_value,
+                seen,
+                lambda alpha: f"beta off by {100 * _sigmas(alpha) * error:.2g} %",
+            )
         )
     if pool.rank:
-        tails = float(chi2.cdf(pool.quadratic, pool.rank)), float(chi2.sf(pool.quadratic, pool.rank))
+        tails = (
+            float(chi2.cdf(pool.quadratic, pool.rank)),
+            float(chi2.sf(pool.quadratic, pool.rank)),
+        )
         ratio = pool.quadratic / pool.rank
         seen = f"means over reads spread {ratio:.2f} times as much as those of independent reads"
         run.looks.append(
@@ -407,7 +479,9 @@ def _pooled(run: Run) -> None:
                 "spread of means",
                 min(1.0, 2 * min(tails)),
                 seen,
-                lambda alpha: f"a spread off by {100 * _sigmas(alpha) * (2 / pool.rank) ** 0.5:.2g} %",
+                lambda alpha: (
+                    f"a spread off by {100 * _sigmas(alpha) * (2 / pool.rank) ** 0.5:.2g} %"
+                ),
             )
         )
     if pool.variance > 0:
@@ -424,7 +498,7 @@ def _pooled(run: Run) -> None:
         )
 
 
-# ---- the looks at one call -----------------------------------------------------------------------------------
+# ---- the looks at one call ----------------
 
 
 def _law_of_call(run: Run, label: str, problem: Ising, num: int, initial: Samples | None) -> None:
@@ -442,7 +516,8 @@ def _law_of_call(run: Run, label: str, problem: Ising, num: int, initial: Sample
     least = min(reads.ess for reads in call)
     if least < LEAST_ESS * num:
         raise ContractError(
-            f"{run.ask.where(label)}: the weights of {num} reads are worth {least:.1f} equal ones: too few to judge"
+            f"{run.ask.where(label)}: the weights of {num} reads are worth {least:.1f} equal "
+            "ones: too few to judge"
         )
     _collect(run, label, call)
 
@@ -450,11 +525,16 @@ def _law_of_call(run: Run, label: str, problem: Ising, num: int, initial: Sample
 def _check_log_partition(where: str, problem: Ising, laws: Sequence[Law], samples: Samples) -> None:
     """A log Z that is given is right: to rounding beside the EXACT tag, within 8 of its standard errors else."""
     value = samples.info.get("log_partition")
-    error = samples.info.get("log_partition_stderr", 0.0 if samples.exactness is Exactness.EXACT else None)
+    error = samples.info.get(
+        "log_partition_stderr", 0.0 if samples.exactness is Exactness.EXACT else None
+    )
     if value is None or error is None or problem.dtype not in (torch.float32, torch.float64):
         return
     batch = problem.batch_shape
-    right = torch.tensor([law.log_z for law in laws]).double().reshape(batch) - problem.offset.detach().double()
+    right = (
+        torch.tensor([law.log_z for law in laws]).double().reshape(batch)
+        - problem.offset.detach().double()
+    )
     off = (torch.as_tensor(value).double().reshape(batch) - right).abs()
     if not (off <= 8 * torch.as_tensor(error).double() + 1e-4 * (1 + right.abs())).all():
         raise ContractError(f"{where}: info['log_partition'] is off by {float(off.max()):.3g}")
@@ -471,7 +551,9 @@ def _collect(run: Run, label: str, call: Sequence[Reads], *, by_state: bool = Tr
     total, rank = _score(call)
     if rank:
         run.looks += _moments(label, total, rank, call)
-    finding = within(call) if sum(reads.num for reads in call) >= 100 and call[0].num >= 20 else None
+    finding = (
+        within(call) if sum(reads.num for reads in call) >= 100 and call[0].num >= 20 else None
+    )
     if finding is not None:
         run.looks.append(_independence(label, finding, call))
     finding = across(call)
@@ -482,11 +564,14 @@ def _collect(run: Run, label: str, call: Sequence[Reads], *, by_state: bool = Tr
 
 def _state_by_state(label: str, reads: Reads) -> list[Look]:
     """G-tests on all states; on windows of the spins where states are too many for the reads."""
-    n, (part,) = reads.law.graph.num_spins, reads.law.parts
+    n = reads.law.graph.num_spins
+    (part,) = reads.law.parts
     most = max(1, int(math.log2(max(2.0, reads.ess / 20))))
     windows = math.ceil(n / most) if n > most else 1
     looks = []
-    weight = torch.full((reads.num,), 1 / reads.num).double() if reads.weight is None else reads.weight
+    weight = (
+        torch.full((reads.num,), 1 / reads.num).double() if reads.weight is None else reads.weight
+    )
     whole = part.p.reshape([2] * n)  # axis 0 is the last spin
     for spins in torch.arange(n).chunk(windows):
         others = [n - 1 - i for i in range(n) if i not in spins.tolist()]
@@ -497,7 +582,17 @@ def _state_by_state(label: str, reads: Reads) -> list[Look]:
         check = "law" if windows == 1 else f"law of spins {int(spins[0])} to {int(spins[-1])}"
         information = reads.ess * reads.law.energy_variance
         states = int((p * reads.ess >= 5).sum())
-        looks.append(Look(label, check, p_value, seen, _beta_error(max(1, states), information), distance, floor))
+        looks.append(
+            Look(
+                label,
+                check,
+                p_value,
+                seen,
+                _beta_error(max(1, states), information),
+                distance,
+                floor,
+            )
+        )
     return looks
 
 
@@ -506,7 +601,9 @@ def _score(call: Sequence[Reads]) -> tuple[float, int]:
     if min(reads.num for reads in call) >= 200:
         each = [quadratic(reads.deviation.sum(0), reads.covariance, reads.num) for reads in call]
         return sum(total for total, _ in each), sum(rank for _, rank in each)
-    total, covariance, num = 0.0, 0.0, 0
+    total = 0.0
+    covariance = 0.0
+    num = 0
     for reads in call:
         wide = _directions(reads.law)
         total = total + reads.deviation.sum(0) @ wide
@@ -550,10 +647,13 @@ def _moments(label: str, total: float, rank: int, call: Sequence[Reads]) -> list
 def _worst_moment(label: str, call: Sequence[Reads]) -> list[Look]:
     """The moment that is most off, of independent ones: C^(-1/2) times the deviations, C^(-1/2) symmetric.
 
-    That transformation makes them independent and changes each as little as can be (Kessy, Lewin and Strimmer,
-    arXiv 1512.00809, ZCA), so that the least p-value is one of known law and still names a spin or an edge.
+    That transformation makes them independent and changes each as little as can be (Kessy, Lewin
+    and Strimmer, arXiv 1512.00809, ZCA), so that the least p-value is one of known law and still
+    names a spin or an edge.
     """
-    deviations, names, sizes = [], [], []
+    deviations = []
+    names = []
+    sizes = []
     for k, reads in enumerate(call):
         graph = reads.law.graph
         steady = _steady(reads)
@@ -576,7 +676,9 @@ def _worst_moment(label: str, call: Sequence[Reads]) -> list[Look]:
     def detects(alpha: float) -> str:
         return f"one field or coupling by {_sigmas(alpha / number) / typical:.2g}"
 
-    return [Look(label, "worst moment", least_of(two_sided(float(z[worst])), number), seen, detects)]
+    return [
+        Look(label, "worst moment", least_of(two_sided(float(z[worst])), number), seen, detects)
+    ]
 
 
 def _steady(reads: Reads) -> Tensor:
@@ -608,15 +710,20 @@ def _independence(label: str, finding: Finding, call: Sequence[Reads]) -> Look:
 
 def _repeated(reads: Reads) -> Callable[[float], str]:
     """The part of the reads that two calls may share unseen, where equal pairs are counted."""
-    law, N = reads.law, reads.num
-    a, b = law.coincidence(2), law.coincidence(3)
+    law = reads.law
+    N = reads.num
+    a = law.coincidence(2)
+    b = law.coincidence(3)
     sigma = N * math.sqrt(max(0.0, a - a * a + 2 * N * (b - a * a)))
-    return lambda alpha: f"{min(100.0, 100 * _sigmas(alpha / 8) * sigma / N):.2g} % of reads in common"
+    return lambda alpha: (
+        f"{min(100.0, 100 * _sigmas(alpha / 8) * sigma / N):.2g} % of reads in common"
+    )
 
 
 def _add(pool: Pool, call: Sequence[Reads], total: float, rank: int) -> None:
     for reads in call:
-        c, heat = reads.law.coefficients, reads.law.energy_variance
+        c = reads.law.coefficients
+        heat = reads.law.energy_variance
         if heat <= 0:
             continue
         excess = float(reads.deviation.mean(0) @ c)
@@ -660,7 +767,7 @@ def _beta_error(free: int, information: float) -> Callable[[float], str]:
     return detects
 
 
-# ---- claims ----------------------------------------------------------------------------------------------------
+# ---- claims ----------------
 
 
 def _claims(run: Run) -> None:
@@ -676,7 +783,9 @@ def _claims(run: Run) -> None:
         if run.sampler.warm_start:
             _is_reversible(run, kind)
         else:
-            run.verdicts.notes.append("reversible: the sampler cannot continue chains, so the claim says nothing")
+            run.verdicts.notes.append(
+                "reversible: the sampler cannot continue chains, so the claim says nothing"
+            )
     if "exact" not in run.skip:
         _is_exact(run, kind)
 
@@ -684,10 +793,13 @@ def _claims(run: Run) -> None:
 def _knows_its_start(run: Run, kind: Kind) -> None:
     """From either ground state of a long row, which no sampler turns over, each read resembles its own start.
 
-    Of reads that do not know their start the mean overlap is 0 with a standard error of 1/8 or less.
+    Of reads that do not know their start the mean overlap is 0 with a standard error of 1/8 or
+    less.
     """
     row, ground = long_row(kind)
-    problem, num, label = twins(row), 64, "a long row, from its ground states"
+    problem = twins(row)
+    num = 64
+    label = "a long row, from its ground states"
     sign = torch.randint(2, (2, num, 1), generator=run.ask.generator(), dtype=torch.int8) * 2 - 1
     start = sign * ground
     try:
@@ -698,8 +810,10 @@ def _knows_its_start(run: Run, kind: Kind) -> None:
     overlap = float((samples.spins.double() * start).mean((-2, -1)).min())
     if overlap < 0.5:
         raise ContractError(
-            f"{run.ask.where(label)}: the reads do not know the `initial` they start from: their overlap with it is "
-            f"{overlap:.3f}, expected nearly 1; a sampler that forgets its start says warm_start = False"
+            f"{run.ask.where(label)}: the reads do not know the `initial` they start from: their "
+            "overlap with it is "
+            f"{overlap:.3f}, expected nearly 1; a sampler that forgets its start says warm_start "
+            "= False"
         )
 
 
@@ -709,7 +823,8 @@ def _is_reversible(run: Run, kind: Kind) -> None:
     Strong couplings keep a memory of many sweeps: each strength is a time scale.
     """
     problem, rows = rows_of_three(kind, STRENGTHS, 16)
-    label, num = "rows of three, from exact reads", run.number(0.5)
+    label = "rows of three, from exact reads"
+    num = run.number(0.5)
     start = Law.of(problem)[0].draw(num, run.ask.generator())
     try:
         end = run.ask(label, problem, num, initial=Samples(start, problem.energy(start))).spins
@@ -717,17 +832,27 @@ def _is_reversible(run: Run, kind: Kind) -> None:
         run.verdicts.notes.append(f"reversible: refused ({refusal})")
         return
     for strength, spins in zip(STRENGTHS, rows, strict=True):
-        x, y = start[:, spins], end[:, spins]
-        step = torch.nn.functional.one_hot(8 * codes(x) + codes(y), 64).sum(1).double().reshape(num, 8, 8)
+        x = start[:, spins]
+        y = end[:, spins]
+        step = (
+            torch.nn.functional.one_hot(8 * codes(x) + codes(y), 64)
+            .sum(1)
+            .double()
+            .reshape(num, 8, 8)
+        )
         i, j = torch.triu_indices(8, 8, 1)
-        s, t = x.double(), y.double()
-        # the middle after the ends, less the ends after the middle: what a scan in a fixed order favours
+        s = x.double()
+        t = y.double()
+        # the middle after the ends, less the ends after the middle: what a scan in a fixed order
+        # favours
         turns = s[..., [1]] * t[..., [0, 2]] - s[..., [0, 2]] * t[..., [1]]
         flows = [(step - step.mT)[:, i, j], turns.sum(1)]
         seen = f"the kernel is not reversible: states of spins coupled by {strength:g} follow each other one way"
         parts = [Part(p_value, seen) for p_value in map(_symmetric, flows) if p_value is not None]
         if parts:
-            run.looks.append(Look(label, f"reversible at {strength:g}", *Finding.of(parts), lambda alpha: ""))
+            run.looks.append(
+                Look(label, f"reversible at {strength:g}", *Finding.of(parts), lambda alpha: "")
+            )
 
 
 def _symmetric(flow: Tensor) -> float | None:
@@ -742,11 +867,14 @@ def _symmetric(flow: Tensor) -> float | None:
 
 def _is_exact(run: Run, kind: Kind) -> None:
     """Draws tagged EXACT follow a law that chains do not reach."""
-    problem, label, num = two_modes(kind), "two modes", run.number(0.5)
+    problem = two_modes(kind)
+    label = "two modes"
+    num = run.number(0.5)
     if run.ask(label, problem, 1).exactness is not Exactness.EXACT:
         return
     call = Reads.of(Law.of(problem), run.ask(label, problem, num))
-    _collect(run, f"{label}, tagged EXACT", call, by_state=False)  # two states in all: moments say as much
+    # two states in all: moments say as much
+    _collect(run, f"{label}, tagged EXACT", call, by_state=False)
 
 
 def _liveliest(cases: Sequence[Case]) -> Case:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qsample.testing.law import CLEAR, Law, Reads, codes, whitened
 
-STEADY = 0.25  # least variance of a feature whose products are summed: products of rare events have heavy tails
+# least variance of a feature whose products are summed: products of rare events have heavy tails
+STEADY = 0.25
 
 
 class Part(NamedTuple):
@@ -70,7 +71,7 @@ def standard(reads: Reads, kind: slice) -> Standard:
     return Standard(z, scale[:, None] * covariance * scale, kept)
 
 
-# ---- within a call -----------------------------------------------------------------------------------------
+# ---- within a call ----------------
 
 
 def autocorrelation(z: Tensor) -> Tensor:
@@ -85,7 +86,8 @@ def autocorrelation(z: Tensor) -> Tensor:
 
 def neighbours(call: Sequence[Reads], name: str) -> tuple[Tensor, float] | None:
     """Autocorrelations of one kind of features, summed over the problems of a call, and their variance."""
-    total, variance = None, 0.0
+    total = None
+    variance = 0.0
     for reads in call:
         z, correlation, _ = standard(reads, slices(reads.law)[name])
         if z.shape[1]:
@@ -105,7 +107,10 @@ def within(call: Sequence[Reads]) -> Finding | None:
         total, variance = found
         z = total / math.sqrt(variance)
         parts.append(
-            Part(two_sided(float(z[0])), f"{name} of neighbouring reads are correlated: z = {float(z[0]):.1f}")
+            Part(
+                two_sided(float(z[0])),
+                f"{name} of neighbouring reads are correlated: z = {float(z[0]):.1f}",
+            )
         )
         if len(z) > 1:
             parts.append(_farthest(z[1:], 2, f"{name} of reads"))
@@ -137,10 +142,12 @@ def drift(reads: Reads) -> Part | None:
 def repeats(reads: Reads) -> Part | None:
     r"""Equal pairs of reads against their number for independent ones.
 
-    Of $R (R-1) / 2$ pairs a fraction $a = \sum p^2$ is equal, with variance $a - a^2 + 2 (R - 2)(b - a^2)$ a pair,
-    $b = \sum p^3$. Judged where states are many: else the G-test sees as much.
+    Of $R (R-1) / 2$ pairs a fraction $a = \sum p^2$ is equal, with variance $a - a^2 + 2 (R - 2)(b
+    - a^2)$ a pair, $b = \sum p^3$. Judged where states are many: else the G-test sees as much.
     """
-    R, a, b = reads.num, reads.law.coincidence(2), reads.law.coincidence(3)
+    R = reads.num
+    a = reads.law.coincidence(2)
+    b = reads.law.coincidence(3)
     pairs = R * (R - 1) / 2
     if reads.weight is not None or not _countable(reads.law, pairs):
         return None
@@ -150,7 +157,8 @@ def repeats(reads: Reads) -> Part | None:
     z = (equal - pairs * a) / sigma
     return Part(
         two_sided(z),
-        f"{equal:.0f} pairs of reads are equal, where independent reads have {pairs * a:.0f} ± {sigma:.0f}",
+        f"{equal:.0f} pairs of reads are equal, where independent reads have {pairs * a:.0f} ± "
+        f"{sigma:.0f}",
     )
 
 
@@ -160,7 +168,7 @@ def _countable(law: Law, pairs: float | int) -> bool:
     return n <= 62 and law.coincidence() < 0.02 and pairs * law.coincidence() >= 100
 
 
-# ---- between problems, and between calls -------------------------------------------------------------------
+# ---- between problems, and between calls ----------------
 
 
 def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
@@ -168,11 +176,13 @@ def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
     R = min(one.num, two.num)
     parts = []
     for name, kind in slices(one.law).items():
-        first, second = standard(one, kind), standard(two, kind)
+        first = standard(one, kind)
+        second = standard(two, kind)
         both = first.kept & second.kept
         if not both.any():
             continue
-        a, b = first.z[:R, both[first.kept]], second.z[:R, both[second.kept]]
+        a = first.z[:R, both[first.kept]]
+        b = second.z[:R, both[second.kept]]
         square = _of(first, both) * _of(second, both)
         cross = torch.fft.rfft(a, dim=0).conj() * torch.fft.rfft(b, dim=0)
         z = torch.fft.irfft(cross.sum(-1), n=R) / math.sqrt(R * float(square.sum()))
@@ -191,16 +201,20 @@ def _of(some: Standard, both: Tensor) -> Tensor:
 
 def _shared(one: Reads, two: Reads, what: str) -> Part:
     """Equal pairs across two sets of reads of one law; for the variance see `repeats`."""
-    a, b = one.law.coincidence(2), one.law.coincidence(3)
-    N, M = one.num, two.num
+    a = one.law.coincidence(2)
+    b = one.law.coincidence(3)
+    N = one.num
+    M = two.num
     state, place = torch.cat([codes(one.spins), codes(two.spins)]).unique(return_inverse=True)
     here = place[:N].bincount(minlength=len(state))
     there = place[N:].bincount(minlength=len(state))
-    equal, pairs = float((here * there).sum()), N * M
+    equal = float((here * there).sum())
+    pairs = N * M
     sigma = math.sqrt(pairs * (a - a * a + (N + M - 2) * (b - a * a)))
     return Part(
         two_sided((equal - pairs * a) / sigma),
-        f"{what} have {equal:.0f} equal pairs, where independent reads have {pairs * a:.0f} ± {sigma:.0f}",
+        f"{what} have {equal:.0f} equal pairs, where independent reads have {pairs * a:.0f} ± "
+        f"{sigma:.0f}",
     )
 
 
@@ -210,7 +224,11 @@ def across(call: Sequence[Reads]) -> Finding | None:
         return None
     if len(call) <= 6:
         pairs = [(i, j) for j in range(len(call)) for i in range(j)]
-        parts = [part for i, j in pairs for part in between(call[i], call[j], f"problems {i} and {j}", alike=False)]
+        parts = [
+            part
+            for i, j in pairs
+            for part in between(call[i], call[j], f"problems {i} and {j}", alike=False)
+        ]
         return Finding.of(parts) if parts else None
     parts = []
     for name, kind in slices(call[0].law).items():
@@ -227,6 +245,9 @@ def across(call: Sequence[Reads]) -> Finding | None:
         if variance > 0:
             z = float(total) / math.sqrt(variance)
             parts.append(
-                Part(two_sided(z), f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}")
+                Part(
+                    two_sided(z),
+                    f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}",
+                )
             )
     return Finding.of(parts) if parts else None

@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from qsample.enumerate import log_weights, states
-from qsample.graph import Graph
-from qsample.ising import Ising
-from qsample.samples import Samples
+from qsample.problem.enumeration import log_weights, states
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+from qsample.sampling.samples import Samples
 
 MAX_SPINS = 16  # of a connected part: all of its states are listed
-CLEAR = 80  # a direction of variance v is tested where reads x v is at least this: chi-squared's far tail holds
+# a direction of variance v is tested where reads x v is at least this: chi-squared's far tail holds
+CLEAR = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,8 @@ class Part:
 class Law:
     r"""The law of one problem, part by connected part, in double precision and without the offset.
 
-    Features of a state are its spins and the products over the edges, $x = (s_i, s_i s_j)$: the sufficient
-    statistics, with $E(s) = c \cdot x$, c = (h, J).
+    Features of a state are its spins and the products over the edges, $x = (s_i, s_i s_j)$: the
+    sufficient statistics, with $E(s) = c \cdot x$, c = (h, J).
     """
 
     graph: Graph
@@ -44,7 +45,8 @@ class Law:
     def of(problem: Ising) -> list[Law]:
         """The laws of a batch, in its order (`batch_shape` flattened)."""
         problem = problem.detach().to("cpu", torch.float64)
-        batch, n = problem.batch_shape, problem.num_spins
+        batch = problem.batch_shape
+        n = problem.num_spins
         values = problem.graph.edge_values(problem.J)
         fields = problem.h.expand(*batch, n).reshape(-1, n)
         k = values.shape[-1]
@@ -116,7 +118,8 @@ def _law(graph: Graph, h: Tensor, J: Tensor) -> Law:
     for spins, edges in graph.cached("connected parts", lambda: _connected(graph)):
         if len(spins) > MAX_SPINS:
             raise ValueError(
-                f"a connected part of {len(spins)} spins cannot be enumerated: expected at most {MAX_SPINS}"
+                f"a connected part of {len(spins)} spins cannot be enumerated: expected at most "
+                f"{MAX_SPINS}"
             )
         place = torch.zeros(graph.num_spins, dtype=torch.int64)
         place[spins] = torch.arange(len(spins))
@@ -139,25 +142,31 @@ def _connected(graph: Graph) -> list[tuple[Tensor, Tensor]]:
         root[find(i)] = find(j)
     of_spin = torch.tensor([find(i) for i in range(graph.num_spins)])
     of_edge = of_spin[graph.edges[0]]
-    return [((of_spin == r).nonzero()[:, 0], (of_edge == r).nonzero()[:, 0]) for r in of_spin.unique().tolist()]
+    return [
+        ((of_spin == r).nonzero()[:, 0], (of_edge == r).nonzero()[:, 0])
+        for r in of_spin.unique().tolist()
+    ]
 
 
-# ---- the G-test -----------------------------------------------------------------------------------------
+# ---- the G-test ----------------
 
 
 def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]:
     r"""`(p-value, total variation, its floor)` of reads against the enumerated law, for each problem of the batch.
 
-    $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled, against chi-squared,
-    with Williams' correction for small counts (Sokal and Rohlf, Biometry). Reads must be independent; weighted reads
-    count by their effective number N. The floor is the expected total variation of N independent exact draws.
+    $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled,
+    against chi-squared, with Williams' correction for small counts (Sokal and Rohlf, Biometry).
+    Reads must be independent; weighted reads count by their effective number N. The floor is the
+    expected total variation of N independent exact draws.
 
     Raises:
         ValueError: more than 16 spins.
     """
     n = problem.num_spins
     if n > MAX_SPINS:
-        raise ValueError(f"the states of {n} spins are too many to be counted: expected at most {MAX_SPINS}")
+        raise ValueError(
+            f"the states of {n} spins are too many to be counted: expected at most {MAX_SPINS}"
+        )
     exact = log_weights(problem.detach().to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
     code = codes(samples.spins.reshape(-1, samples.num, n))
     weight = samples.weight.double().reshape(code.shape)
@@ -180,14 +189,16 @@ def g_of(p: Tensor, k: Tensor, w: Tensor, N: Tensor) -> tuple[float, float, floa
     rare = N * p < 5
     if rare.any():  # the pool may itself be rare: then it joins the smallest of the others
         q, p = (torch.cat([t[~rare], t[rare].sum()[None]]) for t in (q, p))
-        if N * p[-1] < 5 and len(p) == 2:  # no third to join: an exact test of the rare states' number
+        # no third to join: an exact test of the rare states' number
+        if N * p[-1] < 5 and len(p) == 2:
             number = int((N * q[-1]).round()) - 1
             return float(binom.sf(number, int(N.round()), float(p[-1]))), distance, floor
         if N * p[-1] < 5 and len(p) > 1:
             least = int(p[:-1].argmin())
             q[least] += q[-1]
             p[least] += p[-1]
-            q, p = q[:-1], p[:-1]
+            q = q[:-1]
+            p = p[:-1]
     free = max(1, len(p) - 1)
     G = 2 * N * torch.special.xlogy(q, q / p).sum() / (1 + ((1 / p).sum() - 1) / (6 * N * free))
     return float(chi2.sf(float(G), free)), distance, floor
@@ -200,7 +211,7 @@ def _mean_deviation(p: Tensor, N: Tensor) -> Tensor:
     return 2 * v / N * (choose + torch.xlogy(v, p) + torch.xlogy(N - v + 1, 1 - p)).exp() * (p < 1)
 
 
-# ---- reads beside their law ---------------------------------------------------------------------------------
+# ---- reads beside their law ----------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +226,8 @@ class Reads:
     @staticmethod
     def of(laws: Sequence[Law], samples: Samples) -> list[Reads]:
         """The reads of each problem of the batch beside its law."""
-        n, num = samples.spins.shape[-1], samples.num
+        n = samples.spins.shape[-1]
+        num = samples.num
         rows = samples.spins.reshape(-1, num, n).cpu()
         ess = samples.ess().double().reshape(-1).tolist()
         if samples.log_weight is None:
@@ -253,7 +265,8 @@ def whitened(covariance: Tensor, least: float) -> Tensor:
 def quadratic(total: Tensor, covariance: Tensor, num: int) -> tuple[float, int]:
     r"""$d^\top C^{-1} d$ of a sum of `num` independent rows whose covariance is `covariance`, and its rank.
 
-    With the exact covariance of the sufficient statistics this is Rao's score test of all fields and couplings.
+    With the exact covariance of the sufficient statistics this is Rao's score test of all fields
+    and couplings.
     """
     basis = whitened(covariance, CLEAR / num)
     return float((total @ basis).square().sum() / num), basis.shape[1]

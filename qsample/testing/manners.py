@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.ising import Ising
-from qsample.sampler import Generators, Sampler, mix
-from qsample.samples import Exactness, Samples
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, Sampler, mix
+from qsample.sampling.samples import Exactness, Samples
 from qsample.testing.problems import alone, twins
 
 # An energy may be off by this times |offset| + sum |h| + sum |J|.
@@ -27,10 +27,12 @@ class Watched:
     """A sampler whose every call is looked at: its result, and all that a call must leave as it was."""
 
     def __init__(self, sampler: Sampler, seed: int) -> None:
-        self.sampler, self.seed = sampler, seed
+        self.sampler = sampler
+        self.seed = seed
         self.calls = 0
         self.name = type(sampler).__name__
-        self._last: tuple[Samples, Tensor] | None = None  # held, so that its memory is not used again
+        # held, so that its memory is not used again
+        self._last: tuple[Samples, Tensor] | None = None
 
     def where(self, label: str) -> str:
         """How a message begins."""
@@ -57,13 +59,19 @@ class Watched:
         touched = [name for name, state in _world().items() if state != world[name]]
         if touched:
             raise ContractError(
-                f"{self.where(label)}: a call with a generator changed the random state of {touched[0]}: "
+                f"{self.where(label)}: a call with a generator changed the random state of "
+                f"{touched[0]}: "
                 "draw from the generator alone"
             )
         return samples
 
     def watched(
-        self, label: str, problem: Ising, num: int, initial: Samples | None, generator: Generators | None
+        self,
+        label: str,
+        problem: Ising,
+        num: int,
+        initial: Samples | None,
+        generator: Generators | None,
     ) -> Samples:
         """A call with just this generator, None included."""
         where = self.where(label)
@@ -72,26 +80,43 @@ class Watched:
         check_values(where, problem, samples, num)
         for name, copy in before.items():
             if not _same(copy, _tensors(problem, initial)[name]):
-                raise ContractError(f"{where}: the call changed its own argument, {name}: work on a copy")
+                raise ContractError(
+                    f"{where}: the call changed its own argument, {name}: work on a copy"
+                )
         self._check_memory(where, problem, samples, initial)
         return samples
 
-    def _check_memory(self, where: str, problem: Ising, samples: Samples, initial: Samples | None) -> None:
+    def _check_memory(
+        self, where: str, problem: Ising, samples: Samples, initial: Samples | None
+    ) -> None:
         own = _memory(_results(samples))
         for name, tensor in _results(samples).items():
-            if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
-                raise ContractError(f"{where}: rows of {name} share their memory: return fresh tensors")
+            if any(
+                size > 1 and step == 0
+                for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+            ):
+                raise ContractError(
+                    f"{where}: rows of {name} share their memory: return fresh tensors"
+                )
         if len(own) < len(_results(samples)):
-            raise ContractError(f"{where}: two parts of the result share their memory: return fresh tensors")
+            raise ContractError(
+                f"{where}: two parts of the result share their memory: return fresh tensors"
+            )
         for name, tensor in _tensors(problem, initial).items():
             if tensor.untyped_storage().data_ptr() in own:
-                raise ContractError(f"{where}: the result shares the memory of {name}: return fresh tensors")
+                raise ContractError(
+                    f"{where}: the result shares the memory of {name}: return fresh tensors"
+                )
         if self._last is not None:
             last, spins = self._last
             if own & _memory(_results(last)):
-                raise ContractError(f"{where}: two calls share the memory of their spins: return fresh tensors")
+                raise ContractError(
+                    f"{where}: two calls share the memory of their spins: return fresh tensors"
+                )
             if not torch.equal(last.spins, spins):
-                raise ContractError(f"{where}: the call changed the result of the call before: return fresh tensors")
+                raise ContractError(
+                    f"{where}: the call changed the result of the call before: return fresh tensors"
+                )
         self._last = samples, samples.spins.clone()
 
 
@@ -132,7 +157,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-# ---- one result ----------------------------------------------------------------------------------------------
+# ---- one result ----------------
 
 
 def check_values(where: str, problem: Ising, samples: object, reads: int) -> None:
@@ -140,16 +165,23 @@ def check_values(where: str, problem: Ising, samples: object, reads: int) -> Non
     if not isinstance(samples, Samples):
         raise ContractError(f"{where}: expected Samples; got {type(samples).__name__}")
     expected = (*problem.batch_shape, reads, problem.num_spins)
-    spins, energy = samples.spins, samples.energy
+    spins = samples.spins
+    energy = samples.energy
     if spins.shape != expected or spins.dtype != torch.int8:
-        raise ContractError(f"{where}: expected int8 spins {list(expected)}; got {spins.dtype} {list(spins.shape)}")
+        raise ContractError(
+            f"{where}: expected int8 spins {list(expected)}; got {spins.dtype} {list(spins.shape)}"
+        )
     if not (spins.abs() == 1).all():
         raise ContractError(f"{where}: expected spins of -1 and +1 only")
     for tensor in _results(samples).values():
         if tensor.device != problem.device or tensor.requires_grad:
-            raise ContractError(f"{where}: expected detached results on the problem's device and in its dtype")
+            raise ContractError(
+                f"{where}: expected detached results on the problem's device and in its dtype"
+            )
     if energy.dtype != problem.dtype:
-        raise ContractError(f"{where}: expected detached results on the problem's device and in its dtype")
+        raise ContractError(
+            f"{where}: expected detached results on the problem's device and in its dtype"
+        )
     _check_energy(where, problem, spins, energy)
     if not isinstance(samples.exactness, Exactness):
         raise ContractError(f"{where}: expected an Exactness tag; got {samples.exactness!r}")
@@ -164,7 +196,9 @@ def _check_energy(where: str, problem: Ising, spins: Tensor, energy: Tensor) -> 
     error = (energy.double() - wide.energy(spins)).abs()
     if not (error <= ROUNDING[problem.dtype] * scale).all():
         worst = float(error.max())
-        raise ContractError(f"{where}: the energies are not those of the spins (off by up to {worst:.3g})")
+        raise ContractError(
+            f"{where}: the energies are not those of the spins (off by up to {worst:.3g})"
+        )
 
 
 def _check_weight(where: str, samples: Samples) -> None:
@@ -172,24 +206,38 @@ def _check_weight(where: str, samples: Samples) -> None:
     if weight is None:
         return
     if not weight.is_floating_point() or weight.isnan().any() or (weight == torch.inf).any():
-        raise ContractError(f"{where}: expected log weights that are numbers or -inf; got {weight.dtype} with others")
+        raise ContractError(
+            f"{where}: expected log weights that are numbers or -inf; got {weight.dtype} with "
+            "others"
+        )
     if not weight.isfinite().any(-1).all():
         raise ContractError(f"{where}: every read of a problem has weight 0")
     if samples.exactness is Exactness.EXACT:
-        raise ContractError(f"{where}: the reads are tagged EXACT and weighted: exact draws count alike")
+        raise ContractError(
+            f"{where}: the reads are tagged EXACT and weighted: exact draws count alike"
+        )
 
 
 def _check_info(where: str, samples: Samples) -> None:
     if not isinstance(samples.info, Mapping):
-        raise ContractError(f"{where}: expected info as a mapping; got {type(samples.info).__name__}")
-    for name, (low, high) in {"acceptance": (0, 1), "swap_rate": (0, 1), "ess": (0, math.inf)}.items():
+        raise ContractError(
+            f"{where}: expected info as a mapping; got {type(samples.info).__name__}"
+        )
+    for name, (low, high) in {
+        "acceptance": (0, 1),
+        "swap_rate": (0, 1),
+        "ess": (0, math.inf),
+    }.items():
         if name in samples.info:
             value = torch.as_tensor(samples.info[name]).double()
             if not ((low <= value) & (value <= high)).all():
-                raise ContractError(f"{where}: info[{name!r}] = {samples.info[name]!r} is not between {low} and {high}")
+                raise ContractError(
+                    f"{where}: info[{name!r}] = {samples.info[name]!r} is not between {low} and "
+                    f"{high}"
+                )
 
 
-# ---- seeds ---------------------------------------------------------------------------------------------------
+# ---- seeds ----------------
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -197,29 +245,37 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def _equal(a: Samples, b: Samples) -> bool:
-    one, two = _results(a), _results(b)
+    one = _results(a)
+    two = _results(b)
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
 def check_seeds(ask: Watched, label: str, problem: Ising, num: int = 64) -> None:
     """One seed one answer, another seed another; torch's default generator counts where none is given."""
-    name, seed = ask.name, ask.seed
+    name = ask.name
+    seed = ask.seed
     seeds = [2 * seed, 2 * seed + 1, 2 * seed + (1 << 20)]
     answers = [ask(label, problem, num, generator=_seeded(s)) for s in seeds]
     for k, answer in enumerate(answers):
         for j in range(k):
             if torch.equal(answer.spins, answers[j].spins):
-                raise ContractError(f"{name}: calls with seeds {seeds[j]} and {seeds[k]} return the same {num} reads")
+                raise ContractError(
+                    f"{name}: calls with seeds {seeds[j]} and {seeds[k]} return the same {num} "
+                    "reads"
+                )
     for s, answer in zip(seeds, answers, strict=True):
         if not _equal(answer, ask(label, problem, num, generator=_seeded(s))):
             raise ContractError(
-                f"{name}: two calls with seed {s} return other reads: draw from the generator alone, keep no state; "
+                f"{name}: two calls with seed {s} return other reads: draw from the generator "
+                "alone, keep no state; "
                 "or check_sampler(..., skip={'seeds'}) for a sampler that takes no seed"
             )
     both = _seeded(seeds[0])
     first, second = (ask(label, problem, num, generator=both).spins for _ in range(2))
     if torch.equal(first, second):
-        raise ContractError(f"{name}: two calls on one generator return the same {num} reads: it was not advanced")
+        raise ContractError(
+            f"{name}: two calls on one generator return the same {num} reads: it was not advanced"
+        )
     _check_default(ask, label, problem, num)
 
 
@@ -231,10 +287,14 @@ def _check_default(ask: Watched, label: str, problem: Ising, num: int) -> None:
         answers.append(ask.watched(label, problem, num, None, None))
     following = ask.watched(label, problem, num, None, None)
     if not _equal(answers[0], answers[1]):
-        raise ContractError(f"{ask.name}: without a generator, torch.manual_seed does not decide the reads")
+        raise ContractError(
+            f"{ask.name}: without a generator, torch.manual_seed does not decide the reads"
+        )
     for other in (answers[0], following):
         if torch.equal(other.spins, answers[2].spins):
-            raise ContractError(f"{ask.name}: without a generator, two calls return the same {num} reads")
+            raise ContractError(
+                f"{ask.name}: without a generator, two calls return the same {num} reads"
+            )
 
 
 def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
@@ -247,12 +307,14 @@ def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
         single = ask(label, alone(batch, k), num, generator=_seeded(seeds[k]))
         if not torch.equal(rows[k], single.spins):
             raise ContractError(
-                f"{ask.where(label)}: problem {k} of a batch with a list of generators draws other reads than alone "
-                "with its own; or check_sampler(..., skip={'alone'}) for a sampler that does not promise it"
+                f"{ask.where(label)}: problem {k} of a batch with a list of generators draws "
+                "other reads than alone "
+                "with its own; or check_sampler(..., skip={'alone'}) for a sampler that does not "
+                "promise it"
             )
 
 
-# ---- requests that must be refused ---------------------------------------------------------------------------
+# ---- requests that must be refused ----------------
 
 
 def check_refusals(ask: Watched, problem: Ising) -> None:
@@ -281,4 +343,7 @@ def check_refusals(ask: Watched, problem: Ising) -> None:
             ask.sampler.sample(p, num, initial=initial)
         except ValueError:
             continue
-        raise ContractError(f"{ask.name}: expected a ValueError for {what}; qsample.sampler.check_request raises it")
+        raise ContractError(
+            f"{ask.name}: expected a ValueError for {what}; "
+            "qsample.sampling.sampler.check_request raises it"
+        )

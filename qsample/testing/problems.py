@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsample.graph import Graph, Kind
-from qsample.ising import Ising
+from qsample.problem.graph import Graph, Kind
+from qsample.problem.ising import Ising
 
 
 class Case(NamedTuple):
@@ -35,9 +35,10 @@ class Normals:
 
     def couplings(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Of both signs and 0.5 to 1 in size: none so small that leaving it out would not show."""
-        return (self(*shape).sign() * (0.5 + torch.rand(shape, generator=self.generator, dtype=torch.float32) / 2)).to(
-            dtype
-        )
+        return (
+            self(*shape).sign()
+            * (0.5 + torch.rand(shape, generator=self.generator, dtype=torch.float32) / 2)
+        ).to(dtype)
 
     def symmetric(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Couplings of a complete graph, `[..., n, n]`."""
@@ -50,7 +51,9 @@ def single(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def ring(n: int, chords: Sequence[tuple[int, int]] = (), labels: Sequence[str] | None = None) -> Graph:
+def ring(
+    n: int, chords: Sequence[tuple[int, int]] = (), labels: Sequence[str] | None = None
+) -> Graph:
     """A ring of n spins, its edges given both ways round, and chords."""
     around = [(k, (k + 1) % n) if k % 2 else ((k + 1) % n, k) for k in range(n)]
     return Graph.sparse(n, [*around, *chords], labels)
@@ -64,8 +67,9 @@ def chain(n: int) -> Graph:
 def reference_cases() -> list[Case]:
     """What a caller can vary, each value in more than one problem.
 
-    Kinds of graph, 1 to 132 spins, connected or not; weak, unit and strong couplings, no fields; single and double
-    precision; an offset or none; batches of every shape in which h, J, the offset or all of them differ.
+    Kinds of graph, 1 to 132 spins, connected or not; weak, unit and strong couplings, no fields;
+    single and double precision; an offset or none; batches of every shape in which h, J, the offset
+    or all of them differ.
     """
     double = torch.float64
     normal = Normals(20)
@@ -73,10 +77,20 @@ def reference_cases() -> list[Case]:
         Case("sparse", Ising(ring(6, [(0, 3)]), 0.4 * normal(6), 0.9 * normal.couplings(7), 0.3)),
         Case(
             "sparse, double, labelled",
-            Ising(ring(7, [(2, 5)], "gacbfed"), 0.4 * normal(7, dtype=double), 0.8 * normal.couplings(8, dtype=double)),
+            Ising(
+                ring(7, [(2, 5)], "gacbfed"),
+                0.4 * normal(7, dtype=double),
+                0.8 * normal.couplings(8, dtype=double),
+            ),
         ),
-        Case("bipartite", Ising(Graph.bipartite(4, 3), 0.4 * normal(7), 0.5 * normal.couplings(4, 3))),
-        Case("complete, a batch", Ising(Graph.complete(5), 0.3 * normal(2, 5), 0.5 * normal.symmetric(2, 5)), 0.7),
+        Case(
+            "bipartite", Ising(Graph.bipartite(4, 3), 0.4 * normal(7), 0.5 * normal.couplings(4, 3))
+        ),
+        Case(
+            "complete, a batch",
+            Ising(Graph.complete(5), 0.3 * normal(2, 5), 0.5 * normal.symmetric(2, 5)),
+            0.7,
+        ),
         Case(
             "bipartite, double, a batch of J",
             Ising(
@@ -89,11 +103,20 @@ def reference_cases() -> list[Case]:
         ),
         Case(
             "complete, double",
-            Ising(Graph.complete(11), 0.3 * normal(11, dtype=double), 0.2 * normal.symmetric(11, dtype=double), 7.0),
+            Ising(
+                Graph.complete(11),
+                0.3 * normal(11, dtype=double),
+                0.2 * normal.symmetric(11, dtype=double),
+                7.0,
+            ),
         ),
         Case(
             "sparse, a batch sharing J",
-            Ising(ring(6, [(0, 3)]), (0.6 * normal(6, 3)).mT.requires_grad_(), 0.8 * normal.couplings(7)),
+            Ising(
+                ring(6, [(0, 3)]),
+                (0.6 * normal(6, 3)).mT.requires_grad_(),
+                0.8 * normal.couplings(7),
+            ),
             0.5,
         ),
         Case(
@@ -113,20 +136,39 @@ def reference_cases() -> list[Case]:
         ),
         Case(  # as a caller may hand it over: strides of a transposed matrix, and a gradient wanted
             "bipartite, wider than high",
-            Ising(Graph.bipartite(3, 6), 0.4 * normal(9), (0.6 * normal.couplings(6, 3)).mT.requires_grad_()),
+            Ising(
+                Graph.bipartite(3, 6),
+                0.4 * normal(9),
+                (0.6 * normal.couplings(6, 3)).mT.requires_grad_(),
+            ),
             0.7,
         ),
         Case(
-            "complete, a batch sharing J", Ising(Graph.complete(6), 0.4 * normal(4, 6), 0.5 * normal.symmetric(6)), 0.3
+            "complete, a batch sharing J",
+            Ising(Graph.complete(6), 0.4 * normal(4, 6), 0.5 * normal.symmetric(6)),
+            0.3,
         ),
         Case("free spins", Ising(Graph.sparse(5, []), 0.7 * normal(5), single()), 0.5),
-        Case("bipartite: right side empty", Ising(Graph.bipartite(4, 0), 0.7 * normal(4), normal(4, 0)), 0.5),
-        Case("conditional: one side empty", Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4)), 0.5),
+        Case(
+            "bipartite: right side empty",
+            Ising(Graph.bipartite(4, 0), 0.7 * normal(4), normal(4, 0)),
+            0.5,
+        ),
+        Case(
+            "conditional: one side empty",
+            Ising(Graph.bipartite(0, 4), 0.7 * normal(2, 4), normal(0, 4)),
+            0.5,
+        ),
         Case("one spin", Ising(Graph.sparse(1, []), single(0.9), single())),
-        Case("two spins, a batch of one", Ising(chain(2), single(0.2, -0.4)[None], single(0.8)), 0.5),
+        Case(
+            "two spins, a batch of one", Ising(chain(2), single(0.2, -0.4)[None], single(0.8)), 0.5
+        ),
         Case("no fields", Ising(ring(10), single(*[0.0] * 10), 0.9 * normal.couplings(10), 1.5)),
         Case("strong", strong()),
-        Case("weak", Ising(ring(16, [(1, 7)]), 0.15 * normal(16), 0.25 * normal.couplings(17), 5000.0)),
+        Case(
+            "weak",
+            Ising(ring(16, [(1, 7)]), 0.15 * normal(16), 0.25 * normal.couplings(17), 5000.0),
+        ),
         Case("many parts", many_parts(Normals(21)), 0.2),
         Case(
             "a batch of 48",
@@ -161,7 +203,8 @@ def other_dtype(problem: Ising) -> Ising:
 
 def alone(problem: Ising, at: int = 0) -> Ising:
     """Problem number `at` of a batch (counted through `batch_shape`), in memory of its own."""
-    batch, layout = problem.batch_shape, problem.graph.coupling_shape
+    batch = problem.batch_shape
+    layout = problem.graph.coupling_shape
     place = torch.unravel_index(torch.tensor(at), batch) if batch else ()
     h = problem.h.expand(*batch, -1)[place].clone()
     J = problem.J.expand(*batch, *layout)[place].clone()
@@ -174,7 +217,7 @@ def twins(problem: Ising) -> Ising:
     return Ising(one.graph, one.h.expand(2, -1), one.J, one.offset)
 
 
-# ---- problems for the claims -------------------------------------------------------------------------------
+# ---- problems for the claims ----------------
 
 
 def two_modes(kind: Kind) -> Ising:
@@ -195,7 +238,8 @@ def two_modes(kind: Kind) -> Ising:
 def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[Ising, Tensor]:
     """Rows of three spins, `copies` of each strength, and the spins of each row `[strengths, copies, 3]`.
 
-    The middle one is alone on the right side of a bipartite graph. Small fields make the three unlike each other.
+    The middle one is alone on the right side of a bipartite graph. Small fields make the three
+    unlike each other.
     """
     rows = len(strengths) * copies
     n = 3 * rows
@@ -207,7 +251,9 @@ def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[
     size = single(*strengths).repeat_interleave(copies)
     h = torch.zeros(n, dtype=torch.float32)
     J = torch.zeros(n, n, dtype=torch.float32)
-    h[spins[:, 0]], h[spins[:, 1]], h[spins[:, 2]] = 0.1, -0.2, 0.3
+    h[spins[:, 0]] = 0.1
+    h[spins[:, 1]] = -0.2
+    h[spins[:, 2]] = 0.3
     J[spins[:, 0], spins[:, 1]] = size
     J[spins[:, 2], spins[:, 1]] = -size
     spins = spins.reshape(len(strengths), copies, 3)
@@ -217,16 +263,22 @@ def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[
 def long_row(kind: Kind, n: int = 128) -> tuple[Ising, Tensor]:
     """A row of strongly coupled spins without fields, and one of its two ground states `[n]`.
 
-    No sampler of a few sweeps turns the whole row over, and what it finds from elsewhere has walls: each costs 8 to
-    16, so that no swap of replicas brings it in.
+    No sampler of a few sweeps turns the whole row over, and what it finds from elsewhere has walls:
+    each costs 8 to 16, so that no swap of replicas brings it in.
     """
     normal = Normals(3)
     J = 8 * normal.couplings(n - 1)
     ground = torch.cat([single(1.0), -J.sign()]).cumprod(0)
     # on a bipartite graph every second spin of the row lies on the right
-    order = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2)]) if kind == "bipartite" else torch.arange(n)
+    order = (
+        torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2)])
+        if kind == "bipartite"
+        else torch.arange(n)
+    )
     matrix = torch.diag(J, 1) + torch.diag(J, -1)
-    return dense(kind, J.new_zeros(n), matrix[order][:, order], split=(n + 1) // 2), ground[order].to(torch.int8)
+    return dense(kind, J.new_zeros(n), matrix[order][:, order], split=(n + 1) // 2), ground[
+        order
+    ].to(torch.int8)
 
 
 def dense(kind: Kind, h: Tensor, J: Tensor, split: int) -> Ising:

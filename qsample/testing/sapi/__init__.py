@@ -1,7 +1,13 @@
-"""A loopback solver API: D-Wave's own client over HTTP to our engine, with limits, costs and faults."""
+"""A loopback solver API: D-Wave's own client over HTTP to our engine, with costs and faults."""
 
-from qsample.testing.sapi.chip import Chip as Chip
-from qsample.testing.sapi.definitions import definition as definition
-from qsample.testing.sapi.faults import EVERY as EVERY
-from qsample.testing.sapi.faults import Fault as Fault
-from qsample.testing.sapi.server import SolverServer as SolverServer
+from __future__ import annotations
+
+from qsample.support.faces import Face
+
+_FACE = Face(__name__, __file__)
+__all__ = _FACE.names
+__getattr__ = _FACE.load
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

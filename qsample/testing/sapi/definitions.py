@@ -1,4 +1,8 @@
-"""What a solver says of itself: shapes from dwave-cloud-client's own mock data, ranges as D-Wave publishes them."""
+"""What a solver says of itself.
+
+Shapes are those of dwave-cloud-client's own mock data, ranges those that D-Wave publishes. All
+times are in microseconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qsample.optional import needs
+from qsample.support.faces import public
+from qsample.support.optional import needs
 
 PARAMETERS = {
     "anneal_schedule": "points [time in us, anneal fraction s] of a piecewise linear anneal",
@@ -46,7 +51,8 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "pegasus": {"per_qubit_coupling_range": [-18.0, 15.0]},
     "zephyr": {"per_group_coupling_range": [-13.0, 10.0]},
 }
-# Advantage2_system1 as documented: 33.6 ms of programming (1 ms of it thermalisation), readout of 17 to 101 us.
+# Advantage2_system1 as documented: 33.6 ms of programming (1 ms of it thermalisation), readout of
+# 17 to 101 us.
 _ADVANTAGE2 = {
     "typical_programming_time": 32_600.0,
     "qpu_delay_time_per_sample": 60.6,
@@ -55,6 +61,7 @@ _ADVANTAGE2 = {
 }
 
 
+@public("qsample.testing.sapi")
 def definition(
     topology: str = "zephyr-12",
     *,
@@ -66,43 +73,57 @@ def definition(
     """The solver definition that the solver API would serve for a chip of this shape.
 
     Args:
-        topology: "zephyr-12" (Advantage2), "pegasus-16" (Advantage), "chimera-16" (2000Q) or another size;
-            further numbers are further sizes, as in "zephyr-3-2" or "chimera-2-3-4".
-        name: of the solver.
+        topology: "zephyr-12" (Advantage2), "pegasus-16" (Advantage), "chimera-16" (2000Q) or
+            another size; further numbers are further sizes, as in "zephyr-3-2" or "chimera-2-3-4".
+        name: name of the solver. Default: "loopback_" and the topology.
         broken_qubits: numbers of qubits that do not work: they and their couplers are not served.
         broken_couplers: pairs of qubits whose coupler does not work.
-        **properties: replace properties of the solver, such as `h_range=[-2, 2]`.
+        **properties: properties of the solver in place of its own, such as `h_range=[-2, 2]`.
 
     Raises:
         ValueError: a topology of no known family, or defects that the chip does not have.
         ImportError: dwave-cloud-client is not installed.
     """
     family, *sizes = topology.split("-")
-    if family not in _FAMILY or not sizes or not all(size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"unknown topology {topology!r}: expected one like zephyr-12, pegasus-16 or chimera-16")
+    numbers = sizes and all(size.isdecimal() and int(size) for size in sizes)
+    if family not in _FAMILY or not numbers:
+        raise ValueError(
+            f"unknown topology {topology!r}: expected one like zephyr-12, pegasus-16 or chimera-16"
+        )
     mocks = _mocks()
     make = getattr(mocks, f"qpu_{family}_solver_data")
     timing = mocks.qpu_problem_timing_data("2000q" if family == "chimera" else "advantage")
     if family == "zephyr":
         timing |= _ADVANTAGE2
-    found = make(*map(int, sizes))
-    chip = found["properties"]
-    found["avg_load"] = 0.0
-    found["identity"]["name"] = name or f"loopback_{topology}"
-    chip |= _COMMON | _FAMILY[family] | {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
-    chip["chip_id"] = found["identity"]["name"]
+    solver = make(*map(int, sizes))
+    solver["avg_load"] = 0.0
+    solver["identity"]["name"] = name or f"loopback_{topology}"
+    chip = solver["properties"]
+    chip |= _COMMON | _FAMILY[family]
+    chip |= {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
+    chip["chip_id"] = solver["identity"]["name"]
     if family == "zephyr" and chip["topology"]["shape"][1] != 4:
         del chip["per_group_coupling_range"]  # Ocean divides the couplers of tiles of 4 only
-    _break(chip, {int(q) for q in broken_qubits}, {(min(pair), max(pair)) for pair in broken_couplers})
+    qubits = {int(qubit) for qubit in broken_qubits}
+    couplers = {(min(pair), max(pair)) for pair in broken_couplers}
+    _break(chip, qubits, couplers)
     chip |= properties
-    return found
+    return solver
 
 
 def _break(chip: dict[str, Any], qubits: set[int], couplers: set[tuple[int, int]]) -> None:
-    there = {(min(pair), max(pair)) for pair in chip["couplers"]}
-    if unknown := sorted(qubits - set(chip["qubits"])) or sorted(couplers - there):
+    """Take qubits, with their couplers, and couplers out of a chip's properties.
+
+    Args:
+        chip: the properties, changed in place.
+        qubits: numbers of qubits.
+        couplers: pairs of qubits, the lower first.
+    """
+    present = {(min(pair), max(pair)) for pair in chip["couplers"]}
+    unknown = sorted(qubits - set(chip["qubits"])) or sorted(couplers - present)
+    if unknown:
         raise ValueError(f"the chip has no {unknown[0]} that could be broken")
-    chip["qubits"] = [q for q in chip["qubits"] if q not in qubits]
+    chip["qubits"] = [qubit for qubit in chip["qubits"] if qubit not in qubits]
     chip["couplers"] = [
         [a, b]
         for a, b in chip["couplers"]
@@ -111,6 +132,7 @@ def _break(chip: dict[str, Any], qubits: set[int], couplers: set[tuple[int, int]
 
 
 def _mocks() -> Any:
+    """The client's own mock data."""
     with needs("dwave", "the loopback solver API"):
         from dwave.cloud.testing import mocks
     return mocks

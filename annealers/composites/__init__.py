@@ -1,0 +1,1 @@
+"""Samplers made of samplers."""

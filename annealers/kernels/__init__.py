@@ -1,0 +1,1 @@
+"""One sweep: native or in torch, on sparse, bipartite and dense problems."""

@@ -1,0 +1,64 @@
+"""Energies of reads: in double precision, and in the problem's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.update import flatten
+from qsample.problem.graph import Graph
+from qsample.problem.ising import Ising
+
+
+def energies(problem: Ising, spins: Tensor) -> Tensor:
+    """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
+    if problem.graph.kind != "sparse":
+        wide = problem.to(dtype=torch.float64)
+        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(
+            spins.shape[:-1]
+        )
+    from qsample.annealers import _engine
+
+    h, J = (t.detach().double().contiguous().numpy() for t in flatten(problem))
+    reads = spins.shape[:-1]
+    energy = np.empty(reads.numel())
+    rows = spins.reshape(len(energy), -1).contiguous().numpy()
+    _engine.energies(rows, energy, *_csr(problem.graph), h, J, torch.get_num_threads())
+    offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
+    return torch.from_numpy(energy).reshape(reads) + offset
+
+
+def energies_of(problem: Ising, spins: Tensor) -> Tensor:
+    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`; half precision is summed in single.
+
+    Raises:
+        ValueError: energies that float16 cannot hold.
+    """
+    if problem.dtype in (torch.float16, torch.bfloat16):
+        return narrowed(problem.to(dtype=torch.float32).energy(spins), problem.dtype)
+    return problem.energy(spins)
+
+
+def narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
+    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
+    largest = torch.finfo(dtype).max
+    if dtype == torch.float16 and (energy.abs() > largest).any():
+        raise ValueError(
+            f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers "
+            f"end at {largest:g}: "
+            f"use problem.to(dtype=torch.float32)"
+        )
+    return energy.to(dtype)
+
+
+def _csr(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The graph's neighbours as the native code reads them, int32."""
+
+    def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        start, near, edge = (
+            np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr
+        )
+        return start, near, edge
+
+    return graph.cached("native csr", make)

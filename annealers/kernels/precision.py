@@ -1,0 +1,140 @@
+r"""How precise local fields must be: single precision decides spins rightly, or double, or nothing can.
+
+A field $f_i = h_i + \sum_j J_{ij} s_j$ is a sum that is rounded to $2^{-24}$ (single precision) or
+$2^{-53}$ (double) of its largest value $F = \max_i (|h_i| + \sum_j |J_{ij}|)$, and a spin is
+decided by the logit $2 \beta f$. Where $F$ is large that is not small beside 1, and other spins are
+drawn than the problem's. So single precision serves up to $\beta F = 2^{13}$ and double up to
+$2^{42}$: one rounding then moves a logit by $2^{-10}$ at most, and a probability by $2^{-12}$.
+Colder than beta 1, where only annealers go and none claims a law, single precision serves up to
+$\beta F = 2^{19}$. Nor does any rounding happen where all h and J are multiples of one number that
+$F$ holds no more than $2^{24}$ (or $2^{53}$) times, such as integers: then single (or double)
+precision serves at any beta.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.update import flatten
+from qsample.problem.ising import Ising
+
+SINGLE = 2.0**13  # the largest F in single precision
+COLD = 2.0**19  # and the largest beta F
+DOUBLE = 2.0**42  # both in double
+
+
+class Wide(NamedTuple):
+    """Problems of a batch that single precision does not serve, each `[P]` bool on the CPU."""
+
+    fields: Tensor  # whose fields are to be summed in double precision
+    energies: Tensor  # whose energies are, even where their fields have no rounding
+
+
+def wide_problems(problem: Ising, coldest: float = 1.0) -> Wide | None:
+    """Which problems need more than single precision at betas up to `coldest`; None where none does.
+
+    Raises:
+        ValueError: fields so large that double precision does not serve either.
+    """
+    bound = _bound(problem)
+    if bound <= SINGLE and bound * coldest <= COLD:
+        return None
+    sizes = field_sizes(problem)
+    _refuse_above(DOUBLE, sizes, 1.0)
+    fields = (sizes > SINGLE) | (sizes * coldest > COLD)
+    if fields.any():
+        fields = fields & ~_exact(problem, sizes, 24)
+    hopeless = sizes * coldest > DOUBLE
+    if (hopeless & fields).any():
+        _refuse_above(DOUBLE, sizes.where(hopeless & ~_exact(problem, sizes, 53), 0.0), coldest)
+    energies = (sizes > SINGLE) | fields
+    return Wide(fields, energies) if energies.any() else None
+
+
+def check_sizes(problem: Ising) -> None:
+    """ValueError where fields are so large that not even double precision tells energies apart."""
+    if _bound(problem) > DOUBLE:
+        _refuse_above(DOUBLE, field_sizes(problem), 1.0)
+
+
+def field_sizes(problem: Ising) -> Tensor:
+    r"""The largest local field that any state of each problem has, $\max_i |h_i| + \sum_j |J_{ij}|$, `[P]` float64."""
+    graph = problem.graph
+    wide = torch.float64
+    h, J = _numbers(problem)
+    J = J.abs()
+    if graph.kind == "sparse":
+        i, j = graph.pairs.to(J.device)
+        reach = J.new_zeros(len(J), graph.num_spins, dtype=wide)
+        reach = reach.index_add_(1, i, J.to(wide)).index_add_(1, j, J.to(wide))
+    elif graph.kind == "bipartite":
+        reach = torch.cat([J.sum(-1, dtype=wide), J.sum(-2, dtype=wide)], -1)
+    else:
+        reach = J.sum(-1, dtype=wide)
+    return (h.abs().to(wide) + reach).amax(-1).cpu()
+
+
+def _numbers(problem: Ising) -> tuple[Tensor, Tensor]:
+    """Fields `[P, n]` and J `[1 or P, ...]`, where there is double precision: on their device, but for Apple's."""
+    h, J = (t.detach() for t in flatten(problem))
+    return (h.cpu(), J.cpu()) if problem.device.type == "mps" else (h, J)
+
+
+def _bound(problem: Ising) -> float:
+    """A number that no field of the batch exceeds, found fast."""
+    graph = problem.graph
+    if graph.kind == "sparse":
+        degree = graph.cached(
+            "most neighbours", lambda: int(graph.degree.max()) if graph.num_spins else 0
+        )
+    else:
+        degree = max(graph.sizes)
+    return _largest(problem.h) + degree * _largest(problem.J)
+
+
+def _largest(t: Tensor) -> float:
+    t = t.detach()
+    if t.numel() == 0:
+        return 0.0
+    # on one thread, as `check_finite`
+    if t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64):
+        a = t.numpy()
+        return max(float(np.max(a)), -float(np.min(a)))
+    return float(t.abs().max())
+
+
+def _exact(problem: Ising, sizes: Tensor, bits: int) -> Tensor:
+    """Whether sums of a problem's h and J have no rounding in floats of so many bits, `[P]`."""
+    _, exponent = torch.frexp(sizes)
+    unit = torch.ldexp(torch.ones_like(sizes), exponent - bits)
+    h, J = _numbers(problem)
+
+    def whole(t: Tensor) -> Tensor:
+        units = t.flatten(1).double() / unit[:, None].to(t.device)
+        return (units == units.round()).all(-1).cpu()
+
+    return whole(h) & whole(J)
+
+
+def _refuse_above(most: float, sizes: Tensor, coldest: float) -> None:
+    k = int(sizes.argmax())
+    if sizes[k] * coldest <= most:
+        return
+    which = f"problem {k} of the batch has" if len(sizes) > 1 else "the problem has"
+    at = "" if coldest == 1 else f" at beta {coldest:g}"
+    raise ValueError(
+        f"{which} local fields of up to {float(sizes[k]):g}{at}: beyond {most / coldest:.2g} not "
+        "even double "
+        "precision tells neighbouring states apart: scale it down, as by "
+        f"problem.scale({_factor(sizes[k]):g})"
+    )
+
+
+def _factor(size: Tensor) -> float:
+    """A power of ten that brings a size to about 1."""
+    exponent = 308.0 if size.isinf() else float(size.log10().floor())
+    return 10.0**-exponent

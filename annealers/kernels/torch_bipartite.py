@@ -1,0 +1,121 @@
+"""Sweeps over a bipartite problem (an RBM): one matrix product for each side."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.update import Precision, Rule, draw, flatten
+from qsample.problem.ising import Ising
+
+
+class Bipartite:
+    r"""The right side (hidden units) is updated first, then the left.
+
+    With bits b = (1 + s)/2 the logit of a left bit is $-2 f = -2(h - J 1) - 4 J b$, linear in the
+    right side's bits. The weights -4 J lie on a grid (see `on_grid`), so that a product is the same
+    for any batch and thread count, and problems that share J are one product, however many they
+    are.
+    """
+
+    groups = 2
+
+    def __init__(
+        self, problem: Ising, spins: Tensor, streams: Streams, precision: Precision
+    ) -> None:
+        self.streams = streams
+        self.sizes = problem.graph.sizes
+        self.rule: Rule = "gibbs"
+        P, R, _ = spins.shape
+        kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
+        h, J = flatten(problem)
+        h_left, h_right = h.split(self.sizes, -1)
+        weight = on_grid(-4 * J)
+        rounded = weight.to(kind).contiguous()
+        self.weight = {0: rounded.mT, 1: rounded}
+        self.bias = {
+            0: (weight.sum(-1) / -2 - 2 * h_left)[:, None],
+            1: (weight.sum(-2) / -2 - 2 * h_right)[:, None],
+        }
+        parts = enumerate(spins.split(self.sizes, -1))
+        self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
+        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
+        self.product = {
+            k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)
+        }
+
+    def update(self, group: int, beta: float | Tensor) -> None:
+        """Redraw the right side (group 0) or the left (group 1) given the other."""
+        side = 1 - group
+        if self.sizes[side] == 0:
+            return
+        weight = self.weight[side]
+        other = self.bits[1 - side]
+        product = self.product[side]
+        if len(weight) == 1:
+            torch.mm(other.flatten(0, 1), weight[0], out=product.flatten(0, 1))
+        else:
+            torch.bmm(other, weight, out=product)
+        if self.native:
+            self.draw(side, beta)
+            return
+        logits = (product + self.bias[side]).mul_(
+            beta[..., None] if isinstance(beta, Tensor) else beta
+        )
+        u = self.streams.uniform(*logits.shape[1:])
+        draw(logits, u, self.bits[side], self.rule, self.bits[side])
+
+    def draw(self, side: int, beta: float | Tensor) -> None:
+        """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
+        from qsample.annealers._engine import draw_bits
+
+        words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
+        product, bits = (
+            t[side].flatten(0, 1).view(words).numpy() for t in (self.product, self.bits)
+        )
+        bias = self.bias[side].flatten(0, 1).numpy()
+        betas = (
+            beta.flatten().numpy()
+            if isinstance(beta, Tensor)
+            else np.array([beta], dtype=np.float32)
+        )
+        first_spin = side * self.sizes[0]
+        metropolis = self.rule == "metropolis"
+        draw_bits(
+            product,
+            bits,
+            bias,
+            betas,
+            self.streams.seeds,
+            self.streams.passes,
+            first_spin,
+            metropolis,
+        )
+        self.streams.passes += 1
+
+    def spins(self) -> Tensor:
+        """The state, `[P, R, n]` int8."""
+        return torch.cat([self.bits[0], self.bits[1]], -1).to(torch.int8).mul_(2).sub_(1)
+
+
+def on_grid(weight: Tensor) -> Tensor:
+    """Weights `[P, n, m]` as multiples of g = 2^-p M, M the power of two over their largest row or column sum of |w|.
+
+    With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
+    do not depend on how a matrix product goes about it (batch, threads, alignment). The rounding,
+    at most g/2 a weight, is within the error bound of an ordinary sum in that dtype.
+    """
+    if weight.numel() == 0:
+        return weight
+    size = weight.abs()
+    largest = torch.maximum(size.sum(-1).amax(-1), size.sum(-2).amax(-1))[:, None, None]
+    kind = torch.finfo(weight.dtype)
+    p = 1 - round(math.log2(kind.eps))
+    # largest < 2^exponent, with room for its own rounding
+    exponent = torch.frexp(largest).exponent + 1
+    grid = torch.ldexp(torch.ones_like(largest), exponent - p).clamp_min(kind.tiny)
+    return (weight / grid).round_().mul_(grid)

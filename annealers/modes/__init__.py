@@ -1,0 +1,1 @@
+"""Where a law may have modes, and whether an annealing run misses one."""

@@ -1,0 +1,303 @@
+"""Chains started apart: where a law may have modes, and whether chains that begin in them agree.
+
+Chains that begin in one place agree with each other long before they have seen the law. Only a
+comparison of chains that begin in different places can show a mode that some of them miss (Gelman
+and Rubin, Stat. Sci. 7, 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.replicas import Replicas
+from qsample.annealers.kernels.streams import Streams
+from qsample.problem.exact_products import product
+from qsample.problem.ising import Ising
+from qsample.sampling.mixing import split_rhat
+from qsample.sampling.sampler import Generators, draw_seeds, mix
+
+COLD = 1e3  # the beta that stands for a temperature of zero
+POWERS = (2, 5, 10, 20)  # of the couplings, applied to random vectors
+AGREE = 1.05  # R-hat up to which chains started apart agree
+
+
+# ---- where to begin ----------------
+
+
+def couple(problem: Ising, x: Tensor) -> Tensor:
+    """The pull of all others on each unit, sum_j J_ij x_j, `[P, R, n]` for real `x` of that shape."""
+    if problem.graph.kind == "sparse":
+        i, j = problem.graph.pairs.to(x.device)
+        J = problem.J[..., None, :]
+        pull = J * x[..., j], J * x[..., i]
+        total = x.new_zeros(*pull[0].shape[:-1], problem.num_spins)
+        return total.index_add(-1, i, pull[0]).index_add(-1, j, pull[1])
+    if problem.graph.kind == "bipartite":
+        left, right = x.split(problem.graph.sizes, -1)
+        return torch.cat([product(right, problem.J.mT), product(left, problem.J)], -1)
+    return product(x, problem.J)
+
+
+def spread_rows(problem: Ising, num: int, seeds: Sequence[int]) -> Tensor:
+    """`num` rows `[P, num, n]` of a flat batch of P problems, spread over the space of states.
+
+    A quarter each: uniform random spins; spins with a mean of their own in each row (on a bipartite
+    graph, on each side); the signs of random vectors to which powers of the couplings were applied,
+    which lie along the directions of lowest energy; and the states that one unit alone pulls the
+    others into. The first three rows of the second quarter are all up, all down, and each spin
+    along its own field.
+    """
+    P = len(seeds)
+    n = problem.num_spins
+    streams = Streams([mix(seed, 11) for seed in seeds], problem.device)
+    quarter = -(-num // 4)
+    uniform = streams.spins(quarter, n)
+    return torch.cat(
+        [
+            uniform,
+            _tilted(problem, streams, P, quarter),
+            _along_couplings(problem, streams, quarter),
+            _pulled_by_one(problem, streams, quarter),
+        ],
+        1,
+    )[:, :num]
+
+
+def _tilted(problem: Ising, streams: Streams, P: int, num: int) -> Tensor:
+    sizes = problem.graph.sizes if problem.graph.kind == "bipartite" else (problem.num_spins,)
+    parts = [
+        (streams.uniform(num, size) < streams.uniform(num, 1)).to(torch.int8) * 2 - 1
+        for size in sizes
+    ]
+    rows = torch.cat(parts, -1)
+    rows[:, :1] = 1
+    rows[:, 1:2] = -1
+    rows[:, 2:3] = torch.where(problem.h > 0, -1, 1).to(torch.int8).expand(P, -1)[:, None]
+    return rows
+
+
+def _along_couplings(problem: Ising, streams: Streams, num: int) -> Tensor:
+    """Signs of (c - J)^k x for Gaussian-like x: c, the largest row sum of |J|, makes low energies the large ones."""
+    n = problem.num_spins
+    wide = problem.to(dtype=torch.float64)
+    size = couple(_absolute(wide), torch.ones(1, 1, n, dtype=torch.float64, device=wide.device))
+    size = size.amax((-2, -1), keepdim=True) / 2
+    x = 2 * streams.uniform(num, n).double() - 1
+    found = []
+    for k in range(max(POWERS) + 1):
+        if k in POWERS:
+            found.append(x)
+        x = size * x - couple(wide, x)
+        x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+    pick = torch.arange(num) % len(POWERS)
+    rows = torch.stack(found, 2)[:, torch.arange(num), pick]
+    return torch.where(rows < 0, -1, 1).to(torch.int8)
+
+
+def _pulled_by_one(problem: Ising, streams: Streams, num: int) -> Tensor:
+    """A unit chosen at random, up or down by turns, and each other unit along the field it then feels."""
+    P = streams.count
+    n = problem.num_spins
+    site = (streams.uniform(num) * n).long().clamp_max(n - 1)
+    up = (torch.arange(num, device=site.device) % 2 * 2 - 1).to(problem.dtype)
+    x = torch.zeros(P, num, n, dtype=problem.dtype, device=problem.device)
+    x.scatter_(-1, site[..., None], up.expand(P, num)[..., None])
+    pull = couple(problem, x)
+    rows = torch.where(pull == 0, streams.spins(num, n).to(pull), -pull.sign())
+    rows = torch.where(x == 0, rows, x)
+    return rows.to(torch.int8)
+
+
+def _absolute(problem: Ising) -> Ising:
+    return Ising(problem.graph, problem.h, problem.J.abs(), problem.offset)
+
+
+def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12) -> Tensor:
+    """The rows `[P, R, n]` of a flat batch after descent at zero temperature: local minima of the energy, nearly all.
+
+    Ties are broken at random, so that a spin without a field does not hold others fast.
+    """
+    replicas = Replicas(problem, rows.shape[1], [mix(seed, 12) for seed in seeds], rows)
+    replicas.sweep(torch.full((sweeps,), COLD))
+    return replicas.spins
+
+
+# ---- where chains stay ----------------
+
+
+@dataclass(frozen=True, eq=False)
+class Basin:
+    """A set of chains of one problem that stay near each other: their mean spins `[n]`, and which chains they are."""
+
+    mean: Tensor
+    members: Tensor
+
+
+def mean_spins(
+    problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean spins of chains at beta 1 from `rows` [P, R, n], over the 3rd and over the 4th quarter, `[P, R, n]` each.
+
+    The third value is where the chains end.
+    """
+    replicas = Replicas(problem, rows.shape[1], [mix(seed, 13) for seed in seeds], rows)
+    stride = max(1, sweeps // 64)
+    steps = max(4, sweeps // stride) // 4
+    replicas.sweep(torch.ones(2 * steps * stride))
+    halves = []
+    for _ in range(2):
+        total = torch.zeros(rows.shape, dtype=torch.int32, device=rows.device)
+        for _ in range(steps):
+            replicas.sweep(torch.ones(stride))
+            total += replicas.spins
+        halves.append(total.double() / steps)
+    return halves[0], halves[1], replicas.spins
+
+
+def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
+    """The chains of one problem in at most `limit` sets that lie further apart than their own motion explains.
+
+    Centres are found farthest first. Chains whose halves `first` and `second` `[R, n]` lie as far
+    apart as two chains do are moving freely: they all make one basin.
+    """
+    mean = (first + second) / 2
+    # two chains at rest in one basin are half as far apart as two halves of one: four times that is
+    # another basin
+    noise = (first - second).square().mean(-1) / 2 + 1e-3
+    centre = int(mean.var(-1, correction=0).argmax())
+    centres = [centre]
+    label = torch.zeros(len(mean), dtype=torch.int64)
+    nearest = (mean - mean[centre]).square().mean(-1)
+    while len(centres) < limit:
+        excess = nearest - 2 * (noise + noise[torch.tensor(centres)][label])
+        farthest = int(excess.argmax())
+        if float(excess[farthest]) <= 0:
+            break
+        distance = (mean - mean[farthest]).square().mean(-1)
+        label[distance < nearest] = len(centres)
+        nearest = torch.minimum(nearest, distance)
+        centres.append(farthest)
+    sets = [(label == k).nonzero()[:, 0] for k in range(len(centres))]
+    return [Basin(mean[members].mean(0), members) for members in sets if len(members)]
+
+
+# ---- do they agree ----------------
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Whether chains started apart agree: `rhat` of the statistic that agrees least, and its name.
+
+    `means` holds the mean spins `[n]` of each group of starts, `energy` its mean energy, `note`
+    what disagrees, in words ("" where R-hat is at most 1.05).
+    """
+
+    rhat: float
+    statistic: str
+    means: Mapping[str, Tensor]
+    energy: Mapping[str, float]
+    note: str = ""
+
+
+@torch.no_grad()
+def started_apart(
+    problem: Ising,
+    starts: Mapping[str, Tensor] | None = None,
+    sweeps: int = 200,
+    generator: Generators | None = None,
+    *,
+    num: int = 32,
+) -> Agreement:
+    """Gibbs chains of one problem from groups of starts, compared by R-hat of energy, mean spin and directions.
+
+    The directions are those between the mean spins of the groups and of all chains, and the three
+    directions in which the chains' own means differ most. A frozen or glassy law disagrees too:
+    R-hat says that chains of this length do not mix, not that a weighted sampler is wrong.
+
+    Args:
+        problem: one problem.
+        starts: groups of rows `[R, n]` of spins by name, in the user's own words; to them are added
+            "random" and "minima" (of the energy, found from `spread_rows`), unless they are among
+            them.
+        sweeps: sweeps of each chain; the first quarter is left out, the second chooses directions.
+        generator: randomness.
+        num: rows of "random", and of "minima".
+    """
+    if problem.batch_shape:
+        raise ValueError(
+            f"started_apart takes one problem; got a batch {list(problem.batch_shape)}"
+        )
+    problem = problem.detach()
+    seeds = draw_seeds(generator, ())
+    n = problem.num_spins
+    groups = {} if starts is None else dict(starts)
+    for name, rows in groups.items():
+        if rows.dim() != 2 or rows.shape[1] != n or len(rows) == 0:
+            raise ValueError(f"expected starts {name!r} of shape [R, {n}]; got {list(rows.shape)}")
+    if "random" not in groups:
+        groups["random"] = Streams([mix(seeds[0], 14)], problem.device).spins(num, n)[0]
+    if "minima" not in groups:
+        groups["minima"] = minima(problem, spread_rows(problem, num, seeds), seeds)[0]
+    rows = torch.cat([group.to(problem.device, torch.int8) for group in groups.values()])
+    replicas = Replicas(problem, len(rows), [mix(seeds[0], 15)], rows[None])
+    stride = max(1, sweeps // 128)
+    quarter = max(2, sweeps // stride // 4)
+    replicas.sweep(torch.ones(quarter * stride))
+    spins = []
+    energy = []
+    for _ in range(3 * quarter):
+        replicas.sweep(torch.ones(stride))
+        spins.append(replicas.spins[0].clone())
+        energy.append(replicas.energy[0])
+    # [T, R, n]
+    trace = torch.stack(spins).float()
+    energies = torch.stack(energy)[quarter:]
+    # directions are chosen on one part of the chains and judged on the rest: else the choice would
+    # look like a finding
+    chosen = trace[:quarter].mean(0)
+    trace = trace[quarter:]
+    sizes = [len(group) for group in groups.values()]
+    centres = dict(zip(groups, (part.mean(0) for part in chosen.split(sizes)), strict=True))
+    directions = {
+        f"the direction of {name}": mean - chosen.mean(0) for name, mean in centres.items()
+    }
+    principal = torch.linalg.svd(chosen - chosen.mean(0), full_matrices=False).Vh[:3]
+    directions |= {f"principal direction {k + 1}": v for k, v in enumerate(principal)}
+    statistics = {"energy": energies, "mean spin": trace.mean(-1).double()}
+    statistics |= {name: (trace @ v).double() for name, v in directions.items()}
+    means = {
+        name: part.mean(0) for name, part in zip(groups, trace.mean(0).split(sizes), strict=True)
+    }
+    rhats = {name: float(split_rhat(_dithered(x))) for name, x in statistics.items()}
+    worst = max(rhats, key=lambda name: rhats[name])
+    levels = {
+        name: float(part.mean())
+        for name, part in zip(groups, energies.split(sizes, 1), strict=True)
+    }
+    note = ""
+    if rhats[worst] > AGREE:
+        between = ", ".join(f"{name} {level:.1f}" for name, level in levels.items())
+        note = (
+            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat "
+            f"{rhats[worst]:.2f} of {worst} "
+            f"(mean energy from {between})"
+        )
+    return Agreement(rhats[worst], worst, means, levels, note)
+
+
+def _dithered(x: Tensor) -> Tensor:
+    """`x` itself, or zeros where it varies by rounding only: chains at rest in one place agree."""
+    small = 1e-6 * (1 + float(x.abs().max()))
+    return torch.zeros_like(x) if float(x.max() - x.min()) < small else x
+
+
+def log_odds(mean: Tensor) -> Tensor:
+    """The fields of independent spins with these means, -atanh(mean), of means within (-1, 1)."""
+    return -torch.atanh(mean.clamp(-1 + 1e-15, 1 - 1e-15))
+
+
+__all__ = ["Agreement", "Basin", "basins", "mean_spins", "minima", "spread_rows", "started_apart"]

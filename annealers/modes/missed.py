@@ -1,0 +1,180 @@
+"""Does an annealing run miss a mode? It is compared with runs that begin in each basin that could be found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.replicas import log_mean_exp, relative_error
+from qsample.annealers.modes import apart
+from qsample.problem.enumeration import log_2cosh
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import mix
+from qsample.support.checks import evenly
+
+BASINS = 6  # compared, at most
+CHAINS = 256  # runs of the comparison, at most
+ROWS = 48  # random rows from which basins are sought, and as many minima, at most
+Z = 4.0  # standard errors, by which what is found in a basin must exceed what was
+
+# problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean
+# exp estimates Z
+Anneal = Callable[[Ising, int, Sequence[int], Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Missed:
+    """What each of P problems misses: log Z with it, the error that covers both, nats missed, and a note each."""
+
+    log_z: Tensor
+    stderr: Tensor
+    nats: Tensor
+    notes: list[str]
+
+
+def flat(problem: Ising) -> Ising:
+    """The same problems with one batch dimension `[P]`; a shared J stays shared."""
+    batch = problem.batch_shape
+    layout = problem.graph.coupling_shape
+    h = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins)
+    J = problem.J
+    if J.dim() > len(layout):
+        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)
+    return Ising(problem.graph, h, J, problem.offset.expand(batch).reshape(-1))
+
+
+def taken(problem: Ising, index: Tensor) -> Ising:
+    """Problems `index` of a flat batch; a shared J stays shared."""
+    shared = problem.J.dim() == len(problem.graph.coupling_shape)
+    J = problem.J if shared else problem.J[index]
+    return Ising(problem.graph, problem.h[index], J, problem.offset[index])
+
+
+def missed(
+    problem: Ising,
+    spins: Tensor,
+    log_w: Tensor,
+    sweeps: int,
+    seeds: Sequence[int],
+    anneal: Anneal,
+    starts: Tensor | None = None,
+) -> Missed:
+    r"""Compare annealing runs of a flat batch of P problems with runs that begin elsewhere.
+
+    Basins are found as in `apart`: chains from rows spread over the space, from local minima of the
+    energy, from `starts` and from the ends of the runs themselves are grouped by where they stay. A
+    basin c with mean spins m is the base of annealing runs of its own, from independent spins in
+    fields $-\mathrm{artanh}\, m$. States belong to the basin whose independent spins give them the
+    largest probability; the weights of the runs that end in c estimate $Z_c = \sum_{s \in c}
+    e^{-E(s)}$ without bias, whichever base they came from. So where runs from c's own base find
+    significantly more in c than the runs at hand, these miss it, and log Z becomes the log of $\hat
+    Z + \sum_c (\hat Z_c^{own} - \hat Z_c)$ over such c. Its error is as wide as the disagreement.
+
+    Args:
+        problem: P problems, one batch dimension.
+        spins: ends of the runs at hand `[P, R, n]`.
+        log_w: their log weights `[P, R]`, float64, whose mean exp estimates Z.
+        sweeps: sweeps of those runs, to which the search is sized.
+        seeds: one a problem.
+        anneal: makes more runs.
+        starts: further rows `[S, n]` to begin from, such as data.
+    """
+    P, R, n = spins.shape
+    groups = _search(problem, spins, sweeps, seeds, starts)
+    log_z = log_mean_exp(log_w)
+    stderr = relative_error(log_w)
+    nats = torch.zeros_like(log_z)
+    notes = [""] * P
+    for count in sorted({len(means) for means in groups}):  # as many bases alike: one call
+        index = [p for p in range(P) if len(groups[p]) == count]
+        num = max(16, min(CHAINS, max(R, 64)) // count)
+        which = torch.tensor(index).repeat_interleave(count)
+        means = torch.cat([groups[p] for p in index])
+        base = apart.log_odds(means)
+        again = [mix(mix(seeds[p], 21), k) for p in index for k in range(count)]
+        field = base.to(problem.h)
+        ends, weights = anneal(taken(problem, which.to(problem.device)), num, again, field)
+        for at, p in enumerate(index):
+            part = slice(at * count, (at + 1) * count)
+            excess = _excess(base[part], spins[p], log_w[p], ends[part], weights[part])
+            if excess is None:
+                continue
+            gap, error = excess
+            log_z[p] += gap
+            nats[p] = gap
+            stderr[p] = math.hypot(error, gap)
+            notes[p] = (
+                f"a mode is missed: runs from {count} basins found apart see {gap:.2f} nats more "
+                "than the runs "
+                "from the base; the value counts it, the error covers both"
+            )
+    return Missed(log_z, stderr, nats, notes)
+
+
+def _search(
+    problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], starts: Tensor | None
+) -> list[Tensor]:
+    """Mean spins `[K, n]` of the basins of each problem, within (-1, 1)."""
+    P, R, n = spins.shape
+    num = max(8, min(ROWS, R // 2))
+    length = max(16, min(64, sweeps))
+    rows = apart.spread_rows(problem, num, seeds)
+    low = apart.minima(problem, rows, seeds)
+    parts = [rows, low, spins[:, : num // 2]]
+    if starts is not None:
+        chosen = starts[evenly(len(starts), num)]
+        parts.append(chosen.to(spins).expand(P, -1, -1))
+    first, second, _ = apart.mean_spins(problem, torch.cat(parts, 1), seeds, length)
+    groups = []
+    for k in range(P):
+        basins = apart.basins(first[k], second[k], BASINS)
+        # as if one spin more had been seen up and one down, so that no spin is held for certain
+        seen = [len(basin.members) * length / 2 for basin in basins]
+        groups.append(
+            torch.stack([b.mean * (m / (m + 2)) for b, m in zip(basins, seen, strict=True)])
+        )
+    return groups
+
+
+def _excess(
+    base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: Tensor
+) -> tuple[float, float] | None:
+    """Nats by which runs from the bases `[K, n]` find more in their own basins, and the error; None if they do not.
+
+    `spins` [R, n] and `log_w` [R] are the runs at hand, `ends` [K, M, n] and `weights` [K, M] those
+    from the bases.
+    """
+    K = len(base)
+    R = len(spins)
+    M = weights.shape[1]
+    norm = log_2cosh(base).sum(-1)
+
+    def cell(states: Tensor) -> Tensor:
+        return (-states.to(base) @ base.T - norm).argmax(-1)
+
+    top = max(float(log_w.max()), float(weights.max()))
+    w = (log_w - top).exp()
+    label = cell(spins)
+    total = float(w.mean())
+    # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have
+    # been due
+    unit = float(w.square().sum() / w.sum()) / R
+    more = 0.0
+    variance = float(w.var()) / R
+    own_error = variance**0.5
+    for k in range(K):
+        inside = w * (label == k)
+        v = (weights[k] - top).exp() * (cell(ends[k]) == k)
+        rest = v.sort().values[:-1]  # without the largest, which alone may lift the mean
+        careful = float(rest.sum()) / M
+        error = math.hypot(float(v.std()) / M**0.5, float(inside.std()) / R**0.5)
+        if careful - float(inside.mean()) > Z * error + Z**2 / 2 * unit:
+            more += float(v.mean() - inside.mean())
+            variance += error**2
+    if more <= 2 * own_error:  # none, or so little that the error has it already
+        return None
+    return math.log1p(more / total), variance**0.5 / (total + more)

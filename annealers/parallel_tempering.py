@@ -1,0 +1,326 @@
+"""Parallel tempering: replicas on a ladder of temperatures that swap places, so that the cold ones see every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from qsample.annealers.kernels.energies import energies_of
+from qsample.annealers.kernels.replicas import Replicas, ordered_sum
+from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.update import Rule
+from qsample.problem.ising import Ising
+from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.checks import is_whole, whole_settings
+from qsample.support.faces import public
+from qsample.support.transforms import uncompiled
+
+ROUNDS = 5  # of adaptation, each twice as long as the one before
+
+
+@public("qsample.annealers")
+@dataclass(frozen=True)
+class ParallelTempering:
+    r"""Non-reversible parallel tempering: L replicas at betas up to 1, each a Gibbs chain, and swaps between them.
+
+    Neighbours on the ladder swap with probability $\min(1, e^{(\beta_{l+1} - \beta_l)(E_{l+1} -
+    E_l)})$ (Hukushima and Nemoto 1996), even pairs and odd pairs in turn, which carries replicas up
+    and down in straight runs (Okabe et al. 2001; Syed et al., JRSS B 84, 2022). Ladders are adapted
+    as in Syed et al.: with $r_l$ the mean rejection of pair l, $\Lambda(\beta_l) = \sum_{k<l} r_k$
+    is interpolated and cut into equal steps, which evens the rates.
+
+    A read is the replica at beta 1 of a ladder of its own: reads are independent, and cost L chains
+    each. With `reads_per_ladder` k the reads come ladder by ladder, k of each, `sweeps` sweeps
+    apart: far cheaper where mixing is slow and reads are many, but then correlated: reads of a
+    ladder are one `family` (`info["block"]` is k).
+
+    Half the sweeps of a fresh call are burn-in: there the ladder of a problem is adapted, from the
+    rates of all its ladders together, and then frozen. `carry` holds ladder and hot replicas: a
+    call from such an `initial` goes on without burn-in or adaptation, and leaves the law invariant
+    as far as the hot replicas have come to rest.
+
+    From an `initial` without it hot replicas start from the reads themselves, and none of them
+    swaps into the cold end during burn-in. That is no kernel yet: what a hot replica has not
+    forgotten leaks into the reads. So where they are known to be right (EXACT, or weighted), no
+    swap touches the cold end in the whole call: reads move by sweeps at beta 1 alone, which leaves
+    their law exactly as it is and keeps their weights, and tempering begins with the next call,
+    from this one's `carry`.
+
+    As an optimiser, give it `problem.scale(beta)` with beta far above 1 and anneal before: from
+    random spins the cold end of a long ladder takes most of a short run to come to rest.
+
+    Args:
+        sweeps: sweeps of each replica before a read.
+        betas: the number of temperatures, or they themselves, increasing, from 0 or more to 1.
+        swap_every: sweeps between swaps; a swap round costs about as much as one sweep of a small
+            problem.
+        adapt: whether to adapt the ladder.
+        reads_per_ladder: reads taken from one ladder; must divide the number of reads.
+        anneal: sweeps before the burn-in that cool every replica from beta 0 to its own; none where
+            `initial` is given.
+        rule: "gibbs" or "metropolis", as in `SimulatedAnnealing`.
+
+    `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier"
+    Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot,
+    cold and back, all ladders).
+    """
+
+    sweeps: int = 100
+    betas: int | Sequence[float] = 16
+    swap_every: int = 1
+    adapt: bool = True
+    reads_per_ladder: int = 1
+    anneal: int = 0
+    rule: Rule = "gibbs"
+
+    name = "parallel-tempering"
+    about = "8 temperatures that swap, and share the sweeps; continues chains"
+    exactness = Exactness.ASYMPTOTIC
+    preset = {"betas": 8}
+    sweep_share = ("sweeps", 8)
+    warm_start = True
+    reversible = False
+
+    def __post_init__(self) -> None:
+        whole_settings(self, sweeps=1, swap_every=1, reads_per_ladder=1, anneal=0)
+        if is_whole(self.betas):
+            object.__setattr__(self, "betas", int(self.betas))  # pyright: ignore[reportArgumentType]
+        if self.rule not in get_args(Rule):
+            raise ValueError(
+                f"unknown rule {self.rule!r}; expected one of {', '.join(get_args(Rule))}"
+            )
+        ladder = (
+            [self.betas] if isinstance(self.betas, int) else [float(beta) for beta in self.betas]
+        )
+        if isinstance(self.betas, int):
+            good = self.betas >= 2
+        else:
+            good = (
+                len(ladder) > 1
+                and ladder[0] >= 0
+                and ladder[-1] == 1
+                and ladder == sorted(set(ladder))
+            )
+        if not good:
+            raise ValueError(
+                f"expected 2 betas or more, increasing, from 0 or more to 1; got {self.betas!r}"
+            )
+
+    @property
+    def _ladder(self) -> Tensor:
+        """Where adaptation starts, `[L]`."""
+        if isinstance(self.betas, int):
+            return torch.linspace(0, 1, self.betas, dtype=torch.float32)
+        return torch.tensor([float(beta) for beta in self.betas], dtype=torch.float32)
+
+    @uncompiled
+    def sample(
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
+    ) -> Samples:
+        """See `Sampler.sample`. Weights of `initial` are kept, each ladder's last read's."""
+        problem = check_request(self, problem, num, initial)
+        block = self.reads_per_ladder
+        if num % block:
+            raise ValueError(f"expected reads in blocks of reads_per_ladder={block}; got num={num}")
+        seeds = draw_seeds(generator, problem.batch_shape)
+        L = len(self._ladder)
+        n = problem.num_spins
+        N = num // block
+        beta, spins, carried = self._start(problem, initial, N, seeds)
+        ladders = Ladders(problem.without_offset(), beta, spins, seeds, self.rule)
+        right = initial is not None and (
+            initial.exactness is Exactness.EXACT or initial.log_weight is not None
+        )
+        swap_cold = carried or not right
+        if initial is None:
+            ladders.cool(self.anneal)
+        if not carried:
+            burn = self.sweeps // 2
+            ends = sorted({burn >> k for k in range(ROUNDS)} - {0})
+            for length in [b - a for a, b in zip([0, *ends], ends, strict=False)]:
+                ladders.run(length, self.swap_every, cold=initial is None)
+                if self.adapt:
+                    ladders.beta = even_out(ladders.beta, ladders.rejection)
+                ladders.forget()
+        reads = []
+        state = spins
+        for k in range(block):
+            burnt = self.sweeps // 2 if k == 0 and not carried else 0
+            ladders.run(self.sweeps - burnt, self.swap_every, cold=swap_cold)
+            state = ladders.states()
+            reads.append(state[:, :, -1])
+        batch = problem.batch_shape
+        found = torch.stack(reads, 2).reshape(*batch, num, n)
+        info = {
+            "sweeps": self.sweeps,
+            "block": block,
+            "betas": ladders.beta.reshape(*batch, L),
+            "swap_rate": (1 - ladders.rejection).reshape(*batch, L - 1),
+            "barrier": ordered_sum(ladders.rejection).reshape(batch),
+            "round_trips": ladders.trips.sum((-2, -1)).reshape(batch),
+        }
+        carry = {
+            "betas": info["betas"].clone(),
+            "hot": state[:, :, :-1].reshape(*batch, N, L - 1, n).clone(),
+        }
+        weight = _of_ladders(None if initial is None else initial.log_weight, block)
+        family = _of_ladders(None if initial is None else initial.family, block)
+        if family is None and block > 1:
+            family = (
+                torch.arange(num, device=problem.device)
+                .div(block, rounding_mode="floor")
+                .expand(*batch, num)
+            )
+        energy = energies_of(problem, found)
+        return Samples(found, energy, weight, Exactness.ASYMPTOTIC, info, carry, family)
+
+    def _start(
+        self, problem: Ising, initial: Samples | None, N: int, seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor, bool]:
+        """The ladder `[P, L]`, spins `[P, N, L, n]` level by level, and whether they were carried over."""
+        P = len(seeds)
+        L = len(self._ladder)
+        n = problem.num_spins
+        beta = self._ladder.expand(P, L)
+        carry = {} if initial is None else initial.carry or {}
+        hot = carry.get("hot")
+        ladder = carry.get("betas")
+        shapes = (*problem.batch_shape, N, L - 1, n), (*problem.batch_shape, L)
+        carried = hot is not None and ladder is not None and (hot.shape, ladder.shape) == shapes
+        if initial is None:
+            return (
+                beta,
+                Streams([mix(seed, 2) for seed in seeds], problem.device).spins(N, L, n),
+                False,
+            )
+        cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
+        if not carried:
+            return beta, cold.expand(P, N, L, n).contiguous(), False
+        assert hot is not None and ladder is not None
+        hot = hot.to(problem.device).reshape(P, N, L - 1, n)
+        return ladder.reshape(P, L).float().cpu(), torch.cat([hot, cold], 2), True
+
+
+def _of_ladders(x: Tensor | None, block: int) -> Tensor | None:
+    """A number `[*B, R]` of each read that chains start from, for those that come of it: the last of each block's."""
+    if x is None:
+        return None
+    last = x.unflatten(-1, (-1, block))[..., -1:]
+    return last.expand(*last.shape[:-1], block).flatten(-2).clone()
+
+
+class Ladders:
+    """N ladders of L replicas for each of P problems. Betas are swapped, not states: `holder` says who is where."""
+
+    def __init__(
+        self,
+        problem: Ising,
+        beta: Tensor,
+        spins: Tensor,
+        seeds: Sequence[int],
+        rule: Rule = "gibbs",
+    ) -> None:
+        self.beta = beta  # [P, L], the same for all ladders of a problem
+        self.shape = P, N, L = spins.shape[:3]
+        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1), rule)
+        self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
+        self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
+        self.parity = 0
+        self.trips = torch.zeros(P, N, L, dtype=torch.float32)
+        self.seen_cold = torch.zeros(P, N, L, dtype=torch.bool)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        P, _, L = self.shape
+        self._rejected = torch.zeros(P, L - 1, dtype=torch.float64)
+        self._tries = 0
+        self.trips.zero_()
+
+    @property
+    def rejection(self) -> Tensor:
+        """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
+        return self._rejected / max(self._tries, 1)
+
+    @property
+    def _own(self) -> Tensor:
+        """The beta of each replica, `[P, N L]`."""
+        return self.beta[:, None].expand(self.shape).gather(-1, self.holder.argsort(-1)).flatten(1)
+
+    def cool(self, sweeps: int) -> None:
+        """Sweeps in which every replica comes down from beta 0 to its own in equal steps."""
+        steps = torch.arange(1, sweeps + 1, dtype=torch.float32) / max(sweeps, 1)
+        for part in steps.split(64):
+            self.replicas.sweep(part[:, None, None] * self._own)
+
+    def run(self, sweeps: int, swap_every: int, cold: bool = True) -> None:
+        """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`.
+
+        Without `cold` the replica at beta 1 stays out of swaps.
+        """
+        for done in range(0, sweeps, swap_every):
+            beta = self._own
+            self.replicas.sweep(beta.expand(min(swap_every, sweeps - done), *beta.shape))
+            self.swap(cold)
+
+    def swap(self, cold: bool = True) -> None:
+        """One round of swaps; all pairs are counted, those of the other parity and of the cold end too."""
+        P, N, L = self.shape
+        energy = self.replicas.energy.reshape(P, N, L).gather(-1, self.holder)
+        beta = self.beta.double()[:, None]
+        accept = (
+            ((beta[..., 1:] - beta[..., :-1]) * (energy[..., 1:] - energy[..., :-1]))
+            .clamp_max(0)
+            .exp()
+        )
+        self._rejected += ordered_sum((1 - accept).mT) / N
+        self._tries += 1
+        low = torch.arange(self.parity, L - 1, 2)
+        u = self.streams.uniform(N, L - 1)[..., low]
+        swapped = (u < accept[..., low]) & (cold | (low < L - 2))
+        first = self.holder[..., low]
+        second = self.holder[..., low + 1]
+        self.holder[..., low] = torch.where(swapped, second, first)
+        self.holder[..., low + 1] = torch.where(swapped, first, second)
+        self.parity = 1 - self.parity
+        top = self.holder[..., :1]
+        end = self.holder[..., -1:]
+        self.trips.scatter_add_(-1, top, self.seen_cold.gather(-1, top).to(self.trips))
+        self.seen_cold.scatter_(-1, top, False)
+        self.seen_cold.scatter_(-1, end, True)
+
+    def states(self) -> Tensor:
+        """The spins level by level, `[P, N, L, n]`."""
+        spins = self.replicas.spins.reshape(*self.shape, -1)
+        return spins.take_along_dim(self.holder.to(spins.device)[..., None], 2)
+
+
+def even_out(beta: Tensor, rejection: Tensor) -> Tensor:
+    """The ladder `[P, L]` on which all pairs would be refused alike: equal steps of the cumulative rejection.
+
+    The cumulative rejection is taken as linear between the old betas; the ends stay.
+    """
+    P, L = beta.shape
+    step = rejection + 1e-3 * (
+        ordered_sum(rejection)[:, None] / (L - 1) + 1e-9
+    )  # increasing, so that it can be inverted
+    total = torch.cat([torch.zeros(P, 1, dtype=step.dtype), step.cumsum(-1)], -1)
+    goal = total[:, -1:] * torch.arange(1, L - 1) / (L - 1)
+    k = torch.searchsorted(total, goal.contiguous()).clamp(1, L - 1)
+    left = total.gather(-1, k - 1)
+    right = total.gather(-1, k)
+    old = beta.double()
+    inner = old.gather(-1, k - 1) + (goal - left) / (right - left) * (
+        old.gather(-1, k) - old.gather(-1, k - 1)
+    )
+    return torch.cat([beta[:, :1], inner.to(beta), beta[:, -1:]], -1)

@@ -1,0 +1,1 @@
+"""Diffusion models whose reverse steps are Ising problems."""

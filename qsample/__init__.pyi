@@ -1,0 +1,28 @@
+from qsample import annealers as annealers
+from qsample import data as data
+from qsample import diffusion as diffusion
+from qsample import metrics as metrics
+from qsample import models as models
+from qsample import sampling as sampling
+from qsample import testing as testing
+from qsample.evaluation.diagnostics import diagnose as diagnose
+from qsample.evaluation.likelihood import log_likelihood as log_likelihood
+from qsample.evaluation.likelihood import log_partition as log_partition
+from qsample.evaluation.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
+from qsample.learning.contrastive import ContrastiveDivergence as ContrastiveDivergence
+from qsample.learning.contrastive import Start as Start
+from qsample.learning.contrastive import cd_loss as cd_loss
+from qsample.learning.fit import fit as fit
+from qsample.learning.saved import SavedRun as SavedRun
+from qsample.learning.saved import load_run as load_run
+from qsample.learning.settings import Settings as Settings
+from qsample.problem.graph import Graph as Graph
+from qsample.problem.ising import Ising as Ising
+from qsample.sampling.sampler import Sampler as Sampler
+from qsample.sampling.samples import Estimate as Estimate
+from qsample.sampling.samples import Exactness as Exactness
+from qsample.sampling.samples import ReliabilityWarning as ReliabilityWarning
+from qsample.sampling.samples import Samples as Samples
+from qsample.sampling.temperature import effective_beta as effective_beta
+
+__all__: list[str]

@@ -1,0 +1,1 @@
+"""qsample in other libraries' hands."""

@@ -1,0 +1,1 @@
+"""Annealed steps in the pipelines of diffusers."""

@@ -1,0 +1,1 @@
+"""Samples become weights: the gradient, and training that survives being stopped."""

@@ -1,0 +1,429 @@
+"""Contrastive divergence: the surrogate loss, and the module that keeps its chains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from qsample.learning.distributed import mean_of_ranks, own_generator
+from qsample.sampling.sampler import Sampler, check_is_sampler, draw_seed, mix
+from qsample.sampling.samples import Samples, check_samples
+from qsample.support.checks import check_choice, check_tensors, whole
+from qsample.support.faces import public
+from qsample.support.transforms import numbers, uncompiled
+from qsample.support.wrapped import bare
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+Start = Literal["data", "persistent", "fresh"]
+
+
+@public("qsample")
+def cd_loss(
+    model: EnergyModel,
+    data: Tensor,
+    samples: Samples,
+    *,
+    positive: Samples | None = None,
+    data_weight: Tensor | None = None,
+) -> Tensor:
+    r"""A scalar whose gradient is that of contrastive divergence; its value is not a likelihood.
+
+    $$L = \langle F(x) \rangle_{\mathrm{data}} - \langle F(x) \rangle_{\mathrm{samples}}$$
+
+    with F the free energy, so that hidden units are summed out in both phases (Rao-Blackwell).
+    Where F is intractable, the joint energy stands in its place, averaged over `positive` and
+    `samples`. With exact samples the gradient is that of the negative log-likelihood (Hinton 2002;
+    Younes 1999).
+
+    Under `torch.autocast` with bfloat16 an RBM's two large products, half of a training step, take
+    half the time. Units that are 0 or 1 are exact there; weights and hidden probabilities are
+    rounded to 8 bits, and so is the gradient: after data and samples were subtracted, so its error
+    stays near 2^-9 of itself. `ContrastiveDivergence` samples in full precision all the same.
+
+    Args:
+        model: an energy model.
+        data: rows `[N, n_visible]` in the model's coding.
+        samples: reads `[R, n]` of `model.ising()`; their weights are honoured.
+        positive: reads `[N, R', n_hidden]` of `model.ising(visible=data)`, needed where F is
+            intractable; None where it is not.
+        data_weight: non-negative weights `[N]` of the rows; None means equal ones.
+
+    Raises:
+        ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message
+            says how to make it).
+        TypeError: data or weights that are no tensors, or samples that are none.
+    """
+    check_samples(samples, "samples")
+    if positive is not None:
+        check_samples(positive, "positive")
+    model = bare(model)
+    _check_batch(model, data, data_weight)
+    with model.acting(model.weights()):
+        return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
+
+
+def _checked_loss(
+    model: EnergyModel,
+    data: Tensor,
+    samples: Samples,
+    *,
+    positive: Samples | None,
+    data_weight: Tensor | None,
+) -> Tensor:
+    """`cd_loss` of a batch that was checked before."""
+    if samples.spins.dim() != 2:
+        raise ValueError(
+            f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}"
+        )
+    if positive is not None:
+        data_energies = _joint_energies(model, data, positive)
+        if model.tractable:
+            read_energies = model.free_energy(model.split(samples.spins)[0])
+        else:
+            read_energies = model.ising().energy(samples.spins)
+    elif model.tractable:
+        data_energies, read_energies = _free_energies(model, data, samples)
+    else:
+        raise ValueError(
+            "hidden units are coupled, so the positive phase must be sampled: pass "
+            "positive=sampler.sample(model.ising(visible=data), num), or use "
+            "ContrastiveDivergence(model, sampler), which does it"
+        )
+    if data_weight is None:
+        data_mean = data_energies.mean()
+    else:
+        data_mean = _normalised(data_weight, data_energies) @ data_energies
+    if samples.log_weight is None:
+        return data_mean - read_energies.mean()
+    return data_mean - samples.weight.to(read_energies) @ read_energies
+
+
+def _joint_energies(model: EnergyModel, data: Tensor, positive: Samples) -> Tensor:
+    """The energy of each row `[N]`, averaged over its reads of the hidden units."""
+    shape = (len(data), positive.num, model.num_hidden)
+    if positive.spins.shape != shape:
+        raise ValueError(
+            f"expected positive spins of shape [{len(data)}, R, {model.num_hidden}], one problem "
+            f"per row of data; got {list(positive.spins.shape)}"
+        )
+    energy = model.ising(visible=data).energy(positive.spins)
+    return (positive.weight.to(energy) * energy).sum(-1)
+
+
+def _free_energies(model: EnergyModel, data: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+    """F of the rows `[N]` and of the reads `[R]`, at once: the same products, but large ones."""
+    device = data.device.type
+    dtype = model.weights()[0].dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which it leaves as it is
+        dtype = torch.get_autocast_dtype(device)  # of the products; units are exact in any
+    units = model.rows(data, samples.spins, dtype)
+    data_energies, read_energies = model.free_energy_of_units(units).split([len(data), samples.num])
+    return data_energies, read_energies
+
+
+def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> None:
+    """An error unless these are rows of the model, with weights that can be normalised."""
+    model.check_rows(data)
+    if weight is None:
+        return
+    check_tensors(data_weight=weight)
+    if weight.shape != data.shape[:1]:
+        raise ValueError(f"expected data_weight of shape {[len(data)]}; got {list(weight.shape)}")
+    values = numbers(weight)
+    total = float(values.sum())
+    if not bool((values >= 0).all()) or not 0 < total < math.inf:
+        raise ValueError(
+            f"expected finite data_weight >= 0, not all zero; got {values.flatten().tolist()[:8]}"
+        )
+
+
+def _weighted(samples: Samples, data_weight: Tensor | None) -> Samples:
+    """Reads with the weights of their rows: else weighted data would meet unweighted negatives."""
+    if data_weight is None:
+        return samples
+    log_weight = data_weight.to(samples.energy).log()
+    if samples.log_weight is not None:
+        log_weight = log_weight + samples.log_weight
+    return replace(samples, log_weight=log_weight)
+
+
+def _normalised(weight: Tensor, like: Tensor) -> Tensor:
+    """Weights (counts too) that sum to 1, in the dtype of what they weigh."""
+    weight = weight.to(like)
+    return weight / weight.sum()
+
+
+@public("qsample")
+class ContrastiveDivergence(nn.Module):
+    """Draws the negative (and, where needed, the positive) samples and returns `cd_loss` of them.
+
+    Args:
+        model: an energy model.
+        sampler: any sampler; "data" and "persistent" need one that can continue chains.
+        start: where chains begin: "data" (CD-k: one chain per row, its hidden units drawn from
+            their conditional first; each chain keeps its row's weight), "persistent" (PCD: the
+            last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
+        num: number of chains; unused by "data".
+        positive_sampler: draws hidden units given data where they are coupled; None means the
+            sampler itself.
+        positive_num: number of reads per row of data in that phase.
+        centred: whether to use the centred gradient, with offsets that are moving averages of the
+            data's unit means.
+        centring_rate: weight of a new batch in that average, > 0 and <= 1.
+        generator: randomness of everything drawn; None is torch's default generator.
+
+    State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in
+    `state_dict` and move with `.to()`, and are no buffers: each rank has its own. The last reads
+    stay in `samples`, for diagnostics.
+
+    In `eval()` chains, offsets and `generator` stay where they are: reads start from the chains and
+    are then dropped, so the loss is that of the present chains on other data.
+
+    Under `torch.distributed` wrap this module (`DistributedDataParallel(cd)`, `fully_shard(cd)`),
+    not the model. Each rank then has `num` chains, replicas rank num .. rank num + num - 1 of all,
+    drawn from one seed but no copies; offsets are those of all ranks' data (a collective call: all
+    ranks must make it). A checkpoint of rank 0 holds rank 0's chains: save `chains` for each rank,
+    or let the others begin anew.
+
+    Raises:
+        ValueError: an unknown start, or one that the sampler cannot serve; a number out of range.
+        TypeError: a sampler that is none.
+    """
+
+    chains: Tensor
+    offsets: Tensor
+
+    # kept by hand: what handles buffers would mix up the ranks' or average integers
+    _STATE = ("chains", "offsets")
+
+    def __init__(
+        self,
+        model: EnergyModel,
+        sampler: Sampler,
+        *,
+        start: Start = "persistent",
+        num: int = 512,
+        positive_sampler: Sampler | None = None,
+        positive_num: int = 1,
+        centred: bool = False,
+        centring_rate: float = 0.01,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        model = bare(model)
+        check_is_sampler(sampler)
+        if positive_sampler is not None:
+            check_is_sampler(positive_sampler)
+        check_choice("start", start, Start)
+        if start != "fresh" and not sampler.warm_start:
+            name = type(sampler).__name__
+            raise ValueError(
+                f"start={start!r} continues chains and {name} cannot: use start='fresh', "
+                f"Gibbs(...), or Corrected({name}(...), Gibbs(...))"
+            )
+        if not 0 < centring_rate <= 1:
+            raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
+        self.model = model
+        self.sampler = sampler
+        self.start = start
+        self.num = whole("num", num, 1)
+        self.positive_sampler = positive_sampler or sampler
+        self.positive_num = whole("positive_num", positive_num, 1)
+        self.centred = centred
+        self.centring_rate = centring_rate
+        self.generator = generator
+        self.samples: Samples | None = None
+        self.carry: dict[str, Tensor] | None = None
+        n = model.graph.num_spins
+        like = next(model.parameters())
+        chains = self.num if start == "persistent" else 0
+        self.chains = torch.zeros((chains, n), dtype=torch.int8, device=like.device)
+        self.offsets = torch.full((n,), float("nan"), device=like.device, dtype=like.dtype)
+
+    def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
+        """The loss of one batch; call `.backward()` on it.
+
+        Args:
+            data: rows `[N, n_visible]` in the model's coding.
+            data_weight: non-negative weights `[N]` of the rows; None means equal ones.
+        """
+        model = self.model
+        _check_batch(model, data, data_weight)  # before chains or offsets move
+        with torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
+            weights = model.weights()
+            with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
+                positive, offsets = self._draw(data, data_weight)
+        if self.centred:
+            weights = model.centred(weights, offsets)
+        assert self.samples is not None
+        with model.acting(weights):
+            return _checked_loss(
+                model, data, self.samples, positive=positive, data_weight=data_weight
+            )
+
+    @uncompiled
+    def _draw(self, data: Tensor, data_weight: Tensor | None) -> tuple[Samples | None, Tensor]:
+        """Draw the negative samples; the positive ones, where needed, and this call's offsets."""
+        generator = self._generator()
+        positive = None
+        if not self.model.tractable:
+            problem = self.model.ising(visible=data)
+            positive = self.positive_sampler.sample(problem, self.positive_num, generator=generator)
+        self.samples = self._negatives(data, positive, data_weight, generator)
+        offsets = self._moved_offsets(data, positive, data_weight) if self.centred else self.offsets
+        if self.training:
+            self.offsets = offsets
+        return positive, offsets
+
+    def _generator(self) -> torch.Generator | None:
+        """The generator of this call's draws; in eval mode a copy: training goes on as it was."""
+        if self.training or self.generator is None:
+            return own_generator(self.generator)
+        copied = torch.Generator(self.generator.device)
+        copied.set_state(self.generator.get_state())
+        # not what training draws next
+        return own_generator(copied.manual_seed(mix(draw_seed(copied), -1)))
+
+    def _negatives(
+        self,
+        data: Tensor,
+        positive: Samples | None,
+        data_weight: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Samples:
+        """The reads of the joint problem, from the start that was chosen."""
+        problem = self.model.ising()
+        if self.start == "data":
+            initial = self._data_start(data, positive, generator)
+            samples = self.sampler.sample(problem, len(data), initial=initial, generator=generator)
+            return _weighted(samples, data_weight)
+        # chains are zeros before the first call
+        initial = None
+        if self.start == "persistent" and bool(self.chains[0, 0]):
+            initial = self._as_initial(self.chains)
+        samples = self.sampler.sample(problem, self.num, initial=initial, generator=generator)
+        if self.start == "persistent" and self.training:
+            self._keep_chains(samples, generator)
+        return samples
+
+    def _keep_chains(self, samples: Samples, generator: torch.Generator | None) -> None:
+        """Keep where the next call goes on; its parameters are others, so weights are spent now."""
+        if samples.log_weight is not None:
+            samples = samples.resample(generator=generator)
+        self.chains = samples.spins.to(torch.int8).clone()
+        self.carry = None if samples.carry is None else dict(samples.carry)
+
+    def _data_start(
+        self, data: Tensor, positive: Samples | None, generator: torch.Generator | None
+    ) -> Samples:
+        """The rows, with hidden units drawn from their conditional."""
+        if positive is None:
+            hidden = self._draw_hidden(data, generator)
+        else:
+            hidden = self.model.decode(positive.spins[:, 0])
+        return self._as_initial(self.model.join(data, hidden))
+
+    def _as_initial(self, spins: Tensor) -> Samples:
+        """Starting points; the last call's energies and weights are of other parameters."""
+        energy = torch.full(spins.shape[:-1], float("nan"), device=spins.device)
+        return Samples(spins, energy, carry=self.carry if self.start == "persistent" else None)
+
+    def _draw_hidden(self, data: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Uncoupled hidden units given the rows, `[N, n_hidden]` in the model's coding."""
+        mean = (1 + self._hidden_mean_spin(data)) / 2
+        device = mean.device if generator is None else generator.device
+        u = torch.rand(mean.shape, generator=generator, device=device, dtype=mean.dtype)
+        return self.model.decode((u.to(mean.device) < mean).to(torch.int8) * 2 - 1)
+
+    def _hidden_mean_spin(self, data: Tensor) -> Tensor:
+        """Their mean spins given the rows, `[N, n_hidden]`."""
+        return -self.model.ising(visible=data).h.tanh()
+
+    def _moved_offsets(
+        self, data: Tensor, positive: Samples | None, data_weight: Tensor | None
+    ) -> Tensor:
+        """The moving average, after this batch, of the units' means over the data.
+
+        Means of hidden units are those given the visible ones. In eval mode it is the average so
+        far, or this batch's means where there is none.
+        """
+        old = self.offsets
+        if not self.training and not old.isnan().any():
+            return old
+        hidden = self._hidden_mean_spin(data) if positive is None else positive.mean()
+        shape = (len(data), self.model.graph.num_spins)
+        units = torch.empty(shape, device=data.device, dtype=hidden.dtype)
+        units[:, self.model.visible_index] = data.to(units)
+        units[:, self.model.hidden_index] = self.model.decode(hidden)
+        if data_weight is None:
+            mean = units.mean(0)
+        else:
+            mean = _normalised(data_weight, units) @ units
+        if self.training:
+            mean = mean_of_ranks(mean)
+        mean = mean.to(old)
+        return torch.where(old.isnan(), mean, old.lerp(mean, self.centring_rate))
+
+    # ---- the state: moved, saved and loaded as buffers are ----------------
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveDivergence:
+        super()._apply(fn, recurse)
+        for name in self._STATE:
+            setattr(self, name, fn(getattr(self, name)))
+        return self
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> ContrastiveDivergence:
+        """As any module's; the chains begin anew."""
+        super().to_empty(device=device, recurse=recurse)
+        self.chains.zero_()
+        self.offsets.fill_(float("nan"))
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._STATE:
+            destination[prefix + name] = getattr(self, name)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+        for name in self._STATE:
+            key = prefix + name
+            present = getattr(self, name)
+            if key in unexpected_keys:
+                unexpected_keys.remove(key)
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif (given := state_dict[key]).shape != present.shape:
+                error_msgs.append(
+                    f"{key} has shape {list(given.shape)}, this module's {list(present.shape)}"
+                )
+            elif local_metadata.get("assign_to_params_buffers", False):
+                setattr(self, name, given)
+            else:
+                setattr(self, name, given.detach().to(present, copy=True))

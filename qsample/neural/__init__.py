@@ -1,0 +1,1 @@
+"""Markov chains on any energy, a neural network among them."""

@@ -1,0 +1,266 @@
+"""The contract that every sampler meets, the checks all of them make, and their seeds."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsample.problem.ising import Ising
+from qsample.sampling.samples import Samples, check_samples
+from qsample.support.checks import WAYS_TO_ISING, check_spins, is_whole, wrong_kind
+from qsample.support.faces import public
+from qsample.support.transforms import uncompiled
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+@public("qsample.sampling")
+class OffTarget(UserWarning):
+    """Reads at another temperature than the problem's, and nothing that corrects them."""
+
+
+_CORRECTED: ContextVar[bool] = ContextVar("corrected", default=False)
+
+
+@contextmanager
+def corrected_later() -> Iterator[None]:
+    """Inside, in this thread alone, nobody is told of an `OffTarget`: draws are corrected later."""
+    before = _CORRECTED.set(True)  # not `catch_warnings`, whose filters are those of all threads
+    try:
+        yield
+    finally:
+        _CORRECTED.reset(before)
+
+
+def warn_off_target(said: str, stacklevel: int = 2) -> None:
+    """Warn of reads at another temperature, unless they are `corrected_later`."""
+    if not _CORRECTED.get():
+        warnings.warn(said, OffTarget, stacklevel=stacklevel + 1)
+
+
+@public("qsample")
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws reads of an Ising problem. Structural: any class with these members is a sampler.
+
+    A sampler holds settings only; chains persist because the caller passes the last `Samples` back
+    as `initial`. `warm_start`: it can continue chains. `reversible`: its kernel, with its current
+    settings, satisfies detailed balance at the target.
+    """
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether it can continue chains from `initial`."""
+        ...
+
+    @property
+    def reversible(self) -> bool:
+        """Whether its kernel satisfies detailed balance at the target."""
+        ...
+
+    def sample(
+        self,
+        problem: Ising,
+        num: int,
+        *,
+        initial: Samples | None = None,
+        generator: Generators | None = None,
+    ) -> Samples:
+        """Reads of each problem of the batch, fresh and detached: spins `[*B, num, n]`.
+
+        Args:
+            problem: One problem or a batch `*B`.
+            num: Number of reads of each problem.
+            initial: Reads to go on from, of a call before; None begins anew.
+            generator: Source of the seeds, one for the batch or a list with one for each problem;
+                torch's default generator by default.
+        """
+        ...
+
+
+@public("qsample.sampling")
+@runtime_checkable
+class Stateful(Protocol):
+    """A sampler that owns a session with a device and has a state beside its settings.
+
+    Checkpoints hold the state: any sampler with these two methods is saved and resumed.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as nested dicts, lists, numbers, strings and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        ...
+
+
+def is_stateful(sampler: object) -> TypeGuard[Stateful]:
+    """Whether a sampler has a state to save, of its own or passed on from one that it wraps."""
+    return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
+
+
+def check_is_sampler(sampler: object) -> None:
+    """TypeError for what is no sampler: a name, a class not yet called, a dimod sampler."""
+    if isinstance(sampler, type) or not isinstance(sampler, Sampler):
+        raise TypeError(
+            f"expected a sampler, such as Gibbs(sweeps=100); got {sampler!r} "
+            "(DimodAnnealer(...) wraps dimod's)"
+        )
+
+
+def check_finite(problem: Ising) -> None:
+    """TypeError for what is no problem, ValueError for an h, J or offset that is not finite."""
+    if not isinstance(problem, Ising):
+        raise wrong_kind("an Ising problem, such as model.ising()", problem, WAYS_TO_ISING)
+    for name in ("h", "J", "offset"):
+        tensor: Tensor = getattr(problem, name).detach()
+        if _all_finite(tensor):
+            continue
+        place = [int(i) for i in (~tensor.isfinite()).nonzero()[0]]
+        value = float(tensor[tuple(place)])
+        raise ValueError(f"{name}{place} is {value}: expected finite numbers only")
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # NumPy looks at a CPU tensor on one thread: torch's threads would go on spinning beside those
+    # of the native kernels
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        return bool(np.isfinite(tensor.numpy()).all())
+    return bool(tensor.isfinite().all())
+
+
+@public("qsample.sampling")
+def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples | None) -> Ising:
+    """The checks that every sampler makes once per call; the detached problem, ready to sample.
+
+    Args:
+        sampler: The sampler that is asked.
+        problem: One problem or a batch.
+        num: Number of reads of each problem.
+        initial: Reads to go on from, or None.
+
+    Raises:
+        ValueError: num < 1, an empty problem, an h, J or offset that is not finite, an asymmetric
+            dense J, an `initial` of the wrong shape or for a sampler that cannot continue chains.
+        TypeError: `problem` is no Ising problem, or `initial` no Samples.
+    """
+    if not is_whole(num) or num < 1:
+        raise ValueError(f"expected num >= 1 reads; got {num!r}")
+    check_finite(problem)
+    if problem.num_spins == 0:
+        raise ValueError("the problem is empty (0 spins): there is nothing to sample")
+    if num * problem.num_spins * max(1, problem.batch_shape.numel()) >= 1 << 50:
+        raise ValueError(
+            f"num={num} reads of {problem.num_spins} spins are more than any memory holds: "
+            "ask for fewer"
+        )
+    if problem.batch_shape.numel() == 0:
+        raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
+    problem = problem.detach()
+    if problem.graph.kind == "complete" and not _is_symmetric(problem.J):
+        raise ValueError(
+            "expected a symmetric J with zero diagonal on a complete graph; "
+            "Ising.from_dense says more"
+        )
+    if initial is not None:
+        _check_initial(sampler, problem, num, initial)
+    return problem
+
+
+def _is_symmetric(J: Tensor) -> bool:
+    return torch.equal(J, J.mT) and bool((J.diagonal(0, -2, -1) == 0).all())
+
+
+def _check_initial(sampler: Sampler, problem: Ising, num: int, initial: Samples) -> None:
+    if not sampler.warm_start:
+        name = type(sampler).__name__
+        raise ValueError(
+            f"{name} cannot continue chains from `initial`: "
+            f"use Gibbs, or Corrected({name}(...), Gibbs(...))"
+        )
+    check_samples(initial, "`initial`")
+    spins = initial.spins.detach()
+    expected = [*problem.batch_shape, num, problem.num_spins]
+    if list(spins.shape) != expected:
+        raise ValueError(f"expected initial spins of shape {expected}; got {list(spins.shape)}")
+    if spins.device != problem.device:
+        raise ValueError(f"initial is on {spins.device}, the problem on {problem.device}: move one")
+    check_spins("initial spins", spins)
+
+
+MASK = (1 << 64) - 1
+
+
+@public("qsample.sampling")
+def mix(seed: int, k: int) -> int:
+    """A 63-bit seed from (seed, k): SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = (seed + (k + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def mix_many(seed: int, count: int) -> list[int]:
+    """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster.
+
+    A training step may hold 512 problems.
+    """
+    if count < 8:
+        return [mix(seed, k) for k in range(count)]
+    # modulo 2^64
+    return _finish(
+        np.uint64(seed & MASK)
+        + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
+
+
+def mix_each(seeds: Sequence[int], k: int) -> list[int]:
+    """`[mix(seed, k) for seed in seeds]`, the same."""
+    if len(seeds) < 8:
+        return [mix(seed, k) for seed in seeds]
+    return _finish(
+        np.array(seeds, dtype=np.uint64) + np.uint64((k + 1) * 0x9E3779B97F4A7C15 & MASK)
+    )
+
+
+def _finish(z: np.ndarray) -> list[int]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).tolist()
+
+
+@public("qsample.sampling")
+@uncompiled
+def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
+    """One 63-bit seed per problem, the only randomness that a sampler takes from outside.
+
+    One generator serves the whole batch (seed k is `mix(seed, k)`); a list holds one for each
+    problem, and problem k then draws what it would draw alone. None is torch's default generator.
+    """
+    count = math.prod(batch)
+    if generator is None or isinstance(generator, torch.Generator):
+        return mix_many(draw_seed(generator), count)
+    generators = list(generator) if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(g, torch.Generator) for g in generators):
+        wanted = "a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them"
+        raise TypeError(f"expected {wanted}; got {generator!r}")
+    if len(generators) != count:
+        raise ValueError(
+            f"expected one generator, or one for each of {count} problems; got {len(generators)}"
+        )
+    return [mix(draw_seed(g), 0) for g in generators]
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """One number of 63 bits from a generator; None is torch's default."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

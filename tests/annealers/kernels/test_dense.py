@@ -1,0 +1,144 @@
+"""The native dense kernel and the torch kernels, each against the enumerated law and against each other."""
+
+import pytest
+import torch
+
+from qsample import Graph, Ising, Samples
+from qsample.annealers import Gibbs
+from qsample.annealers.kernels.native import sweep
+from qsample.annealers.kernels.native_dense import sweep_dense
+from qsample.annealers.kernels.sweeper import clock, native_for, run_torch
+from qsample.testing import FALSE_ALARM, g_test
+from tests.support.thinning import thinned
+
+
+def complete(n=7, batch=(), seed=0, own=True):
+    g = torch.Generator().manual_seed(seed)
+    J = torch.randn(*(batch if own else ()), n, n, generator=g).triu(1) * 0.4
+    return Ising(
+        Graph.complete(n),
+        torch.randn(*batch, n, generator=g) * 0.3,
+        J + J.mT,
+        torch.randn(batch, generator=g),
+    )
+
+
+def dense_edges(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    pairs = torch.combinations(torch.arange(6))[1:]
+    return Ising(
+        Graph.sparse(6, pairs),
+        torch.randn(2, 6, generator=g) * 0.3,
+        torch.randn(14, generator=g) * 0.5,
+    )
+
+
+def ring(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    edges = [(i, (i + 1) % 6) for i in range(6)]
+    return Ising(
+        Graph.sparse(6, edges), torch.randn(2, 6, generator=g) * 0.3, torch.randn(2, 6, generator=g)
+    )
+
+
+PROBLEMS = {
+    "own J": complete(batch=(3,)),
+    "shared J": complete(batch=(4,), own=False),
+    "single": complete(),
+    "edges": dense_edges(),
+}
+CASES = [
+    (name, rule, back)
+    for name in PROBLEMS
+    for rule in ("gibbs", "metropolis")
+    for back in (False, True)
+]
+TORCH = {"ring": ring(), "complete": complete(batch=(2,)), "edges": dense_edges()}
+SHARE = FALSE_ALARM / (4 * len(CASES) + 4 * 2 * len(TORCH))
+
+
+@pytest.mark.parametrize(("name", "rule", "back"), CASES)
+def test_law(name, rule, back):
+    problem = PROBLEMS[name]
+    seeds = list(range(problem.batch_shape.numel()))
+    swept = sweep_dense(problem, 10_000, [1.0] * 80, seeds, rule=rule, palindromic=back)
+    batch = problem.batch_shape
+    samples = Samples(swept.spins.reshape(*batch, 10_000, -1), swept.energy.reshape(*batch, 10_000))
+    for p_value, *_ in g_test(problem, samples):
+        assert p_value > SHARE
+    exact = problem.to(dtype=torch.float64).energy(samples.spins)
+    torch.testing.assert_close(samples.energy, exact, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize("scan", thinned(["forward", "palindromic"], 2))
+def test_torch_kernels_law(name, rule, scan):
+    """What other devices run, on this one."""
+    problem = TORCH[name]
+    spins, energy, _ = run_torch(
+        problem, 10_000, [1.0] * 60, initial=None, seeds=[1, 2], rule=rule, scan=scan
+    )
+    for p_value, *_ in g_test(problem, Samples(spins, energy)):
+        assert p_value > SHARE
+
+
+def test_replicas_at_their_own_temperatures():
+    """beta by lane: replicas at beta 0 are free spins, those at 1 follow the law."""
+    problem = complete()
+    betas = torch.cat([torch.zeros(5000), torch.ones(10_000)]).expand(60, 1, 15_000)
+    swept = sweep_dense(problem, 15_000, betas, [3])
+    free, law = swept.spins[:, :5000], swept.spins[0, 5000:]
+    assert float(free.double().mean().abs()) * (5000 * 7) ** 0.5 < 5
+    assert g_test(problem, Samples(law, swept.energy[0, 5000:]))[0][0] > SHARE
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_bits_do_not_depend_on_batch_or_threads(own):
+    problem, before = complete(61, (5,), own=own), torch.get_num_threads()
+    whole = sweep_dense(problem, 9, [0.5, 1.0] * 20, [7, 8, 9, 10, 11])
+    try:
+        torch.set_num_threads(2)
+        again = sweep_dense(problem, 9, [0.5, 1.0] * 20, [7, 8, 9, 10, 11])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(whole.spins, again.spins) and torch.equal(whole.energy, again.energy)
+    for k in range(5):
+        J = problem.J[k] if own else problem.J
+        alone = sweep_dense(
+            Ising(problem.graph, problem.h[k], J, problem.offset[k]), 9, [0.5, 1.0] * 20, [7 + k]
+        )
+        assert torch.equal(alone.spins[0], whole.spins[k])
+        assert torch.equal(alone.energy[0], whole.energy[k])
+
+
+@pytest.mark.parametrize("reads", [1, 7, 8, 9, 17, 40])
+@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize("back", [False, True])
+def test_first_reads_do_not_depend_on_how_many(reads, rule, back):
+    """Up to 8 reads send each flip out at once, more of them those of 24 spins together: the same bits."""
+    problem = complete(61)
+    many = sweep_dense(problem, 64, [0.2] * 70, [2], rule=rule, palindromic=back)
+    few = sweep_dense(problem, reads, [0.2] * 70, [2], rule=rule, palindromic=back)
+    assert torch.equal(few.spins[0], many.spins[0, :reads])
+    torch.testing.assert_close(
+        many.energy[0], problem.to(dtype=torch.float64).energy(many.spins)[0], rtol=1e-6, atol=1e-4
+    )
+
+
+def test_interrupt_returns_what_is_done():
+    problem = complete(200)
+    swept = sweep_dense(problem, 64, [1.0] * 100_000, [1], alive=clock(0.1))
+    assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
+    torch.testing.assert_close(
+        swept.energy[0],
+        problem.to(dtype=torch.float64).energy(swept.spins)[0],
+        rtol=1e-6,
+        atol=1e-4,
+    )
+
+
+def test_who_serves_whom():
+    assert native_for(ring()) is sweep
+    assert native_for(complete()) is native_for(dense_edges()) is sweep_dense
+    assert Gibbs(3).sample(complete(), 4).spins.shape == (4, 7)

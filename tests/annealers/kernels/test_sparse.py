@@ -1,0 +1,459 @@
+"""The native kernel of sparse problems, for every instruction set of this machine."""
+
+import os
+import re
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qsample import Exactness, Graph, Ising, Samples
+from qsample.annealers import Gibbs, SimulatedAnnealing, _engine
+from qsample.annealers.kernels import native as compiled
+from qsample.testing import FALSE_ALARM, g_test
+from tests.support.exact import Z_MAX
+from tests.support.reference_sweep import Fixed16, onsager, slow_sweep
+from tests.support.thinning import thinned
+
+ISAS = _engine.instruction_sets()
+RULES = ["gibbs", "metropolis"]
+
+
+def random_graph(n: int, edges: int, seed: int = 0) -> Graph:
+    pairs = torch.triu_indices(n, n, 1).T
+    g = torch.Generator().manual_seed(seed)
+    return Graph.sparse(n, pairs[torch.randperm(len(pairs), generator=g)[:edges]])
+
+
+def normal(
+    graph: Graph,
+    h: tuple[int, ...] = (),
+    J: tuple[int, ...] = (),
+    scale: float = 0.6,
+    seed: int = 0,
+) -> Ising:
+    g = torch.Generator().manual_seed(seed)
+    fields, couplings = (
+        scale * torch.randn(*s, generator=g) for s in ((*h, graph.num_spins), (*J, graph.num_edges))
+    )
+    return Ising(graph, fields, couplings, 0.25)
+
+
+def torus(size: int) -> Graph:
+    at = torch.arange(size * size).reshape(size, size)
+    return Graph.sparse(
+        size * size,
+        torch.cat([torch.stack([at, at.roll(1, d)], -1).reshape(-1, 2) for d in (0, 1)]),
+    )
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# ---- the law ----------------
+
+SIXTEEN = random_graph(16, 30)
+LAWS = {
+    "sixteen spins": lambda: normal(SIXTEEN),
+    "a batch sharing J": lambda: normal(random_graph(6, 9), h=(3,)),
+    "a batch with a J each": lambda: normal(random_graph(6, 9), h=(3,), J=(3,)),
+    "every spin coupled to every other": lambda: normal(random_graph(6, 15), scale=0.4),
+}
+# down from infinite temperature, then at the target
+SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
+FORMS = {
+    "forward": {},
+    "palindromic": {"palindromic": True},
+    "a beta each": {},
+    "16 bits": {"precision": "fixed16"},
+}
+SHARE = FALSE_ALARM / (len(ISAS) * len(RULES) * len(LAWS) * len(FORMS))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", thinned(LAWS, 2))
+@pytest.mark.parametrize("form", thinned(FORMS, 2))
+def test_reads_follow_the_law(isa, rule, name, form):
+    problem, reads = LAWS[name](), 20_000
+    P = problem.batch_shape.numel()
+    betas, scales = SLOW, [1.0]
+    if form == "a beta each":  # two temperatures by turns
+        scales = [1.0, 0.5]
+        betas = SLOW[:, None, None] * torch.tensor(scales).repeat(reads // 2).expand(P, -1)
+    swept = compiled.sweep(problem, reads, betas, list(range(P)), rule=rule, isa=isa, **FORMS[form])
+    for k, scale in enumerate(scales):
+        spins = swept.spins.reshape(*problem.batch_shape, reads, -1)[..., k :: len(scales), :]
+        verdicts = g_test(problem.scale(scale), Samples(spins, problem.energy(spins)))
+        assert min(p for p, _, _ in verdicts) > SHARE / len(scales) / P
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", ["full", "fixed16"])
+def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
+    size, beta, chains = 64, 0.40, 128
+    graph = torus(size)
+    problem = Ising(graph, torch.zeros(size * size), -torch.ones(graph.num_edges))
+    how: dict[str, Any] = {"isa": isa, "precision": precision}
+    swept, means = compiled.sweep(problem, chains, [beta] * 300, [5], **how), []
+    for k in range(40):
+        swept = compiled.sweep(
+            problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, **how
+        )
+        means.append(swept.energy[0])
+    chain = torch.stack(means).mean(0)  # chains are independent; a chain's sweeps are not
+    assert abs(chain.mean() - onsager(beta, size)) < Z_MAX * chain.std() / chains**0.5
+
+
+# ---- energies ----------------
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
+def test_energies_are_those_of_the_spins(isa, shape):
+    problem = normal(random_graph(37, 90), *shape)
+    grid = Ising(
+        problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset
+    )
+    for num in (1, 3, 40, 70):
+        swept = compiled.sweep(
+            grid, num, [0.5, 0.5], list(range(3))[: max(1, problem.batch_shape.numel())], isa=isa
+        )
+        spins = swept.spins.reshape(*problem.batch_shape, num, -1)
+        assert torch.equal(
+            swept.energy.reshape(spins.shape[:-1]), grid.to(dtype=torch.float64).energy(spins)
+        )
+
+
+# ---- bit for bit ----------------
+
+DRAW = {
+    "gibbs": {"rule": "gibbs"},
+    "metropolis": {"rule": "metropolis"},
+    "palindromic": {"rule": "gibbs", "palindromic": True},
+    "palindromic metropolis": {"rule": "metropolis", "palindromic": True},
+    "16 bits": {"rule": "gibbs", "precision": "fixed16"},
+    "16 bits palindromic metropolis": {
+        "rule": "metropolis",
+        "palindromic": True,
+        "precision": "fixed16",
+    },
+}
+EACH_DRAW = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+EACH_ISA = pytest.mark.parametrize("isa", ISAS)
+BETAS = torch.linspace(0.2, 1.5, 7)
+
+
+def same(one: compiled.Swept, two: compiled.Swept) -> bool:
+    return (
+        torch.equal(one.spins, two.spins)
+        and torch.equal(one.energy, two.energy)
+        and one.sweeps == two.sweeps
+    )
+
+
+@EACH_ISA
+@EACH_DRAW
+def test_threads_change_nothing(isa, draw, threads):
+    for problem, num in (
+        (normal(random_graph(50, 120)), 200),
+        (normal(random_graph(50, 120), (5,)), 50),
+    ):
+        betas = BETAS.repeat(40)
+        found = []
+        for count in (1, 2, 3):
+            threads(count)
+            found.append(
+                compiled.sweep(
+                    problem, num, betas, list(range(problem.batch_shape.numel())), isa=isa, **draw
+                )
+            )
+        assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@EACH_ISA
+@EACH_DRAW
+@pytest.mark.parametrize("J", [(), (9,)], ids=["J shared", "J each"])
+@pytest.mark.parametrize("num", [1, 7, 40])
+def test_batch_and_position_change_nothing(isa, draw, J, num):
+    graph = random_graph(23, 60)
+    problem, seeds = normal(graph, (9,), J), list(range(100, 109))
+    beta = torch.rand(4, 9, num, generator=torch.Generator().manual_seed(0))
+    start = (
+        2
+        * torch.randint(
+            2, (9, num, 23), dtype=torch.int8, generator=torch.Generator().manual_seed(1)
+        )
+        - 1
+    )
+    together = compiled.sweep(problem, num, beta, seeds, spins=start, isa=isa, **draw)
+    for part in (slice(0, 1), slice(4, 5), slice(8, 9), slice(2, 8)):
+        some = Ising(graph, problem.h[part], problem.J[part] if J else problem.J, problem.offset)
+        alone = compiled.sweep(
+            some, num, beta[:, part], seeds[part], spins=start[part], isa=isa, **draw
+        )
+        assert torch.equal(alone.spins, together.spins[part]) and torch.equal(
+            alone.energy, together.energy[part]
+        )
+
+
+@EACH_ISA
+@EACH_DRAW
+@pytest.mark.parametrize("num", [2, 45])
+def test_sweeps_split_into_calls(isa, draw, num):
+    problem = normal(random_graph(23, 60))
+    whole = compiled.sweep(problem, num, BETAS, [3], isa=isa, **draw)
+    for cut in (0, 1, 4):
+        one = compiled.sweep(problem, num, BETAS[:cut], [3], isa=isa, **draw)
+        two = compiled.sweep(
+            problem, num, BETAS[cut:], [3], spins=one.spins, first_sweep=cut, isa=isa, **draw
+        )
+        assert torch.equal(two.spins, whole.spins) and torch.equal(two.energy, whole.energy)
+
+
+@EACH_ISA
+@EACH_DRAW
+@pytest.mark.parametrize("h", [(), (2,)], ids=["one problem", "two"])
+def test_replicas_split_into_calls_and_blocks(isa, draw, h):
+    # whole: blocks of 64 lanes; the parts: of 32, or by colour
+    problem, num = normal(random_graph(23, 60), h), 150
+    seeds = [3, 4][: problem.batch_shape.numel()]
+    whole = compiled.sweep(problem, num, BETAS, seeds, isa=isa, **draw)
+    edges = [0, 1, 3, 8, 14, 30, 63, 95, 150]
+    for a, b in zip(edges, edges[1:], strict=False):
+        part = compiled.sweep(problem, b - a, BETAS, seeds, first_replica=a, isa=isa, **draw)
+        assert torch.equal(part.spins, whole.spins[:, a:b]) and torch.equal(
+            part.energy, whole.energy[:, a:b]
+        )
+
+
+# ---- shapes ----------------
+
+SHAPES = [
+    (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64), (65, 200), (70, 2415)
+]  # fmt: skip
+
+
+@EACH_ISA
+@EACH_DRAW
+@pytest.mark.parametrize(("n", "edges"), thinned(SHAPES, 5))
+def test_the_rule_spin_by_spin(isa, draw, n, edges):
+    rng = np.random.default_rng(n)
+    problem = normal(random_graph(n, edges, seed=n), scale=1 / (1 + edges / n) ** 0.5, seed=n)
+    for num in (1, int(rng.integers(2, 9)), int(rng.integers(9, 33)), int(rng.integers(33, 200))):
+        seed, first, sweep = (int(x) for x in rng.integers(0, 2**30, 3))
+        betas = rng.uniform(0, 2, (2, num)).astype(np.float32)
+        how = {"first_replica": first, "first_sweep": sweep, "isa": isa, **draw}
+        swept = compiled.sweep(problem, num, torch.from_numpy(betas[:, None]), [seed], **how)
+        assert np.array_equal(swept.spins[0].numpy(), slow_sweep(problem, num, betas, seed, **how))
+        again = compiled.sweep(problem, num, betas[:, 0].tolist(), [seed], spins=swept.spins, **how)
+        slow = slow_sweep(problem, num, betas[:, 0], seed, spins=swept.spins[0], **how)
+        assert np.array_equal(again.spins[0].numpy(), slow)
+
+
+@EACH_ISA
+@pytest.mark.parametrize("trial", thinned(range(40), 3))
+def test_batches_of_any_shape_spin_by_spin(isa, trial):
+    rng = np.random.default_rng(trial)
+    n, P, num = int(rng.integers(1, 40)), int(rng.integers(1, 7)), int(rng.integers(1, 50))
+    graph = random_graph(n, int(rng.integers(0, n * (n - 1) // 2 + 1)), trial)
+    problem = normal(graph, (P,), (P,) if trial % 2 else (), 0.5, trial)
+    draw = list(DRAW.values())[trial % 6]
+    betas, seeds = (
+        rng.uniform(0, 2, (3, P, num)).astype(np.float32),
+        rng.integers(0, 2**63, P).tolist(),
+    )
+    swept = compiled.sweep(problem, num, torch.from_numpy(betas), seeds, isa=isa, **draw)
+    for p in range(P):
+        one = Ising(graph, problem.h[p], problem.J[p] if trial % 2 else problem.J)
+        assert np.array_equal(
+            swept.spins[p].numpy(), slow_sweep(one, num, betas[:, p], seeds[p], isa=isa, **draw)
+        )
+        assert torch.allclose(
+            swept.energy[p], one.energy(swept.spins[p]).double() + 0.25, rtol=1e-5, atol=1e-4
+        )
+
+
+@EACH_ISA
+def test_nothing_to_do(isa):
+    empty = Ising(Graph.sparse(0, []), torch.zeros(0), torch.zeros(0), 1.5)
+    swept = compiled.sweep(empty, 3, [1.0], [0], isa=isa)
+    assert swept.spins.shape == (1, 3, 0) and swept.energy.tolist() == [[1.5] * 3]
+    problem = normal(random_graph(9, 12))
+    assert compiled.sweep(problem, 0, [1.0], [0], isa=isa).spins.shape == (1, 0, 9)
+    start = torch.ones(1, 5, 9, dtype=torch.int8)
+    still = compiled.sweep(problem, 5, [], [0], spins=start, isa=isa)
+    assert torch.equal(still.spins, start) and still.sweeps == 0
+    assert torch.allclose(still.energy.float(), problem.energy(start))
+
+
+@EACH_ISA
+@pytest.mark.parametrize("num", [1, 50])
+@pytest.mark.parametrize("rule", RULES)
+def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
+    for sign in (1, -1):
+        problem = Ising(
+            Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38 * sign, 0.0]), torch.tensor([1e6])
+        )
+        spins = compiled.sweep(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins * sign
+        assert (spins[..., 1] == 1).all() and (spins[..., 0] != spins[..., 1]).all()
+        frozen = compiled.sweep(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
+        assert (frozen.abs() == 1).all()
+
+
+# ---- 16 bits ----------------
+
+
+@pytest.mark.parametrize(("rule", "most"), [("gibbs", 6.5e-5), ("metropolis", 2.2e-4)])
+def test_probabilities_in_16_bits(rule, most):
+    """Of the reference, which the kernel repeats bit for bit: the most that any field's probability is off."""
+    fixed = Fixed16(normal(SIXTEEN), rule)
+    fields, words = np.linspace(-32766, 32766, 3001).astype(int), np.arange(65536)
+    for beta in (0.01, 0.3, 1.0, 4.0):
+        found = np.array([fixed.below(np.array(q), np.array(beta), words).mean() for q in fields])
+        assert np.array_equal(found, found[::-1])
+        assert (
+            np.abs(found - fixed.probability(2 * beta * fixed.unit * np.abs(fields))).max() < most
+        )
+    assert rule == "metropolis" or fixed.below(np.array(0), np.array(1.0), words).mean() == 0.5
+
+
+def test_16_bits_refuse_what_they_cannot_hold():
+    graph = random_graph(9, 12)
+    wide = Ising(graph, torch.tensor([1e5] + [0.1] * 8), torch.full((12,), 0.1))
+    with pytest.raises(
+        ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 100000"
+    ):
+        compiled.sweep(wide, 4, [1.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match=r"got beta 1000 with a field"):
+        compiled.sweep(normal(graph), 4, [1.0, 1000.0], [0], precision="fixed16")
+    with pytest.raises(ValueError, match="betas >= 0 beside"):
+        compiled.sweep(normal(graph), 4, [-1.0], [0], precision="fixed16")
+    zero = Ising(graph, torch.zeros(9), torch.zeros(12))
+    assert compiled.sweep(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
+
+
+@pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
+def test_samplers_in_16_bits(make):
+    found = make(20, precision="fixed16").sample(normal(SIXTEEN), 64)
+    assert found.exactness is Exactness.HEURISTIC
+    assert torch.allclose(found.energy, normal(SIXTEEN).energy(found.spins), rtol=1e-5, atol=1e-4)
+    for graph in (Graph.complete(6), random_graph(6, 14)):
+        with pytest.raises(
+            ValueError, match="'fixed16' is for sparse problems .* on the CPU; got .*use 'full'"
+        ):
+            make(20, precision="fixed16").sample(
+                Ising(graph, torch.zeros(graph.num_spins), torch.zeros(graph.coupling_shape)), 2
+            )
+
+
+# ---- errors ----------------
+
+
+def arguments(**changed: Any) -> list[Any]:
+    graph = random_graph(4, 5)
+    given: dict[str, Any] = dict(
+        spins=np.ones((6, 4), np.int8), energy=np.empty(6), done=np.empty(6, np.int32),
+        **compiled.structure(graph)._asdict(),
+        h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32), beta=np.ones((3, 1), np.float32),
+        seed=np.zeros(2, np.int64), first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
+        random_start=True, fixed16=False, threads=1, isa="", alive=None,
+    )  # fmt: skip
+    return list((given | changed).values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"spins": np.ones((5, 4), np.int8)}, "rows of spins to be a multiple"),
+        ({"spins": np.ones((6, 3), np.int8)}, r"spins \[P R, n\]"),
+        ({"energy": np.empty(5)}, "one energy and one"),
+        ({"done": np.empty(5, np.int32)}, "one energy and one"),
+        ({"seed": np.zeros(3, np.int64)}, "one seed a problem"),
+        ({"order": np.zeros(3, np.int32)}, "structure of a graph"),
+        ({"start": np.zeros(4, np.int32)}, "structure of a graph"),
+        ({"near": np.zeros(9, np.int32)}, "structure of a graph"),
+        ({"J": np.zeros((3, 5), np.float32)}, r"J \[1 or P, k\]"),
+        ({"J": np.zeros((1, 4), np.float32)}, "one number an edge"),
+        ({"beta": np.ones((3, 4), np.float32)}, r"beta \[S, 1 or P R\]"),
+        ({"threads": 0}, "threads >= 1"),
+        ({"isa": "sse9"}, "no instruction set 'sse9'"),
+        ({"first_sweep": 2**31 - 3}, r"first_sweep \+ S < 2\*\*31"),
+        ({"first_sweep": -1}, r"0 <= first_sweep"),
+        ({"first_replica": 2**32 - 2}, r"first_replica \+ R <= 2\*\*32"),
+        ({"first_replica": -1}, r"0 <= first_replica"),
+    ],
+)
+def test_errors_are_one_line(changed, message):
+    _engine.sweep(*arguments())
+    with pytest.raises(ValueError, match=message) as caught:
+        _engine.sweep(*arguments(**changed))
+    assert re.fullmatch(r"[^\n]+", str(caught.value))
+
+
+# ---- interrupts ----------------
+
+LONG = [0.5] * 2_000_000  # minutes, were it not stopped
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+
+
+@pytest.mark.parametrize("num", [1, 100])
+@pytest.mark.parametrize("count", [1, 2])
+def test_alive_false_returns_what_is_done(num, count, threads):
+    threads(count)
+    problem = normal(random_graph(200, 600))
+    asked: list[float] = []
+
+    def alive() -> bool:
+        asked.append(time.perf_counter())
+        return asked[-1] - asked[0] < 0.2
+
+    swept = compiled.sweep(problem, num, LONG, [1], alive=alive)
+    assert len(asked) > 1 and 0.2 <= asked[-1] - asked[0] < 20
+    assert swept.sweeps == swept.done.min() < len(LONG) and swept.done.max() > 0
+    assert torch.allclose(
+        swept.energy[0].float(), problem.energy(swept.spins[0]), rtol=1e-4, atol=1e-3
+    )
+    # what is done is done right: as many sweeps asked for give the same state
+    for r in (0, num - 1):
+        betas = LONG[: int(swept.done[0, r])]
+        again = compiled.sweep(problem, 1, betas, [1], first_replica=r)
+        assert torch.equal(again.spins[0, 0], swept.spins[0, r])
+
+
+@pytest.mark.parametrize("num", [1, 100])
+def test_an_error_in_alive_is_raised(num):
+    with pytest.raises(ZeroDivisionError):
+        compiled.sweep(normal(random_graph(200, 600)), num, LONG, [1], alive=lambda: 1 // 0 == 0)
+
+
+@pytest.mark.parametrize("num", [1, 100])
+def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
+    threads(2)
+    problem = normal(random_graph(200, 600))
+    compiled.sweep(problem, num, [1.0], [1])  # torch's own pool starts at first use, and stays
+    before, sent = native_threads(), []
+
+    def press() -> None:
+        sent.append(time.perf_counter())
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(0.3, press)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        compiled.sweep(problem, num, LONG, [1])
+    assert time.perf_counter() - sent[0] < 5  # some 50 ms, but for a busy machine
+    timer.join()
+    assert native_threads() <= before

@@ -1,0 +1,287 @@
+"""The contract test over every sampler, and its power: what must be rejected is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
+from scipy.stats import kstest
+
+from experiments.claims.contract_power import (
+    CONDITIONS,
+    WRONG,
+    Wrong,
+    exact,
+    only_if,
+    repeated,
+    scaled,
+)
+from qsample import Graph, Ising
+from qsample.annealers import (
+    AnnealedImportance,
+    Corrected,
+    DimodAnnealer,
+    Exact,
+    Gibbs,
+    Neal,
+    ParallelTempering,
+    PopulationAnnealing,
+    SimulatedAnnealing,
+    TemperedGibbs,
+)
+from qsample.annealers.registry import CATALOGUE, named
+from qsample.testing import FALSE_ALARM, Case, ContractError, check_sampler
+from qsample.testing.contract import reference_cases
+
+# Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for
+# these problems.
+SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
+DWAVE = {
+    "beta_schedule_type": "custom",
+    "beta_schedule": SLOW.tolist(),
+    "proposal_acceptance_criteria": "Gibbs",
+}
+RIGHT = {
+    "Exact": Exact,
+    "Gibbs": lambda: Gibbs(60),
+    "Gibbs, palindromic": lambda: Gibbs(40, scan="palindromic"),
+    "Gibbs, betas": lambda: Gibbs(betas=SLOW.tolist()),
+    "SimulatedAnnealing": lambda: SimulatedAnnealing(schedule=SLOW),
+    "SimulatedAnnealing, adaptive": lambda: SimulatedAnnealing(200, (0.0, 1.0), "adaptive"),
+    "SimulatedAnnealing, metropolis": lambda: SimulatedAnnealing(schedule=SLOW, rule="metropolis"),
+    "ParallelTempering": lambda: ParallelTempering(40, 3),
+    "ParallelTempering, annealed, metropolis": lambda: ParallelTempering(
+        40, (0.3, 0.6, 1.0), swap_every=2, anneal=20, rule="metropolis"
+    ),
+    "TemperedGibbs": lambda: TemperedGibbs((1.0, 0.5, 0.0), rounds=8),
+    "PopulationAnnealing": lambda: PopulationAnnealing(20),
+    "AnnealedImportance": lambda: AnnealedImportance(60),
+    "Neal": lambda: Neal(schedule=SLOW),
+    "Neal, metropolis": lambda: Neal(schedule=SLOW, rule="metropolis"),
+    "DimodAnnealer": lambda: DimodAnnealer(SimulatedAnnealingSampler(), **DWAVE),
+    "Corrected": lambda: Corrected(SimulatedAnnealing(5, beta_range=(0.1, 3.0)), Gibbs(60)),
+    "Corrected, palindromic": lambda: Corrected(Neal(5), Gibbs(40, scan="palindromic")),
+}
+# one false-alarm rate for all of them together
+SHARE = FALSE_ALARM / (len(RIGHT) + len(CATALOGUE) + 1)
+CASES = {case.name: case for case in reference_cases()}
+FEW = [
+    CASES[name]
+    for name in (
+        "sparse, double, labelled",
+        "bipartite, double, a batch of J",
+        "complete, a batch",
+        "no fields",
+    )
+]
+POWER = 0.15  # of the quick runs; `long` ones have the whole power and all cases
+LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
+
+
+# the others, and all of them at full power, are `long`
+QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "PopulationAnnealing")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT]
+)
+def test_right_samplers_pass(name):
+    verdicts = check_sampler(RIGHT[name](), false_alarm=SHARE, power=POWER, cases=FEW)
+    print(verdicts)  # each total variation beside its floor: pytest -rP shows them
+    assert {case.name for case in FEW} < {v.case for v in verdicts}
+    assert all(0 <= v.p_value <= 1 for v in verdicts)
+    assert all(v.total_variation < 4 * v.floor for v in verdicts if v.floor == v.floor)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_samplers_pass_with_full_power(name):
+    check_sampler(RIGHT[name](), false_alarm=SHARE)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_every_sampler_of_the_catalogue_has_its_tag(name):
+    assert CATALOGUE[name].installed
+    assert named(name, 2).sample(CASES["sparse"].problem, 2).exactness is CATALOGUE[name].exactness
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LOCAL)
+def test_every_sampler_of_the_catalogue_passes(name):
+    check_sampler(named(name, 400), false_alarm=SHARE)
+
+
+def test_bfloat16_products_pass():
+    cases = [case for case in CASES.values() if case.problem.graph.kind == "bipartite"][:1]
+    check_sampler(Gibbs(60, precision="bfloat16"), false_alarm=SHARE, cases=cases, power=0.3)
+
+
+# ---- power ----------------
+
+
+def rejection(sampler, **settings):
+    """The message with which a sampler is rejected."""
+    with pytest.raises(ContractError) as error:
+        check_sampler(sampler, false_alarm=SHARE, **settings)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["beta 1.2", "h flipped", "the last edge dropped", "a batch's first problem"]
+)
+@pytest.mark.parametrize("seed", [0, pytest.param(7, marks=pytest.mark.long)])
+def test_wrong_laws_are_rejected_by_case_p_value_and_seed(name, seed):
+    message = rejection(WRONG[name](), seed=seed, power=0.5, skip={"alone"})
+    assert any(f"Wrong on '{case}" in message for case in CASES), message
+    assert f", seed {seed}: " in message and ": p = " in message and " < " in message
+
+
+# what a quick run finds without the clause that a batch draws as its problems alone, which sees
+# many of them first
+SEEN = {
+    "every fifth read repeated": "of neighbouring reads are correlated",
+    "40 % of reads repeated": "pairs of reads are equal|do not follow|are off",
+    "sorted by energy": "neighbouring reads are correlated",
+    "antithetic pairs": "neighbouring reads are correlated",
+    "chains one sweep apart": "neighbouring reads are correlated",
+    "the same numbers for each "
+    "problem": "problems 0 and 1, read by read, are correlated: z = [0-9]",
+    "negative numbers for the next "
+    "problem": "problems 0 and 1, read by read, are correlated: z = -",
+    "the same numbers in another order": "are off|equal pairs",
+    "initial ignored": "do not know the `initial`",
+    "initial handed back": "do not follow|are off",
+    "initial overwritten": "changed its own argument, initial.spins",
+    "the problem overwritten": "changed its own argument, h",
+    "generator ignored": "changed the random state of torch",
+    "one seed for ever": "calls with seeds 0 and 1 return the same 64 reads",
+    "a generator not advanced": "it was not advanced",
+    "Gibbs(1,000) tagged EXACT": "'two modes, tagged EXACT'",
+    "weights exp(energy)": "do not follow|are off",
+    "weights nan": "expected log weights",
+    "right only for single precision": "'sparse, double, labelled'",
+    "right only for at most 64 spins": "'many parts'",
+    "right only for couplings under 3": "'strong'",
+    "right only for fields": "'no fields'",
+}
+
+
+LENGTHY = {
+    "40 % of reads repeated", "antithetic pairs", "the same numbers in another order",
+    "negative numbers for the next problem",
+    "chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN]
+)
+def test_one_fault_is_found_by_the_test_made_for_it(name):
+    import re
+
+    message = rejection(WRONG[name](), power=0.4, skip={"alone"})
+    assert re.search(SEEN[name], message), message
+
+
+def test_a_list_of_generators_counts():
+    assert "draws other reads than alone" in rejection(
+        WRONG["the first generator of a list"](), power=0.1
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "beta 1.03"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_wrong_sampler_is_rejected(name, seed):
+    rejection(WRONG[name](), seed=seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_samplers_right_only_sometimes_are_rejected_for_their_law(name):
+    """Without the clauses that compare calls with each other."""
+    rejection(Wrong(only_if(CONDITIONS[name])), skip={"alone", "seeds"})
+
+
+@pytest.mark.long
+def test_an_error_of_the_size_stated_is_found():
+    """The error of beta that a call says it finds with probability 0.95 is found in 20 calls 15 times or more."""
+    verdicts = check_sampler(Exact())
+    (beta,) = [v.detects for v in verdicts if v.check == "beta"]
+    error = float(beta.removeprefix("beta off by ").removesuffix(" %")) / 100
+    found = 0
+    for seed in range(20):
+        try:
+            check_sampler(Wrong(scaled(1 + error)), seed=seed)
+        except ContractError:
+            found += 1
+    assert found >= 15  # of Binomial(20, 0.95) fewer than 15 have a chance of 3e-4
+    assert error < 0.02
+
+
+@pytest.mark.long
+def test_p_values_on_exact_draws_are_uniform():
+    """Over 200 runs; pooled, and the least of each run. Verdicts of a run are nearly independent."""
+    runs = np.array([[v.p_value for v in check_sampler(Exact(), seed=s)] for s in range(200)])
+    assert kstest(runs.flatten(), "uniform").pvalue > 0.01
+    assert min(kstest(column, "uniform").pvalue for column in runs.T) > 1e-4 / runs.shape[1]
+
+
+@pytest.mark.long
+def test_power_buys_smaller_errors():
+    small, large = (
+        next(v for v in check_sampler(Exact(), power=power) if v.check == "beta").detects
+        for power in (0.5, 2.0)
+    )
+    ratio = float(small.split()[-2]) / float(large.split()[-2])
+    assert ratio == pytest.approx(2, rel=0.2)
+
+
+def test_the_honest_base_of_the_impostors_passes():
+    check_sampler(Wrong(exact), false_alarm=SHARE, power=POWER)
+
+
+def test_optimisers_are_rejected():
+    assert "DimodAnnealer on " in rejection(
+        DimodAnnealer(TabuSampler(), timeout=1),
+        reads=200,
+        cases=[CASES["sparse"]],
+        skip={"seeds", "alone"},
+    )
+    assert "DimodAnnealer on 'sparse', seed 0: the reads" in rejection(
+        DimodAnnealer(SimulatedAnnealingSampler()),
+        reads=2000,
+        cases=[CASES["sparse"]],
+        skip={"seeds", "alone"},
+    )
+
+
+def test_repeated_reads_among_many_states():
+    """Copies anywhere in a call: equal pairs, where the G-test sees too little."""
+    assert "pairs of reads are equal" in rejection(
+        Wrong(repeated(0.2)), cases=[CASES["weak"]], skip={"alone"}
+    )
+
+
+def test_the_table_in_the_docs_is_the_measured_one():
+    root = Path(__file__).parents[2]
+    measured = json.loads((root / "experiments" / "results" / "contract_power.json").read_text())
+    page = (root / "docs" / "contract.md").read_text()
+    for name, row in measured["result"]["samplers"].items():
+        assert f"| {name} | {row['rejected']} of {row['seeds']} |" in page
+
+
+def test_what_a_case_must_be():
+    long = Graph.sparse(20, [(k, k + 1) for k in range(19)])
+    with pytest.raises(
+        ValueError, match="a connected part of 20 spins cannot be enumerated: expected at most 16"
+    ):
+        check_sampler(Exact(), cases=[Case("long", Ising(long, torch.zeros(20), torch.ones(19)))])
+    with pytest.raises(
+        ValueError, match="unknown clause 'seed' in skip; expected some of seeds, alone"
+    ):
+        check_sampler(Exact(), skip={"seed"})
+    with pytest.raises(ValueError, match="expected power > 0; got 0"):
+        check_sampler(Exact(), power=0)
