@@ -25,7 +25,7 @@ from qsample.annealers import Gibbs
 from qsample.annealers.kernels.sweeper import run_torch
 from qsample.models import DenoisingThermodynamicModel
 from qsample.problem.lattices import grid
-from qsample.sampling.sampler import draw_seeds
+from qsample.sampling import draw_seeds
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import (
