@@ -26,7 +26,7 @@ from qsample.annealers.kernels.betas import Constant
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.models import DenoisingThermodynamicModel
 from qsample.problem.lattices import grid
-from qsample.sampling.sampler import draw_seeds
+from qsample.sampling import draw_seeds
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import (

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qsample import Exactness, Ising, Sampler, Samples
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
-from qsample.sampling.sampler import check_request
+from qsample.sampling import check_request
 from qsample.testing import ContractError, check_sampler
 
 sys.path.append(str(Path(__file__).parents[2]))
