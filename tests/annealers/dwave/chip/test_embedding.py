@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import networkx as nx
 import numpy as np
@@ -15,6 +16,7 @@ from qsample.annealers.dwave.chip.chip import Chip, Lattice
 from qsample.annealers.dwave.chip.embedding import place
 from qsample.annealers.dwave.chip.placement import Placement
 from qsample.annealers.dwave.chip.wires import Wires
+from qsample.support.files import write_whole
 from qsample.testing.sapi import definition
 from tests.support.exact import a_problem
 
@@ -279,6 +281,15 @@ def test_a_file_gives_the_same_placement(tmp_path, monkeypatch):
     for other in ({"copies": 1}, {"seed": 1}):
         with pytest.raises(TypeError):
             place(Graph.complete(9), ZEPHYR, cache=folder, **other)
+
+
+def test_threads_may_write_one_file_at_once(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([k]) * 100_000 for k in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_whole(path, content), contents * 4))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
