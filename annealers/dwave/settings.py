@@ -121,9 +121,9 @@ class Settings:
 
         Whoever shows the frames of an error may ask for that.
         """
-        there = [setting.name for setting in fields(self) if setting.name in self.__dict__]
+        assigned = [setting.name for setting in fields(self) if setting.name in self.__dict__]
         hidden = [setting.name for setting in fields(self) if not setting.repr]
-        shown = [f"{name}={getattr(self, name)!r}" for name in there if name not in hidden]
+        shown = [f"{name}={getattr(self, name)!r}" for name in assigned if name not in hidden]
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
 

@@ -157,8 +157,8 @@ class Chip:
     def hash(self) -> str:
         """SHA-256 of topology, shape, qubits and couplers, in any order, without the name."""
         digest = hashlib.sha256(f"{self.topology} {self.shape}".encode())
-        for part in (np.sort(self.nodes), np.sort(self.codes)):
-            digest.update(part.astype("<i8").tobytes())
+        for numbers in (np.sort(self.nodes), np.sort(self.codes)):
+            digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @functools.cached_property
