@@ -54,6 +54,11 @@ class BoltzmannMachine(EnergyModel):
         self.h = nn.Parameter(torch.zeros(graph.num_spins))
         self.J = nn.Parameter(normal(std, generator))
 
+    def arguments(self) -> dict[str, Graph | list[Hashable]]:
+        """What the constructor takes to make this model with other weights."""
+        hidden = [self.graph.labels[i] for i in self.units.hidden.cpu.tolist()]
+        return {"graph": self.graph, "hidden": hidden}
+
     def _joint(self) -> Ising:
         h, J = self.weights()
         return Ising(self.graph, h, self.graph.couplings(J))

@@ -169,7 +169,7 @@ def test_unknown_coding_and_couplings():
 )
 def test_a_missing_package_names_its_extra(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'{name}.*pip install -e ".\[experiments\]"'):
+    with pytest.raises(ImportError, match=rf'{name}.*pip install "qsample-torch\[experiments\]"'):
         load(name)
 
 
@@ -475,6 +475,6 @@ def test_labels_of_an_npz(tmp_path):
         and found.x.tolist() == BITS.tolist()
     )
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(4))
-    with pytest.raises(ValueError, match=r"expected one label a row, \[5\]; got \[4\]"):
+    with pytest.raises(ValueError, match=r"expected one label per row, \[5\]; got \[4\]"):
         load(tmp_path / "mine.npz")
     assert found.split(2)[2].labels is not None

@@ -59,6 +59,10 @@ class BernoulliRBM(EnergyModel):
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
 
+    def arguments(self) -> dict[str, int]:
+        """What the constructor takes to make this model with other weights."""
+        return {"n_visible": self.num_visible, "n_hidden": self.num_hidden}
+
     def _joint(self) -> Ising:
         W, b, c = self.weights()
         rows = W.sum(1)

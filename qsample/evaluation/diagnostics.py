@@ -7,33 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from qsample.evaluation.comparison import (
-    Finding,
-    Reads,
-    all_columns,
-    compare_cells,
-    compare_columns,
-    compare_means,
-    compare_modes,
-    kernel_tests,
-    order_test,
-    quantile_cells,
-    repeats,
-    score_cumulants,
-    state_tests,
-    subset_laws,
-    temperature_alone,
-)
+from qsample.evaluation.cells import compare_cells, compare_modes, quantile_cells, subset_laws
+from qsample.evaluation.enumerated import state_tests
+from qsample.evaluation.independence import order_test, repeats
+from qsample.evaluation.kernel_test import kernel_reads, kernel_tests
+from qsample.evaluation.means import compare_means, score_cumulants, temperature_alone
+from qsample.evaluation.reads import Finding, Reads
 from qsample.evaluation.reference import (
     Reference,
     default_budget,
     exact_reference,
-    kernel_reads,
     ladders_apart,
     plain,
 )
+from qsample.evaluation.spin_products import all_products, compare_products
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import check_finite
+from qsample.sampling.sampler import check_finite, draw_seed
 from qsample.sampling.samples import Estimate, Samples, check_samples
 from qsample.sampling.temperature import beta_of_reads
 from qsample.support.faces import public
@@ -41,7 +30,9 @@ from qsample.support.faces import public
 # chance that `diagnose` calls right reads wrong; shared out over its tests (Bonferroni)
 FALSE_ALARM = 1e-4
 LEAST_READS = 5  # independent reads below which nothing is called right
-PUSHED = 2000  # reads that are put through the kernel, at most
+FEW = 20  # reads below which their order, their energies' law and single states are not tested
+PUSHED = 2000  # largest number of reads that are put through the kernel
+SHOWN = 4  # failed tests that the text names
 
 
 @dataclass(frozen=True)
@@ -86,11 +77,13 @@ def diagnose(
 ) -> Diagnosis:
     """Are these reads of one problem right? The law is tested, as far as it can be known.
 
-    | problem | reads are compared with |
-    |---|---|
-    | 2^`limit` states at most (all spins, or the smaller side if bipartite) | the law itself, and exact reads |
-    | treewidth 16 at most (of the couplings that are not zero) | exact reads |
-    | any other | themselves after tempered transitions, and parallel tempering started apart, where it agrees |
+    What the reads are compared with depends on the problem:
+
+    - at most 2^`limit` states (of all spins, or of the smaller side if bipartite): the law itself,
+      and exact reads;
+    - treewidth of at most 16 (of the couplings that are not zero): exact reads;
+    - any other: the reads themselves after tempered transitions, and parallel tempering from
+      starts far apart, where its ladders agree.
 
     Tested are the spins' values and energies, the temperature, the mean and the distribution of the
     energy, each spin, each pair, products of three, four and many spins, the law of a few spins
@@ -105,64 +98,59 @@ def diagnose(
     Args:
         problem: one problem.
         samples: reads of it, `[R, n]`.
-        limit: log2 of the states that may be listed, up to 20.
+        limit: log2 of the largest number of states that may be listed, at most 20.
         budget: sweeps of each ladder of the second sampler, where neither enumeration nor
-            decomposition is possible; 0 for none. By default 512, fewer above 20,000 couplings.
-            More of them decide more: where ladders still disagree, `ok` is None.
-        generator: of the tests' own randomness; torch's default generator by default.
+            decomposition is possible; 0 leaves it out. None means 512, fewer above 20,000
+            couplings. More sweeps decide more: where ladders still disagree, `ok` is None.
+        generator: randomness of the tests themselves; None is torch's default generator.
 
     Raises:
-        ValueError: a batch of problems or of reads, or reads of another number of spins.
+        ValueError: a batch of problems or of reads, reads of another number of spins, or numbers
+            of the problem that are not finite.
+        TypeError: what is no problem or no samples.
     """
-    check_finite(problem)
-    check_samples(samples)
-    if samples.spins.dim() != 2 or problem.batch_shape.numel() != 1:
-        shape = list(samples.spins.shape if samples.spins.dim() != 2 else problem.batch_shape)
-        what = "reads of one problem [R, n]" if samples.spins.dim() != 2 else "one problem"
-        raise ValueError(f"expected {what}; got {shape}")
-    if samples.spins.shape[-1] != problem.num_spins:
-        raise ValueError(
-            f"expected reads of {problem.num_spins} spins; got {list(samples.spins.shape)}"
-        )
-    if problem.batch_shape:
-        problem = Ising(
-            problem.graph,
-            problem.h.reshape(-1),
-            problem.J.reshape(problem.graph.coupling_shape),
-            problem.offset.reshape(()),
-        )
+    problem = _one_problem(problem, samples)
     broken = _broken(problem, samples)
     if broken:
-        return Diagnosis(
-            False, f"wrong: {broken}", Estimate(math.nan, math.inf, None, broken), None
-        )
-    draw = torch.Generator().manual_seed(_seed(generator))
+        unknown = Estimate(math.nan, math.inf, None, broken)
+        return Diagnosis(False, f"wrong: {broken}", unknown, None)
+    draw = torch.Generator().manual_seed(draw_seed(generator))
     beta = beta_of_reads(problem, samples)
     exact = plain(problem)
     reads = _reads(exact, samples)
-    offset = float(problem.offset)
-    tests, reference, energy_z = _law_tests(exact, reads, offset, limit, budget, draw)
+    tests, reference, energy_z = _law_tests(exact, reads, limit, budget, draw)
     wrong = _wrong_energies(problem, samples)
     return _verdict(samples, reads.effective, beta, tests, reference, energy_z, wrong)
 
 
-def _seed(generator: torch.Generator | None) -> int:
-    device = "cpu" if generator is None else generator.device
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+# ---- what was given ----------------
+
+
+def _one_problem(problem: Ising, samples: Samples) -> Ising:
+    """The problem without batch dimensions; an error where it, or the reads, are of several."""
+    check_finite(problem)
+    check_samples(samples)
+    spins = samples.spins
+    if spins.dim() != 2:
+        raise ValueError(f"expected reads of one problem [R, n]; got {list(spins.shape)}")
+    if problem.batch_shape.numel() != 1:
+        raise ValueError(f"expected one problem; got {list(problem.batch_shape)}")
+    if spins.shape[-1] != problem.num_spins:
+        raise ValueError(f"expected reads of {problem.num_spins} spins; got {list(spins.shape)}")
+    if not problem.batch_shape:
+        return problem
+    return problem.unbind()[0]
 
 
 def _broken(problem: Ising, samples: Samples) -> str:
-    """Why these are no reads at all, or nothing."""
+    """Why these are no reads at all; empty where they are."""
     spins = samples.spins
     if spins.shape[0] == 0:
         return "there are no reads"
     odd = spins[spins.abs() != 1]
     if len(odd):
-        hint = (
-            ": 2 * spins - 1 turns 0 and 1 into them"
-            if bool(((spins == 0) | (spins == 1)).all())
-            else ""
-        )
+        bits = bool(((spins == 0) | (spins == 1)).all())
+        hint = ": 2 * spins - 1 turns 0 and 1 into them" if bits else ""
         return f"expected spins of -1 and +1; got {float(odd[0]):g}{hint}"
     if not samples.energy.isfinite().all():
         return "an energy is not finite"
@@ -172,13 +160,13 @@ def _broken(problem: Ising, samples: Samples) -> str:
 
 
 def _wrong_energies(problem: Ising, samples: Samples) -> str:
-    """What is wrong with `samples.energy`, beyond rounding; or nothing."""
+    """What is wrong with `samples.energy`, beyond rounding; empty where nothing is."""
     exact = problem.detach().to(dtype=torch.float64)
-    parts = [exact.energy(some) for some in samples.spins.split(4096)]
-    off = (samples.energy.double() - torch.cat(parts)).abs()
-    scale = float(
-        exact.offset.abs() + exact.h.abs().sum() + exact.graph.edge_values(exact.J).abs().sum()
-    )
+    energy = torch.cat([exact.energy(spins) for spins in samples.spins.split(4096)])
+    off = (samples.energy.double() - energy).abs()
+    # the largest energy that could be, which rounding is relative to
+    couplings = exact.graph.edge_values(exact.J)
+    scale = float(exact.offset.abs() + exact.h.abs().sum() + couplings.abs().sum())
     coarse = max(torch.finfo(t.dtype).eps for t in (samples.energy, torch.empty(0)))
     factor = 16 if coarse < 1e-4 else 4
     if float(off.max()) <= factor * coarse * scale + 1e-12:
@@ -190,12 +178,15 @@ def _wrong_energies(problem: Ising, samples: Samples) -> str:
 def _reads(problem: Ising, samples: Samples) -> Reads:
     """The reads with the weights and families that the samples name."""
     R = samples.num
+    # families: named by the sampler, or blocks of a chain
     cluster = None if samples.family is None else samples.family.cpu()
     block = samples.info.get("block", 1)
-    if cluster is None and isinstance(block, int) and block > 1 and R % block == 0:
+    blocks = isinstance(block, int) and block > 1 and R % block == 0
+    if cluster is None and blocks:
         cluster = torch.arange(R) // block
     if cluster is not None and len(cluster.unique()) == R:
         cluster = None
+    # equal weights are none
     weight = None
     if samples.log_weight is not None:
         weight = samples.log_weight.cpu().double().softmax(-1)
@@ -204,19 +195,19 @@ def _reads(problem: Ising, samples: Samples) -> Reads:
     return Reads.of(problem, samples.spins.cpu(), weight, cluster)
 
 
+# ---- the tests ----------------
+
+
 def _law_tests(
-    problem: Ising,
-    reads: Reads,
-    offset: float,
-    limit: int,
-    budget: int | None,
-    draw: torch.Generator,
+    problem: Ising, reads: Reads, limit: int, budget: int | None, draw: torch.Generator
 ) -> tuple[list[Finding], Reference, float | None]:
-    """Every test that can be made, what they were made against, and z of the mean energy where that is known."""
+    """Every test that can be made, the reference, and z of the mean energy where that is exact."""
     tests: list[Finding] = []
     counted = reads.countable(draw)
-    if counted is not None and len(counted) < 20:
+    if counted is not None and len(counted) < FEW:
         counted = None
+
+    # what to judge by: the law, exact reads, or a second sampler and the reads themselves
     reference = exact_reference(problem, len(reads), limit, draw)
     if reference is None:
         reference = Reference("nothing: budget=0 leaves no second sampler")
@@ -224,68 +215,92 @@ def _law_tests(
         if budget > 0:
             reference = ladders_apart(problem, reads, budget, draw)
             tests += _by_kernel(problem, reads, reference, draw)
+
+    # the law of the reads against that of the reference
     energy_z = None
     if reference.reads is not None:
-        more, z = _against(problem, reads, reference, offset, draw)
-        tests += more
-        energy_z = z if reference.listed is not None else None
-        if len(more) and len(tests):  # one test of the temperature is enough
-            tests = [test for test in tests if test.name != "temperature" or test in more]
+        against, z = _against(problem, reads, reference, reference.reads, draw)
+        if reference.listed is not None:
+            energy_z = z
+        # one test of the temperature is enough
+        tests = [test for test in tests if test.name != "temperature"] + against
+
+    # what only independent reads of equal weight can tell
     if counted is not None:
-        order = order_test(counted)
-        tests += [] if order is None else [order]
-        if reference.reads is not None and reference.reads.independent:
-            again = repeats(counted, reference.reads.spins, draw)
-            tests += [] if again is None else [again]
-        if reference.chance is not None and reference.listed is not None:
-            listed = reference.listed.to(counted.spins.device)
-            power = 1 << torch.arange(len(listed), device=listed.device)
-            codes = ((counted.spins[:, listed] > 0).long() * power).sum(-1)
-            tests += state_tests(codes, reference.chance, draw)
+        tests += _of_counted(counted, reference, draw)
     return tests, reference, energy_z
 
 
 def _by_kernel(
     problem: Ising, reads: Reads, reference: Reference, draw: torch.Generator
 ) -> list[Finding]:
-    """The reads against themselves after tempered transitions on the ladder that tempering adapted."""
-    some = reads
+    """The reads against themselves after tempered transitions on the adapted ladder."""
+    pushed = reads
     if len(reads) > PUSHED and reads.cluster is None:
-        some = reads.take(
-            torch.randperm(len(reads), generator=draw)[:PUSHED].sort().values.to(reads.spins.device)
-        )
-    after = kernel_reads(problem, some, reference.betas, 2, draw)
-    tests = [*kernel_tests(problem, some, after, draw), temperature_alone(reads)]
-    if some.independent:
-        again = repeats(some, after.spins, draw)
+        index = torch.randperm(len(reads), generator=draw)[:PUSHED].sort().values
+        pushed = reads.take(index.to(reads.spins.device))
+    after = kernel_reads(problem, pushed, reference.betas, 2, draw)
+    tests = [*kernel_tests(problem, pushed, after, draw), temperature_alone(reads)]
+    if pushed.independent:
+        again = repeats(pushed, after.spins, draw)
         tests += [] if again is None else [again]
     return tests
 
 
 def _against(
-    problem: Ising, reads: Reads, reference: Reference, offset: float, draw: torch.Generator
+    problem: Ising, reads: Reads, reference: Reference, other: Reads, draw: torch.Generator
 ) -> tuple[list[Finding], float]:
-    """The reads against the reads of a reference."""
-    other = reference.reads
-    assert other is not None
-    exact = reference.energy
+    """The reads against the reads of a reference, and z of the mean energy."""
     energy, z = compare_means(
-        "mean energy", reads, reads.energy, other, other.energy, exact=exact, generator=draw
+        "mean energy",
+        reads,
+        reads.energy,
+        other,
+        other.energy,
+        exact=reference.energy,
+        generator=draw,
     )
-    score = score_cumulants(problem, other) if other.independent else None
     temperature, _ = compare_means(
-        "temperature", reads, reads.score, other, other.score, exact=score, generator=draw
+        "temperature",
+        reads,
+        reads.score,
+        other,
+        other.score,
+        exact=score_cumulants(problem, other) if other.independent else None,
+        generator=draw,
     )
     tests = [energy, temperature]
-    if min(len(reads), len(other)) >= 20:
-        # equal ones stay equal
-        ours, theirs = (part.energy.mul(1e6).round() for part in (reads, other))
-        cells = quantile_cells(ours, theirs)
-        tests.append(compare_cells("energies", reads, other, *cells))
+    if min(len(reads), len(other)) >= FEW:
+        # rounded: equal ones stay equal
+        energies = reads.energy.mul(1e6).round()
+        others = other.energy.mul(1e6).round()
+        tests.append(compare_cells("energies", reads, other, *quantile_cells(energies, others)))
         tests.append(compare_modes(reads, other))
         tests.append(subset_laws(problem, reads, other, draw))
-    tests += [compare_columns(reads, other, columns) for columns in all_columns(problem, draw)]
+    for products in all_products(problem, draw):
+        tests.append(compare_products(reads, other, products))
     return tests, z
+
+
+def _of_counted(counted: Reads, reference: Reference, draw: torch.Generator) -> list[Finding]:
+    """Order, repetitions and single states of independent reads of equal weight."""
+    tests: list[Finding] = []
+    order = order_test(counted)
+    if order is not None:
+        tests.append(order)
+    if reference.reads is not None and reference.reads.independent:
+        again = repeats(counted, reference.reads.spins, draw)
+        if again is not None:
+            tests.append(again)
+    if reference.chance is not None and reference.listed is not None:
+        listed = reference.listed.to(counted.spins.device)
+        power = 1 << torch.arange(len(listed), device=listed.device)
+        codes = ((counted.spins[:, listed] > 0).long() * power).sum(-1)
+        tests += state_tests(codes, reference.chance, draw)
+    return tests
+
+
+# ---- the verdict ----------------
 
 
 def _verdict(
@@ -297,44 +312,55 @@ def _verdict(
     energy_z: float | None,
     wrong: str,
 ) -> Diagnosis:
-    """The tests in words."""
-    level = FALSE_ALARM / max(1, len(tests))
-    failed = [test for test in sorted(tests, key=lambda test: test.p_value) if test.p_value < level]
-    p_value = min(1.0, min((test.p_value for test in tests), default=1.0) * max(1, len(tests)))
+    """What the tests say together, and the sentences that say it."""
+    # Bonferroni: each test fails at its share of the false-alarm rate
+    number = max(1, len(tests))
+    level = FALSE_ALARM / number
+    p_value = min(1.0, min((test.p_value for test in tests), default=1.0) * number)
+    by_p_value = sorted(tests, key=lambda test: test.p_value)
+    failed = [test for test in by_p_value if test.p_value < level]
+
     enough = effective > LEAST_READS - 0.01
     judged = reference.reads is not None and enough
-    ok = False if failed or wrong else True if judged else None
-    why = (
-        reference.text
-        if enough
-        else f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
-    )
-    said = [{True: "right, as far as can be seen", False: "wrong", None: f"not judged: {why}"}[ok]]
-    said += [wrong] if wrong else []
-    said += [f"{test.name} (p = {test.p_value:.1g}; {test.text})" for test in failed[:4]]
-    said += [f"{len(failed) - 4} more tests failed"] if len(failed) > 4 else []
-    said.append(_temperature(beta, tests, level))
-    for test in tests:
-        if test.name == "mean energy":
-            verdict = (
-                "right"
-                if test.p_value >= level
-                else "too high"
-                if "z = +" in test.text
-                else "too low"
-            )
-            said.append(f"mean energy {test.text}: {verdict}")
+    if failed or wrong:
+        ok = False
+        sentences = ["wrong"]
+    elif judged:
+        ok = True
+        sentences = ["right, as far as can be seen"]
+    else:
+        ok = None
+        few = f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
+        sentences = [f"not judged: {reference.text if enough else few}"]
+
+    if wrong:
+        sentences.append(wrong)
+    for test in failed[:SHOWN]:
+        sentences.append(f"{test.name} (p = {test.p_value:.1g}; {test.text})")
+    if len(failed) > SHOWN:
+        sentences.append(f"{len(failed) - SHOWN} more tests failed")
+    sentences.append(_temperature(beta, tests, level))
+    sentences += [_energy(test, level) for test in tests if test.name == "mean energy"]
     if judged:
-        said.append(f"against {reference.text}")
+        sentences.append(f"against {reference.text}")
     if tests:
-        least = min(tests, key=lambda test: test.p_value)
-        said.append(f"{len(tests)} tests, smallest p = {least.p_value:.2g} ({least.name})")
+        least = by_p_value[0]
+        sentences.append(f"{len(tests)} tests, smallest p = {least.p_value:.2g} ({least.name})")
     if samples.log_weight is not None:
-        said.append(f"weights: {effective:.0f} effective of {samples.num} reads")
+        sentences.append(f"weights: {effective:.0f} effective of {samples.num} reads")
     elif effective < samples.num - 0.5:
-        said.append(f"{effective:.0f} families of {samples.num} reads")
-    said.append(f"tag: {samples.exactness.value}")
-    return Diagnosis(ok, "; ".join(said), beta, energy_z, tuple(tests), reference.text, p_value)
+        sentences.append(f"{effective:.0f} families of {samples.num} reads")
+    sentences.append(f"tag: {samples.exactness.value}")
+    text = "; ".join(sentences)
+    return Diagnosis(ok, text, beta, energy_z, tuple(tests), reference.text, p_value)
+
+
+def _energy(test: Finding, level: float) -> str:
+    """The mean energy in words."""
+    verdict = "right"
+    if test.p_value < level:
+        verdict = "too high" if "z = +" in test.text else "too low"
+    return f"mean energy {test.text}: {verdict}"
 
 
 def _temperature(beta: Estimate, tests: list[Finding], level: float) -> str:

@@ -1,4 +1,4 @@
-"""How likely the data are under a model: exact where enumeration can, annealed importance sampling beyond."""
+"""How likely the data are under a model: exact where that is possible, by annealing beyond."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qsample.problem import enumeration
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Estimate, warn_of
-from qsample.support.checks import evenly
+from qsample.support.checks import check_choice, evenly
 from qsample.support.faces import public
 from qsample.support.wrapped import bare
 
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
 Method = Literal["auto", "exact", "ais"]
-EXACT_LIMIT = 24  # spins listed: 2^24 states
+EXACT_LIMIT = 24  # log2 of the largest number of states that are listed
+ROWS = 4096  # rows of data whose free energies are computed at once
+LIKE_DATA = 1024  # rows of data that annealing starts are made of
+NUMBERS = 1 << 22  # numbers in memory at once
+
+
+# ---- log Z of a problem ----------------
 
 
 @public("qsample")
@@ -45,29 +51,39 @@ def log_partition(
         method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24, or
             goes by tree decomposition where a sparse graph is narrow enough; "ais" is annealed
             importance sampling, as in `AnnealedImportance`; "auto" is exact where it can be.
-        steps: temperatures of the annealing run.
-        chains: independent runs.
-        base: fields `[n]` of the independent spins the run starts from; by default the problem's
-            own fields.
+        steps: number of temperatures of the annealing run.
+        chains: number of independent runs.
+        base: fields `[n]` of the independent spins that the run starts from; None means the
+            problem's own fields.
         starts: rows `[S, n]` of spins from which basins are sought too, such as data; random rows
             and local minima of the energy always are.
-        check: compare the run with others that begin in each basin found, as in
-            `AnnealedImportance`; about doubles the cost.
-        generator: randomness of "ais".
+        check: whether to compare the run with others that begin in each basin, as in
+            `AnnealedImportance`, which about doubles the cost.
+        generator: randomness of "ais"; None is torch's default generator.
 
     Returns:
-        `Estimate`, stderr 0 where exact. From AIS, `exp(value)` is unbiased for Z, so the value is low on average;
-        `ess` is the effective number of runs. `note`, which is a `ReliabilityWarning` too, says where that is under
-        10, and where runs that begin elsewhere see a mode which the run misses: value and error then count it.
+        `Estimate`, stderr 0 where exact. From AIS, `exp(value)` is unbiased for Z, so the value is
+        low on average; `ess` is the effective number of runs. `note`, which is a
+        `ReliabilityWarning` too, says where that is under 10, and where runs that begin elsewhere
+        see a mode which the run misses: value and error then count it.
 
     Raises:
         ValueError: exact was asked for and too large, or AIS for a batch; numbers that are not
             finite.
+        TypeError: what is no problem.
     """
-    options = {"steps": steps, "chains": chains, "base": base, "starts": starts, "check": check}
-    found = _log_partition(problem, method, generator=generator, **options)
-    warn_of(found.note)
-    return found
+    estimate = _log_partition(
+        problem,
+        method,
+        steps=steps,
+        chains=chains,
+        base=base,
+        starts=starts,
+        check=check,
+        generator=generator,
+    )
+    warn_of(estimate.note)
+    return estimate
 
 
 @torch.no_grad()
@@ -84,23 +100,12 @@ def _log_partition(
 ) -> Estimate:
     """`log_partition` without its warning."""
     check_finite(problem)
+    check_choice("method", method, Method)
     problem = problem.detach().to(dtype=torch.float64)
-    if method not in ("auto", "exact", "ais"):
-        raise ValueError(f"unknown method {method!r}; expected auto, exact or ais")
     small = enumeration.num_enumerated(problem) <= EXACT_LIMIT
-    narrow = (
-        not small
-        and problem.graph.kind == "sparse"
-        and bool(treewidth.elimination(problem.graph)[1])
-    )
+    narrow = not small and _is_narrow(problem)
     if method == "exact" or (method == "auto" and (small or narrow)):
-        tree = Exact().sample(problem, 1).info if narrow else {}
-        value = tree["log_partition"] if narrow else enumeration.log_partition(problem, EXACT_LIMIT)
-        return (
-            Estimate(float(value), 0.0)
-            if value.dim() == 0
-            else Estimate(value, torch.zeros_like(value))
-        )
+        return _exact_log_partition(problem, narrow)
     if problem.batch_shape:
         raise ValueError(
             f"ais takes one problem at a time; got a batch {list(problem.batch_shape)}"
@@ -108,11 +113,32 @@ def _log_partition(
     if steps < 1 or chains < 2:
         raise ValueError(f"expected steps >= 1 and chains >= 2; got {steps} and {chains}")
     sampler = AnnealedImportance(steps, base=base, check=check)
-    found = sampler.annealed(problem, chains, generator=generator, starts=starts).info
-    value, stderr, ess = (
-        float(found[name]) for name in ("log_partition", "log_partition_stderr", "ess")
+    info = sampler.annealed(problem, chains, generator=generator, starts=starts).info
+    return Estimate(
+        float(info["log_partition"]),
+        float(info["log_partition_stderr"]),
+        float(info["ess"]),
+        info["note"].replace("sweeps", "steps"),
     )
-    return Estimate(value, stderr, ess, found["note"].replace("sweeps", "steps"))
+
+
+def _is_narrow(problem: Ising) -> bool:
+    """Whether a tree decomposition of the graph is narrow enough to sum over."""
+    return problem.graph.kind == "sparse" and bool(treewidth.elimination(problem.graph)[1])
+
+
+def _exact_log_partition(problem: Ising, narrow: bool) -> Estimate:
+    """By tree decomposition where that is narrow, else from the list of states."""
+    if narrow:
+        value = Exact().sample(problem, 1).info["log_partition"]
+    else:
+        value = enumeration.log_partition(problem, EXACT_LIMIT)
+    if value.dim():
+        return Estimate(value, torch.zeros_like(value))
+    return Estimate(float(value), 0.0)
+
+
+# ---- likelihood of data ----------------
 
 
 @public("qsample")
@@ -124,36 +150,48 @@ def log_likelihood(
     log_z: Estimate | None = None,
     **options: object,
 ) -> Estimate:
-    """Mean log p(x) over the rows of `data`, nats a row: -F(x) - log Z, in double precision.
+    """Mean log p(x) over the rows of `data`, in nats per row: -F(x) - log Z, in double precision.
 
-    Coupled hidden units are summed by enumeration, up to 24 of them. `options` go to
-    `log_partition`; the stderr is that of log Z (the data are taken as given). AIS starts from the
-    units' means given the data, smoothed by one count of each value, and its check begins from the
-    data too; a `base` or `starts` of your own goes before.
+    Coupled hidden units are summed by enumeration, up to 24 of them. The stderr is that of log Z
+    (the data are taken as given). AIS starts from the units' means given the data, smoothed by one
+    count of each value, and its check begins from the data too; a `base` or `starts` of your own
+    goes before.
 
     Args:
         model: an energy model.
         data: rows `[N, n_visible]` in the model's coding.
-        method: of log Z, see `log_partition`.
-        log_z: log Z where it is known, from `model_log_partition`: it is not found again, nor its
-            note repeated.
-        options: of `log_partition`.
+        method: method for log Z, see `log_partition`.
+        log_z: log Z where it is known, from `model_log_partition`: it is not computed again, nor
+            its note repeated. None means that it is computed.
+        options: further arguments of `log_partition`.
+
+    Raises:
+        ValueError: rows that are not the model's, or what `log_partition` refuses.
+        TypeError: data that are no tensor.
     """
-    found = _log_likelihood(model, data, method, log_z, options)
+    estimate = _log_likelihood(model, data, method, log_z, options)
     if log_z is None:
-        warn_of(found.note)
-    return found
+        warn_of(estimate.note)
+    return estimate
 
 
 def model_log_partition(
     model: EnergyModel, data: Tensor, method: Method = "auto", **options: object
 ) -> Estimate:
-    """Log Z of a model as `log_likelihood` finds it, by AIS from the data's means, for several sets of rows."""
+    """Log Z of a model as `log_likelihood` computes it, for several sets of rows.
+
+    Args:
+        model: an energy model.
+        data: rows `[N, n_visible]` in the model's coding; AIS starts from their means.
+        method: method for log Z, see `log_partition`.
+        options: further arguments of `log_partition`.
+    """
     with torch.no_grad():
-        wide = copy.deepcopy(bare(model)).double()
-        found = _model_log_partition(wide, wide.check_rows(data).double(), method, options)
-    warn_of(found.note)
-    return found
+        model = copy.deepcopy(bare(model)).double()
+        data = model.check_rows(data).double()
+        estimate = _model_log_partition(model, data, method, options)
+    warn_of(estimate.note)
+    return estimate
 
 
 @torch.no_grad()
@@ -164,40 +202,43 @@ def _log_likelihood(
     log_z: Estimate | None,
     options: dict[str, Any],
 ) -> Estimate:
+    """`log_likelihood` without its warning."""
     model = copy.deepcopy(bare(model)).double()
     data = model.check_rows(data).double()
-    if model.tractable:
-        free = torch.cat([model.free_energy(rows) for rows in data.split(4096)])
-    else:
-        # rows, each with 2^num_hidden numbers
-        at_once = max(1, min(4096, (1 << 22) >> model.num_hidden))
-        free = -torch.cat(
-            [
-                enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT)
-                for rows in data.split(at_once)
-            ]
-        )
+    free = _free_energies(model, data)
     if log_z is None:
         log_z = _model_log_partition(model, data, method, options)
     return Estimate(-float(free.mean()) - log_z.value, log_z.stderr, log_z.ess, log_z.note)
 
 
+def _free_energies(model: EnergyModel, data: Tensor) -> Tensor:
+    """F of each row, `[N]`; coupled hidden units are summed by enumeration."""
+    if model.tractable:
+        return torch.cat([model.free_energy(rows) for rows in data.split(ROWS)])
+    # each row has 2^num_hidden numbers
+    step = max(1, min(ROWS, NUMBERS >> model.num_hidden))
+    sums = []
+    for rows in data.split(step):
+        sums.append(enumeration.log_partition(model.ising(visible=rows), EXACT_LIMIT))
+    return -torch.cat(sums)
+
+
 def _model_log_partition(
     model: EnergyModel, data: Tensor, method: Method, options: dict[str, Any]
 ) -> Estimate:
+    """Log Z, by AIS from units as the data have them unless the options say otherwise."""
     mean, starts = _units_of_data(model, data)
-    return _log_partition(
-        model.ising(), method, **{"base": -torch.atanh(mean), "starts": starts, **options}
-    )
+    options = {"base": -torch.atanh(mean), "starts": starts, **options}
+    return _log_partition(model.ising(), method, **options)
 
 
 def _units_of_data(model: EnergyModel, data: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean spins `[n]` over the data, smoothed by one count of each value, and rows `[S, n]` of spins like them.
+    """Mean spins `[n]` over the data, and rows `[S, n]` of spins like them.
 
-    Hidden spins are those given the visible ones, each in its own field alone where they are
-    coupled.
+    Means are smoothed by one count of each value. Hidden spins are those given the visible ones,
+    each in its own field alone where they are coupled.
     """
-    rows = data[evenly(len(data), 1024).to(data.device)]
+    rows = data[evenly(len(data), LIKE_DATA).to(data.device)]
     hidden = -model.ising(visible=rows).h.tanh()
     spins = torch.empty(len(rows), model.graph.num_spins, dtype=data.dtype, device=data.device)
     spins[:, model.visible_index] = model.encode(rows).to(spins)
@@ -211,22 +252,32 @@ def _units_of_data(model: EnergyModel, data: Tensor) -> tuple[Tensor, Tensor]:
 @public("qsample")
 @torch.no_grad()
 def pseudo_log_likelihood(model: EnergyModel, data: Tensor) -> float:
-    r"""Mean over rows of $\sum_i \log P(x_i \mid x_{\setminus i})$, nats a row, hidden units summed out (Besag 1975).
+    r"""The pseudo-likelihood of data, in nats per row, hidden units summed out (Besag 1975).
 
-    It grows with the number of visible units; compare models of the same data only. Needs a
-    tractable free energy.
+    It is the mean over rows of $\sum_i \log P(x_i \mid x_{\setminus i})$ and grows with the number
+    of visible units: compare models of the same data only.
+
+    Args:
+        model: an energy model with a tractable free energy.
+        data: rows `[N, n_visible]` in the model's coding.
+
+    Raises:
+        Intractable: hidden units are coupled.
+        ValueError: rows that are not the model's.
     """
     model = bare(model)
     data = model.check_rows(data).to(next(model.parameters()))
     d = model.num_visible
+    unit = torch.eye(d, dtype=data.dtype, device=data.device)
     total = 0.0
-    one = torch.eye(d, dtype=data.dtype, device=data.device)
-    for rows in data.split(max(1, (1 << 22) // (d * max(d, model.num_hidden)))):
-        flipped = (
-            (rows[:, None] - one).abs() if model.coding == "bits" else rows[:, None] * (1 - 2 * one)
-        )
-        change = model.free_energy(rows)[:, None] - model.free_energy(
-            flipped.flatten(0, 1)
-        ).reshape(-1, d)
+    for rows in data.split(max(1, NUMBERS // (d * max(d, model.num_hidden)))):
+        # each row with each of its units flipped, [N, d, d]
+        if model.coding == "bits":
+            flipped = (rows[:, None] - unit).abs()
+        else:
+            flipped = rows[:, None] * (1 - 2 * unit)
+        free = model.free_energy(rows)[:, None]
+        change = free - model.free_energy(flipped.flatten(0, 1)).reshape(-1, d)
+        # log P(x_i | rest) = -log(1 + exp(F(x) - F(flipped)))
         total -= float(torch.nn.functional.softplus(change.double()).sum())
     return total / len(data)

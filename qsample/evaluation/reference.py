@@ -1,9 +1,9 @@
-"""What reads are judged against: an enumerated law, exact reads, or ladders of temperatures started apart."""
+"""What reads are judged against: the listed law, exact reads, or ladders started apart."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,27 +11,24 @@ from torch import Tensor
 from qsample.annealers.exact import Exact
 from qsample.annealers.gibbs import Gibbs
 from qsample.annealers.parallel_tempering import ParallelTempering
-from qsample.annealers.tempered_transitions import TemperedGibbs
 from qsample.annealers.treewidth import elimination
-from qsample.evaluation.comparison import Reads, projections, student
-from qsample.problem.enumeration import (
-    check_range,
-    log_weights,
-    num_enumerated,
-    side_log_weights,
-    small_side,
-    states,
-)
+from qsample.evaluation.cells import projections
+from qsample.evaluation.enumerated import listed_law, total_cumulants
+from qsample.evaluation.kernel_test import in_single
+from qsample.evaluation.means import Cumulants
+from qsample.evaluation.reads import Reads, student
+from qsample.problem.enumeration import check_range, num_enumerated, small_side
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.mixing import split_rhat
 from qsample.sampling.samples import Samples
 
 WIDTH = 16  # treewidth up to which exact reads are made
-# of each start, and the draws of each ladder
-LADDERS = 32
-DRAWS = 32
+LISTED = 20  # log2 of the largest number of states that are listed
+LADDERS = 32  # ladders of each start
+DRAWS = 32  # draws of each ladder
 AGREE = 1.1  # R-hat up to which ladders are taken to agree
+DIFFERENT = 1e-3  # p-value below which two starts disagree, over all pairs and statistics
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,7 @@ class Reference:
         chance: probabilities of the states of the spins `listed`, `[2^k]`; None where they are too
             many.
         listed: numbers of these spins, `[k]`.
-        energy: exact mean, variance and third cumulant of the energy without offset; None where not
-            enumerated.
+        energy: exact cumulants of the energy without offset; None where not enumerated.
         betas: a ladder of temperatures, from 0 to 1, where one was adapted.
     """
 
@@ -53,7 +49,7 @@ class Reference:
     reads: Reads | None = None
     chance: Tensor | None = None
     listed: Tensor | None = None
-    energy: tuple[float, float, float] | None = None
+    energy: Cumulants | None = None
     betas: tuple[float, ...] = ()
 
 
@@ -74,153 +70,153 @@ def coupled(problem: Ising) -> Ising:
     return Ising(graph, problem.h, values[kept.to(values.device)])
 
 
-def listed_law(problem: Ising, side: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r"""Log-weights of all states, or of those of one side, and three cumulants of E in each, all `[2^k]`.
-
-    Given the states v of a side, the others are independent: with fields f, and m = -tanh f their
-    means, E has the cumulants $h_v v + \sum f m$, $\sum f^2 (1 - m^2)$ and $\sum f^3 (-2 m)(1 -
-    m^2)$.
-    """
-    if side is None:
-        weights = log_weights(problem)
-        return weights, -weights, torch.zeros(()), torch.zeros(())
-    k = problem.graph.sizes[side]
-    parts = []
-    h = problem.h.split(problem.graph.sizes, -1)
-    step = max(1, (1 << 20) // problem.num_spins)
-    for a in range(0, 1 << k, step):
-        v = states(k, a, min(a + step, 1 << k))
-        s = v.to(problem.h)
-        f = h[1 - side] + s @ (problem.J if side == 0 else problem.J.mT)
-        m = -f.tanh()
-        open_ = 1 - m.square()
-        cumulants = (
-            s @ h[side] + (f * m).sum(-1),
-            (f.square() * open_).sum(-1),
-            (-2 * f**3 * m * open_).sum(-1),
-        )
-        parts.append((side_log_weights(problem, side, v), *cumulants))
-    weights, first, second, third = (torch.cat(part) for part in zip(*parts, strict=True))
-    return weights, first, second, third
-
-
-def total_cumulants(
-    chance: Tensor, first: Tensor, second: Tensor, third: Tensor
-) -> tuple[float, float, float]:
-    """Mean, variance and third cumulant of a number whose cumulants are given in each state (Brillinger 1969)."""
-    mean = chance @ first
-    away = first - mean
-    variance = chance @ (second + away.square())
-    skew = chance @ (third + 3 * away * second + away**3)
-    return float(mean), float(variance), float(skew)
+# ---- exact ----------------
 
 
 def exact_reference(
     problem: Ising, num: int, limit: int, generator: torch.Generator
 ) -> Reference | None:
-    """Exact reads of a `plain` problem, about ten for each of `num`, and its law where it can be listed; else None."""
+    """Exact reads, and the law itself where it can be listed; None where neither can be had.
+
+    Args:
+        problem: a `plain` one.
+        num: reads under test; about ten exact ones are drawn for each.
+        limit: log2 of the states that may be listed, up to 20.
+        generator: of the exact reads.
+    """
     n = problem.num_spins
-    wanted = min(max(10 * num, 4000), 40_000, max(4000, (1 << 23) // n))
+    number = min(max(10 * num, 4000), 40_000, max(4000, (1 << 23) // n))
     check_range(problem)
-    listed = min(n, num_enumerated(problem))
-    if listed <= min(limit, 20):
-        side = None if n <= min(limit, 20) else small_side(problem)
-        weights, *given = listed_law(problem, side)
-        listed = n if side is None else listed
-        first = problem.graph.sizes[0] if side == 1 else 0
-        chance = weights.softmax(-1)
-        index = torch.arange(first, first + listed)
-        reads = Reads.of(problem, Exact().sample(problem, wanted, generator=generator).spins)
-        text = f"the law of all 2^{listed} states"
-        return Reference(text, reads, chance, index, total_cumulants(chance, *given))
+    limit = min(limit, LISTED)
+    if min(n, num_enumerated(problem)) <= limit:
+        return _listed_reference(
+            problem, number, None if n <= limit else small_side(problem), generator
+        )
     sparse = coupled(problem)
-    if sparse.graph.num_edges <= WIDTH * n and elimination(sparse.graph)[0] <= WIDTH:
-        reads = Exact().sample(sparse, wanted, generator=generator).spins
-        return Reference(f"{wanted} exact reads by tree decomposition", Reads.of(problem, reads))
-    return None
+    narrow = sparse.graph.num_edges <= WIDTH * n and elimination(sparse.graph)[0] <= WIDTH
+    if not narrow:
+        return None
+    spins = Exact().sample(sparse, number, generator=generator).spins
+    return Reference(f"{number} exact reads by tree decomposition", Reads.of(problem, spins))
 
 
-def kernel_reads(
-    problem: Ising, reads: Reads, betas: tuple[float, ...], rounds: int, seed: torch.Generator
-) -> Reads:
-    """The reads after tempered transitions on a ladder: a reversible kernel that leaves the law as it is."""
-    kernel = TemperedGibbs(betas=tuple(reversed(betas)), rounds=rounds)
-    swift = _swift(problem)
-    start = Samples(reads.spins.to(torch.int8), swift.energy(reads.spins))
-    after = kernel.sample(swift, len(reads), initial=start, generator=seed)
-    return replace(Reads.of(problem, after.spins), weight=reads.weight, cluster=reads.cluster)
+def _listed_reference(
+    problem: Ising, number: int, side: int | None, generator: torch.Generator
+) -> Reference:
+    """Exact reads, with the law of all spins or of those of one side."""
+    weights, *given = listed_law(problem, side)
+    chance = weights.softmax(-1)
+    if side is None:
+        listed = torch.arange(problem.num_spins)
+    else:
+        first = problem.graph.sizes[0] if side == 1 else 0
+        listed = torch.arange(first, first + problem.graph.sizes[side])
+    reads = Reads.of(problem, Exact().sample(problem, number, generator=generator).spins)
+    text = f"the law of all 2^{len(listed)} states"
+    return Reference(text, reads, chance, listed, total_cumulants(chance, *given))
 
 
-def _swift(problem: Ising) -> Ising:
-    """In single precision, where the native kernels run, if that loses nothing that shows in a probability."""
-    ends = problem.graph.edges.to(problem.device).flatten()
-    size = problem.graph.edge_values(problem.J).abs().repeat(2)
-    field = problem.h.abs().index_add(0, ends, size)  # the largest that each spin may feel
-    return problem.to(dtype=torch.float32) if float(field.max()) < 1e4 else problem
+# ---- parallel tempering, started apart ----------------
+
+
+def default_budget(problem: Ising) -> int:
+    """Sweeps of each ladder: 512, or what takes some seconds on a large problem; at least 64."""
+    work = 3 * LADDERS * 16 * max(problem.graph.num_edges, problem.num_spins)
+    return max(64, min(512, (1 << 34) // work))
 
 
 def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> Tensor:
-    """An adapted ladder `[L]` from 0 to 1 with two levels for each unit of its barrier (swap rates near 1/2)."""
+    """An adapted ladder `[L]` of inverse temperatures from 0 to 1.
+
+    It has two levels for each unit of its barrier, for swap rates near 1/2.
+
+    Args:
+        problem: to be tempered.
+        sweeps: of each adaption, 32 at least.
+        generator: of the sweeps.
+    """
     levels = 16
     betas = torch.linspace(0, 1, 16, dtype=torch.float64)
     for _ in range(3):
         sampler = ParallelTempering(sweeps=max(32, sweeps), betas=levels)
-        info = sampler.sample(_swift(problem), 16, generator=generator).info
+        info = sampler.sample(in_single(problem), 16, generator=generator).info
         betas = info["betas"].double()
-        wanted = min(64, max(6, math.ceil(2 * float(info["barrier"])) + 2))
-        if wanted <= levels <= 2 * wanted:
+        enough = min(64, max(6, math.ceil(2 * float(info["barrier"])) + 2))
+        if enough <= levels <= 2 * enough:
             break
-        levels = wanted
+        levels = enough
     return betas
-
-
-def default_budget(problem: Ising) -> int:
-    """Sweeps of each ladder: 512, or as many as take some seconds on a large problem, 64 at least."""
-    work = 3 * LADDERS * 16 * max(problem.graph.num_edges, problem.num_spins)
-    return max(64, min(512, (1 << 34) // work))
 
 
 def ladders_apart(
     problem: Ising, reads: Reads, budget: int, generator: torch.Generator
 ) -> Reference:
-    """Parallel tempering from random spins, from local minima and from the reads: a reference where they agree.
+    """Parallel tempering from three kinds of starts: a reference where they agree.
 
-    The second half of `budget` sweeps counts. They agree where split R-hat of energy,
-    magnetisation, principal components and their signs is below AGREE over all ladders, and no
-    start differs from another at p < 1e-3.
+    They start from random spins, from local minima and from the reads; the second half of the
+    sweeps counts. They agree where split R-hat of energy, magnetisation, principal components and
+    their signs is below AGREE over all ladders, and no start differs from another at p < 1e-3.
+
+    Args:
+        problem: a `plain` one.
+        reads: under test.
+        budget: sweeps of each ladder.
+        generator: of starts and sweeps.
     """
-    swift = _swift(problem)
-    n = problem.num_spins
     betas = ladder(problem, budget // 4, generator)
-    L = len(betas)
+    levels = len(betas)
     N = 3 * LADDERS
-    random = torch.randint(0, 2, (LADDERS, L, n), generator=generator).to(torch.int8) * 2 - 1
-    down = Gibbs(betas=[100 / max(float(swift.h.abs().mean()) + _mean_coupling(swift), 1e-3)] * 20)
-    minima = down.sample(swift, LADDERS, generator=generator).spins
+    samples = _tempered(problem, reads, betas, budget, generator)
+
+    # the second half of each ladder's draws
+    half = samples.spins.reshape(N, DRAWS, -1)[:, DRAWS // 2 :]
+    family = torch.arange(N).repeat_interleave(DRAWS // 2)
+    drawn = Reads.of(problem, half.reshape(-1, problem.num_spins), cluster=family)
+
+    rhat, statistic = _disagreement(drawn, N)
+    trips = int(samples.info["round_trips"])
+    text = (
+        f"{N} ladders of {levels} temperatures started apart "
+        f"(R-hat {rhat:.2f}, {trips} round trips)"
+    )
+    temperatures = tuple(float(beta) for beta in betas)
+    if rhat > AGREE or trips < N // 4:
+        return Reference(f"{text} disagree in {statistic}", betas=temperatures)
+    # not those that began from the reads under test
+    independent = drawn.take(torch.arange(2 * LADDERS * DRAWS // 2))
+    return Reference(text, independent, betas=temperatures)
+
+
+def _tempered(
+    problem: Ising, reads: Reads, betas: Tensor, budget: int, generator: torch.Generator
+) -> Samples:
+    """The draws of all ladders, `[3 * LADDERS * DRAWS, n]`, those of a start together."""
+    single = in_single(problem)
+    n = problem.num_spins
+    L = len(betas)
+    starts = _starts(single, reads, L, generator)
+    # the last level is the coldest: its spins are `initial`, the others travel as carry
+    cold = starts[:, -1:].expand(-1, DRAWS, -1).reshape(-1, n)
+    carry = {"hot": starts[:, :-1].contiguous(), "betas": betas.to(torch.float32)}
+    initial = Samples(cold, single.energy(cold), carry=carry)
+    sampler = ParallelTempering(sweeps=max(1, budget // DRAWS), betas=L, reads_per_ladder=DRAWS)
+    return sampler.sample(single, len(cold), initial=initial, generator=generator)
+
+
+def _starts(problem: Ising, reads: Reads, L: int, generator: torch.Generator) -> Tensor:
+    """Spins `[3 * LADDERS, L, n]` to start from, of three kinds.
+
+    Random ones, other ones at each level; then local minima and reads, the same at all levels.
+    """
+    shape = (LADDERS, L, problem.num_spins)
+    random = torch.randint(0, 2, shape, generator=generator).to(torch.int8) * 2 - 1
+    scale = float(problem.h.abs().mean()) + _mean_coupling(problem)
+    quench = Gibbs(betas=[100 / max(scale, 1e-3)] * 20)
+    minima = quench.sample(problem, LADDERS, generator=generator).spins
     pick = torch.randint(len(reads), (LADDERS,), generator=generator)
     given = reads.spins[pick.to(reads.spins.device)].to(torch.int8)
-    starts = torch.cat(
-        [random.to(minima.device), *(t[:, None].expand(-1, L, -1) for t in (minima, given))]
-    )
-    cold = starts[:, -1:].expand(-1, DRAWS, -1).reshape(N * DRAWS, n)
-    carry = {"hot": starts[:, :-1].contiguous(), "betas": betas.to(torch.float32)}
-    initial = Samples(cold, swift.energy(cold), carry=carry)
-    sampler = ParallelTempering(sweeps=max(1, budget // DRAWS), betas=L, reads_per_ladder=DRAWS)
-    found = sampler.sample(swift, N * DRAWS, initial=initial, generator=generator)
-    half = found.spins.reshape(N, DRAWS, n)[:, DRAWS // 2 :]
-    every = Reads.of(
-        problem, half.reshape(-1, n), cluster=torch.arange(N).repeat_interleave(DRAWS // 2)
-    )
-    worst, name = _disagreement(every, N)
-    trips = int(found.info["round_trips"])
-    about = (
-        f"{N} ladders of {L} temperatures started apart (R-hat {worst:.2f}, {trips} round trips)"
-    )
-    told = tuple(float(b) for b in betas)
-    if worst > AGREE or trips < N // 4:
-        return Reference(f"{about} disagree in {name}", betas=told)
-    independent = every.take(torch.arange(2 * LADDERS * DRAWS // 2))
-    return Reference(about, independent, betas=told)
+    cold = [start[:, None].expand(-1, L, -1) for start in (minima, given)]
+    return torch.cat([random.to(minima.device), *cold])
 
 
 def _mean_coupling(problem: Ising) -> float:
@@ -229,26 +225,37 @@ def _mean_coupling(problem: Ising) -> float:
 
 
 def _disagreement(reads: Reads, ladders: int) -> tuple[float, str]:
-    """The largest split R-hat of any statistic over ladders, infinite where starts differ; and its name."""
-    columns = {"energy": reads.energy, "local fields": reads.score}
+    """The largest split R-hat of any statistic over ladders, and that statistic's name.
+
+    It is infinite where the three kinds of starts differ.
+    """
+    statistics = {"energy": reads.energy, "local fields": reads.score}
     for name, values, _ in projections(reads, reads):
         values = values.double()
-        columns[name] = values
-        columns[f"sign of {name}"] = (values > values.mean()).double()
-    worst = 1.0
-    at = "nothing"
-    for name, values in columns.items():
+        statistics[name] = values
+        statistics[f"sign of {name}"] = (values > values.mean()).double()
+    largest = 1.0
+    worst = "nothing"
+    for name, values in statistics.items():
         x = values.reshape(ladders, -1).T
         if float(x.var()) <= 1e-18:
             continue
         rhat = float(split_rhat(x))
-        mean = x.mean(0).reshape(3, -1)
-        error = (mean.var(1) / mean.shape[1]).clamp_min(1e-300)
-        for a, b in ((0, 1), (0, 2), (1, 2)):
-            z = float((mean[a].mean() - mean[b].mean()) / (error[a] + error[b]).sqrt())
-            if student(z, float(mean.shape[1] - 1)) < 1e-3 / (3 * len(columns)):
-                rhat = max(rhat, math.inf)
-        if rhat > worst:
-            worst = rhat
-            at = name
-    return worst, at
+        if _starts_differ(x.mean(0), DIFFERENT / (3 * len(statistics))):
+            rhat = max(rhat, math.inf)
+        if rhat > largest:
+            largest = rhat
+            worst = name
+    return largest, worst
+
+
+def _starts_differ(means: Tensor, level: float) -> bool:
+    """Whether two of three kinds of starts differ in the means of their ladders (Welch's z)."""
+    mean = means.reshape(3, -1)
+    ladders = mean.shape[1]
+    error = (mean.var(1) / ladders).clamp_min(1e-300)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        z = float((mean[a].mean() - mean[b].mean()) / (error[a] + error[b]).sqrt())
+        if student(z, float(ladders - 1)) < level:
+            return True
+    return False

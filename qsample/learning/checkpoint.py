@@ -1,4 +1,4 @@
-"""Checkpoints that survive any crash: tensors in safetensors, the rest in a JSON manifest written last.
+"""Checkpoints that survive any crash: tensors first, then a JSON manifest that commits them.
 
 A save writes `checkpoint-00000012.safetensors`, then `checkpoint.json` with that file's name, size
 and SHA-256; each goes to a temporary file, fsync, rename, fsync of the folder. Renaming the
@@ -47,43 +47,48 @@ class NoCheckpoint(CheckpointError):
 def save(
     folder: str | os.PathLike[str], state: dict[Any, Any], *, step: int, keep: int = 1
 ) -> Path:
-    """Make `state` the folder's checkpoint, durably and all or nothing; returns the manifest's path.
+    """Make `state` the folder's checkpoint, durably and all or nothing.
 
     Args:
-        folder: made if missing.
+        folder: folder of the checkpoint, made if missing.
         state: a nested dict, list or tuple of tensors (any dtype safetensors has; device and
             sharing are not kept) and None, bool, int, float or str. Key types, tuples, nan,
             infinities and long integers come back as they were.
-        step: the training step, >= 0.
-        keep: checkpoints that stay: this one and the keep - 1 before it. With keep > 1 each also
-            has a manifest of its own, `checkpoint-{step:08d}.json`, to give to `load`.
+        step: training step, >= 0.
+        keep: number of checkpoints that stay: this one and the keep - 1 before it. With keep > 1
+            each also has a manifest of its own, `checkpoint-{step:08d}.json`, to give to `load`.
+
+    Returns:
+        The manifest's path.
 
     Raises:
         CheckpointError: a value that cannot be stored, a folder that cannot be written, a full
             disk. The last checkpoint is then still there.
+        ValueError: a step or a number that is none.
     """
     folder = Path(folder).expanduser()
-    for name, value, least in (("step", step, 0), ("keep", keep, 1)):
-        whole(name, value, least)
-    step = int(step)
-    keep = int(keep)
+    step = whole("step", step, 0)
+    keep = whole("keep", keep, 1)
     data, tree = _pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # what a failed save may have left visible is durable before anything older goes
         sync_folder(folder)
         _prune(folder, _committed(folder))
-        # a name no tensors have: saving the same step again must not touch the committed file
-        stems = (f"checkpoint-{step:08d}" + (f"-{k}" if k else "") for k in count())
-        stem = next(stem for stem in stems if not (folder / f"{stem}.safetensors").exists())
-        tensors = {
-            "file": f"{stem}.safetensors",
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
+        stem = _free_stem(folder, step)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "step": step,
+            "tensors": {
+                "file": f"{stem}.safetensors",
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            },
+            "state": tree,
         }
-        text = _render(
-            {"format": FORMAT, "version": VERSION, "step": step, "tensors": tensors, "state": tree}
-        )
+        text = _render(manifest)
+        # the manifest is the commit point: it goes last
         write_whole(folder / f"{stem}.safetensors", data)
         if keep > 1:
             write_whole(folder / f"{stem}.json", text)
@@ -92,30 +97,39 @@ def save(
         raise CheckpointError(
             f"cannot save step {step} in {folder}: {error.strerror or error}"
         ) from error
-    _prune(folder, {stem, *[name for name, at in _listed(folder).items() if at < step][: keep - 1]})
+    earlier = [name for name, number in _listed(folder).items() if number < step]
+    _prune(folder, {stem, *earlier[: keep - 1]})
     return folder / LATEST
 
 
+def _free_stem(folder: Path, step: int) -> str:
+    """A name that no tensors have: saving a step again must not touch the committed file."""
+    stem = f"checkpoint-{step:08d}"
+    for k in count(1):
+        if not (folder / f"{stem}.safetensors").exists():
+            break
+        stem = f"checkpoint-{step:08d}-{k}"
+    return stem
+
+
 def _prune(folder: Path, keep: set[str] | None) -> None:
-    """Delete temporaries, and checkpoint files whose stem is not in `keep` (None: no such files)."""
+    """Delete temporaries, and checkpoint files whose stem is not in `keep` (None: none of them)."""
     for path in list(folder.iterdir()):
         ours = _OURS.fullmatch(path.name)
-        if (
-            _TEMPORARY.fullmatch(path.name)
-            or ours
-            and keep is not None
-            and ours["stem"] not in keep
-        ):
+        old = ours is not None and keep is not None and ours["stem"] not in keep
+        if old or _TEMPORARY.fullmatch(path.name):
             with suppress(OSError):  # tidying only: the next save tries again
                 path.unlink()
 
 
 def _listed(folder: Path) -> dict[str, int]:
     """Stem and step of the checkpoints with a manifest of their own, newest first."""
-    found = [match for path in folder.glob("*.json") if (match := _OURS.fullmatch(path.name))]
-    return {
-        m["stem"]: int(m["step"]) for m in sorted(found, key=lambda m: int(m["step"]), reverse=True)
-    }
+    steps = {}
+    for path in folder.glob("*.json"):
+        match = _OURS.fullmatch(path.name)
+        if match:
+            steps[match["stem"]] = int(match["step"])
+    return dict(sorted(steps.items(), key=lambda item: item[1], reverse=True))
 
 
 def _committed(folder: Path) -> set[str] | None:
@@ -136,26 +150,14 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
             version.
     """
     path, manifest = _manifest(Path(path).expanduser())
-    tensors = manifest["tensors"]
-    file = path.parent / tensors["file"]
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe or a device would never end
-            raise CheckpointError(f"{path} needs {file.name}: it is no plain file")
-        data = file.read_bytes()
-    except OSError as error:
-        if _manifest(path)[1] != manifest:
-            return load(path)  # a running save replaced both files between the two reads
-        raise CheckpointError(f"{path} needs {file.name}: {error.strerror or error}") from error
-    if len(data) != tensors["bytes"]:
-        raise CheckpointError(
-            f"{file} is truncated or damaged: expected {tensors['bytes']} bytes; got {len(data)}"
-        )
-    if hashlib.sha256(data).hexdigest() != tensors["sha256"]:
-        raise CheckpointError(f"{file} is corrupt: its SHA-256 is not the one in {path.name}")
+    data = _tensors_of(path, manifest)
+    if data is None:
+        return load(path)  # a running save replaced both files between the two reads
     try:
         stored = from_bytes(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        file = path.parent / manifest["tensors"]["file"]
         raise CheckpointError(f"{file} is corrupt: no safetensors ({reason})") from None
     try:
         state = _decode(manifest["state"], stored)
@@ -166,13 +168,38 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
     return state
 
 
+def _tensors_of(path: Path, manifest: dict[str, Any]) -> bytes | None:
+    """The checked bytes of the tensors' file; None where the path's manifest is another by now."""
+    tensors = manifest["tensors"]
+    file = path.parent / tensors["file"]
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe or a device would never end
+            raise CheckpointError(f"{path} needs {file.name}: it is no plain file")
+        data = file.read_bytes()
+    except OSError as error:
+        if _manifest(path)[1] != manifest:
+            return None
+        raise CheckpointError(f"{path} needs {file.name}: {error.strerror or error}") from error
+    if len(data) != tensors["bytes"]:
+        raise CheckpointError(
+            f"{file} is truncated or damaged: expected {tensors['bytes']} bytes; got {len(data)}"
+        )
+    if hashlib.sha256(data).hexdigest() != tensors["sha256"]:
+        raise CheckpointError(f"{file} is corrupt: its SHA-256 is not the one in {path.name}")
+    return data
+
+
 def last_step(path: str | os.PathLike[str]) -> int:
-    """The step of a folder's checkpoint (or of a manifest), without reading tensors; raises as `load` does."""
+    """The step of a folder's checkpoint, or of a manifest, without reading tensors.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
     return _manifest(Path(path).expanduser())[1]["step"]
 
 
 def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The manifest at `path` or of the folder `path`, every byte of it checked against its own hash."""
+    """The manifest at `path` or of the folder `path`, each byte checked against its own hash."""
     path = path / LATEST if path.is_dir() else path
     try:
         raw = path.read_bytes()
@@ -217,7 +244,9 @@ def _fault(manifest: dict[str, Any]) -> str:
         return f"expected a step >= 0; got {str(step)[:40]}"
     if not isinstance(tensors, dict) or "state" not in manifest:
         return "it lacks its tensors or its state"
-    file, size, digest = (tensors.get(name) for name in ("file", "bytes", "sha256"))
+    file = tensors.get("file")
+    size = tensors.get("bytes")
+    digest = tensors.get("sha256")
     match = _OURS.fullmatch(file) if isinstance(file, str) else None
     if match is None or match["kind"] != "safetensors":  # a plain name: nothing outside the folder
         return f"expected a file checkpoint-N.safetensors beside it; got {str(file)[:80]!r}"
@@ -240,6 +269,7 @@ def _render(manifest: dict[str, Any]) -> bytes:
 
 
 def _pack(state: dict[Any, Any]) -> tuple[bytes, Any]:
+    """The tensors of a state as safetensors, and the rest of it as JSON values."""
     tensors: dict[str, Tensor] = {}
     try:
         tree = _encode(state, "", tensors)
@@ -252,20 +282,19 @@ def _pack(state: dict[Any, Any]) -> tuple[bytes, Any]:
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """The JSON of `value`, its tensors put into `tensors`; what JSON lacks becomes {"$kind": ...}."""
+    """The JSON of a value, its tensors put into `tensors`; what JSON lacks is {"$kind": ...}."""
     if isinstance(value, Tensor):
         return {"$tensor": _put(value, name, tensors)}
     if isinstance(value, dict):
-        items = [
-            (k, _encode(v, f"{name}.{k}" if name else str(k), tensors)) for k, v in value.items()
-        ]
-        if all(type(key) is str and not key.startswith("$") for key, _ in items):
-            return dict(items)
-        return {
-            "$dict": [
-                [_encode_scalar(key, f"key {key!r} of {name!r}"), item] for key, item in items
-            ]
-        }
+        items = {}
+        for key, item in value.items():
+            items[key] = _encode(item, f"{name}.{key}" if name else str(key), tensors)
+        if all(type(key) is str and not key.startswith("$") for key in items):
+            return items
+        pairs = []
+        for key, item in items.items():
+            pairs.append([_encode_scalar(key, f"key {key!r} of {name!r}"), item])
+        return {"$dict": pairs}
     if isinstance(value, list | tuple):
         items = [_encode(item, f"{name}.{k}", tensors) for k, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
@@ -273,20 +302,21 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _encode_scalar(value: Any, name: str) -> Any:
+    """The JSON of what holds nothing else; `name` says in the error where it stands."""
     if isinstance(value, float):  # and numpy.float64, which is one
         return float(value) if math.isfinite(value) else {"$float": str(float(value))}
     if value is None or isinstance(value, bool | int | str) and not isinstance(value, Enum):
         return value
-    wanted = "tensors, None, bool, int, float, str, dict, list or tuple"
-    raise CheckpointError(f"cannot store {type(value).__name__} at {name}: expected {wanted}")
+    raise CheckpointError(
+        f"cannot store {type(value).__name__} at {name}: "
+        "expected tensors, None, bool, int, float, str, dict, list or tuple"
+    )
 
 
 def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
-    if (
-        tensor.layout is not torch.strided
-        or tensor.is_meta
-        or tensor.dtype in (torch.complex32, torch.complex128)
-    ):
+    """Put a tensor among the others; the name it has there."""
+    dense = tensor.layout is torch.strided and not tensor.is_meta
+    if not dense or tensor.dtype in (torch.complex32, torch.complex128):
         kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
         raise CheckpointError(
             f"cannot store tensor {name!r} ({kind}): expected a dense one of a safetensors type"
@@ -294,17 +324,13 @@ def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     name = name.encode(errors="replace").decode()  # a readable name; which one does not matter
     while name in tensors or name == "__metadata__":
         name += "'"
-    tensors[name] = (
-        tensor.detach()
-        .cpu()
-        .resolve_conj()
-        .resolve_neg()
-        .clone(memory_format=torch.contiguous_format)
-    )
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    tensors[name] = plain.clone(memory_format=torch.contiguous_format)
     return name
 
 
 def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value that `_encode` made JSON of."""
     if isinstance(tree, list):
         return [_decode(item, tensors) for item in tree]
     if not isinstance(tree, dict):

@@ -1,10 +1,11 @@
-"""Samples become learning: the contrastive-divergence surrogate loss, and the module that keeps its chains."""
+"""Contrastive divergence: the surrogate loss, and the module that keeps its chains."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from qsample.learning.distributed import mean_of_ranks, own_generator
 from qsample.sampling.sampler import Sampler, check_is_sampler, draw_seed, mix
 from qsample.sampling.samples import Samples, check_samples
-from qsample.support.checks import check_tensors, whole
+from qsample.support.checks import check_choice, check_tensors, whole
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
 from qsample.support.wrapped import bare
@@ -32,7 +33,7 @@ def cd_loss(
     positive: Samples | None = None,
     data_weight: Tensor | None = None,
 ) -> Tensor:
-    r"""A scalar whose gradient is the contrastive-divergence gradient; its value is not a likelihood.
+    r"""A scalar whose gradient is that of contrastive divergence; its value is not a likelihood.
 
     $$L = \langle F(x) \rangle_{\mathrm{data}} - \langle F(x) \rangle_{\mathrm{samples}}$$
 
@@ -48,19 +49,20 @@ def cd_loss(
 
     Args:
         model: an energy model.
-        data: `[N, n_visible]` in the model's coding.
-        samples: reads of `model.ising()`, `[R, n]`; their weights are honoured.
-        positive: reads of `model.ising(visible=data)`, `[N, R', n_hidden]`; needed where F is
-            intractable.
-        data_weight: non-negative weights `[N]`; equal by default.
+        data: rows `[N, n_visible]` in the model's coding.
+        samples: reads `[R, n]` of `model.ising()`; their weights are honoured.
+        positive: reads `[N, R', n_hidden]` of `model.ising(visible=data)`, needed where F is
+            intractable; None where it is not.
+        data_weight: non-negative weights `[N]` of the rows; None means equal ones.
 
     Raises:
         ValueError: shapes do not fit, or F is intractable and `positive` is missing (the message
             says how to make it).
+        TypeError: data or weights that are no tensors, or samples that are none.
     """
-    for name, reads in (("samples", samples), ("positive", positive)):
-        if name == "samples" or reads is not None:
-            check_samples(reads, name)
+    check_samples(samples, "samples")
+    if positive is not None:
+        check_samples(positive, "positive")
     model = bare(model)
     _check_batch(model, data, data_weight)
     with model.acting(model.weights()):
@@ -80,57 +82,76 @@ def _checked_loss(
         raise ValueError(
             f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}"
         )
-    free = None
     if positive is not None:
-        if positive.spins.shape != (len(data), positive.num, model.num_hidden):
-            wanted = f"[{len(data)}, R, {model.num_hidden}], one problem a row of data"
-            raise ValueError(
-                f"expected positive spins of shape {wanted}; got {list(positive.spins.shape)}"
-            )
-        energy = model.ising(visible=data).energy(positive.spins)
-        bound = (positive.weight.to(energy) * energy).sum(-1)
-    elif model.tractable:  # data and samples at once: the same products, but large ones
-        device = data.device.type
-        dtype = model.weights()[0].dtype
-        if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which it leaves as it is
-            dtype = torch.get_autocast_dtype(device)  # of the products; units are exact in any
-        rows = model.rows(data, samples.spins, dtype)
-        bound, free = model.free_energy_of_units(rows).split([len(data), samples.num])
+        data_energies = _joint_energies(model, data, positive)
+        if model.tractable:
+            read_energies = model.free_energy(model.split(samples.spins)[0])
+        else:
+            read_energies = model.ising().energy(samples.spins)
+    elif model.tractable:
+        data_energies, read_energies = _free_energies(model, data, samples)
     else:
         raise ValueError(
             "hidden units are coupled, so the positive phase must be sampled: pass "
-            "positive=sampler.sample("
-            "model.ising(visible=data), num), or use ContrastiveDivergence(model, sampler), "
-            "which does it"
+            "positive=sampler.sample(model.ising(visible=data), num), or use "
+            "ContrastiveDivergence(model, sampler), which does it"
         )
-    if free is None:
-        tractable = model.tractable
-        free = (
-            model.free_energy(model.split(samples.spins)[0])
-            if tractable
-            else model.ising().energy(samples.spins)
-        )
-    if data_weight is not None:
-        data_mean = _normalised(data_weight, bound) @ bound
+    if data_weight is None:
+        data_mean = data_energies.mean()
     else:
-        data_mean = bound.mean()
-    return data_mean - (
-        free.mean() if samples.log_weight is None else samples.weight.to(free) @ free
-    )
+        data_mean = _normalised(data_weight, data_energies) @ data_energies
+    if samples.log_weight is None:
+        return data_mean - read_energies.mean()
+    return data_mean - samples.weight.to(read_energies) @ read_energies
+
+
+def _joint_energies(model: EnergyModel, data: Tensor, positive: Samples) -> Tensor:
+    """The energy of each row `[N]`, averaged over its reads of the hidden units."""
+    shape = (len(data), positive.num, model.num_hidden)
+    if positive.spins.shape != shape:
+        raise ValueError(
+            f"expected positive spins of shape [{len(data)}, R, {model.num_hidden}], one problem "
+            f"per row of data; got {list(positive.spins.shape)}"
+        )
+    energy = model.ising(visible=data).energy(positive.spins)
+    return (positive.weight.to(energy) * energy).sum(-1)
+
+
+def _free_energies(model: EnergyModel, data: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+    """F of the rows `[N]` and of the reads `[R]`, at once: the same products, but large ones."""
+    device = data.device.type
+    dtype = model.weights()[0].dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which it leaves as it is
+        dtype = torch.get_autocast_dtype(device)  # of the products; units are exact in any
+    units = model.rows(data, samples.spins, dtype)
+    data_energies, read_energies = model.free_energy_of_units(units).split([len(data), samples.num])
+    return data_energies, read_energies
 
 
 def _check_batch(model: EnergyModel, data: Tensor, weight: Tensor | None) -> None:
+    """An error unless these are rows of the model, with weights that can be normalised."""
     model.check_rows(data)
     if weight is None:
         return
     check_tensors(data_weight=weight)
     if weight.shape != data.shape[:1]:
         raise ValueError(f"expected data_weight of shape {[len(data)]}; got {list(weight.shape)}")
-    seen = numbers(weight)
-    if not (bool((seen >= 0).all()) and 0 < float(seen.sum()) < float("inf")):
+    values = numbers(weight)
+    total = float(values.sum())
+    if not bool((values >= 0).all()) or not 0 < total < math.inf:
         raise ValueError(
-            f"expected finite data_weight >= 0, not all zero; got {seen.flatten().tolist()[:8]}"
+            f"expected finite data_weight >= 0, not all zero; got {values.flatten().tolist()[:8]}"
         )
+
+
+def _weighted(samples: Samples, data_weight: Tensor | None) -> Samples:
+    """Reads with the weights of their rows: else weighted data would meet unweighted negatives."""
+    if data_weight is None:
+        return samples
+    log_weight = data_weight.to(samples.energy).log()
+    if samples.log_weight is not None:
+        log_weight = log_weight + samples.log_weight
+    return replace(samples, log_weight=log_weight)
 
 
 def _normalised(weight: Tensor, like: Tensor) -> Tensor:
@@ -146,17 +167,17 @@ class ContrastiveDivergence(nn.Module):
     Args:
         model: an energy model.
         sampler: any sampler; "data" and "persistent" need one that can continue chains.
-        start: where chains begin: "data" (CD-k: one chain a row, hidden units from their
-            conditional first), and each chain keeps its row's weight), "persistent" (PCD: the last
-            call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
-        num: chains; unused by "data".
-        positive_sampler: draws hidden units given data where they are coupled; the sampler itself
-            by default.
-        positive_num: reads a row of data in that phase.
-        centred: use the centred gradient, with offsets that are moving averages of the data's unit
-            means.
-        centring_rate: weight of a new batch in that average.
-        generator: randomness of everything drawn; None is torch's default.
+        start: where chains begin: "data" (CD-k: one chain per row, its hidden units drawn from
+            their conditional first; each chain keeps its row's weight), "persistent" (PCD: the
+            last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
+        num: number of chains; unused by "data".
+        positive_sampler: draws hidden units given data where they are coupled; None means the
+            sampler itself.
+        positive_num: number of reads per row of data in that phase.
+        centred: whether to use the centred gradient, with offsets that are moving averages of the
+            data's unit means.
+        centring_rate: weight of a new batch in that average, > 0 and <= 1.
+        generator: randomness of everything drawn; None is torch's default generator.
 
     State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in
     `state_dict` and move with `.to()`, and are no buffers: each rank has its own. The last reads
@@ -172,7 +193,8 @@ class ContrastiveDivergence(nn.Module):
     or let the others begin anew.
 
     Raises:
-        ValueError: an unknown start, or one that the sampler cannot serve.
+        ValueError: an unknown start, or one that the sampler cannot serve; a number out of range.
+        TypeError: a sampler that is none.
     """
 
     chains: Tensor
@@ -196,29 +218,24 @@ class ContrastiveDivergence(nn.Module):
     ) -> None:
         super().__init__()
         model = bare(model)
-        for one in (sampler, *([] if positive_sampler is None else [positive_sampler])):
-            check_is_sampler(one)
-        if start not in get_args(Start):
-            raise ValueError(
-                f"unknown start {start!r}; expected one of {', '.join(get_args(Start))}"
-            )
+        check_is_sampler(sampler)
+        if positive_sampler is not None:
+            check_is_sampler(positive_sampler)
+        check_choice("start", start, Start)
         if start != "fresh" and not sampler.warm_start:
             name = type(sampler).__name__
             raise ValueError(
                 f"start={start!r} continues chains and {name} cannot: use start='fresh', "
-                "Gibbs(...), or "
-                f"Corrected({name}(...), Gibbs(...))"
+                f"Gibbs(...), or Corrected({name}(...), Gibbs(...))"
             )
-        num = whole("num", num, 1)
-        positive_num = whole("positive_num", positive_num, 1)
         if not 0 < centring_rate <= 1:
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
         self.model = model
         self.sampler = sampler
         self.start = start
-        self.num = num
+        self.num = whole("num", num, 1)
         self.positive_sampler = positive_sampler or sampler
-        self.positive_num = positive_num
+        self.positive_num = whole("positive_num", positive_num, 1)
         self.centred = centred
         self.centring_rate = centring_rate
         self.generator = generator
@@ -226,12 +243,17 @@ class ContrastiveDivergence(nn.Module):
         self.carry: dict[str, Tensor] | None = None
         n = model.graph.num_spins
         like = next(model.parameters())
-        shape = (num, n) if start == "persistent" else (0, n)
-        self.chains = torch.zeros(shape, dtype=torch.int8, device=like.device)
+        chains = self.num if start == "persistent" else 0
+        self.chains = torch.zeros((chains, n), dtype=torch.int8, device=like.device)
         self.offsets = torch.full((n,), float("nan"), device=like.device, dtype=like.dtype)
 
     def forward(self, data: Tensor, data_weight: Tensor | None = None) -> Tensor:
-        """The loss of one batch `[N, n_visible]`; call `.backward()` on it."""
+        """The loss of one batch; call `.backward()` on it.
+
+        Args:
+            data: rows `[N, n_visible]` in the model's coding.
+            data_weight: non-negative weights `[N]` of the rows; None means equal ones.
+        """
         model = self.model
         _check_batch(model, data, data_weight)  # before chains or offsets move
         with torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
@@ -248,7 +270,7 @@ class ContrastiveDivergence(nn.Module):
 
     @uncompiled
     def _draw(self, data: Tensor, data_weight: Tensor | None) -> tuple[Samples | None, Tensor]:
-        """Draws the negative samples; the positive ones, where they are needed, and the offsets of this call."""
+        """Draw the negative samples; the positive ones, where needed, and this call's offsets."""
         generator = self._generator()
         positive = None
         if not self.model.tractable:
@@ -261,7 +283,7 @@ class ContrastiveDivergence(nn.Module):
         return positive, offsets
 
     def _generator(self) -> torch.Generator | None:
-        """Of this call's draws; in eval mode one of its own, so that validation does not change training."""
+        """The generator of this call's draws; in eval mode a copy: training goes on as it was."""
         if self.training or self.generator is None:
             return own_generator(self.generator)
         copied = torch.Generator(self.generator.device)
@@ -276,67 +298,77 @@ class ContrastiveDivergence(nn.Module):
         data_weight: Tensor | None,
         generator: torch.Generator | None,
     ) -> Samples:
+        """The reads of the joint problem, from the start that was chosen."""
         problem = self.model.ising()
-        num = self.num
-        initial = None
         if self.start == "data":
-            num = len(data)
-            hidden = (
-                self._draw_hidden(data, generator)
-                if positive is None
-                else self.model.decode(positive.spins[:, 0])
-            )
-            initial = self._as_initial(self.model.join(data, hidden))
-        elif self.start == "persistent" and bool(self.chains[0, 0]):
+            initial = self._data_start(data, positive, generator)
+            samples = self.sampler.sample(problem, len(data), initial=initial, generator=generator)
+            return _weighted(samples, data_weight)
+        # chains are zeros before the first call
+        initial = None
+        if self.start == "persistent" and bool(self.chains[0, 0]):
             initial = self._as_initial(self.chains)
-        samples = self.sampler.sample(problem, num, initial=initial, generator=generator)
-        # else weighted data would meet unweighted negatives
-        if self.start == "data" and data_weight is not None:
-            weight = data_weight.to(samples.energy).log()
-            samples = replace(
-                samples,
-                log_weight=weight + (0 if samples.log_weight is None else samples.log_weight),
-            )
+        samples = self.sampler.sample(problem, self.num, initial=initial, generator=generator)
         if self.start == "persistent" and self.training:
-            # the parameters will have changed when the chains go on, and weights with them: spend
-            # them here
-            kept = samples if samples.log_weight is None else samples.resample(generator=generator)
-            self.chains = kept.spins.to(torch.int8).clone()
-            self.carry = None if kept.carry is None else dict(kept.carry)
+            self._keep_chains(samples, generator)
         return samples
 
+    def _keep_chains(self, samples: Samples, generator: torch.Generator | None) -> None:
+        """Keep where the next call goes on; its parameters are others, so weights are spent now."""
+        if samples.log_weight is not None:
+            samples = samples.resample(generator=generator)
+        self.chains = samples.spins.to(torch.int8).clone()
+        self.carry = None if samples.carry is None else dict(samples.carry)
+
+    def _data_start(
+        self, data: Tensor, positive: Samples | None, generator: torch.Generator | None
+    ) -> Samples:
+        """The rows, with hidden units drawn from their conditional."""
+        if positive is None:
+            hidden = self._draw_hidden(data, generator)
+        else:
+            hidden = self.model.decode(positive.spins[:, 0])
+        return self._as_initial(self.model.join(data, hidden))
+
     def _as_initial(self, spins: Tensor) -> Samples:
-        """Starting points: the parameters have changed, so energies and weights of the last call mean nothing."""
+        """Starting points; the last call's energies and weights are of other parameters."""
         energy = torch.full(spins.shape[:-1], float("nan"), device=spins.device)
         return Samples(spins, energy, carry=self.carry if self.start == "persistent" else None)
 
     def _draw_hidden(self, data: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Uncoupled hidden units given the rows, `[N, n_hidden]` in the model's coding."""
         mean = (1 + self._hidden_mean_spin(data)) / 2
         device = mean.device if generator is None else generator.device
         u = torch.rand(mean.shape, generator=generator, device=device, dtype=mean.dtype)
         return self.model.decode((u.to(mean.device) < mean).to(torch.int8) * 2 - 1)
 
     def _hidden_mean_spin(self, data: Tensor) -> Tensor:
+        """Their mean spins given the rows, `[N, n_hidden]`."""
         return -self.model.ising(visible=data).h.tanh()
 
     def _moved_offsets(
         self, data: Tensor, positive: Samples | None, data_weight: Tensor | None
     ) -> Tensor:
-        """The moving average of the units' means over the data, hidden ones given the visible, after this batch.
+        """The moving average, after this batch, of the units' means over the data.
 
-        In eval mode the average so far; this batch's means where there is none.
+        Means of hidden units are those given the visible ones. In eval mode it is the average so
+        far, or this batch's means where there is none.
         """
         old = self.offsets
         if not self.training and not old.isnan().any():
             return old
         hidden = self._hidden_mean_spin(data) if positive is None else positive.mean()
-        units = torch.empty(
-            len(data), self.model.graph.num_spins, device=data.device, dtype=hidden.dtype
-        )
+        shape = (len(data), self.model.graph.num_spins)
+        units = torch.empty(shape, device=data.device, dtype=hidden.dtype)
         units[:, self.model.visible_index] = data.to(units)
         units[:, self.model.hidden_index] = self.model.decode(hidden)
-        mean = units.mean(0) if data_weight is None else _normalised(data_weight, units) @ units
-        mean = (mean_of_ranks(mean) if self.training else mean).to(old)
+        if data_weight is None:
+            mean = units.mean(0)
+        else:
+            mean = _normalised(data_weight, units) @ units
+        if self.training:
+            mean = mean_of_ranks(mean)
+        mean = mean.to(old)
         return torch.where(old.isnan(), mean, old.lerp(mean, self.centring_rate))
 
     # ---- the state: moved, saved and loaded as buffers are ----------------
@@ -371,20 +403,27 @@ class ContrastiveDivergence(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        lists = missing_keys, unexpected_keys, error_msgs
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
         for name in self._STATE:
             key = prefix + name
-            own = getattr(self, name)
+            present = getattr(self, name)
             if key in unexpected_keys:
                 unexpected_keys.remove(key)
             if key not in state_dict:
                 missing_keys.append(key)
-            elif (given := state_dict[key]).shape != own.shape:
+            elif (given := state_dict[key]).shape != present.shape:
                 error_msgs.append(
-                    f"{key} has shape {list(given.shape)}, this module's {list(own.shape)}"
+                    f"{key} has shape {list(given.shape)}, this module's {list(present.shape)}"
                 )
             elif local_metadata.get("assign_to_params_buffers", False):
                 setattr(self, name, given)
             else:
-                setattr(self, name, given.detach().to(own, copy=True))
+                setattr(self, name, given.detach().to(present, copy=True))

@@ -1,4 +1,4 @@
-"""Many processes under `torch.distributed`: each draws its own replicas, and means are those of all."""
+"""Processes under `torch.distributed`: each draws replicas of its own, means are those of all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def world() -> tuple[int, int]:
 
 
 def own_generator(generator: torch.Generator | None) -> torch.Generator | None:
-    """The generator of this rank's draws in one call: its own stream, made of the same seed on all ranks.
+    """The generator of this rank's draws in one call: its own stream, from one seed on all ranks.
 
     With `num` replicas on each rank, replica r of rank k is number k num + r of all; its stream is
     a function of the seed and of (k, r), so one seed on all ranks makes no copies, and two runs on
@@ -29,7 +29,10 @@ def own_generator(generator: torch.Generator | None) -> torch.Generator | None:
 
 
 def mean_of_ranks(t: Tensor) -> Tensor:
-    """The mean of a tensor over ranks, each with the same share, as DistributedDataParallel takes that of gradients."""
+    """The mean of a tensor over ranks, each with the same share.
+
+    DistributedDataParallel takes that of gradients in the same way.
+    """
     _, size = world()
     if size == 1:
         return t

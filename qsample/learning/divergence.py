@@ -17,11 +17,13 @@ from qsample.sampling.samples import Samples
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
-ROWS = 256  # of the data, evenly spread, that are looked at
-READS = 16  # of the hidden units of each row: the lowest is taken
+ROWS = 256  # rows of data, evenly spread, that are looked at
+READS = 16  # reads of the hidden units of each row: the lowest is taken
 PROBES = 64  # random states that are relaxed, in search of low energies
-AT_WORST = 10  # times the nats of a fair coin for each unit that a state on the way may cost
-AT_LAST = 5  # and the last one: what swings may come back while updates are left
+# what weights may cost, in times the nats of a fair coin for each unit: on the way, where what
+# swings may come back, and at the end
+ON_THE_WAY = 10
+AT_THE_END = 5
 
 
 class Diverged(FloatingPointError):
@@ -29,7 +31,7 @@ class Diverged(FloatingPointError):
 
 
 class Judge:
-    r"""Bounds the mean negative log-likelihood of the training rows from below, for a model of any size.
+    r"""Bounds the training rows' mean negative log-likelihood from below, for models of any size.
 
     For any state x, log Z >= -F(x), so that
 
@@ -41,9 +43,12 @@ class Judge:
     units drawn given the data.
 
     Args:
-        model: as it is at the start.
-        data: training rows.
-        seed: of the random states.
+        model: the model as it is at the start.
+        data: training rows `[N, n_visible]`.
+        seed: seed of the random states.
+
+    Raises:
+        ValueError: weights that are not finite.
     """
 
     def __init__(self, model: EnergyModel, data: Tensor, seed: int) -> None:
@@ -60,7 +65,11 @@ class Judge:
 
     @torch.no_grad()
     def bound(self, states: Tensor | None) -> float:
-        """Nats a row that the training rows cost at least; `states` [R, n] are joint spins to look at too."""
+        """Nats per row that the training rows cost at least.
+
+        Args:
+            states: joint spins `[R, n]` to look at too, such as reads; None for none.
+        """
         with torch.autocast(self.rows.device.type, enabled=False):
             problem = self.model.ising().detach()
             joint = self._data_spins()
@@ -76,8 +85,9 @@ class Judge:
             return float(energy.mean() - lowest)
 
     def limit(self, last: bool) -> float:
-        """The nats a row that a state may cost."""
-        return (AT_LAST if last else AT_WORST) * self.coins + 20.0
+        """The nats per row that the weights may cost; `last`: after the last update."""
+        factor = AT_THE_END if last else ON_THE_WAY
+        return factor * self.coins + 20.0
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mix(self.seed, -(1 << 40) - purpose))
@@ -97,20 +107,21 @@ class Judge:
     def _probes(self, problem: Ising, joint: Tensor, states: Tensor | None) -> Tensor:
         """States that should be low in energy."""
         sampler = Gibbs(8)
-        start = Samples(joint[:PROBES], joint.new_zeros(len(joint[:PROBES]), dtype=torch.float32))
-        probes = [
-            sampler.sample(problem, PROBES, generator=self._generator(1)).spins,
-            sampler.sample(
-                problem, len(start.spins), initial=start, generator=self._generator(2)
-            ).spins,
-        ]
-        return torch.cat(probes if states is None else [*probes, states.to(joint)])
+        random = sampler.sample(problem, PROBES, generator=self._generator(1))
+        spins = joint[:PROBES]
+        start = Samples(spins, spins.new_zeros(len(spins), dtype=torch.float32))
+        near_data = sampler.sample(problem, len(spins), initial=start, generator=self._generator(2))
+        probes = [random.spins, near_data.spins]
+        if states is not None:
+            probes.append(states.to(joint))
+        return torch.cat(probes)
 
 
 def strength(problem: Ising) -> float:
     """The largest number among fields and couplings; nan or infinite where one of them is."""
-    parts = [t.abs().max() for t in (problem.h, problem.J, problem.offset) if t.numel()]
-    return max(map(float, parts[:2]), default=0.0) + 0.0 * float(parts[-1])
+    largest = [float(t.abs().max()) for t in (problem.h, problem.J) if t.numel()]
+    # an offset that is not finite makes the sum so
+    return max(largest, default=0.0) + 0.0 * float(problem.offset.abs().max())
 
 
 def check_precision(model: EnergyModel) -> None:
@@ -120,8 +131,6 @@ def check_precision(model: EnergyModel) -> None:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
                 f"expected weights of float32 or float64; got {name} of {kind}: 16 bits round "
-                "small steps away, and "
-                "Adam's eps is 0 in float16. Pass model.float(), and call fit under "
-                "torch.autocast(device, "
-                "torch.bfloat16) for the speed"
+                "small steps away, and Adam's eps is 0 in float16. Pass model.float(), and call "
+                "fit under torch.autocast(device, torch.bfloat16) for the speed"
             )

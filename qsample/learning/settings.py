@@ -1,4 +1,4 @@
-"""How to train: everything a run needs to be repeated, beside the model, the data and the sampler."""
+"""How to train: what a run needs to be repeated, beside the model, the data and the sampler."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from qsample.learning.contrastive import Start
 from qsample.sampling.sampler import Sampler
-from qsample.support.checks import plain_seed, whole_settings
+from qsample.support.checks import check_choice, plain_seed, whole_settings
 from qsample.support.faces import public
 
 Decay = Literal["linear", "none"]
@@ -20,35 +20,42 @@ Optimizer = Literal["adam", "sgd"]
 @public("qsample")
 @dataclass(frozen=True)
 class Settings:
-    """How to train; everything a run needs to be repeated, with the model, the data and the sampler."""
+    """How to train; with the model, the data and the sampler, all that a run needs to be repeated.
+
+    Args:
+        updates: number of gradient steps.
+        batch: rows of data per step.
+        lr: learning rate at the start.
+        decay: linear, where the learning rate falls to zero at the last update, or none.
+        decay_from: update at which a linear decay begins; to go on after its end, the update
+            reached.
+        optimizer: torch optimiser.
+        weight_decay: L2 penalty of the optimiser.
+        start: where the negative chains begin: data (CD), persistent (PCD), fresh (annealed);
+            auto means persistent where the sampler can continue chains, else fresh.
+        chains: negative samples per step.
+        centred: whether to use the centred gradient, with offsets by moving average.
+        seed: seed of all randomness.
+        evaluate_every: updates between lines of metrics.
+        checkpoint_every: updates between checkpoints.
+
+    Raises:
+        ValueError: a value out of range.
+    """
 
     updates: int = 5000
-    """gradient steps"""
     batch: int = 200
-    """rows of data a step"""
     lr: float = 0.02
-    """learning rate at the start"""
     decay: Decay = "linear"
-    """the learning rate falls to zero at the last update, or stays"""
     decay_from: int = 0
-    """update at which a linear decay begins; to go on after its end, the update reached"""
     optimizer: Optimizer = "adam"
-    """torch optimiser"""
     weight_decay: float = 0.0
-    """L2 penalty of the optimiser"""
     start: Start | Literal["auto"] = "auto"
-    """where the negative chains begin: data (CD), persistent (PCD), fresh (annealed); auto: persistent where the
-    sampler can continue chains, else fresh"""
     chains: int = 512
-    """negative samples a step"""
     centred: bool = False
-    """the centred gradient, offsets by moving average"""
     seed: int = 0
-    """of everything random"""
     evaluate_every: int = 250
-    """updates between lines of metrics"""
     checkpoint_every: int = 1000
-    """updates between checkpoints"""
 
     def __post_init__(self) -> None:
         # plain ints: a checkpoint stores them as they are
@@ -56,14 +63,9 @@ class Settings:
             self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1, decay_from=0
         )
         object.__setattr__(self, "seed", plain_seed(self.seed))
-        choices = {"decay": get_args(Decay), "optimizer": get_args(Optimizer)}
-        choices["start"] = (*get_args(Start), "auto")
-        for name, options in choices.items():
-            if getattr(self, name) not in options:
-                wanted = ", ".join(options)
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; expected one of {wanted}"
-                )
+        check_choice("decay", self.decay, Decay)
+        check_choice("optimizer", self.optimizer, Optimizer)
+        check_choice("start", self.start, Literal[Start, "auto"])
         if self.decay == "linear" and self.decay_from >= self.updates:
             raise ValueError(
                 f"expected decay_from < updates={self.updates}, where the rate is zero; got "
@@ -76,7 +78,11 @@ class Settings:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Settings:
-        """Settings from their names and values; ValueError for a name that is none, with the nearest."""
+        """Settings from their names and values.
+
+        Raises:
+            ValueError: a name that is none, with the nearest one; a value out of range.
+        """
         known = [field.name for field in fields(Settings)]
         for name in values:
             if name not in known:
@@ -98,16 +104,21 @@ class Settings:
         return self.lr * (1 - (update - self.decay_from) / (self.updates - self.decay_from))
 
     def rates(self, until: int) -> tuple[float | int, ...]:
-        """What the learning rates of the first `until` updates are a function of."""
+        """The settings that the learning rates of the first `until` updates depend on."""
         if self.decay == "none" or until <= self.decay_from + 1:
             return (self.lr,)
         return self.lr, self.decay_from, self.updates
 
     def remedy(self, name: str, former: Settings, update: int) -> str:
-        """What to do where `name` is another than in the `former` settings of a run that reached `update`.
+        """What to do where a setting differs from that of the run to be continued.
 
         Empty where the run may simply go on: settings that no number depends on, more updates where
         the rates so far stay as they were, or a decay that begins anew at `update`.
+
+        Args:
+            name: name of the setting.
+            former: settings of the run to be continued.
+            update: number of updates it made.
         """
         if name in ("evaluate_every", "checkpoint_every"):
             return ""
@@ -115,12 +126,11 @@ class Settings:
             return "use the same value, or another output folder"
         if self.updates < update:
             return f"use the same value: {update} updates are made already"
-        anew = self.decay == "linear" and self.decay_from == update
-        if anew or self.rates(update) == former.rates(update):
+        begins_anew = self.decay == "linear" and self.decay_from == update
+        if begins_anew or self.rates(update) == former.rates(update):
             return ""
         return (
             "use the same value: with decay='linear' the learning rate of every update depends "
-            "on it; to go "
-            f"on from update {update} with a rate that falls to zero anew, set decay_from={update} "
-            f"(--decay-from {update})"
+            f"on it; to go on from update {update} with a rate that falls to zero anew, "
+            f"set decay_from={update} (--decay-from {update})"
         )

@@ -1,11 +1,24 @@
-"""Samplers by name: what was meant by a name that is none, and settings as a command line spells them."""
+"""Samplers by name: a name that is none, settings as a command line spells them, new samplers."""
 
 import re
+from dataclasses import dataclass
 
 import pytest
 
-from qsample.annealers import Gibbs, ParallelTempering
-from qsample.annealers.registry import CATALOGUE, adjusted, named, nearest, tunable
+from qsample import Exactness
+from qsample.annealers import Corrected, Gibbs, ParallelTempering, TemperedGibbs
+from qsample.annealers.registry import (
+    CATALOGUE,
+    CONFIGURABLE,
+    CorrectedEntry,
+    Entry,
+    adjusted,
+    configured,
+    described,
+    named,
+    nearest,
+    tunable,
+)
 from tests.support.exact import untyped
 
 
@@ -79,3 +92,45 @@ def test_no_secret_can_be_set_or_listed():
     assert "token" not in tunable(device)
     with pytest.raises(ValueError, match="'token' is no setting of DWave"):
         adjusted(device, {"token": "x"})
+
+
+# ---- what classes say of themselves ----------------
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_an_entry_is_what_its_class_says(name):
+    entry = CATALOGUE[name]
+    assert isinstance(entry.make(3), entry.sampler_class)
+    assert isinstance(entry.exactness, Exactness)
+    assert entry.about and len(entry.about) <= 80
+    if not isinstance(entry, CorrectedEntry):
+        assert entry.sampler_class.name == name
+
+
+def test_a_budget_of_sweeps_is_shared():
+    assert named("gibbs", 100) == Gibbs(100)
+    assert named("parallel-tempering", 100) == ParallelTempering(sweeps=12, betas=8)
+    assert named("parallel-tempering", 1) == ParallelTempering(sweeps=1, betas=8)
+    assert named("tempered-gibbs", 100) == TemperedGibbs(betas=8, rounds=3)
+    assert named("corrected-neal", 5) == Corrected(named("neal", 5), Gibbs(5))
+    with pytest.raises(ValueError, match="expected sweeps >= 1; got 0"):
+        named("parallel-tempering", 0)
+
+
+def test_a_new_sampler_is_a_class_and_one_line(monkeypatch):
+    import qsample.annealers
+
+    @dataclass(frozen=True)
+    class Slow(Gibbs):
+        name = "slow"
+        about = "a sampler of this test"
+        sweep_share = ("sweeps", 2)
+
+    monkeypatch.setattr(qsample.annealers, "Slow", Slow, raising=False)
+    monkeypatch.setitem(CATALOGUE, "slow", Entry("Slow"))
+    assert named("slow", 10) == Slow(5) and nearest("slo")[0] == "slow"
+    assert CATALOGUE["slow"].about == "a sampler of this test" and CATALOGUE["slow"].installed
+    assert described(Slow(5)) is None  # no file may name it before its settings are listed
+    monkeypatch.setitem(CONFIGURABLE, "slow", ("sweeps",))
+    assert described(Slow(5)) == ("slow", {"sweeps": 5})
+    assert configured("slow", {"sweeps": 5}) == Slow(5)

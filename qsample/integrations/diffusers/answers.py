@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -97,29 +94,3 @@ def to_sample(spins: Tensor, like: Tensor) -> Tensor:
     if like.is_floating_point():
         return spins.to(like.dtype)
     return (1 + spins) / 2 if spins.is_floating_point() else (spins > 0).to(like.dtype)
-
-
-def grid_edges(shape: Sequence[int], offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Pairs of sites of a grid that stand an offset apart, without wrapping around.
-
-    Sites are numbered row by row. Offsets may leave out leading axes: [0, 1] on a grid [C, H, W] is
-    [0, 0, 1].
-
-    Raises:
-        ValueError: an offset that is all zero, or has more axes than the grid.
-    """
-    shape = tuple(shape)
-    place = torch.arange(math.prod(shape)).reshape(shape)
-    edges = []
-    for offset in offsets:
-        if not 0 < len(offset) <= len(shape) or not any(offset):
-            raise ValueError(
-                f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}"
-            )
-        full = [0] * (len(shape) - len(offset)) + list(offset)
-        steps = list(zip(full, shape, strict=True))
-        first = tuple(slice(max(0, -d), size + min(0, -d)) for d, size in steps)
-        second = tuple(slice(max(0, d), size + min(0, d)) for d, size in steps)
-        ends = torch.stack([place[first].flatten(), place[second].flatten()], 1)
-        edges.append(ends.tolist())
-    return [(i, j) for i, j in itertools.chain.from_iterable(edges)]

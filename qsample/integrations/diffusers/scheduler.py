@@ -13,9 +13,10 @@ from qsample.annealers.registry import configured, described
 from qsample.diffusion.process import UniformBits, noised
 from qsample.diffusion.reverse_step import Denoised, draw_near, reverse_problem
 from qsample.diffusion.times import cosine_time, falling_times, index_of_time, log_time
-from qsample.integrations.diffusers.answers import grid_edges, read, to_sample, to_spins
+from qsample.integrations.diffusers.answers import read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
+from qsample.problem.lattices import grid_edges
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.sampling.samples import Exactness

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import qsample as qs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -23,7 +24,7 @@ from qsample.annealers.dwave import BudgetExceeded, DeviceError  # noqa: E402
 from qsample.annealers.dwave.cloud import session as module  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -162,7 +163,7 @@ def test_closing_while_it_opens(server, monkeypatch):
         go.set()
         with pytest.raises(DeviceError, match="was closed while its call was under way"):
             call.result(10)
-    assert not strangers(before) and sampler.state.opened.line is None
+    assert not strangers(before) and sampler.state.opened.connection is None
 
 
 def test_closing_while_calls_run(server, tmp_path):

@@ -274,7 +274,7 @@ def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name)
 
 
 def test_without_it_the_reads_follow_the_law():
-    """Of weak couplings beta 1 finds nothing: that is the law, and what surprised users of Ocean."""
+    """Weak couplings at beta 1 find no ground state: that is the law, and it surprised users."""
     bqm = dict(INSTANCES)["weak"]
     cold = AsDimod(SimulatedAnnealing(500), optimise=True).sample(bqm, num_reads=40, seed=1)
     plain = AsDimod(SimulatedAnnealing(500)).sample(bqm, num_reads=40, seed=1)
@@ -282,7 +282,10 @@ def test_without_it_the_reads_follow_the_law():
 
 
 def test_the_range_is_that_of_the_energies():
-    """Two spins by hand: flips change E by at most 2 (|h| + |J|) = 5, at least by 2 |J| = 1, which both spins feel."""
+    """Two spins by hand.
+
+    Flips change E by 2 (|h| + |J|) = 5 at most, and by 2 |J| = 1 at least, which both spins feel.
+    """
     problem = Ising.from_bqm(dimod.BQM({"a": 2.0, "b": 0.0}, {"ab": 0.5}, "SPIN"))
     hot, cold = optimising_range(problem)
     assert hot == pytest.approx(np.log(2) / 5) and cold == pytest.approx(np.log(200) / 1)
@@ -297,7 +300,7 @@ def test_the_range_is_that_of_the_energies():
 
 
 class Histogram(dimod.Sampler):
-    """Answers 99:1 as a histogram, in BINARY, columns in the opposite order: all a sampler may do."""
+    """Answers 99:1 as a histogram, in BINARY, columns in the opposite order: all is allowed."""
 
     parameters = {"num_reads": [], "seed": []}  # pyright: ignore
     properties = {}  # pyright: ignore
@@ -373,7 +376,7 @@ def test_samplers_that_take_no_num_reads_are_refused():
     ids=repr,
 )
 def test_labels_in_any_order(sampler):
-    """One strong field a spin: the reads must line up with the problem's spins, whatever the labels say."""
+    """One strong field per spin: reads line up with the problem's spins, whatever the labels."""
     labels = [3, "b", (0, ("x",)), 0, 1]
     for graph in (
         Graph.sparse(5, [(4, 0), (1, 3)], labels),
@@ -414,7 +417,7 @@ def test_neal_asks_for_a_boltzmann_law(monkeypatch):
 
 
 def test_neal_draws_the_law():
-    """Every state's count against its probability; slow annealing of a small problem is as good as exact."""
+    """Every state's count against its probability: slow annealing of a small problem is exact."""
     problem = Ising.from_edges(
         torch.tensor([0.3, -0.2, 0.1]).double(),
         [(0, 1), (1, 2)],

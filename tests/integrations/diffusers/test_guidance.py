@@ -3,7 +3,6 @@
 import copy
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,15 +28,12 @@ from qsample.integrations.diffusers.guidance_frame import Frame, walsh_hadamard
 from qsample.problem.enumeration import states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import Z_MAX, untyped
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 # diffusers' Euler schedulers hand tensors to NumPy in a way that NumPy 2 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 PALINDROMIC = Gibbs(5, scan="palindromic")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def nothing(x, x0, t):
@@ -465,23 +461,6 @@ def test_one_line_in_a_pipeline():
     assert len(info["acceptance"]) == 2 and info["exactness"] is Exactness.ASYMPTOTIC
     pipe.scheduler.scale = 0
     assert (draw(pipe) == plain).all() and pipe.scheduler.info["energy"] == 0
-
-
-def test_the_readmes_lines_run():
-    page = (Path(__file__).parents[3] / "README.md").read_text()
-    lines = page.split("## Guide any diffusers pipeline")[1].split("\n##")[0].splitlines()
-    code = "\n".join(
-        line.removeprefix("    ") for line in lines if line.startswith("    ") or not line
-    )
-    known = {
-        "torch": torch,
-        "pipe": pipeline(),
-        "labels": torch.arange(8),
-        "print": lambda info: found.append(info),
-    }
-    known["classifier"], found = lambda x, t: x.flatten(1)[:, :10], []
-    exec(code.replace("num_inference_steps=50", "num_inference_steps=2"), known)
-    assert len(known["images"]) == 8 and found[0]["network"] == 16
 
 
 def test_ddim_by_the_pipelines_eta():

@@ -1,0 +1,102 @@
+"""What a run measures of itself: the likelihood, independent reads per update, and doubts."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qsample.evaluation.likelihood import log_likelihood, pseudo_log_likelihood
+from qsample.learning.settings import Settings
+from qsample.problem.enumeration import num_enumerated
+from qsample.sampling.mixing import chain_ess
+from qsample.sampling.samples import ReliabilityWarning
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+WINDOW = 64  # updates over which the chains' autocorrelation is measured
+STICKY = 16  # updates of autocorrelation from which on the chains are said not to move
+LISTED = 20  # log2 of the largest number of states that are listed at each evaluation
+NUMBERS = 1 << 27  # and of their spins
+PSEUDO_ROWS = 256  # validation rows that the pseudo-likelihood is taken of
+
+
+def likelihood(model: EnergyModel, rows: Tensor) -> dict[str, float | int]:
+    """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
+    listed = num_enumerated(model.ising())
+    hidden_listed = model.tractable or model.num_hidden <= 8
+    quick = listed <= LISTED and (model.graph.num_spins << listed) <= NUMBERS
+    if quick and hidden_listed:
+        return {"log_likelihood": log_likelihood(model, rows, "exact").value}
+    if not model.tractable:
+        return {}
+    return {"pseudo_log_likelihood": pseudo_log_likelihood(model, rows[:PSEUDO_ROWS])}
+
+
+def independent_reads(energies: list[Tensor], settings: Settings) -> float:
+    """Independent reads per update: all of them for fresh starts, R / tau for chains.
+
+    Args:
+        energies: energies `[R]` of the reads of the last updates, at most WINDOW of them.
+        settings: settings of the run, its start resolved.
+    """
+    chains = settings.start == "persistent" and settings.chains >= 2
+    if not chains or len(energies) < 4:
+        return float(len(energies[-1]))
+    return chain_ess(torch.stack(energies))
+
+
+def doubt_about_chains(ess: float, settings: Settings, update: int) -> str:
+    """A sentence where the chains hardly move; empty where they do, or there are none.
+
+    Args:
+        ess: independent reads per update.
+        settings: settings of the run, its start resolved.
+        update: number of updates made.
+    """
+    if settings.start != "persistent" or ess * STICKY > settings.chains:
+        return ""
+    return (
+        f"chains hardly move: {ess:.3g} of {settings.chains} reads an update are independent "
+        f"(update {update}); more sweeps, a lower learning rate or ParallelTempering may help"
+    )
+
+
+class Doubts:
+    """Warnings about a run's own results, each kind of them once.
+
+    Two warnings that differ in numbers only are of one kind.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Warn, unless such a warning was given before."""
+        kind = re.sub(r"[-+]?[\d.]+(e[-+]?\d+)?", "#", text)
+        if text and kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(text, ReliabilityWarning, stacklevel=2)
+
+    @contextmanager
+    def of_estimators(self) -> Iterator[None]:
+        """Inside, estimators' doubts about their results are said once; other warnings pass."""
+        caught: list[warnings.WarningMessage] = []
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ReliabilityWarning)
+                yield
+        finally:
+            for warning in caught:
+                if issubclass(warning.category, ReliabilityWarning):
+                    self.say(str(warning.message))
+                else:
+                    warnings.warn_explicit(
+                        warning.message, warning.category, warning.filename, warning.lineno
+                    )
