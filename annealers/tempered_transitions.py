@@ -15,6 +15,7 @@ from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
 from qsample.sampling.samples import Exactness, Samples
+from qsample.sampling.tempered_transition import tempered_transition
 from qsample.support.checks import is_whole, whole_settings
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
@@ -131,12 +132,10 @@ class TemperedGibbs:
     def _up_and_down(self, sweeper: Sweeper) -> Tensor:
         """One round from where the replicas stand; the log ratio of its acceptance, `[P, R]`."""
         sweeps_at_one = torch.ones(self.sweeps, dtype=torch.float32)
-        steps = list(pairwise(self.ladder))
-        log_ratio = torch.zeros((), dtype=torch.float64)
-        for beta, hotter in steps:
-            log_ratio = log_ratio + (beta - hotter) * sweeper.energy()
-            sweeper.sweep(sweeps_at_one * hotter)
-        for beta, hotter in reversed(steps):
-            sweeper.sweep(sweeps_at_one * hotter)
-            log_ratio = log_ratio - (beta - hotter) * sweeper.energy()
+
+        def move(beta: float) -> Tensor:
+            sweeper.sweep(sweeps_at_one * beta)
+            return sweeper.energy()
+
+        log_ratio, _ = tempered_transition(self.ladder, sweeper.energy(), move)
         return log_ratio

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 import torch
 from torch import Tensor, nn
 
-from qsample.models.energy import EnergyModel, normal, with_gradient
+from qsample.models.energy import EnergyModel, column_sums, normal, with_gradient
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.support.faces import public
@@ -85,6 +85,6 @@ class BoltzmannMachine(EnergyModel):
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: h = -atanh(mean), with one more read of each sign."""
         data = self.check_rows(data).to(self.h)
-        total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
+        total = column_sums(data, weight)
         h = self.h.index_copy(0, self.visible_index, -(total / (len(data) + 2)).atanh())
         self.set_parameter("h", h)

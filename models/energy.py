@@ -346,6 +346,13 @@ def own_class(model: nn.Module) -> type:
     return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
 
 
+def column_sums(data: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum over N rows of data; with weights `[N]`, N times their weighted mean."""
+    if weight is None:
+        return data.sum(0)
+    return weight.to(data) @ data / weight.sum() * len(data)
+
+
 def normal(std: Tensor, generator: torch.Generator | None) -> Tensor:
     """Normal numbers of standard deviations `std`, for new parameters.
 

@@ -73,10 +73,10 @@ class IsingCopula(Identified):
         self.denoiser = denoiser
         self.graph = graph
         self.process = process
-        like = next((p for p in denoiser.parameters() if p.is_floating_point()), torch.empty(0))
-        self.J = nn.Parameter(
-            torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
-        )
+        floats = (p for p in denoiser.parameters() if p.is_floating_point())
+        like = next(floats, torch.empty(0))
+        zeros = torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
+        self.J = nn.Parameter(zeros)
 
     # ---- the step ----------------
 
@@ -91,8 +91,9 @@ class IsingCopula(Identified):
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
         """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
         logits, J = self._answer(x, k)
-        mean = (logits.double() / 2).tanh()  # in double precision, where a sure one is not yet 1
-        return reverse_problem(self.process, self.graph, x, mean.clamp(-SURE, SURE), k, J)
+        # in double precision, where the mean of a sure bit is not yet 1
+        mean = (logits.double() / 2).tanh().clamp(-SURE, SURE)
+        return reverse_problem(self.process, self.graph, x, mean, k, J)
 
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
@@ -107,7 +108,8 @@ class IsingCopula(Identified):
 
         # the step's own couplings; the table is filled in before a batch repeats it
         table = self.graph.couplings(self.J)
-        J = table.index_select(0, steps.reshape(-1) - 1).reshape(*steps.shape, *table.shape[1:])
+        rows = table.index_select(0, steps.reshape(-1) - 1)
+        J = rows.reshape(*steps.shape, *table.shape[1:])
         if features is None:
             return logits, J
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from qsample.models.energy import EnergyModel, normal, with_gradient
+from qsample.models.energy import EnergyModel, column_sums, normal, with_gradient
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.support.checks import is_whole
@@ -119,5 +119,5 @@ class BernoulliRBM(EnergyModel):
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: b = logit of (sum + 1)/(N + 2)."""
         data = self.check_rows(data).to(self.b)
-        total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
+        total = column_sums(data, weight)
         self.set_parameter("b", ((total + 1) / (len(data) + 2)).logit())

@@ -86,12 +86,14 @@ class Uniform:
         if not isinstance(self.times, Tensor):
             raise TypeError(f"expected times as a tensor, such as log_times(8); got {self.times!r}")
         times = self.times.double()
-        if times.dim() != 1 or len(times) < 2 or times[0] != 0 or not (times.diff() > 0).all():
+        listed = times.dim() == 1 and len(times) >= 2
+        if not listed or times[0] != 0 or not (times.diff() > 0).all():
             raise ValueError(
                 f"expected times 0 = t_0 < t_1 < ... < t_T; got {times.tolist()[:8]}: see "
                 "log_times(T)"
             )
-        rate = torch.as_tensor(self.rate, dtype=torch.float64, device="cpu")  # whatever the default
+        # on the CPU, whatever the default device
+        rate = torch.as_tensor(self.rate, dtype=torch.float64, device="cpu")
         if rate.dim() > 1 or not ((rate > 0) & rate.isfinite()).all():
             raise ValueError(f"expected a rate > 0, or one per site [n]; got {rate.tolist()}")
         if self.states < 2:
@@ -165,7 +167,8 @@ class Uniform:
         level, state = draws.uniform(2, x.shape[-1]).unbind(1)
         lost = -(-self.rate_dt(k, start).to(x.device)).expm1()
         resampled = (level < lost).reshape(x.shape)
-        return torch.where(resampled, self._states(state).to(x.dtype).reshape(x.shape), x)
+        fresh = self._states(state).to(x.dtype).reshape(x.shape)
+        return torch.where(resampled, fresh, x)
 
     @uncompiled
     def prior(self, shape: tuple[int, ...], generator: Generators | None = None) -> Tensor:
@@ -208,16 +211,13 @@ class Uniform:
         return (u * self.states).long()
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() < 1 or x.is_floating_point() or not ((x >= 0) & (x < self.states)).all():
+        known = (x >= 0) & (x < self.states)
+        if x.dim() < 1 or x.is_floating_point() or not known.all():
+            odd = x[~known]
+            value = f"{float(odd[0]):g}" if odd.numel() else f"shape {list(x.shape)}"
             raise ValueError(
-                f"expected x [*, n] of integers in 0..{self.states - 1}; got {x.dtype} "
-                f"{self._odd(x)}"
+                f"expected x [*, n] of integers in 0..{self.states - 1}; got {x.dtype} {value}"
             )
-
-    def _odd(self, x: Tensor) -> str:
-        """A value that is no state, else the shape."""
-        odd = x[(x < 0) | (x >= self.states)] if x.dim() else x
-        return f"{float(odd.flatten()[0]):g}" if odd.numel() else f"shape {list(x.shape)}"
 
 
 @public("qsample.diffusion")

@@ -14,7 +14,7 @@ from qsample.neural.surrogates import Surrogate, restricted, secant
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness, Samples
-from qsample.support.checks import whole, whole_settings
+from qsample.support.checks import whole_settings
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -74,7 +74,7 @@ class BlockMetropolis:
         if isinstance(self.block, Tensor):
             _check_blocks(self.block)
         else:
-            whole("block", self.block, 1)
+            whole_settings(self, block=1)
 
     @uncompiled
     def sample(
