@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Precision, Rule, draw, flatten
+from qsample.annealers.kernels.update import Precision, Rule, draw
 from qsample.problem.ising import Ising
 
 
@@ -20,6 +20,12 @@ class Bipartite:
     right side's bits. The weights -4 J lie on a grid (see `on_grid`), so that a product is the same
     for any batch and thread count, and problems that share J are one product, however many they
     are.
+
+    Args:
+        problem: P problems, in the dtype to work in.
+        spins: where to start, `[P, R, n + m]`.
+        streams: randomness, one stream per problem.
+        precision: "bfloat16" rounds the factors of the products.
     """
 
     groups = 2
@@ -30,23 +36,23 @@ class Bipartite:
         self.streams = streams
         self.sizes = problem.graph.sizes
         self.rule: Rule = "gibbs"
-        P, R, _ = spins.shape
         kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
-        h, J = flatten(problem)
-        h_left, h_right = h.split(self.sizes, -1)
-        weight = on_grid(-4 * J)
+        flat = problem.flat()
+        h_left, h_right = flat.h.split(self.sizes, -1)
+        weight = on_grid(-4 * flat.J)
         rounded = weight.to(kind).contiguous()
         self.weight = {0: rounded.mT, 1: rounded}
         self.bias = {
             0: (weight.sum(-1) / -2 - 2 * h_left)[:, None],
             1: (weight.sum(-2) / -2 - 2 * h_right)[:, None],
         }
-        parts = enumerate(spins.split(self.sizes, -1))
-        self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
-        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
-        self.product = {
-            k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)
+        left, right = spins.split(self.sizes, -1)
+        self.bits = {
+            0: (left > 0).to(kind).contiguous(),
+            1: (right > 0).to(kind).contiguous(),
         }
+        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
+        self.product = {side: torch.empty_like(bits) for side, bits in self.bits.items()}
 
     def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw the right side (group 0) or the left (group 1) given the other."""
@@ -70,7 +76,7 @@ class Bipartite:
         draw(logits, u, self.bits[side], self.rule, self.bits[side])
 
     def draw(self, side: int, beta: float | Tensor) -> None:
-        """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
+        """From products to bits in one native pass: bias, temperature, sigmoid and comparison."""
         from qsample.annealers._engine import draw_bits
 
         words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
@@ -103,11 +109,11 @@ class Bipartite:
 
 
 def on_grid(weight: Tensor) -> Tensor:
-    """Weights `[P, n, m]` as multiples of g = 2^-p M, M the power of two over their largest row or column sum of |w|.
+    """Weights `[P, n, m]` as multiples of g = 2^-p M.
 
-    With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
+    M is the power of two over their largest row or column sum of |w|. With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
     do not depend on how a matrix product goes about it (batch, threads, alignment). The rounding,
-    at most g/2 a weight, is within the error bound of an ordinary sum in that dtype.
+    at most g/2 per weight, is within the error bound of an ordinary sum in that dtype.
     """
     if weight.numel() == 0:
         return weight

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.replicas import Replicas
 from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 from qsample.sampling.mixing import split_rhat
@@ -121,9 +121,9 @@ def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12)
 
     Ties are broken at random, so that a spin without a field does not hold others fast.
     """
-    replicas = Replicas(problem, rows.shape[1], [mix(seed, 12) for seed in seeds], rows)
-    replicas.sweep(torch.full((sweeps,), COLD))
-    return replicas.spins
+    sweeper = Sweeper(problem, rows.shape[1], [mix(seed, 12) for seed in seeds], rows)
+    sweeper.sweep(torch.full((sweeps,), COLD))
+    return sweeper.spins
 
 
 # ---- where chains stay ----------------
@@ -144,18 +144,18 @@ def mean_spins(
 
     The third value is where the chains end.
     """
-    replicas = Replicas(problem, rows.shape[1], [mix(seed, 13) for seed in seeds], rows)
+    sweeper = Sweeper(problem, rows.shape[1], [mix(seed, 13) for seed in seeds], rows)
     stride = max(1, sweeps // 64)
     steps = max(4, sweeps // stride) // 4
-    replicas.sweep(torch.ones(2 * steps * stride))
+    sweeper.sweep(torch.ones(2 * steps * stride))
     halves = []
     for _ in range(2):
         total = torch.zeros(rows.shape, dtype=torch.int32, device=rows.device)
         for _ in range(steps):
-            replicas.sweep(torch.ones(stride))
-            total += replicas.spins
+            sweeper.sweep(torch.ones(stride))
+            total += sweeper.spins
         halves.append(total.double() / steps)
-    return halves[0], halves[1], replicas.spins
+    return halves[0], halves[1], sweeper.spins
 
 
 def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
@@ -243,16 +243,16 @@ def started_apart(
     if "minima" not in groups:
         groups["minima"] = minima(problem, spread_rows(problem, num, seeds), seeds)[0]
     rows = torch.cat([group.to(problem.device, torch.int8) for group in groups.values()])
-    replicas = Replicas(problem, len(rows), [mix(seeds[0], 15)], rows[None])
+    sweeper = Sweeper(problem, len(rows), [mix(seeds[0], 15)], rows[None])
     stride = max(1, sweeps // 128)
     quarter = max(2, sweeps // stride // 4)
-    replicas.sweep(torch.ones(quarter * stride))
+    sweeper.sweep(torch.ones(quarter * stride))
     spins = []
     energy = []
     for _ in range(3 * quarter):
-        replicas.sweep(torch.ones(stride))
-        spins.append(replicas.spins[0].clone())
-        energy.append(replicas.energy[0])
+        sweeper.sweep(torch.ones(stride))
+        spins.append(sweeper.spins[0].clone())
+        energy.append(sweeper.energy()[0])
     # [T, R, n]
     trace = torch.stack(spins).float()
     energies = torch.stack(energy)[quarter:]

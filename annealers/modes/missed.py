@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.replicas import log_mean_exp, relative_error
 from qsample.annealers.modes import apart
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import mix
+from qsample.sampling.weights import log_mean_exp, relative_error
 from qsample.support.checks import evenly
 
 BASINS = 6  # compared, at most
@@ -34,24 +34,6 @@ class Missed:
     stderr: Tensor
     nats: Tensor
     notes: list[str]
-
-
-def flat(problem: Ising) -> Ising:
-    """The same problems with one batch dimension `[P]`; a shared J stays shared."""
-    batch = problem.batch_shape
-    layout = problem.graph.coupling_shape
-    h = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins)
-    J = problem.J
-    if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)
-    return Ising(problem.graph, h, J, problem.offset.expand(batch).reshape(-1))
-
-
-def taken(problem: Ising, index: Tensor) -> Ising:
-    """Problems `index` of a flat batch; a shared J stays shared."""
-    shared = problem.J.dim() == len(problem.graph.coupling_shape)
-    J = problem.J if shared else problem.J[index]
-    return Ising(problem.graph, problem.h[index], J, problem.offset[index])
 
 
 def missed(
@@ -97,7 +79,7 @@ def missed(
         base = apart.log_odds(means)
         again = [mix(mix(seeds[p], 21), k) for p in index for k in range(count)]
         field = base.to(problem.h)
-        ends, weights = anneal(taken(problem, which.to(problem.device)), num, again, field)
+        ends, weights = anneal(problem.take(which.to(problem.device)), num, again, field)
         for at, p in enumerate(index):
             part = slice(at * count, (at + 1) * count)
             excess = _excess(base[part], spins[p], log_w[p], ends[part], weights[part])

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from qsample.annealers.gibbs import SimulatedAnnealing
 from qsample.annealers.kernels.betas import Schedule, schedule
 from qsample.annealers.kernels.precision import check_sizes
 from qsample.annealers.kernels.update import Rule
 from qsample.annealers.ocean.dimod import DimodAnnealer
+from qsample.annealers.simulated_annealing import SimulatedAnnealing
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request
 from qsample.sampling.samples import Exactness, Samples

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from qsample.annealers.kernels.sweeper import run_torch
 from qsample.models import DenoisingThermodynamicModel
 from qsample.problem.lattices import grid
 from qsample.sampling.sampler import draw_seeds
@@ -84,9 +83,9 @@ class TorchGibbs:
     ) -> qs.Samples:
         """See `qsample.Sampler`."""
         seeds = draw_seeds(generator, problem.batch_shape)
-        betas = [1.0] * self.sweeps
-        spins, energy, _ = run_torch(problem, num, betas, initial=None, seeds=seeds)
-        return qs.Samples(spins, energy)
+        sweeper = Sweeper(problem, num, seeds, native=False)
+        sweeper.run(Constant(self.sweeps))
+        return qs.Samples(*sweeper.reads())
 
 
 def main(options: Options) -> None:

@@ -81,7 +81,7 @@ class BernoulliRBM(EnergyModel):
         return -((x @ W + c) * hidden).sum(-1) - x @ b
 
     def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
-        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel.free_energy`."""
+        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel`."""
         self._check_between(x, self.num_visible, "data")
         return self._free_energy(x)
 
@@ -94,10 +94,10 @@ class BernoulliRBM(EnergyModel):
         # autocast takes products in its own dtype, but leaves those in double precision alone
         rounded = torch.is_autocast_enabled(x.device.type) and W.dtype != torch.float64
         x = x if rounded and x.is_floating_point() else x.to(W)
-        given = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
+        latent = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
         visible = (x @ b).to(W)
-        given = given.to(W)
-        return -visible - torch.nn.functional.softplus(given).sum(-1)
+        latent = latent.to(W)
+        return -visible - torch.nn.functional.softplus(latent).sum(-1)
 
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""

@@ -182,6 +182,8 @@ class Ising:
         dimensions = self.J.dim() - len(self.graph.coupling_shape)
         parts = {self.h.shape[:-1], self.J.shape[:dimensions], self.offset.shape} - {torch.Size()}
         if len(parts) > 1:
+            parts.discard(torch.Size([1]))  # such as a shared J of `flat`
+        if len(parts) > 1:
             return torch.broadcast_shapes(*parts)  # slow, and seldom needed
         return next(iter(parts), torch.Size())
 
@@ -234,8 +236,12 @@ class Ising:
         P is the number of problems, 1 for a single one. A J that all share stays one: nothing is
         copied that need not be.
         """
-        batch = self.batch_shape
         layout = self.graph.coupling_shape
+        if (self.h.dim(), self.J.dim(), self.offset.dim()) == (2, 1 + len(layout), 1) and (
+            len(self.h) == len(self.offset) and len(self.J) in (1, len(self.h))
+        ):
+            return self
+        batch = self.batch_shape
         count = batch.numel()  # not -1: a J of no edges has no numbers
         h = self.h.expand(*batch, self.num_spins).reshape(count, self.num_spins)
         own = self.J.shape[: self.J.dim() - len(layout)]

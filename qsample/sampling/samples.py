@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from qsample.problem.graph import Graph, check_graph
+from qsample.sampling.weights import systematic
 from qsample.support.checks import check_tensors, whole
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
@@ -222,12 +223,7 @@ class Samples:
         start = torch.rand(
             len(weight), 1, generator=generator, dtype=torch.float64, device=device
         ).to(weight.device)
-        points = (torch.arange(num, device=weight.device) + start) / num
-        # right=True: a point on a boundary never picks a read of weight zero
-        total = weight.cumsum(-1)
-        pick = torch.searchsorted(total / total[:, -1:], points, right=True).clamp_(
-            max=self.num - 1
-        )
+        pick = systematic(weight, start, num)
         pick = pick.reshape(*self.spins.shape[:-2], num)
         spins = self.spins.take_along_dim(pick[..., None], -2)
         # the same read twice is not two independent ones

@@ -190,7 +190,7 @@ def test_reads_of_one_ladder():
 @pytest.mark.long
 def test_the_torch_kernels_serve_too(sampler, monkeypatch):
     """As on other devices: every graph, betas one a replica."""
-    monkeypatch.setattr("qsample.annealers.kernels.replicas.native_for", lambda *_: None)
+    monkeypatch.setattr("qsample.annealers.kernels.sweeper.native_for", lambda *_: None)
     cases = [case for case in reference_cases() if case.problem.num_spins in (7, 10)]
     check_sampler(sampler, cases=cases)
 

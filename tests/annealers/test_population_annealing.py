@@ -9,9 +9,10 @@ import torch
 from qsample import Exactness, Graph, Ising, ReliabilityWarning
 from qsample.annealers import PopulationAnnealing
 from qsample.annealers import population_annealing as population
-from qsample.annealers.kernels.replicas import Replicas, effective_fraction
-from qsample.annealers.population_annealing import step, systematic
+from qsample.annealers.kernels.sweeper import Sweeper
+from qsample.annealers.population_annealing import step, survivors
 from qsample.problem.enumeration import log_partition, log_weights, states
+from qsample.sampling.weights import effective_fraction
 from qsample.testing import ContractError, check_sampler
 from tests.support.thinning import thinned
 
@@ -142,7 +143,7 @@ def test_systematic_resampling_keeps_each_replica_as_its_weight_says():
     mean = 50 * log_w.softmax(-1)
     total, runs = torch.zeros(4, 150, dtype=torch.float64), 400
     for _ in range(runs):
-        index = systematic(log_w, torch.rand(4, 3, 1, generator=g))
+        index = survivors(log_w, torch.rand(4, 3, 1, generator=g))
         assert (index // 50 == torch.arange(3).repeat_interleave(50)).all()
         count = torch.zeros(4, 150, dtype=torch.float64).scatter_add_(
             1, index, torch.ones(4, 150).double()
@@ -153,7 +154,7 @@ def test_systematic_resampling_keeps_each_replica_as_its_weight_says():
     error = (fraction * (1 - fraction) / runs).sqrt() + 1e-6
     assert ((total / runs - mean.flatten(1)).abs() / error).max() < Z_MAX
     assert torch.equal(
-        systematic(torch.zeros(1, 1, 7).double(), torch.full((1, 1, 1), 0.999)),
+        survivors(torch.zeros(1, 1, 7).double(), torch.full((1, 1, 1), 0.999)),
         torch.arange(7)[None],
     )
 
@@ -237,9 +238,9 @@ def test_coupling_scale_does_not_make_a_call_endless():
 def test_nobody_waits_for_the_slowest_of_a_batch(monkeypatch):
     """The replicas that are swept grow with the number of problems, not with that times the longest run."""
     swept = []
-    found = Replicas.sweep
+    found = Sweeper.sweep
     monkeypatch.setattr(
-        Replicas, "sweep", lambda self, betas: swept.append(betas.shape[1]) or found(self, betas)
+        Sweeper, "sweep", lambda self, betas: swept.append(betas.shape[1]) or found(self, betas)
     )
     g = problems("complete", 1).scale(0.05)
     slow = torch.ones(400)

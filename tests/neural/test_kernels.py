@@ -1,4 +1,4 @@
-"""Kernels on a neural energy: their transition matrices by enumeration, their reads by G-tests, and what must fail."""
+"""Kernels on a neural energy: transition matrices by enumeration, reads by G-tests, power."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -124,7 +124,7 @@ def test_first_order_moves_have_detailed_balance(kernel, monkeypatch):
 
 
 class Told:
-    """A sampler that proposes what it is told, for every chain, and keeps the problem it was handed."""
+    """A sampler that proposes what it is told, for every chain, and keeps the problem."""
 
     warm_start = reversible = True
     y: torch.Tensor
@@ -136,7 +136,7 @@ class Told:
 
 
 def heat_bath(E, i):
-    """One site redrawn, of n spins with energies E [*B, 2^n] in the order of `listed`: [*B, 2^n, 2^n]."""
+    """One site redrawn, of n spins with energies E [*B, 2^n] in the order of `listed`."""
     size = E.shape[-1]
     n = size.bit_length() - 1
     x = torch.arange(size)
@@ -168,7 +168,7 @@ INNER = {
 
 
 def block_chain(inner, surrogate, anchor, monkeypatch, n=5, K=3, scale=2.0):
-    """The law and the matrix of BlockMetropolis over every block of K sites, with `inner` for the sampler.
+    """The law and matrix of BlockMetropolis over every block of K sites, by a sampler `inner`.
 
     At an `anchor`, or at the state itself for None.
     """
@@ -222,14 +222,14 @@ def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     ("inner", "anchor"), [("ordered", ANCHOR), ("hot", ANCHOR), ("palindromic", None)]
 )
 def test_what_must_fail(inner, anchor, monkeypatch):
-    """An ordered sweep, a wrong beta, and an anchor that follows the state without its normaliser."""
+    """An ordered sweep, a wrong beta, and an anchor that follows the state, unnormalised."""
     law, P = block_chain(inner, secant, anchor, monkeypatch)
     invariant, balance = broken(law, P)
     assert invariant > 1e-4 and balance > 1e-4
 
 
 class Path:
-    """A kernel that follows given states, [M, R, n], and keeps the energies it was asked to move on."""
+    """A kernel that follows given states, [M, R, n], and keeps the energies that it moved on."""
 
     reversible = True
 
@@ -339,7 +339,7 @@ def p_value(spins):
 
 @pytest.mark.parametrize("name", thinned(KERNELS, 2))
 def test_kernels_keep_the_law(name):
-    """Reads drawn from the law itself and moved: any bias of the kernel shows, and slow mixing does not."""
+    """Reads drawn from the law and moved: any bias of the kernel shows, slow mixing does not."""
     x = exact_reads(CHAINS)
     found = KERNELS[name].sample(NET, x, anchor=X_T, generator=generator(1))
     assert found.exactness is Exactness.ASYMPTOTIC and found.spins.dtype == torch.int8
@@ -361,7 +361,7 @@ def test_kernels_keep_the_law(name):
 )
 @pytest.mark.long
 def test_a_cycle_finds_the_law(blocks):
-    """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""
+    """From all spins up: blocks at random anchors or of one surrogate, and local moves."""
     kernel = Cycle([blocks, GibbsWithGradients(10)], 8)
     found = kernel.sample(
         NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2)
@@ -451,7 +451,7 @@ def test_what_a_call_costs():
 
 
 def test_a_problem_of_all_sites_is_restricted_exactly():
-    """A quadratic energy as its own surrogate: every block is accepted, at one evaluation a move."""
+    """A quadratic energy as its own surrogate: all blocks accepted, one evaluation per move."""
     for graph in (
         Graph.complete(SITES),
         Graph.sparse(SITES, [(k, (k + 3) % SITES) for k in range(SITES)]),

@@ -1,4 +1,4 @@
-"""Surrogates against enumeration: where each is exact, what it costs, that batches are one by one."""
+"""Surrogates against enumeration: where each is exact, what it costs, batches one by one."""
 
 from collections.abc import Hashable
 from functools import partial
@@ -185,7 +185,7 @@ def test_regressions_states_lie_near_the_anchor():
 
 
 def acceptance(E, U):
-    """Of independent draws of exp(-U) as proposals for exp(-E), both over all states: its mean in the long run."""
+    """The mean of independent draws of exp(-U) as proposals for exp(-E), over all states."""
     p, q = (-E).softmax(-1), (-U).softmax(-1)
     log_w = (-E).log_softmax(-1) - (-U).log_softmax(-1)
     return float((p[:, None] * q * (log_w[None] - log_w[:, None]).clamp(max=0).exp()).sum())

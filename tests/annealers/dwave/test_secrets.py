@@ -22,8 +22,8 @@ from tests.support.solver_api import cell, connect, generator, isolated
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
 from qsample.annealers.dwave import DeviceError, Fallback  # noqa: E402
+from qsample.annealers.dwave.cloud.job import Connection  # noqa: E402
 from qsample.annealers.dwave.cloud.secret import HIDDEN, Secret, Spoken, cleaned  # noqa: E402
-from qsample.annealers.dwave.cloud.session import Session  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
 _ = isolated
@@ -123,7 +123,7 @@ def made(server, given, token, **more):
 def test_what_lies_around_a_token_is_dropped(server, around, given):
     with made(server, given, around.format(TOKEN)) as sampler:
         device = sampler.state.device(sampler)
-        assert isinstance(device, Session) and device.token.reveal() == TOKEN
+        assert isinstance(device, Connection) and device.session.token.reveal() == TOKEN
 
 
 @pytest.mark.parametrize("around", AROUND[:1])
@@ -159,12 +159,12 @@ def test_a_token_is_not_shown(server, given, around, caplog, tmp_path, capsys):
             ]
             seen += [str(dataclasses.asdict(one)), str(dataclasses.astuple(one))]
         seen += [repr(dataclasses.replace(sampler, retries=1)), str(sampler.state_dict())]
-        line = sampler.state.opened.line
-        assert line is not None
+        connection = sampler.state.opened.connection
+        assert connection is not None
         seen += [
             str(vars(sampler.state)),
-            str(vars(line.session)),
-            repr(line.session.client.config),
+            str(vars(connection.session)),
+            repr(connection.session.client.config),
         ]
     seen += [path.read_text() for path in tmp_path.glob("[lr]")] + [
         caplog.text,

@@ -162,7 +162,7 @@ def test_closing_while_it_opens(server, monkeypatch):
         go.set()
         with pytest.raises(DeviceError, match="was closed while its call was under way"):
             call.result(10)
-    assert not strangers(before) and sampler.state.opened.line is None
+    assert not strangers(before) and sampler.state.opened.connection is None
 
 
 def test_closing_while_calls_run(server, tmp_path):

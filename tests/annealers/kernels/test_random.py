@@ -7,7 +7,7 @@ from scipy import stats
 
 from qsample import Graph, Ising
 from qsample.annealers import _engine
-from qsample.annealers.kernels import native as compiled
+from qsample.annealers.kernels.native import sweep_sparse
 from qsample.testing import FALSE_ALARM
 from tests.support import reference_sweep as slow_sweep
 from tests.support.thinning import thinned
@@ -187,10 +187,10 @@ def test_seeds_are_as_good_as_replicas(rule):
     def distinct(spins: torch.Tensor) -> int:
         return len(spins.reshape(5000, 16).unique(dim=0))
 
-    reads = distinct(compiled.sweep(problem, 5000, [0.5], [1], spins=start, rule=rule).spins)
+    reads = distinct(sweep_sparse(problem, 5000, [0.5], [1], spins=start, rule=rule).spins)
     batch = Ising(problem.graph, problem.h.expand(5000, -1), problem.J)
     for seeds in (list(range(5000)), torch.randint(2**62, (5000,), generator=g).tolist()):
-        each = compiled.sweep(
+        each = sweep_sparse(
             batch, 1, [0.5], seeds, spins=start.reshape(5000, 1, 16), rule=rule
         ).spins
         assert distinct(each) > 0.95 * reads

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qsample.annealers import SimulatedAnnealing
-from qsample.annealers.kernels.schedules import equal_lengths
+from qsample.annealers.simulated_annealing import equal_lengths
 from qsample.problem.enumeration import log_weights
 from qsample.sampling.sampler import mix
 from tests.annealers.test_population_annealing import GRAPHS, generator, problems

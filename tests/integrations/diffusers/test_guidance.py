@@ -1,4 +1,4 @@
-"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, the spins' law by enumeration, pipelines."""
+"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, law of spins, pipelines."""
 
 import copy
 import inspect
@@ -148,7 +148,7 @@ def wrong_side(self, s):
 
 
 def test_moments_over_all_signs_and_spins():
-    """By enumeration: mean 0, covariance 1, and a block's mean of kurtosis 3 - 6/K + 4/K^2; 1 on the wrong side."""
+    """By enumeration: mean 0, covariance 1, and the kurtosis of a block's mean, 3 - 6/K + 4/K^2."""
     K = 8
     s = states(K).double()
     frames = Frame(torch.arange(K).expand(2**K, K), states(K).float(), K)
@@ -172,7 +172,7 @@ def test_moments_over_all_signs_and_spins():
 
 
 def moments(K, blocks, seed, N=10_000):
-    """z-scores of the first four moments of linear statistics of guided noise at G = 0, against normal noise."""
+    """z-scores of the first four moments of guided noise at G = 0, against normal noise."""
     scheduler = DDPMScheduler(clip_sample=False)
     guided = AnnealedGuidance(
         scheduler, nothing, Gibbs(1), K=K, blocks=blocks, surrogate=first_order, moves=0
@@ -244,10 +244,10 @@ def recorded(monkeypatch):
 
 
 def p_values(energy, monkeypatch, *, N, K, blocks=1, scale=1.5, seed=0, **options):
-    """Each item's spins against its own exact law, over 2^(K blocks) states: G-tests of the probability integral.
+    """Each item's spins against its own exact law: G-tests of the probability integral.
 
-    With F the distribution function in some order of the states and v uniform, F(s-) + v p(s) is
-    uniform. Ordered by energy (too hot, too cold), and by number.
+    With F the distribution function in some order of the 2^(K blocks) states and v uniform,
+    F(s-) + v p(s) is uniform. Ordered by energy (too hot, too cold), and by number.
     """
     frames = recorded(monkeypatch)
     scheduler = DDPMScheduler()
@@ -601,7 +601,7 @@ def test_an_energy_of_x0_alone_guides(kind, surrogate):
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "euler"])
 def test_the_gain_is_that_of_the_best_denoiser_of_unit_variance(name):
-    """x_0 and x' jointly normal, data of variance 1: the regression of x_0 on x', from the scheduler's own noising."""
+    """x_0 and x' jointly normal, data of variance 1: the regression of x_0 on x'."""
     scheduler = SCHEDULERS[name]()
     scheduler.set_timesteps(7)
     x, g = torch.randn(2, 2, 4, 4, generator=generator()), generator(1)
@@ -656,7 +656,7 @@ def steps_of_x(x, x0, t):
 
 @pytest.mark.parametrize("energy", [steps_of_x0, steps_of_x])
 def test_the_advice_for_an_energy_without_a_gradient_works(energy):
-    """What the error says, run as it says: at scale 300 the energy of a step falls, at 36 evaluations for an image."""
+    """What the error says, run as it says: at scale 300 the energy of a step falls."""
     with pytest.raises(ValueError, match="no gradient: use surrogate=partial"):
         images(energy, surrogate=first_order)
     with pytest.raises(ValueError, match="no gradient") as error:

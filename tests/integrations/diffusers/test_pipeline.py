@@ -1,4 +1,4 @@
-"""IsingDiffusionPipeline: diffusers' manners, and the same image from the same seed in another process."""
+"""IsingDiffusionPipeline: diffusers' manners, and the same image from a seed in another process."""
 
 import os
 import subprocess

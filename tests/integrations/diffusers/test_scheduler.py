@@ -151,7 +151,7 @@ def test_the_check_rejects_a_wrong_law(wrong):
 
 
 def test_the_step_of_diffusers_own_scheduler_has_the_same_law():
-    """An implementation that shares no code with ours, on tokens; timesteps are step numbers there."""
+    """An implementation that shares no code with ours, on tokens; timesteps are step numbers."""
     theirs: Any = DiscreteDDIMScheduler(num_inference_steps=4)
     logits = torch.stack([torch.zeros(N), LOGITS], -1).expand(DRAWS, N, 2)
     tokens = ((many(N) + 1) / 2).long()
@@ -359,7 +359,7 @@ def test_types_are_kept(dtype):
 
 
 def test_an_existing_pipeline_takes_it_in_one_line():
-    """A loop as the discrete pipelines of diffusers have it: tokens, step numbers, arguments by signature."""
+    """A loop as the discrete pipelines of diffusers have it: tokens, step numbers, signatures."""
     pipe = SimpleNamespace(scheduler=DiscreteDDIMScheduler(num_inference_steps=6))
 
     def generate():
@@ -433,7 +433,12 @@ def test_names_and_settings_of_samplers(name):
 
 
 def test_the_extra_is_named_where_diffusers_is_missing():
-    code = "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
+    code = (
+        "import sys; sys.modules['diffusers'] = None\n"
+        "import qsample.diffusion as d\n"
+        "d.log_times(2)\n"
+        "d.IsingScheduler"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("ImportError: IsingScheduler: ") and '"qsample-torch[diffusion]"' in line

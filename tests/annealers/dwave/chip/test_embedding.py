@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from qsample import Graph
+from qsample.annealers.dwave.chip.chains import largest
 from qsample.annealers.dwave.chip.chip import Chip, Lattice
 from qsample.annealers.dwave.chip.embedding import place
-from qsample.annealers.dwave.chip.minors import largest
 from qsample.annealers.dwave.chip.placement import Placement
 from qsample.annealers.dwave.chip.wires import Wires
 from qsample.testing.sapi import definition
@@ -268,7 +268,7 @@ def test_a_file_gives_the_same_placement(tmp_path, monkeypatch):
     (path,) = folder.iterdir()  # no temporary file is left
     assert Graph.complete(9).hash[:16] in path.name and ZEPHYR.hash[:16] in path.name
     # any search would fail
-    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find", None)
+    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find_embedding", None)
     assert same(place(Graph.complete(9), ZEPHYR, cache=folder), first)
     for other in ({"copies": 1}, {"seed": 1}):
         with pytest.raises(TypeError):

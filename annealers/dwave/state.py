@@ -1,4 +1,8 @@
-"""What a `DWave` holds beside its settings: the line, the ledger, temperatures, placements. Made at first use."""
+"""What a `DWave` holds beside its settings: connection, ledger, temperatures, sites.
+
+All are made at first use. One client serves all threads, and one ledger. A forked child has
+neither: it opens its own, and what the parent had under way is left to the parent.
+"""
 
 from __future__ import annotations
 
@@ -11,75 +15,85 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsample.annealers.dwave.call import give_up
 from qsample.annealers.dwave.chip.chip import Chip
 from qsample.annealers.dwave.chip.embedding import place
 from qsample.annealers.dwave.cloud import secret
 from qsample.annealers.dwave.cloud.errors import DeviceError
-from qsample.annealers.dwave.cloud.job import Line
+from qsample.annealers.dwave.cloud.job import Connection
 from qsample.annealers.dwave.cloud.ledger import Ledger
 from qsample.annealers.dwave.cloud.recording import Recorder, Replay
 from qsample.annealers.dwave.cloud.secret import Secret
 from qsample.annealers.dwave.cloud.session import CLOSED, Session
-from qsample.annealers.dwave.plan import Site
+from qsample.annealers.dwave.programming import Site
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.graph import Graph
 
+LONGEST_PAUSE = 30.0  # seconds between tries, before the jitter
+
 
 @dataclass(eq=False)
 class Opened:
-    """What must be closed."""
+    """What must be closed.
 
-    line: Line | None = None
+    Args:
+        connection: to the solver; None before the first call, and after `close`.
+        recorder: the file that answers are added to, where one is named.
+    """
+
+    connection: Connection | None = None
     recorder: Recorder | None = None
 
     def close(self) -> None:
         """Cancel what is outstanding, end the client's threads, let go of the files."""
-        line = self.line
+        connection = self.connection
         recorder = self.recorder
-        self.line = self.recorder = None
+        self.connection = self.recorder = None
         try:
-            if line is not None:
-                give_up(list(line.outstanding))
-                line.session.close()
+            if connection is not None:
+                connection.cancel_all()
+                connection.session.close()
         finally:
             if recorder is not None:
                 recorder.close()
 
 
 class Opening:
-    """A line that one thread opens, and others wait for."""
+    """A connection that one thread opens, and others wait for."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
-        self.closed = False  # meanwhile
+        self.closed = False  # while it was being opened
         self.error: DeviceError | None = None
 
 
 @dataclass(eq=False)
 class State:
-    """The state of one `DWave`: copies of the sampler share it, pickles leave all but a ledger in memory out.
+    """The state of one `DWave`: copies of the sampler share it, a pickle takes little of it.
 
-    One client serves all threads, and one ledger. A forked child has neither: it opens its own, and
-    what the parent had under way is left to the parent.
+    Args:
+        tracks: temperature by solver, graph and anneal.
+        sites: where each graph lies, by solver and graph.
+        kept: lines that a ledger in memory begins with; all that a pickle keeps.
+        opened: what `close` closes.
     """
 
     tracks: dict[str, Track] = field(default_factory=dict)
     sites: dict[tuple[str, str], Site] = field(default_factory=dict)
-    kept: list[str] = field(default_factory=list)  # lines that a ledger in memory begins with
+    kept: list[str] = field(default_factory=list)
     opened: Opened = field(default_factory=Opened)
 
     def __post_init__(self) -> None:
-        self._locks()
+        self._make_locks()
         self._ledger: Ledger | None = None
         self._replay: Replay | None = None
         self.forked = False
         weakref.finalize(self, self.opened.close)
         _LIVING.add(self)
 
-    def _locks(self) -> None:
-        self.lock = threading.RLock()  # of what is held here; never while the network is waited for
+    def _make_locks(self) -> None:
+        # of what is held in this object; never held while the network is waited for
+        self.lock = threading.RLock()
         self.placing = threading.RLock()
         self.pilots: dict[str, threading.RLock] = {}
         self._opening: Opening | None = None
@@ -89,31 +103,30 @@ class State:
 
     def __reduce__(self) -> tuple[Any, ...]:
         in_memory = self._ledger is not None and self._ledger.path is None
-        return State, (
-            {},
-            {},
-            list(self._ledger.lines if self._ledger and in_memory else self.kept),
-        )
+        lines = self._ledger.lines if self._ledger and in_memory else self.kept
+        return State, ({}, {}, list(lines))
 
     def after_fork(self) -> None:
-        """In the child: the client's threads are the parent's, and so are its sockets and its locks."""
-        self._locks()
-        self.opened.line = self.opened.recorder = None
+        """In the child: the client's threads, its sockets and all locks are the parent's."""
+        self._make_locks()
+        self.opened.connection = self.opened.recorder = None
         self.forked = True
         if self._ledger is not None:
             self._ledger.after_fork()
 
     def close(self) -> None:
-        """See `DWave.close`; temperatures, placements and a ledger in memory stay."""
+        """See `DWave.close`; temperatures, sites and a ledger in memory stay."""
         with self.lock:
-            line = self.opened.line
+            connection = self.opened.connection
             recorder = self.opened.recorder
-            self.opened.line = self.opened.recorder = self._replay = None
+            self.opened.connection = self.opened.recorder = self._replay = None
             if self._opening is not None:
                 self._opening.closed = True
             if self._ledger is not None and self._ledger.path is not None:
                 self._ledger = None
-        Opened(line, recorder).close()
+        Opened(connection, recorder).close()
+
+    # ---- the ledger and the connection ----------------
 
     def ledger(self, settings: Settings) -> Ledger:
         """The ledger, opened."""
@@ -126,13 +139,14 @@ class State:
                 self._ledger = ledger
             return self._ledger
 
-    def device(self, settings: Settings) -> Session | Replay:
-        """The solver, or a recording of it."""
-        found = self.answering(settings)
-        return found.session if isinstance(found, Line) else found
+    def device(self, settings: Settings) -> Connection | Replay:
+        """What answers: a connection to the solver, or a recording of it.
 
-    def answering(self, settings: Settings) -> Line | Replay:
-        """What answers: the line to the solver, or a recording of it. The first call opens it, others wait for that."""
+        The first call opens the connection, others wait for that.
+
+        Raises:
+            DeviceError: it cannot be opened, or was closed meanwhile.
+        """
         if settings.replay is not None:
             with self.lock:
                 if self._replay is None:
@@ -145,31 +159,32 @@ class State:
             )
         while True:
             with self.lock:
-                if self.opened.line is not None:
-                    return self.opened.line
+                if self.opened.connection is not None:
+                    return self.opened.connection
                 opening = self._opening
-                mine = self._opening is None
+                first = opening is None
                 if opening is None:
                     opening = self._opening = Opening()
-            if mine:
+            if first:
                 return self._open(settings, opening)
             opening.over.wait()
             if opening.error is not None:
                 raise type(opening.error)(*opening.error.args)
 
-    def _open(self, settings: Settings, opening: Opening) -> Line:
+    def _open(self, settings: Settings, opening: Opening) -> Connection:
+        """Open the connection for all threads that wait for it."""
         try:
-            line, recorder = self._made(settings)
+            connection, recorder = self._connect(settings)
         except BaseException as error:
             opening.error = error if isinstance(error, DeviceError) else None
             raise
         else:
             with self.lock:
                 if not opening.closed:
-                    self.opened.line = line
+                    self.opened.connection = connection
                     self.opened.recorder = recorder
-                    return line
-            Opened(line, recorder).close()
+                    return connection
+            Opened(connection, recorder).close()
             opening.error = DeviceError(CLOSED)
             raise DeviceError(CLOSED)
         finally:
@@ -177,7 +192,7 @@ class State:
                 self._opening = None if self._opening is opening else self._opening
             opening.over.set()
 
-    def _made(self, settings: Settings) -> tuple[Line, Recorder | None]:
+    def _connect(self, settings: Settings) -> tuple[Connection, Recorder | None]:
         ledger = self.ledger(settings)
         pause = backoff(settings.backoff)
         assert isinstance(settings.token, Secret)
@@ -189,30 +204,46 @@ class State:
             pause=pause,
             retries=settings.retries,
         )
+        recorder = None
         try:
-            recorder = None
             if settings.record is not None:
                 recorder = Recorder(path_of(settings.record), session.name, session.properties)
         except BaseException:
             session.close()
             raise
-        budget = None if settings.budget is None else float(settings.budget) * 1e6
-        record = None if recorder is None else recorder.add
-        return Line(
-            session, ledger, budget, settings.retries, pause, settings.label, record
-        ), recorder
+        connection = Connection(
+            session,
+            ledger,
+            budget=microseconds(settings.budget),
+            retries=settings.retries,
+            pause=pause,
+            label=settings.label,
+            record=None if recorder is None else recorder.add,
+        )
+        return connection, recorder
 
-    def site(self, settings: Settings, graph: Graph, device: Session | Replay) -> Site:
-        """Where a graph lies on the chip, found once."""
-        key = device.name, graph.hash
+    # ---- what is known of a graph ----------------
+
+    def site(self, settings: Settings, graph: Graph, device: Connection | Replay) -> Site:
+        """Where a graph lies on the chip, searched for once.
+
+        Args:
+            settings: the sampler's, of which copies, cache and timeout matter.
+            graph: the problem's graph.
+            device: the solver.
+
+        Raises:
+            ValueError: the graph does not fit the chip.
+            DeviceError: the embedding cannot be written to the cache.
+        """
+        key = (device.name, graph.hash)
         with self.placing:
             if key not in self.sites:
-                chip = Chip.from_properties(device.properties)
                 cache = None if settings.cache is None else path_of(settings.cache)
                 try:
                     placement = place(
                         graph,
-                        chip,
+                        Chip.from_properties(device.properties),
                         copies=settings.copies,
                         seed=0,
                         cache=cache,
@@ -225,9 +256,15 @@ class State:
                 self.sites[key] = Site.of(placement, device.properties)
             return self.sites[key]
 
-    def track(self, device: Session | Replay, graph: Graph, params: Mapping[str, Any]) -> Track:
-        """The temperature of problems of a graph under these parameters; a new one begins where the last one stands."""
-        key = self._key(device, graph, params)
+    def track(self, device: Connection | Replay, graph: Graph, params: Mapping[str, Any]) -> Track:
+        """The temperature of a graph's problems; a new one begins where the last one stands.
+
+        Args:
+            device: the solver.
+            graph: the problem's graph.
+            params: what every job asks for: a temperature belongs to one anneal.
+        """
+        key = _key(device, graph, params)
         with self.lock:
             if key not in self.tracks:
                 last = next(reversed(self.tracks.values()), Track())
@@ -235,18 +272,24 @@ class State:
             return self.tracks[key]
 
     def pilot(
-        self, device: Session | Replay, graph: Graph, params: Mapping[str, Any]
+        self, device: Connection | Replay, graph: Graph, params: Mapping[str, Any]
     ) -> threading.RLock:
-        """What lets one thread at a time look for that temperature."""
-        with self.lock:
-            return self.pilots.setdefault(self._key(device, graph, params), threading.RLock())
+        """The lock by which one thread at a time measures a `track` that is not known.
 
-    @staticmethod
-    def _key(device: Session | Replay, graph: Graph, params: Mapping[str, Any]) -> str:
-        anneal = {
-            name: params[name] for name in ("annealing_time", "anneal_schedule") if name in params
-        }
-        return f"{device.name} {graph.hash[:16]} {anneal}"
+        Args:
+            device: the solver.
+            graph: the problem's graph.
+            params: what every job asks for.
+        """
+        with self.lock:
+            return self.pilots.setdefault(_key(device, graph, params), threading.RLock())
+
+
+def _key(device: Connection | Replay, graph: Graph, params: Mapping[str, Any]) -> str:
+    """The name of a temperature: solver, graph and anneal."""
+    names = ("annealing_time", "anneal_schedule")
+    anneal = {name: params[name] for name in names if name in params}
+    return f"{device.name} {graph.hash[:16]} {anneal}"
 
 
 _LIVING: weakref.WeakSet[State] = weakref.WeakSet()
@@ -267,7 +310,12 @@ def path_of(name: Path | str | None) -> Path:
     return Path(name or "").expanduser()
 
 
+def microseconds(seconds: float | int | None) -> float | None:
+    """A limit in microseconds; None stays no limit."""
+    return None if seconds is None else float(seconds) * 1e6
+
+
 def backoff(base: float) -> Callable[[int], float]:
     """Seconds before try k + 2: base 2^k, at most 30, times 0.5 to 1.5 at random."""
     jitter = random.Random()  # of waiting times only: no read depends on it
-    return lambda attempt: min(base * 2**attempt, 30.0) * (0.5 + jitter.random())
+    return lambda attempt: min(base * 2**attempt, LONGEST_PAUSE) * (0.5 + jitter.random())
