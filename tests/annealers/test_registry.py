@@ -56,10 +56,10 @@ def test_a_name_like_none_of_them_gets_no_guess(asked):
 
 
 def test_settings_as_text():
-    found = adjusted(
+    sampler = adjusted(
         named("parallel-tempering"), {"betas": "[0.0, 0.5, 1.0]", "rule": "metropolis"}
     )
-    assert found == ParallelTempering(sweeps=12, betas=(0.0, 0.5, 1.0), rule="metropolis")
+    assert sampler == ParallelTempering(sweeps=12, betas=(0.0, 0.5, 1.0), rule="metropolis")
     pair = adjusted(
         named("corrected-annealing"), {"kernel.sweeps": "20", "sampler.time_limit": "null"}
     )
