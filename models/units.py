@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from qsample.problem.graph import Clamping, Graph
+from qsample.support.faces import public
 
 
+@public("qsample.models")
 class FixedIndex:
     """Numbers of a module's structure, int64 `[k]`, on whatever device its parameters are.
 
@@ -40,6 +42,7 @@ class FixedIndex:
         return len(self.cpu)
 
 
+@public("qsample.models")
 @dataclass(frozen=True, eq=False)
 class Units:
     """The visible and the hidden spins of a graph, both ascending, as a clamp leaves them.

@@ -14,10 +14,7 @@ import torch
 from experiments import common
 from qsample import Graph, Ising
 from qsample.problem.enumeration import log_weights
-from qsample.testing.sapi import fixture
 from tests.support.thinning import thinned
-
-sapi = fixture.sapi
 
 EXPERIMENTS = Path(common.__file__).parent
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -15,7 +15,7 @@ import pytest
 
 from qsample.cli import main
 from qsample.support.optional import DISTRIBUTION, install_line
-from tests.conftest import with_shapes
+from tests.support.shapes import with_shapes
 
 ROOT = Path(__file__).parents[1]
 TEXT = (".py", ".md", ".toml", ".yml", ".cff", ".txt", ".hpp", ".cpp", "")

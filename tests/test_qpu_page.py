@@ -10,9 +10,6 @@ import torch
 
 import qsample as qs
 from qsample.annealers import DWave
-from qsample.testing.sapi import fixture
-
-sapi = fixture.sapi
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "guides" / "qpu.md").read_text()

@@ -8,9 +8,6 @@ import pytest
 
 from experiments import readme_table
 from qsample.annealers.registry import CATALOGUE
-from qsample.testing.sapi import fixture
-
-sapi = fixture.sapi
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

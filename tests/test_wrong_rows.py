@@ -12,8 +12,8 @@ from qsample.annealers import Exact, Gibbs
 from qsample.data import load
 from qsample.learning import checkpoint
 from qsample.models import BernoulliRBM
-from tests.learning.test_fit import SHORT, rbm
 from tests.support.exact import untyped
+from tests.support.training import SHORT, rbm
 
 ROWS = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 1, 1]]).float()
 

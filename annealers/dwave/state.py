@@ -28,6 +28,7 @@ from qsample.annealers.dwave.programming import Site
 from qsample.annealers.dwave.settings import Settings
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.graph import Graph
+from qsample.support.faces import public
 
 LONGEST_PAUSE = 30.0  # seconds between tries, before the jitter
 
@@ -67,6 +68,7 @@ class Opening:
         self.error: DeviceError | None = None
 
 
+@public("qsample.annealers.dwave")
 @dataclass(eq=False)
 class State:
     """The state of one `DWave`: copies of the sampler share it, a pickle takes little of it.

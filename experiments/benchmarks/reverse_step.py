@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 
 import qsample as qs
 from qsample.annealers import Gibbs
+from qsample.annealers.kernels.betas import Constant
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.models import DenoisingThermodynamicModel
 from qsample.problem.lattices import grid
 from qsample.sampling.sampler import draw_seeds

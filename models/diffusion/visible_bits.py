@@ -9,8 +9,10 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from qsample.support.checks import check_spins, whole_settings
+from qsample.support.faces import public
 
 
+@public("qsample.models")
 @dataclass(frozen=True)
 class VisibleBits:
     """Spins of data, then copies of a one-hot code of labels, so that many spins feel the label.

@@ -327,6 +327,7 @@ class Graph:
         return known[key]
 
 
+@public("qsample")
 class Clamping(NamedTuple):
     """What is left of a graph when some spins are fixed: numbers of its spins and edges.
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsample import Exactness, Graph, Ising, ReliabilityWarning
+from qsample import Exactness, Ising, ReliabilityWarning
 from qsample.annealers import PopulationAnnealing
 from qsample.annealers import population_annealing as population
 from qsample.annealers.kernels.sweeper import Sweeper
@@ -14,41 +14,12 @@ from qsample.annealers.population_annealing import step, survivors
 from qsample.problem.enumeration import log_partition, log_weights, states
 from qsample.sampling.weights import effective_fraction
 from qsample.testing import ContractError, check_sampler
+from tests.support.exact import Z_MAX
+from tests.support.problems import GRAPHS, problems, z_scores
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
-
-Z_MAX = 5
-GRAPHS = {
-    "sparse": Graph.sparse(12, [(i, (i + k) % 12) for i in range(12) for k in (1, 3)]),
-    "bipartite": Graph.bipartite(8, 5),
-    "complete": Graph.complete(10),
-}
-
-
-def problems(kind, count=10, dtype=torch.float32):
-    """Random and frustrated, a batch; log Z differs from that of free spins by several units."""
-    graph, g = GRAPHS[kind], torch.Generator().manual_seed(3)
-    values = (
-        torch.randn(count, graph.num_edges, generator=g, dtype=dtype)
-        * 2
-        / graph.degree.double().mean().sqrt()
-    )
-    h, offset = (
-        torch.randn(*shape, generator=g, dtype=dtype) / 2
-        for shape in ((count, graph.num_spins), (count,))
-    )
-    return Ising(graph, h, graph.couplings(values.to(dtype)), offset)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def z_scores(problem, info):
-    """(Z estimated / Z - 1) / its error: the error of log Z is that of Z, relative to Z estimated."""
-    exact = log_partition(problem.to(dtype=torch.float64))
-    return (1 - (exact - info["log_partition"]).exp()) / info["log_partition_stderr"]
 
 
 def test_log_partition_and_its_error():

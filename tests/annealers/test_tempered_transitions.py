@@ -10,8 +10,9 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM
 from qsample.testing.contract import g_test, reference_cases
 from qsample.testing.law import MAX_SPINS
-from tests.annealers.test_parallel_tempering import generator, two_modes, up
 from tests.support.exact import Z_MAX, a_graph, a_problem
+from tests.support.problems import two_modes, up
+from tests.support.seeds import generator
 
 CASES = {
     case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS

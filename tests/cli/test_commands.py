@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,17 +16,8 @@ from qsample.annealers.registry import CATALOGUE, adjusted, named
 from qsample.cli import _advice, main, restore
 from qsample.learning.checkpoint import load
 from qsample.learning.saved import model_of_flags
-from tests.learning.test_fit import assert_same
-
-ROOT = Path(__file__).parents[2]
-TINY = (
-    "--updates 6 --batch 10 --chains 16 --evaluate-every 2 --checkpoint-every 2 --sweeps 1".split()
-)
-DATA = "--data bars-and-stripes-3x3 --hidden 3".split()
-
-
-def train(out, *options):
-    main(["train", "--out", str(out), *DATA, *TINY, *options])
+from tests.support.commands import ROOT, TINY, train
+from tests.support.training import assert_same
 
 
 @pytest.fixture(scope="module")

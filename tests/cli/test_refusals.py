@@ -12,7 +12,7 @@ from qsample.cli import main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import load
 from qsample.learning.saved import model_of_flags
-from tests.cli.test_commands import DATA, ROOT, TINY, train
+from tests.support.commands import DATA, ROOT, TINY, train
 from tests.support.thinning import thinned
 
 

@@ -11,8 +11,8 @@ from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.annealers.kernels.betas import BLOCK, Constant, Ramp, blocks, listed, schedule
 from qsample.annealers.kernels.native import Swept
 from qsample.annealers.kernels.sweeper import EPOCH, native_for
-from tests.annealers.kernels.test_sparse import random_graph
 from tests.support.exact import a_graph, a_problem
+from tests.support.problems import random_graph
 from tests.support.sweeps import run
 
 FEW = Ising.from_edges(torch.zeros(4), [(0, 1), (1, 2), (2, 3)], torch.ones(3))

@@ -9,12 +9,9 @@ from qsample import Graph, Ising
 from qsample.diffusion import Uniform, UniformBits, cosine_times, log_times
 from qsample.diffusion.process import coupling
 from tests.support.exact import Z_MAX, a_graph, a_problem, all_states, slow_law, untyped
+from tests.support.seeds import generator
 
 RATES = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a, b, atol=1e-12):

@@ -74,7 +74,9 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
         ):
             log_partition(problem, "exact")
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
-    with pytest.raises(ValueError, match="unknown method 'guess'; expected one of auto, exact, ais"):
+    with pytest.raises(
+        ValueError, match="unknown method 'guess'; expected one of auto, exact, ais"
+    ):
         log_partition(a_problem(a_graph("sparse")), "guess")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"ais takes one problem at a time; got a batch \[2\]"):
         log_partition(a_problem(Graph.complete(25), h=(2,)))

@@ -17,8 +17,8 @@ from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError, NoCheckpoint, load
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.models.registry import architecture, rebuilt
-from tests.cli.test_commands import TINY
-from tests.learning.test_fit import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
+from tests.support.commands import TINY
+from tests.support.training import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
 
 OLD = Path(__file__).parents[1] / "data" / "run"
 STEADY = replace(SHORT, decay="none")

@@ -15,7 +15,7 @@ from qsample.learning.checkpoint import load
 from qsample.learning.run import Run
 from qsample.support import interrupts
 from qsample.support.interrupts import Stopped
-from tests.learning.test_fit import Counts, Dies, assert_same, rbm, run
+from tests.support.training import Counts, Dies, assert_same, rbm, run
 
 ENDS = [signal.SIGTERM, signal.SIGHUP]
 

@@ -34,23 +34,12 @@ from qsample.neural.kernel import Chains, Kernel
 from qsample.problem.enumeration import states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import Z_MAX, a_problem, all_states, untyped
+from tests.support.neural import CHAINS, FITTED, KERNELS, NET, PALINDROMIC, SITES, network
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 K5 = Graph.complete(5)
-PALINDROMIC = Gibbs(2, scan="palindromic")
 EXACT = 1e-12
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def network(n, seed=0, scale=1.0):
-    g = generator(seed)
-    W, b, v = (
-        torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,))
-    )
-    return lambda s: scale * (torch.tanh((s @ W + b) / 2) @ v)
 
 
 def listed(n):
@@ -281,38 +270,6 @@ class Claims:
         )
 
 
-SITES, CHAINS = 10, 10_000
-NET = network(SITES, scale=1.5)
-FITTED = regression(
-    NET,
-    torch.ones(SITES).double(),
-    flips=0.5,
-    states=500,
-    generator=torch.Generator().manual_seed(4),
-)
-KERNELS: dict[str, Kernel] = {
-    "site": SiteGibbs(20),
-    "gwg": GibbsWithGradients(20),
-    "dmala": DiscreteLangevin(1.0, 20),
-    "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=3),
-    "blocks, regression": BlockMetropolis(
-        PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3
-    ),
-    "blocks, exact": BlockMetropolis(
-        Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5
-    ),
-    "blocks, fitted once": BlockMetropolis(PALINDROMIC, FITTED, 6, 3),
-    "all sites, tempered": BlockMetropolis(TemperedGibbs(4), FITTED, SITES, 3),
-    "mixture": Cycle(
-        [
-            BlockMetropolis(TemperedGibbs(3), FITTED, SITES),
-            BlockMetropolis(PALINDROMIC, block=5),
-            SiteGibbs(3),
-        ]
-    ),
-    "tempered": TemperedTransitions(SiteGibbs(4), (1.0, 0.7, 0.4), 3),
-    "cycle": Cycle([GibbsWithGradients(3), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)], 2),
-}
 WRONG: dict[str, Kernel] = {
     "an ordered sweep": BlockMetropolis(Claims(Gibbs(1)), block=torch.arange(SITES)[None], moves=3),
     "a wrong beta": BlockMetropolis(Claims(Exact(), 0.7), block=6, moves=3),

@@ -12,6 +12,7 @@ from qsample.annealers import Exact
 from qsample.diffusion import Counted, UniformBits, linear, regression, secant, taylor
 from qsample.problem.enumeration import states
 from tests.support.exact import a_problem, slow_energy, untyped
+from tests.support.seeds import generator
 
 N = 6
 S = states(N).double()
@@ -26,10 +27,6 @@ SURROGATES = {
     "regression on a ring": partial(regression, graph=RING, flips=0.4, states=50),
     "regression with a sampler": partial(regression, sampler=Exact(), rounds=3),
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a, b, atol=1e-10):

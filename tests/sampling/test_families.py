@@ -9,6 +9,7 @@ import qsample as qs
 from qsample import Graph, Ising, Samples
 from qsample.annealers import AnnealedImportance, ParallelTempering, PopulationAnnealing
 from qsample.problem.enumeration import log_weights, states
+from tests.support.seeds import generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
 
@@ -24,10 +25,6 @@ PROBLEMS = {
         Graph.bipartite(8, 5), 0.5 * torch.randn(13, generator=G), torch.randn(8, 5, generator=G)
     ),
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def z_scores(problem, reads):

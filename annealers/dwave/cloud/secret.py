@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from qsample.support.faces import public
+
 E = TypeVar("E", bound=BaseException)
 HIDDEN = "(token)"
 PIECE = (
@@ -50,6 +52,7 @@ class Spoken(str):
         return str, (HIDDEN,)
 
 
+@public("qsample.annealers.dwave")
 class Secret:
     """A value that no repr, copy, pickle or checkpoint holds; `Secret(None)` is empty."""
 

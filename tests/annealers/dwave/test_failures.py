@@ -14,7 +14,8 @@ import torch
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -22,7 +23,7 @@ from qsample.annealers.dwave import BudgetExceeded, DeviceError, Fallback  # noq
 from qsample.annealers.dwave.cloud.session import Session  # noqa: E402
 from qsample.testing.sapi import EVERY, Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +287,8 @@ def test_the_ledger_survives_kill_9(tmp_path):
     with SolverServer("chimera-1", chip=Chip(beta=3.0, sweeps=8)) as server:
         code = f"""
 import sys; sys.path.insert(0, {os.getcwd()!r})
-from tests.support.solver_api import cell, generator
+from tests.support.solver_api import cell
+from tests.support.seeds import generator
 from qsample.annealers import DWave
 sampler = DWave(client={{"endpoint": {server.endpoint!r}}}, ledger={str(path)!r}, timeout=20, backoff=0.01)
 for k in range(10_000):

@@ -11,7 +11,8 @@ import torch
 import qsample as qs
 from qsample.annealers import AsDimod, Corrected, Exact, Gibbs
 from qsample.testing import FALSE_ALARM, g_test
-from tests.support.solver_api import cell, connect, generator, isolated, whole
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect, whole
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -19,7 +20,7 @@ from qsample.annealers.dwave import OffTarget  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer, definition  # noqa: E402
 from tests.support.thinning import thinned
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.fixture(scope="module")

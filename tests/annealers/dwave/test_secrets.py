@@ -17,7 +17,8 @@ import warnings
 import pytest
 
 from qsample.annealers import Corrected, DWave, Gibbs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -26,7 +27,7 @@ from qsample.annealers.dwave.cloud.job import Connection  # noqa: E402
 from qsample.annealers.dwave.cloud.secret import HIDDEN, Secret, Spoken, cleaned  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 TOKEN = "DEV-7f%c3+a9&b/=\"d1'0e\\5x<2>"  # awkward in URLs, in JSON, in reprs and in HTML
 AROUND = [
     "{}\n",

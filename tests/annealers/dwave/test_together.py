@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import qsample as qs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -23,7 +24,7 @@ from qsample.annealers.dwave import BudgetExceeded, DeviceError  # noqa: E402
 from qsample.annealers.dwave.cloud import session as module  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 FORK = multiprocessing.get_context("fork")
 
 

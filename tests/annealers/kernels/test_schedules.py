@@ -7,7 +7,8 @@ from qsample.annealers import SimulatedAnnealing
 from qsample.annealers.simulated_annealing import equal_lengths
 from qsample.problem.enumeration import log_weights
 from qsample.sampling.sampler import mix
-from tests.annealers.test_population_annealing import GRAPHS, generator, problems
+from tests.support.problems import GRAPHS, problems
+from tests.support.seeds import generator
 
 
 def lengths(problem, betas):

@@ -16,17 +16,12 @@ from qsample.annealers import Gibbs, SimulatedAnnealing, _engine
 from qsample.annealers.kernels.native import Swept, structure, sweep_sparse
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX
+from tests.support.problems import random_graph
 from tests.support.reference_sweep import Fixed16, onsager, slow_sweep
 from tests.support.thinning import thinned
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
-
-
-def random_graph(n: int, edges: int, seed: int = 0) -> Graph:
-    pairs = torch.triu_indices(n, n, 1).T
-    g = torch.Generator().manual_seed(seed)
-    return Graph.sparse(n, pairs[torch.randperm(len(pairs), generator=g)[:edges]])
 
 
 def normal(

@@ -16,12 +16,9 @@ from qsample.annealers.modes.missed import missed
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import states
 from tests.support.exact import KINDS, a_graph, a_problem
+from tests.support.seeds import generator
 
 QUICK: dict[str, Any] = {"steps": 100, "chains": 128}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def noted(f, *args, **options):

@@ -28,15 +28,12 @@ from qsample.integrations.diffusers.guidance_frame import Frame, walsh_hadamard
 from qsample.problem.enumeration import states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import Z_MAX, untyped
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 # diffusers' Euler schedulers hand tensors to NumPy in a way that NumPy 2 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 PALINDROMIC = Gibbs(5, scan="palindromic")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def nothing(x, x0, t):

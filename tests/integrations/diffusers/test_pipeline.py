@@ -21,6 +21,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
 from qsample.integrations.diffusers.latents import decode, encode, index_of, spins_of
+from tests.support.seeds import generator
 
 GRID = [[0, 1], [1, 0]]
 SMALL: dict[str, Any] = {
@@ -49,10 +50,6 @@ def unet(channels=1, features=0, **options) -> Any:
 def quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(pipe, count=2, generator=None, **options) -> Any:

@@ -22,6 +22,7 @@ from qsample.problem.lattices import grid_edges
 from qsample.sampling.samples import Exactness
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, untyped
+from tests.support.seeds import generator
 
 SHAPE, N = (1, 2, 3), 6
 GRID = [[0, 1], [1, 0]]
@@ -29,10 +30,6 @@ EDGES = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]  # of GRID on S
 DRAWS, CASES = 20_000, 24
 LEVEL = FALSE_ALARM / CASES
 CPU_SAMPLERS = [name for name, entry in CATALOGUE.items() if not entry.device]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def loaded(source, **settings) -> Any:

@@ -16,12 +16,9 @@ from qsample.problem.enumeration import log_partition, log_weights, states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import KINDS, Z_MAX, a_graph, untyped
 from tests.support.models import Law, randomise
+from tests.support.seeds import generator
 
 RATES = torch.tensor([0.4, 1.0, 2.0, 1.3, 0.7], dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a, b, atol=1e-12):

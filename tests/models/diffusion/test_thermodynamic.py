@@ -14,6 +14,7 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import untyped
 from tests.support.models import Law, randomise
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 GRAPHS = {
@@ -22,10 +23,6 @@ GRAPHS = {
 }
 graphs = pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
 VISIBLE = (2, 0, 1)  # bit i is not spin i
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(

@@ -22,13 +22,10 @@ from qsample.problem.lattices import OFFSETS, grid, scatter
 from qsample.sampling.mixing import split_rhat
 from tests.support.exact import Z_MAX, untyped
 from tests.support.models import randomise
+from tests.support.seeds import generator
 
 SAMPLERS = {name: entry.make(10) for name, entry in CATALOGUE.items() if not entry.device}
 SAMPLERS["fixed16"] = Gibbs(10, precision="fixed16")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(steps=2, seed=0, **settings):

@@ -21,10 +21,9 @@ import torch
 import qsample as qs
 from qsample.annealers import Gibbs
 from qsample.testing import FALSE_ALARM, g_test
-from qsample.testing.sapi import Chip, SolverServer, definition, fixture
+from qsample.testing.sapi import Chip, SolverServer, definition
 from qsample.testing.sapi.parameters import read
 from qsample.testing.sapi.solver import Solver
-from tests.support.solver_api import isolated
 
 cloud = pytest.importorskip("dwave.cloud")
 system = pytest.importorskip("dwave.system")
@@ -38,7 +37,7 @@ from dwave.cloud.exceptions import (  # noqa: E402
 
 from tests.support.thinning import thinned  # noqa: E402
 
-sapi, _ = fixture.sapi, isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 BETA = 2.0
 
 

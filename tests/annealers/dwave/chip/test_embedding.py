@@ -16,10 +16,10 @@ from qsample.annealers.dwave.chip.embedding import place
 from qsample.annealers.dwave.chip.placement import Placement
 from qsample.annealers.dwave.chip.wires import Wires
 from qsample.testing.sapi import definition
+from tests.support.chips import ZEPHYR, same
 from tests.support.exact import a_problem
 
 graphs = pytest.importorskip("dwave.graphs")
-ZEPHYR = Chip.perfect("zephyr", 3)
 RING = Chip("ring", "ring", (), tuple(range(12)), tuple((i, (i + 1) % 12) for i in range(12)))
 SHAPES = [("chimera", 2, 3, 4), ("pegasus", 4), ("zephyr", 3, 4), ("zephyr", 2, 2)]
 
@@ -251,15 +251,6 @@ def test_refusals_come_with_the_numbers():
 
 
 # ---- files ----------------
-
-
-def same(one, other):
-    tensors = [name for name, value in vars(one).items() if isinstance(value, torch.Tensor)]
-    return (
-        len(tensors) == 10
-        and all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
-        and (one.qubits, one.chains, one.copies) == (other.qubits, other.chains, other.copies)
-    )
 
 
 def test_a_file_gives_the_same_placement(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import threading
 import pytest
 import torch
 
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -19,7 +20,7 @@ from qsample.annealers.dwave.cloud.ledger import LONGEST, Allowance, Ledger  # n
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 from qsample.testing.sapi.routes import Routes  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 POST = {"entry": "0123456789abcdef", "event": "post", "us": 20_000.0, "solver": "s", "time": 1.0}
 
 
