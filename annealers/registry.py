@@ -69,7 +69,10 @@ class Entry:
     @property
     def installed(self) -> bool:
         """Whether the package is there that it stands on."""
-        return importlib.util.find_spec(self.needs) is not None
+        try:
+            return importlib.util.find_spec(self.needs) is not None
+        except ModuleNotFoundError:  # not even the package around it
+            return False
 
     def make(self, sweeps: int) -> Sampler:
         """The sampler with a budget of sweeps per read, which its temperatures share."""

@@ -351,9 +351,13 @@ class Samplers:
             print(f"{self.name}: {CATALOGUE[self.name].about}")
             _list_settings(sampler)
             return
-        for name, entry in CATALOGUE.items():
-            installed = "installed" if entry.installed else f"needs {entry.needs}"
-            print(f"{name:22}{entry.exactness.value:12}{installed:12}{entry.about}")
+        states = [
+            "installed" if entry.installed else f"needs {entry.needs}"
+            for entry in CATALOGUE.values()
+        ]
+        width = max(map(len, states)) + 3
+        for (name, entry), state in zip(CATALOGUE.items(), states, strict=True):
+            print(f"{name:22}{entry.exactness.value:12}{state:{width}}{entry.about}")
 
 
 def _list_settings(sampler: Sampler, path: str = "") -> None:

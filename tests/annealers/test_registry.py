@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from qsample import Exactness
-from qsample.annealers import Corrected, Gibbs, ParallelTempering, TemperedGibbs
+from qsample.annealers import Corrected, Gibbs, Neal, ParallelTempering, TemperedGibbs
 from qsample.annealers.registry import (
     CATALOGUE,
     CONFIGURABLE,
@@ -19,6 +19,7 @@ from qsample.annealers.registry import (
     nearest,
     tunable,
 )
+from qsample.cli import main
 from tests.support.exact import untyped
 
 
@@ -56,10 +57,10 @@ def test_a_name_like_none_of_them_gets_no_guess(asked):
 
 
 def test_settings_as_text():
-    found = adjusted(
+    sampler = adjusted(
         named("parallel-tempering"), {"betas": "[0.0, 0.5, 1.0]", "rule": "metropolis"}
     )
-    assert found == ParallelTempering(sweeps=12, betas=(0.0, 0.5, 1.0), rule="metropolis")
+    assert sampler == ParallelTempering(sweeps=12, betas=(0.0, 0.5, 1.0), rule="metropolis")
     pair = adjusted(
         named("corrected-annealing"), {"kernel.sweeps": "20", "sampler.time_limit": "null"}
     )
@@ -105,6 +106,15 @@ def test_an_entry_is_what_its_class_says(name):
     assert entry.about and len(entry.about) <= 80
     if not isinstance(entry, CorrectedEntry):
         assert entry.sampler_class.name == name
+
+
+def test_what_is_not_installed_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(Neal, "needs", "not_there.at_all")
+    assert not CATALOGUE["neal"].installed and not CATALOGUE["corrected-neal"].installed
+    main(["samplers"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("needs not_there.at_all   " in line for line in lines) == 2
+    assert len({line.index(CATALOGUE[line.split()[0]].about) for line in lines}) == 1
 
 
 def test_a_budget_of_sweeps_is_shared():

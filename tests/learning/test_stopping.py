@@ -1,4 +1,4 @@
-"""Signals: the update is finished or given up, a checkpoint is written, and the end comes in time."""
+"""Signals: the update ends or is given up, a checkpoint is written, and the end comes in time."""
 
 import os
 import signal

@@ -64,16 +64,16 @@ class Notes:
 
 def test_chains_go_on_under_the_kernel_alone_with_its_carry():
     sampler, kernel = Notes(False), Notes(True)
-    composite, found = Corrected(sampler, kernel), None
+    composite, samples = Corrected(sampler, kernel), None
     for step in range(4):
-        found = composite.sample(PROBLEM, 3, initial=found)
+        samples = composite.sample(PROBLEM, 3, initial=samples)
         assert len(sampler.initials) == 1 and kernel.initials[-1] is not None
         # never the sampler's
-        assert found.carry is not None and int(found.carry["calls"]) == step + 1
-        assert found.log_weight is not None
-        assert torch.equal(found.log_weight, torch.arange(3.0))  # proper weights stay proper
+        assert samples.carry is not None and int(samples.carry["calls"]) == step + 1
+        assert samples.log_weight is not None
+        assert torch.equal(samples.log_weight, torch.arange(3.0))  # proper weights stay proper
         # what the sampler said is told once; notes do not pile up along a chain
-        assert found.info == (
+        assert samples.info == (
             {"by": "kernel", "before": {"by": "sampler"}} if step == 0 else {"by": "kernel"}
         )
 
