@@ -128,9 +128,6 @@ def value_of(name: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.skipif(
-    not (ROOT / "experiments" / "claims").exists(), reason="the scripts have not moved yet"
-)
 def test_every_experiment_is_listed():
     listed = set(re.findall(r"`(experiments/[\w/]+\.py)`", PAGES["experiments.md"]))
     paths = (ROOT / "experiments").rglob("*.py")
