@@ -1,8 +1,11 @@
-"""The documentation: python .ci/docs.py gallery, then zensical build, then python .ci/docs.py finish.
+"""What `make docs` does before and after `zensical build`.
 
-`gallery` writes docs/results from experiments/results: for each JSON its picture, the command that made it and what it
-was made on. `finish` turns the formulas of the built pages into MathML, which browsers draw by themselves, and follows
-every link inside the site: a broken one is an error.
+    python .ci/docs.py gallery
+    python .ci/docs.py finish
+
+`gallery` writes docs/results from experiments/results: for each JSON its picture, the command that
+made it and what it was made on. `finish` turns the formulas of the built pages into MathML, which
+browsers draw by themselves, and follows every link inside the site: a broken one is an error.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ SITE = ROOT / "build" / "site"
 SPELLED = {"dwave": "D-Wave", "pcd": "PCD", "qpu": "QPU", "rbm": "RBM"}
 HEAD = """# Results
 
-Every figure that the README or these pages state comes from one of these files, written by the command that stands
-with it. `experiments/` holds the scripts; their `--help` says what can be varied.
+Every figure that the README or these pages state comes from one of these files, written by the
+command that stands with it. `experiments/` holds the scripts; `--help` says what can be varied.
 """
 
 
@@ -113,7 +116,9 @@ def with_formulas(text: str) -> str:
         formula = html.unescape(match["inline"] or match["block"])
         return convert(formula, display="inline" if match["inline"] else "block")
 
-    marked = r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>'
+    inline = r"\\\((?P<inline>.*?)\\\)"
+    block = r"\\\[(?P<block>.*?)\\\]"
+    marked = rf'<(?P<tag>span|div) class="arithmatex">(?:{inline}|{block})</(?P=tag)>'
     return re.sub(marked, drawn, text, flags=re.DOTALL)
 
 

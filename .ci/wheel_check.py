@@ -1,9 +1,9 @@
-"""What an installed wheel must do where nothing else of this project is: run by `make wheel-test` and by CI.
+"""What an installed wheel must do where nothing else of this project is.
 
-    python .ci/wheel_check.py
+    python .ci/wheel_check.py    # run by `make wheel-test`, and by CI for each wheel
 
-It imports the package, asks the compiled kernel for draws, compares them with the exact law, runs the command line and
-then the twenty lines of the README.
+It imports the package, asks the compiled kernel for draws, compares them with the exact law, runs
+the command line and then the twenty lines of the README.
 """
 
 import re
@@ -32,7 +32,7 @@ def check_origin() -> None:
 
 
 def check_draws() -> None:
-    """Gibbs sampling of a small glass follows the exact law, and the same seed gives the same draws."""
+    """Gibbs reads of a small glass follow the exact law; the same seed gives the same reads."""
     edges = [(i, (i + 1) % 8) for i in range(8)]
     generator = torch.Generator().manual_seed(0)
     fields = 0.5 * torch.randn(8, generator=generator)
@@ -58,7 +58,7 @@ def check_command() -> None:
 
 
 def check_readme() -> None:
-    """The README's twenty lines; their data come with scikit-learn, which the extra `experiments` names."""
+    """The README's twenty lines, whose data come with scikit-learn (extra `experiments`)."""
     (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     torch.manual_seed(0)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

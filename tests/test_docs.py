@@ -1,4 +1,4 @@
-"""The documentation is a test: each page's Python blocks run in order, as one program of a reader's."""
+"""The documentation is a test: each page's Python blocks run in order, as one program."""
 
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if path.parent != DOCS / "results"  # written by `make docs`
 }
-# A block below such a mark, and a page that takes more than a few seconds, run with the long tests only.
+# A block below such a mark, and a page that takes more than a few seconds, run with the long tests.
 BLOCK = re.compile(r"(?P<long><!-- test: long -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 SLOW_PAGES = {"guides/diffusers.md"}
 ELSEWHERE = {"guides/qpu.md"}  # tests/test_qpu_page.py runs it, and looks at what it prints
@@ -128,9 +128,6 @@ def value_of(name: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.skipif(
-    not (ROOT / "experiments" / "claims").exists(), reason="the scripts have not moved yet"
-)
 def test_every_experiment_is_listed():
     listed = set(re.findall(r"`(experiments/[\w/]+\.py)`", PAGES["experiments.md"]))
     paths = (ROOT / "experiments").rglob("*.py")

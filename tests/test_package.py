@@ -89,8 +89,9 @@ def test_sdist_holds_every_file_once(built):
 def environment(built, tmp_path_factory) -> Path:
     """The Python of a new virtual environment in which nothing but the wheel is installed.
 
-    What the wheel depends on is not downloaded again: the packages of the environment that runs the tests are made
-    visible by a path file. With QSAMPLE_WHEEL_TEST=download, as in CI, pip installs them as it would for a user.
+    What the wheel depends on is not downloaded again: the packages of the environment that runs the
+    tests are made visible by a path file. With QSAMPLE_WHEEL_TEST=download, as in CI, pip installs
+    them as it would for a user.
     """
     folder = tmp_path_factory.mktemp("empty")
     venv.create(folder, with_pip=False)
@@ -126,7 +127,7 @@ assert find_spec("models") is None and find_spec("annealers") is None
 
 @pytest.mark.long
 def test_wheel_works_in_an_empty_environment(environment, tmp_path):
-    """Its import, its kernel, its draws, its command and the README's twenty lines, from another folder."""
+    """Its import, kernel, draws, command and the README's twenty lines, from another folder."""
     command = [str(environment), str(ROOT / ".ci" / "wheel_check.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -171,7 +172,7 @@ def test_every_extra_that_a_message_names_exists():
 
 
 def tracked() -> list[Path]:
-    """The project's own text files: what git knows, or, without git, what lies outside hidden and built folders."""
+    """The project's own files: what git knows or, without git, what no folder of builds holds."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.splitlines()]
@@ -205,7 +206,7 @@ def test_import_is_light(tmp_path):
 
 
 def test_shapes_are_checked_in_tests():
-    """The hook of jaxtyping must have loaded each module whose signatures name shapes, also behind the two links."""
+    """jaxtyping's hook loaded each module whose signatures name shapes, also behind the links."""
     modules = with_shapes()
     assert {
         "qsample.problem.ising",

@@ -1,4 +1,4 @@
-"""docs/guides/qpu.md is a test: its blocks run in order, as one program, against the loopback processor."""
+"""docs/guides/qpu.md is a test: its blocks run in order against the loopback processor."""
 
 import re
 import subprocess
@@ -47,7 +47,8 @@ def test_blocks_run(sapi, tmp_path):
 
 def test_table_of_info_is_what_the_code_gives(sapi):
     named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
-    # Weak couplings and many reads: ten cold ones may all be local minima, which no beta explains, and are refused.
+    # Weak couplings and many reads: ten cold ones may all be local minima, which no beta explains,
+    # and are refused.
     problem = qs.Ising.from_edges(torch.zeros(3), [(0, 1), (1, 2)], torch.full((2,), 0.2))
     with DWave() as device:
         given = set(device.sample(problem, 200).info) | set(

@@ -26,7 +26,7 @@ def test_example_is_short():
 
 @pytest.mark.slow
 def test_example_runs(tmp_path):
-    """In a process of its own, from another folder, as a reader would; its last line is the diagnosis."""
+    """In a process of its own, from another folder; its last line is the diagnosis."""
     done = subprocess.run(
         [sys.executable, "-c", "import torch; torch.manual_seed(0)\n" + example()],
         cwd=tmp_path,
@@ -67,7 +67,7 @@ def test_speed_is_that_of_the_committed_figures():
 
 
 def test_table_states_the_tags_the_samplers_give(sapi):
-    """The exactness in the table is the one the code returns; `DWave()` finds the loopback processor."""
+    """The tags are those that the code returns; `DWave()` finds the loopback processor."""
     import torch
 
     import qsample as qs
