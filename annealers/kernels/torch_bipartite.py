@@ -111,9 +111,10 @@ class Bipartite:
 def on_grid(weight: Tensor) -> Tensor:
     """Weights `[P, n, m]` as multiples of g = 2^-p M.
 
-    M is the power of two over their largest row or column sum of |w|. With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
-    do not depend on how a matrix product goes about it (batch, threads, alignment). The rounding,
-    at most g/2 per weight, is within the error bound of an ordinary sum in that dtype.
+    M is the power of two over their largest row or column sum of |w|. With p the bits of the
+    dtype's significand, sums of such weights are exact in any order, so they do not depend on how a
+    matrix product goes about it (batch, threads, alignment). The rounding, at most g/2 per weight,
+    is within the error bound of an ordinary sum in that dtype.
     """
     if weight.numel() == 0:
         return weight
