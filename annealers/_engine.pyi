@@ -81,7 +81,8 @@ def sweep(
 def random_bits(out: np.ndarray, seed: int, replica: int, pass_: int, spin: int) -> None:
     """The words that decide spins, into `out` uint32 [replicas, passes, spins].
 
-    They are consecutive from the given replica, pass and spin on. A sweep s makes pass 2 s, and pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
+    They are consecutive from the given replica, pass and spin on. A sweep s makes pass 2 s, and
+    pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
     """
 
 def instruction_sets() -> list[str]:

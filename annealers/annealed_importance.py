@@ -38,11 +38,11 @@ LONG_STEP = 8.0  # a change of a local field in one sweep that turns a spin for 
 class AnnealedImportance:
     r"""Annealed importance sampling: independent weighted reads and log Z, with its error.
 
-    (Neal, Stat. Comput. 11, 2001.) The path leads from independent spins in fields `base` to the problem, $E_b(s) = (1 - b) base
-    \cdot s + b E(s)$, one Gibbs sweep at each b, and a run collects $\log w = \sum_t
-    E_{b_{t-1}}(s_{t-1}) - E_{b_t}(s_{t-1})$. The mean of w over runs, times $Z_0 = \prod_i 2 \cosh
-    base_i$, is unbiased for Z, and weighted means are right in the limit of many runs, however fast
-    the annealing.
+    (Neal, Stat. Comput. 11, 2001.) The path leads from independent spins in fields `base` to the
+    problem, $E_b(s) = (1 - b) base \cdot s + b E(s)$, one Gibbs sweep at each b, and a run collects
+    $\log w = \sum_t E_{b_{t-1}}(s_{t-1}) - E_{b_t}(s_{t-1})$. The mean of w over runs, times $Z_0 =
+    \prod_i 2 \cosh base_i$, is unbiased for Z, and weighted means are right in the limit of many
+    runs, however fast the annealing.
 
     A bipartite problem is weighted by its left side's marginal, which has the smaller variance
     (Salakhutdinov and Murray, ICML 2008); the last sweep, at the target itself, draws the right

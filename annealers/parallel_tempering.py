@@ -1,4 +1,4 @@
-"""Parallel tempering: replicas on a ladder of temperatures that swap places, so that the cold ones see every mode."""
+"""Parallel tempering: replicas on a ladder of temperatures that swap places."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS = 5  # of adaptation, each twice as long as the one before
 @public("qsample.annealers")
 @dataclass(frozen=True)
 class ParallelTempering:
-    r"""Non-reversible parallel tempering: L replicas at betas up to 1, each a Gibbs chain, and swaps between them.
+    r"""Non-reversible parallel tempering: L Gibbs chains at betas up to 1, which swap places.
 
     Neighbours on the ladder swap with probability $\min(1, e^{(\beta_{l+1} - \beta_l)(E_{l+1} -
     E_l)})$ (Hukushima and Nemoto 1996), even pairs and odd pairs in turn, which carries replicas up
@@ -56,15 +56,19 @@ class ParallelTempering:
     random spins the cold end of a long ladder takes most of a short run to come to rest.
 
     Args:
-        sweeps: sweeps of each replica before a read.
-        betas: the number of temperatures, or they themselves, increasing, from 0 or more to 1.
-        swap_every: sweeps between swaps; a swap round costs about as much as one sweep of a small
-            problem.
+        sweeps: number of sweeps of each replica before a read.
+        betas: number of temperatures, or the temperatures themselves as betas: increasing, from 0
+            or more to 1.
+        swap_every: number of sweeps between rounds of swaps; a round costs about as much as one
+            sweep of a small problem.
         adapt: whether to adapt the ladder.
-        reads_per_ladder: reads taken from one ladder; must divide the number of reads.
-        anneal: sweeps before the burn-in that cool every replica from beta 0 to its own; none where
-            `initial` is given.
+        reads_per_ladder: number of reads taken from one ladder; must divide the number of reads.
+        anneal: number of sweeps before the burn-in that cool every replica from beta 0 to its own;
+            none where `initial` is given.
         rule: "gibbs" or "metropolis", as in `SimulatedAnnealing`.
+
+    Raises:
+        ValueError: a setting that is none of these.
 
     `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier"
     Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot,
@@ -119,7 +123,9 @@ class ParallelTempering:
         initial: Samples | None = None,
         generator: Generators | None = None,
     ) -> Samples:
-        """Draw `num` reads of each problem; weights of `initial` are kept, each ladder's last read's.
+        """Draw `num` reads of each problem; weights of `initial` are kept.
+
+        Of each ladder it is the weight of the last read.
 
         Args:
             problem: the problems, a batch of any dimensions `*B`.
@@ -192,7 +198,7 @@ class ParallelTempering:
         return Start(beta, torch.cat([hot, cold], 2), carried=True)
 
     def _burn_in(self, ladders: Ladders, swap_cold: bool) -> None:
-        """Half the sweeps, in rounds that are each twice as long: the ladder is adapted after each."""
+        """Half the sweeps, in rounds each twice as long, after which the ladder is adapted."""
         total = self.sweeps // 2
         ends = sorted({total >> k for k in range(ROUNDS)} - {0})
         begin = 0
@@ -204,7 +210,7 @@ class ParallelTempering:
             ladders.forget()
 
     def _family(self, initial: Samples | None, spins: Tensor) -> Tensor | None:
-        """Families of `initial`, or else one of the reads of each ladder, `[P, R]` or `[*B, R]`."""
+        """Families of `initial`, or else one per ladder, `[P, R]` or `[*B, R]`."""
         block = self.reads_per_ladder
         if initial is not None and initial.family is not None:
             return _of_ladders(initial.family, block)
@@ -313,7 +319,7 @@ class Ladders:
             self.swap(swap_cold)
 
     def swap(self, swap_cold: bool = True) -> None:
-        """One round of swaps; all pairs are counted, those of the other parity and of the cold end too."""
+        """One round of swaps; pairs that do not take part in it are counted too."""
         P, N, L = self.shape
         # probability that each pair of neighbours would swap
         energy = self.sweeper.energy().reshape(P, N, L).gather(-1, self.holder)
@@ -346,9 +352,10 @@ class Ladders:
 
 
 def even_out(beta: Tensor, rejection: Tensor) -> Tensor:
-    """The ladders `[P, L]` on which all pairs would be refused alike: equal steps of the cumulative rejection.
+    """The ladders `[P, L]` on which all pairs would be refused alike.
 
-    The cumulative rejection is taken as linear between the old betas `[P, L]`; the ends stay.
+    They take equal steps of the cumulative rejection. The cumulative rejection is taken as linear
+    between the old betas `[P, L]`; the ends stay.
     """
     P, L = beta.shape
     # increasing, so that it can be inverted

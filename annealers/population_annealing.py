@@ -1,4 +1,4 @@
-"""Population annealing: replicas cooled together, multiplied or removed by their weight at each step."""
+"""Population annealing: replicas cooled together, and at each step kept by their weight."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ AT_ONCE = 1 << 20  # spins swept at once
 @public("qsample.annealers")
 @dataclass(frozen=True)
 class PopulationAnnealing:
-    r"""Population annealing (Hukushima and Iba 2003; Machta, PRE 82, 2010): weighted reads, and log Z with its error.
+    r"""Population annealing: weighted reads, and log Z with its error.
 
-    A population starts at beta 0, where it is exact. A step to beta' weighs each replica by
-    $e^{-(\beta' - \beta) E}$, resamples it in proportion (systematically) and sweeps it by Gibbs at
-    beta'. The size of a step is such that the weights' effective sample size is `target_ess` of the
-    population.
+    (Hukushima and Iba 2003; Machta, PRE 82, 2010.) A population starts at beta 0, where it is
+    exact. A step to beta' weighs each replica by $e^{-(\beta' - \beta) E}$, resamples it in
+    proportion (systematically) and sweeps it by Gibbs at beta'. The size of a step is such that the
+    weights' effective sample size is `target_ess` of the population.
 
     The population consists of 32 that share the steps and never mix. Of each, the product of mean
     weights estimates Z, $\hat Z_k = 2^n \prod_t \langle w_t \rangle$; log Z is the log of their
@@ -57,13 +57,16 @@ class PopulationAnnealing:
     `diagnose` judges the reads.
 
     Args:
-        sweeps: sweeps at each step.
-        population: replicas of each problem, at least; there are never fewer than reads, and a
-            multiple of 32.
+        sweeps: number of sweeps at each step.
+        population: least number of replicas of each problem: there are never fewer than reads, and
+            a multiple of 32.
         target_ess: effective sample size of a step, as a fraction; nearer 1 means smaller steps.
-        max_steps: steps at most. Their number grows with the scale of the problem; at the limit one
-            last step goes to beta 1 whatever its effective size, and a `ReliabilityWarning` says
-            so.
+        max_steps: largest number of steps. Their number grows with the scale of the problem; at the
+            limit one last step goes to beta 1 whatever its effective size, and a
+            `ReliabilityWarning` says so.
+
+    Raises:
+        ValueError: a setting that is none of these.
 
     `info`: "log_partition", "log_partition_stderr" and "steps" `[*B]`, "population" N,
     "family_size" `[*B]` (rho_t: N times the sum of the families' squared fractions, 1 if none was
@@ -147,7 +150,7 @@ class PopulationAnnealing:
         )
 
     def _cooled(self, problem: Ising, num: int, seeds: Sequence[int], size: int) -> list[Cooled]:
-        """Populations of `size` replicas cooled to beta 1, one per problem, and `num` reads of each."""
+        """Populations of `size` replicas cooled to beta 1, one per problem."""
         count = len(seeds)
         cpu = torch.device("cpu")
         streams = Streams([mix(seed, 1) for seed in seeds], cpu)

@@ -24,13 +24,14 @@ from qsample.support.transforms import uncompiled
 @public("qsample.annealers")
 @dataclass(frozen=True)
 class TemperedGibbs:
-    r"""Gibbs with tempered transitions (Neal, Stat. Comput. 6, 1996): an annealer that is reversible.
+    r"""Gibbs with tempered transitions: an annealer that is reversible.
 
-    A round goes up a ladder $1 = b_0 > b_1 > \dots > b_L$ and down again, with palindromic Gibbs
-    sweeps at $b_1, \dots, b_L$ and then at $b_L, \dots, b_1$. Its end is accepted with the log
-    ratio $\sum_l (b_l - b_{l+1})\,(E(x_l^{\mathrm{up}}) - E(x_l^{\mathrm{down}}))$, where $x_l$ are
-    the states between the moves at $b_l$ and $b_{l+1}$; else the chain goes back to where the round
-    began. One more palindromic sweep at 1 before each round moves the chain within its mode.
+    (Neal, Stat. Comput. 6, 1996.) A round goes up a ladder $1 = b_0 > b_1 > \dots > b_L$ and down
+    again, with palindromic Gibbs sweeps at $b_1, \dots, b_L$ and then at $b_L, \dots, b_1$. Its end
+    is accepted with the log ratio $\sum_l (b_l - b_{l+1})\,(E(x_l^{\mathrm{up}}) -
+    E(x_l^{\mathrm{down}}))$, where $x_l$ are the states between the moves at $b_l$ and $b_{l+1}$;
+    else the chain goes back to where the round began. One more palindromic sweep at 1 before each
+    round moves the chain within its mode.
 
     Being reversible it can propose for `BlockMetropolis`, which plain annealing and
     `ParallelTempering` cannot. From random spins use those: a cold start is no place to anneal
@@ -90,7 +91,9 @@ class TemperedGibbs:
         initial: Samples | None = None,
         generator: Generators | None = None,
     ) -> Samples:
-        """Draw `num` reads of each problem; weights of `initial` are kept: the law is left invariant.
+        """Draw `num` reads of each problem; weights of `initial` are kept.
+
+        The kernel leaves the problem's law invariant.
 
         Args:
             problem: the problems, a batch of any dimensions `*B`.

@@ -97,11 +97,11 @@ class Ramp:
 
     def block(self, first: int, last: int) -> Tensor:
         """See `Betas`."""
-        t = torch.arange(first, last, dtype=torch.float64) / max(self.count - 1, 1)
+        fraction = torch.arange(first, last, dtype=torch.float64) / max(self.count - 1, 1)
         if self.name == "geometric":
-            betas = self.first_beta * (self.last_beta / self.first_beta) ** t
+            betas = self.first_beta * (self.last_beta / self.first_beta) ** fraction
         else:
-            betas = self.first_beta + (self.last_beta - self.first_beta) * t
+            betas = self.first_beta + (self.last_beta - self.first_beta) * fraction
         if last == self.count:
             betas[-1] = self.last_beta
         return betas
@@ -141,7 +141,8 @@ def schedule(
             "an adaptive schedule depends on the problem: info['betas'] of its samples holds it"
         )
     ramp = Ramp(name, sweeps, float(first), float(last))
-    check_finite(torch.cat([torch.tensor(beta_range), ramp.block(sweeps // 2, sweeps // 2 + 1)]))
+    middle = ramp.block(sweeps // 2, sweeps // 2 + 1)
+    check_finite(torch.cat([torch.tensor(beta_range), middle]))
     return ramp
 
 

@@ -35,11 +35,11 @@ def sweep_double(
 
     Args:
         problem: problems on the CPU; the arguments are those of `native.sweep_sparse`.
-        num: replicas of each problem.
+        num: number of replicas of each problem.
         betas: inverse temperatures, `[S]` or `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`; uniform random spins of the streams by default.
-        first_sweep: the number of the first sweep.
+        first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.
@@ -88,13 +88,13 @@ def sweep_mixed(
 
     Args:
         problem: problems on the CPU; the arguments are those of `native.sweep_sparse`.
-        num: replicas of each problem.
+        num: number of replicas of each problem.
         betas: inverse temperatures, `[S]` or `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         native: the kernel of problems that single precision serves.
         wide: the problems that it does not serve.
         spins: where to start, `[P, R, n]`.
-        first_sweep: the number of the first sweep.
+        first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.

@@ -48,15 +48,15 @@ class Native(Protocol):
         """Sweeps of P problems on one graph, R = `num` replicas each.
 
         Args:
-            problem: as in `sweep_sparse`, and so are the others.
-            num: replicas of each problem.
-            betas: inverse temperatures.
-            seeds: one seed per problem.
-            spins: where to start.
-            first_sweep: the number of the first sweep.
-            rule: of the updates.
-            scan: order of the visits.
-            alive: whether to go on.
+            problem: P problems on the CPU; all arguments are as in `sweep_sparse`.
+            num: number of replicas of each problem.
+            betas: inverse temperatures, `[S]` or `[S, P, R]`.
+            seeds: one 63-bit seed per problem.
+            spins: where to start, `[P, R, n]`.
+            first_sweep: number of the first sweep.
+            rule: "gibbs" or "metropolis".
+            scan: "forward" or "palindromic".
+            alive: False ends the call after the present sweep.
         """
         ...
 
@@ -80,22 +80,23 @@ def sweep_sparse(
 
     Args:
         problem: sparse problems on the CPU, checked, batch dimensions of any number.
-        num: replicas of each problem.
+        num: number of replicas of each problem.
         betas: one inverse temperature per sweep, `[S]`, or one per sweep and replica, `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`; by default uniform random spins of the kernel's own.
-        first_replica: the number of replica 0, for randomness.
-        first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps
-            continues it.
+        first_replica: number of replica 0, for randomness.
+        first_sweep: number of the first sweep, for randomness: S, after a call of S sweeps, goes on
+            with it.
         rule: "gibbs" or "metropolis"; see `update.rule_of`.
         scan: "forward", or "palindromic": each sweep visits the spins forward and back, which is
             reversible under the heat bath.
-        precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice
-            the lanes: with F the largest field that any state has, or 1.5 times the largest that J
-            alone makes, u = F/32766: couplings are rounded to multiples of u/2, fields to u (2**-15
-            of F in the mean square), and probabilities to 6.5e-5, those below 1e-5 to 0; energies
-            stay full. Problems that share J are fastest where h is small beside it.
-        alive: asked some times a second; False ends the call after the present sweep.
+        precision: number format of the fields. "full" is single precision. "fixed16" is 16-bit
+            fixed point, twice the lanes: with F the largest field that any state has, or 1.5 times
+            the largest that J alone makes, u = F/32766: couplings are rounded to multiples of u/2,
+            fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5, those below
+            1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside
+            it.
+        alive: function asked some times per second; False ends the call after the present sweep.
         isa: "avx512", "avx2" or "plain"; the best of this machine by default.
 
     Raises:
@@ -141,11 +142,11 @@ def sweep_dense(
 
     Args:
         problem: complete or sparse problems on the CPU; the rest is as in `sweep_sparse`.
-        num: replicas of each problem.
+        num: number of replicas of each problem.
         betas: inverse temperatures, `[S]` or `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`.
-        first_sweep: the number of the first sweep.
+        first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.
@@ -195,11 +196,11 @@ def sweep_bipartite(
 
     Args:
         problem: bipartite problems on the CPU; the rest is as in `sweep_sparse`.
-        num: replicas of each problem.
+        num: number of replicas of each problem.
         betas: inverse temperatures, `[S]` or `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`.
-        first_sweep: the number of the first sweep.
+        first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         precision: "fixed16" keeps fields in 16 bits, rounded and refused as `sweep_sparse` says; of

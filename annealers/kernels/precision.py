@@ -84,7 +84,7 @@ def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full")
     Args:
         problem: any problems.
         coldest: the largest beta of all sweeps.
-        precision: of the products; "full" alone may be double.
+        precision: number format of the products; "full" alone may be double.
 
     Raises:
         ValueError: fields beyond double precision, or beyond single where "bfloat16" is asked for.

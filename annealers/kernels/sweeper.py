@@ -35,19 +35,20 @@ class Sweeper:
 
     Args:
         problem: a batch of P problems, of any batch dimensions, checked.
-        num: R.
+        num: number R of replicas of each problem.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[*B, R, n]`; by default uniform random spins, which the first sweep
             makes for itself, or `scatter`.
         rule: "gibbs" (heat bath) or "metropolis"; see `update.rule_of`.
         scan: "forward", or "palindromic": each sweep visits the groups forward and back, which
             makes any number of sweeps of the heat bath reversible.
-        precision: of the fields; see `Gibbs`.
-        coldest: the largest beta of all sweeps to come, which decides the precision.
+        precision: number format of the fields; see `Gibbs`.
+        coldest: the largest beta of all sweeps to come, which decides between single and double.
         hardest: the problem with the largest fields that replicas will `move` to, which decides it
-            too; by default the first.
-        alive: asked now and then; once it says no, the present sweeps are the last.
-        native: whether the native kernels may serve; else it is torch's, as on other devices.
+            too; None is `problem`.
+        alive: function asked now and then whether to go on: once it says no, the present sweeps are
+            the last; None never ends.
+        native: whether the native kernels may serve; torch's do elsewhere, as on other devices.
 
     Raises:
         ValueError: a precision that does not serve this problem, or fields that double precision
@@ -155,7 +156,7 @@ class Sweeper:
         """One sweep at each beta of a schedule, a block at a time, until `alive` says no."""
         if self.precision == "fixed16" and betas.count > BLOCK and self._native is not None:
             # refused before the first block, if at all
-            self._native(self._problem, 1, [betas.coldest], self._seeds)
+            self._native(self._problem, 1, [betas.coldest], self._seeds, rule=self.rule)
         steps: Iterable[tuple[int, Tensor]] = blocks(betas, self._longest(betas))
         independent = self.rule == "gibbs" and self._problem.graph.num_edges == 0
         if independent and self._native is None:
@@ -253,14 +254,14 @@ class Sweeper:
 def native_for(
     problem: Ising, precision: Precision = "full", coldest: float = 1.0
 ) -> Native | None:
-    """The native call that serves a problem at betas up to `coldest`, or None: it is torch's.
+    """The native call that serves a problem at betas up to `coldest`, or None where torch does.
 
     The kernels work in single precision, whatever the problem's: problems of a batch of which that
     would draw other spins go to `double.sweep_double`.
 
     Args:
         problem: any problems of one graph.
-        precision: of the fields.
+        precision: number format of the fields; see `Gibbs`.
         coldest: the largest beta of all sweeps.
 
     Raises:

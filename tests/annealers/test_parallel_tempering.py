@@ -1,4 +1,4 @@
-"""Parallel tempering: the kernel leaves the law invariant, crosses between modes, and evens its ladder."""
+"""Parallel tempering leaves the law invariant, crosses between modes, and evens its ladder."""
 
 from dataclasses import replace
 
@@ -211,7 +211,7 @@ def test_by_name_the_sweeps_are_shared_by_the_temperatures():
 
 
 def test_annealing_brings_every_level_near_its_law():
-    """After one sweep more, the mean energy of a level is that of its temperature; from random spins it is far off."""
+    """After one sweep more, a level has the mean energy of its temperature; random spins do not."""
     problem, betas = CASES["sparse"], (0.2, 0.6, 1.0)
 
     def mean(anneal, level):

@@ -39,7 +39,7 @@ def test_log_partition_and_its_error():
 
 
 def test_the_error_is_honest_where_populations_are_small():
-    """Few replicas, steps too large: runs with other seeds spread as the error says, and Z stays unbiased."""
+    """Few replicas, large steps: runs of other seeds spread as the error says, Z is unbiased."""
     problem = problems("complete", 1)
     many = Ising(problem.graph, problem.h.expand(200, -1), problem.J, problem.offset)
     info = (
@@ -182,7 +182,7 @@ def test_steps_have_a_limit_and_the_note_says_it(scale):
 
 
 def test_the_last_step_keeps_the_estimate_of_z_unbiased():
-    """Two steps where ten are wanted: weights are wide, and the mean of Z over runs is right all the same."""
+    """Two steps where ten would do: weights are wide, the mean of Z over runs is right anyway."""
     one = problems("sparse", 1).scale(0.4)
     many = Ising(one.graph, one.h.expand(300, -1), one.J, one.offset)
     with pytest.warns(ReliabilityWarning, match="steps ran out"):
@@ -207,7 +207,7 @@ def test_coupling_scale_does_not_make_a_call_endless():
 
 
 def test_nobody_waits_for_the_slowest_of_a_batch(monkeypatch):
-    """The replicas that are swept grow with the number of problems, not with that times the longest run."""
+    """Replicas swept grow with the number of problems, not with that times the longest run."""
     swept = []
     found = Sweeper.sweep
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Tempered transitions of Ising problems: detailed balance by counts, the law, and both modes where Gibbs has one."""
+"""Tempered transitions: detailed balance by counts, the law, and both modes of two."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_one_round_leaves_the_law_invariant(name):
 
 
 def asymmetry(sampler, problem):
-    """The largest z of "as often from a to b as back", over all pairs of states, from reads of the law."""
+    """The largest z of "as often from a to b as back" over all pairs of states, from the law."""
     start = law_start(problem, 100_000)
     end = sampler.sample(problem, 100_000, initial=start, generator=generator()).spins
     size = 1 << problem.num_spins

@@ -1,4 +1,4 @@
-"""The native bipartite kernel: its law, its energies, and bits that no split of the work can change."""
+"""The native bipartite kernel: its law, its energies, and bits no split of the work changes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The native dense kernel and the torch kernels, each against the enumerated law and against each other."""
+"""The native dense kernel and the torch kernels, against the enumerated law and each other."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def test_bits_do_not_depend_on_batch_or_threads(own):
 @pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
 @pytest.mark.parametrize("scan", SCANS)
 def test_first_reads_do_not_depend_on_how_many(reads, rule, scan):
-    """Up to 8 reads send each flip out at once, more of them those of 24 spins together: the same bits."""
+    """Up to 8 reads send out each flip at once, more of them those of 24 spins: the same bits."""
     problem = complete(61)
     many = sweep_dense(problem, 64, [0.2] * 70, [2], rule=rule, scan=scan)
     few = sweep_dense(problem, reads, [0.2] * 70, [2], rule=rule, scan=scan)

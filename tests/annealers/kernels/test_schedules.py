@@ -12,7 +12,7 @@ from tests.support.seeds import generator
 
 
 def lengths(problem, betas):
-    """The exact length of each step: sigma_E, by enumeration, times the step, on 20 points within each."""
+    """The exact length of each step: sigma_E by enumeration, on 20 points within each, times it."""
     energy = -log_weights(problem.to(dtype=torch.float64))
     fine = betas[:-1, None] + betas.diff()[:, None] * (torch.arange(20) + 0.5) / 20
     law = (-fine[..., None] * energy).softmax(-1)

@@ -234,7 +234,8 @@ def test_replicas_split_into_calls_and_blocks(isa, draw, h):
 # ---- shapes ----------------
 
 SHAPES = [
-    (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64), (65, 200), (70, 2415)
+    (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64),
+    (65, 200), (70, 2415),
 ]  # fmt: skip
 
 
@@ -310,7 +311,7 @@ def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
 
 @pytest.mark.parametrize(("rule", "most"), [("gibbs", 6.5e-5), ("metropolis", 2.2e-4)])
 def test_probabilities_in_16_bits(rule, most):
-    """Of the reference, which the kernel repeats bit for bit: the most that any field's probability is off."""
+    """The most that a probability is off in the reference, which the kernel repeats bit for bit."""
     fixed = Fixed16(normal(SIXTEEN), rule)
     fields, words = np.linspace(-32766, 32766, 3001).astype(int), np.arange(65536)
     for beta in (0.01, 0.3, 1.0, 4.0):
@@ -359,8 +360,9 @@ def arguments(**changed: Any) -> list[Any]:
     given: dict[str, Any] = dict(
         spins=np.ones((6, 4), np.int8), energy=np.empty(6), done=np.empty(6, np.int32),
         **structure(graph)._asdict(),
-        h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32), beta=np.ones((3, 1), np.float32),
-        seed=np.zeros(2, np.int64), first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
+        h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32),
+        beta=np.ones((3, 1), np.float32), seed=np.zeros(2, np.int64),
+        first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
         random_start=True, fixed16=False, threads=1, isa="", alive=None,
     )  # fmt: skip
     return list((given | changed).values())
