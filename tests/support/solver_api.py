@@ -19,7 +19,7 @@ def connect(server, **settings):
 
 
 def whole(server, name, scale, bias=0.0, seed=0):
-    """Random fields and couplings on every qubit and coupler of a solver, labelled by the qubits."""
+    """Random fields and couplings on every qubit and coupler of a solver, labelled by qubits."""
     solver = server._routes.solvers[name]
     graph = qs.Graph.sparse(
         len(solver.qubits), torch.from_numpy(solver.ends), solver.qubits.tolist()
