@@ -15,7 +15,7 @@ from tests.support.thinning import thinned
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
 
 ITEMS = 4
-READS = 9
+READS = 8
 
 
 def generators(items: Sequence[int] = range(ITEMS)):

@@ -1,4 +1,4 @@
-"""Fields so large that single precision would draw other spins: double precision, or a refusal in one line."""
+"""Fields too large for single precision: draws in double precision, or a refusal in one line."""
 
 import math
 
@@ -34,7 +34,7 @@ READS = 2000
 def cancelling(
     kind: str, v: float, small: float = 0.5, dtype: torch.dtype = torch.float64
 ) -> Ising:
-    """Two spins: the second is held at -1 by 4 v, and then the first stands in the field v + small - v."""
+    """Two spins: 4 v holds the second at -1: the first stands in the field v + small - v."""
     h, J = torch.tensor([v + small, 4 * v], dtype=dtype), torch.tensor(v, dtype=dtype)
     graph = {
         "sparse": Graph.sparse(2, [(0, 1)]),
@@ -361,7 +361,7 @@ def test_double_sweeps_go_on_where_they_stopped(kind, rule, scan):
 
 
 def test_exact_refuses_what_double_precision_loses():
-    """A spin in a field of .5 beside one in a field of 1e16; whole multiples of one number are not lost."""
+    """A field of .5 is lost beside one of 1e16; whole multiples of one number are not."""
     for graph in (Graph.sparse(2, [(0, 1)]), Graph.bipartite(1, 1), Graph.complete(2)):
         lost = Ising(
             graph, torch.tensor([1e16, 0.5]).double(), graph.couplings(torch.zeros(1).double())

@@ -1,4 +1,4 @@
-"""The caller's modes leave no trace: inference mode, default dtype, default device; in caches, draws and training."""
+"""Inference mode, default dtype and default device leave no trace in caches, draws or training."""
 
 from contextlib import contextmanager
 
@@ -128,7 +128,8 @@ def test_a_default_device_does_not_reach_a_graph(kind, device):
 def test_the_couplings_of_a_process_are_no_inference_tensors():
     process = UniformBits(log_times(3))
     with torch.inference_mode():
-        process.coupling(2), process.coupling(3, 0)
+        process.coupling(2)
+        process.coupling(3, 0)
     w = torch.ones(1, dtype=torch.float64, requires_grad=True)
     (w * process.coupling(2) * process.coupling(3, 0)).sum().backward()
     assert w.grad is not None and float(w.grad) == pytest.approx(

@@ -1,7 +1,8 @@
-"""NumPy's integers where an int is expected, and arrays where a tensor is: taken as meant, or refused with the way."""
+"""NumPy's integers are taken for ints; arrays in the place of tensors are refused with a remedy."""
 
 # what is passed is of the wrong kind on purpose
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateImportUsage=false
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""An offset is in no law: draws, weights and log Z where it dwarfs what tells states apart, in every dtype."""
+"""An offset changes no law: draws, weights and log Z where it dwarfs all energies, per dtype."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def problem_of(kind, dtype=torch.float64, offset=0.0, scale=1.0):
 
 
 def mean_spin(problem):
-    """Of every spin, and log Z, by sums over all states in pure Python; of a chain by transfer matrices."""
+    """Means of every spin, and log Z: sums over all states, or transfer matrices of a chain."""
     wide = problem.to(dtype=torch.float64).without_offset()
     if problem.graph is not TREE:
         states, p, log_z = slow_law(wide)
@@ -98,7 +98,7 @@ def test_a_penalty_in_a_qubo_leaves_the_law(dtype):
 
 @pytest.mark.parametrize("kind", ["sparse", "bipartite", "complete"])
 def test_fields_at_the_end_of_half_precision(kind):
-    """Sums of fields of 6e4 overflow a float16, which is said; in single precision the same numbers have a law."""
+    """Sums of fields of 6e4 overflow a float16, which is said; single precision holds them."""
     graph, n = GRAPHS[kind], GRAPHS[kind].num_spins
     h = torch.full((n,), 6e4, dtype=torch.float16)
     h[-1] = 0.25

@@ -62,7 +62,7 @@ ENDLESS = {
 @pytest.mark.parametrize("sweeps", [10**8, 10**12])
 @pytest.mark.parametrize("scale", [1.0, 3e4], ids=["native", "double"])
 def test_sweeps_that_are_not_reached_cost_nothing(name, sweeps, scale):
-    """10**8 betas in a list took 7 s and 1.4 GB; a busy machine may take its time, memory does not depend on it."""
+    """10**8 betas in a list take 7 s and 1.4 GB: memory is counted, time is not."""
     kind = "bipartite" if name == "bfloat16" else "sparse"
     problem = a_problem(a_graph(kind), scale=1.0 if name == "bfloat16" else scale)
     ENDLESS[name](4).sample(problem, 2)  # what is made once

@@ -1,4 +1,4 @@
-"""Models under torch.func, torch.compile, autocast and meta devices, on rows of any leading shape, and between values.
+"""Models under torch.func, torch.compile, autocast and meta devices, on rows of any shape.
 
 The oracles are sums over all states of the joint energy, written out here.
 """

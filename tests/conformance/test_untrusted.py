@@ -1,4 +1,4 @@
-"""What a downloaded file may not do: name a device, a path or an object, spend QPU time, write a file."""
+"""A downloaded file names no device, path or object, spends no QPU time and writes no file."""
 
 import json
 import os
@@ -35,7 +35,8 @@ def test_a_config_names_no_device(tmp_path, monkeypatch, name, settings):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qsample.annealers.dwave.DWave.__init__", None)
     folder = downloaded(tmp_path / "theirs", sampler=name, sampler_settings=settings)
-    said = rf"'{name}' asks a machine elsewhere, for money, so no config may name it: .* scheduler\.sampler = "
+    reason = "asks a machine elsewhere, for money, so no config may name it"
+    said = rf"'{name}' {reason}: .* scheduler\.sampler = "
     for load in (
         lambda: IsingScheduler.from_pretrained(folder),
         lambda: IsingScheduler.from_config(
@@ -80,7 +81,7 @@ def test_a_config_holds_plain_settings_only(name, settings):
 
 
 def test_settings_that_come_later_are_refused(monkeypatch):
-    """A field that a sampler gets one day is refused in a config, and left out of one, until it is listed."""
+    """A new field of a sampler is refused in a config, and left out of one, until it is listed."""
     monkeypatch.setitem(CONFIGURABLE, "gibbs", ("sweeps", "scan"))
     with pytest.raises(
         ValueError, match="'time_limit' is not a setting of 'gibbs' that a config may hold"

@@ -1,4 +1,4 @@
-"""A kernel that starts from exact reads leaves their law: one test over every sampler that continues chains."""
+"""A kernel that starts from exact reads keeps their law: every sampler that continues chains."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_exact_reads_stay_exact(exact, kernel, name):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_exact_reads_without_their_tag_nearly_stay(exact, name):
-    """Hot replicas that start from the reads and stay out of the cold end in burn-in: what leaks is below the floor."""
+    """Hot replicas that start from the reads stay out of the cold end until they have burnt in."""
     problem, plain = PROBLEMS[name], Samples(exact[name].spins, exact[name].energy)
     found = ParallelTempering(20, 8).sample(problem, READS, initial=plain, generator=generator(2))
     assert p_value(problem, found) > SHARE

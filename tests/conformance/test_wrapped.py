@@ -1,4 +1,4 @@
-"""Models and losses inside other modules: parametrised, wrapped, averaged, in eval mode. Oracles by enumeration."""
+"""Models and losses inside other modules: parametrised, wrapped, averaged, in eval mode."""
 
 import copy
 from typing import Any
@@ -97,7 +97,7 @@ def twin_of(model):
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_centred_gradient_goes_through_a_parametrisation(name, kind):
-    """On the weights as they act: the formula over the exact gradient, chained through by autograd."""
+    """The gradient on the weights as they act: autograd chains the exact one through."""
     model = parametrised(name, kind)
     twin = twin_of(model)
     data = some_data(twin)
@@ -133,7 +133,7 @@ def test_the_centred_gradient_goes_through_a_parametrisation(name, kind):
 
 @pytest.mark.parametrize("kind", ["spectral_norm", "weight_norm"])
 def test_a_loss_of_a_parametrised_model_leaves_its_weights(kind):
-    """2.5 without an optimiser, once: `functional_call` set the weight through the right inverse."""
+    """Calls change no weight: `functional_call` once set it through the right inverse, to 2.5."""
     model: Any = rbm()
     before = model.W.detach().clone()
     getattr(parametrizations, kind)(model, "W")
@@ -158,7 +158,7 @@ def test_a_loss_of_a_parametrised_model_leaves_its_weights(kind):
 
 @pytest.mark.parametrize("frozen", ["W", "b", "c"])
 def test_what_is_frozen_needs_no_making_up_for(frozen):
-    """At the optimum of the rest the centred gradient of the rest vanishes too, as descent along it must stop there."""
+    """Where the gradient of the other parameters vanishes, their centred gradient does too."""
     model = rbm()
     getattr(model, frozen).requires_grad_(False)
     data = some_data(model)
@@ -247,7 +247,8 @@ def test_a_wrapped_model_is_refused_by_name():
         untyped(),
         pytest.raises(TypeError, match="DataParallel around DenoisingThermodynamicModel.*.module"),
     ):
-        denoising_loss(nn.DataParallel(thermodynamic), 2 * some_data(model) - 1, Gibbs())  # pyright: ignore
+        wrapped: Any = nn.DataParallel(thermodynamic)
+        denoising_loss(wrapped, 2 * some_data(model) - 1, Gibbs())
 
 
 # ---- eval mode ----------------

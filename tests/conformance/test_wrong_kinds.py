@@ -1,4 +1,4 @@
-"""What is of the wrong kind, or fits nothing, is refused in words and not by an error from inside torch."""
+"""Arguments of the wrong kind are refused in words, not by an error from inside torch."""
 
 import json
 import re
@@ -124,7 +124,7 @@ MISFITS = [  # ValueError
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, list[str]]:
-    """What each call raises, kind and words, in a process where beartype does not check arguments as in these tests."""
+    """What each call raises, in a process without the type checks that these tests make."""
     calls = [call for call, _ in WRONG_KINDS + MISFITS] + ["check_sampler(Bare())"]
     code = f"""{SETTING}
 import json, sys

@@ -1,4 +1,4 @@
-"""Where spins stand in no field, or hardly any: every rule, kernel and sampler must reach the law there too.
+"""Every rule, kernel and sampler reaches the law where spins stand in hardly any field.
 
 A rule that flips such spins for certain, visited in a fixed order, moves domain walls round a ring
 for ever.

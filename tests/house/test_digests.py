@@ -1,6 +1,6 @@
-"""What was drawn and written before files are moved: the same bits are drawn after, and old files still load.
+"""Draws are bit for bit those that were recorded, and files of before still load.
 
-    python -m tests.house.test_digests        # writes tests/data anew: only where draws are meant to change
+    python -m tests.house.test_digests        # writes tests/data anew: draws are meant to change
 
 Draws depend on the instruction set in their last place at most, but torch's own products do; so
 they are compared on machines of the set that wrote them, and by `make test-long` alone.

@@ -1,4 +1,4 @@
-"""The house has floors, rows of folders: imports go down, and no two rooms of a floor know each other."""
+"""The house has floors, rows of folders: imports go down, rooms of a floor know no other."""
 
 import ast
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imports(path: Path, inside_functions: bool = True) -> Iterator[tuple[str, str | None]]:
-    """(module, name) for each `from module import name`, (module, None) for each `import module`."""
+    """(module, name) per `from module import name`, (module, None) per `import module`."""
 
     def walk(node: ast.AST) -> Iterator[tuple[str, str | None]]:
         for child in ast.iter_child_nodes(node):
@@ -71,7 +71,7 @@ def imports(path: Path, inside_functions: bool = True) -> Iterator[tuple[str, st
 
 
 def imported(path: Path, inside_functions: bool = True) -> set[str]:
-    """The modules of ours that a file imports; `from qsample.problem import graph` imports qsample.problem.graph."""
+    """The modules of ours that a file imports, also by `from package import module`."""
     names = set()
     for module, name in imports(path, inside_functions):
         inner = f"{module}.{name}"

@@ -36,10 +36,11 @@ def learning(start):
     x = (torch.rand(5, 4, generator=generator(1)) < 0.5).float()
     for compile_it in (False, True):
         model = BernoulliRBM(4, 3, generator=generator())
-        how: Any = {"start": start, "num": 8, "centred": True, "generator": generator(4)}
-        cd = ContrastiveDivergence(model, Gibbs(2), **how)
+        settings: Any = {"start": start, "num": 8, "centred": True}
+        cd = ContrastiveDivergence(model, Gibbs(2), generator=generator(4), **settings)
         step = torch.compile(cd, backend="eager") if compile_it else cd
-        step(x), step(x)
+        step(x)
+        step(x)
         loss = step(x)
         loss.backward()
         assert cd.samples is not None

@@ -1,4 +1,4 @@
-"""Slow and plain answers for the tests: sums over all 2^n states in pure Python, sharing no code with the package."""
+"""Sums over all 2^n states in pure Python, which share no code with the package."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ Z_MAX = 5.0  # |z| of every z-test: a false alarm in 2 million
 
 @contextmanager
 def untyped():
-    """Without the type checks that only tests make: what a user sees who passes something of a wrong type."""
+    """Without the type checks that only tests make: what a user of a wrong type sees."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
@@ -26,7 +26,7 @@ def untyped():
 
 
 def a_graph(kind: str, labels: Sequence | None = None) -> Graph:
-    """Five spins: a sparse graph with a triangle, an isolated spin and unordered edges; K(2, 3); K5."""
+    """Five spins: a sparse graph with a triangle and an isolated spin, or K(2, 3), or K5."""
     if kind == "sparse":
         return Graph.sparse(5, [(3, 1), (0, 1), (3, 0), (1, 4)], labels)
     return Graph.bipartite(2, 3, labels) if kind == "bipartite" else Graph.complete(5, labels)
@@ -42,7 +42,17 @@ def a_problem(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> Ising:
-    """Normal numbers; `h`, `J` and `offset` are their batch dimensions."""
+    """A problem of normal numbers.
+
+    Args:
+        graph: the graph.
+        h: batch dimensions of the fields, none by default.
+        J: those of the couplings.
+        offset: those of the offset.
+        scale: standard deviation of the numbers.
+        dtype: their dtype.
+        seed: seed of the numbers.
+    """
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -55,15 +65,18 @@ def a_problem(
 
 
 def one_by_one(problem: Ising) -> Iterator[tuple[tuple[int, ...], Ising]]:
-    """(batch index, that problem alone), every number copied out of its place by hand."""
-    batch, shape = problem.batch_shape, problem.graph.coupling_shape
+    """(place in the batch, that problem alone), every number copied out of its place by hand."""
+    batch = problem.batch_shape
     h = problem.h.broadcast_to(*batch, problem.num_spins)
-    J, offset = problem.J.broadcast_to(*batch, *shape), problem.offset.broadcast_to(batch)
-    for at in itertools.product(*map(range, batch)):
-        yield at, Ising(problem.graph, h[at].clone(), J[at].clone(), offset[at].clone())
+    J = problem.J.broadcast_to(*batch, *problem.graph.coupling_shape)
+    offset = problem.offset.broadcast_to(batch)
+    for place in itertools.product(*map(range, batch)):
+        numbers = h[place].clone(), J[place].clone(), offset[place].clone()
+        yield place, Ising(problem.graph, *numbers)
 
 
 def all_states(n: int) -> list[tuple[int, ...]]:
+    """The 2^n states of n spins, the last spin changing first."""
     return list(itertools.product((-1, 1), repeat=n))
 
 
@@ -79,9 +92,9 @@ def coupling_list(problem: Ising) -> list[tuple[int, int, float]]:
 
 
 def slow_energy(problem: Ising, state: Sequence[int]) -> float:
-    total = float(problem.offset) + sum(
-        h * s for h, s in zip(problem.h.tolist(), state, strict=True)
-    )
+    """E(s) of one problem, term by term."""
+    fields = sum(h * s for h, s in zip(problem.h.tolist(), state, strict=True))
+    total = float(problem.offset) + fields
     return total + sum(J * state[i] * state[j] for i, j, J in coupling_list(problem))
 
 

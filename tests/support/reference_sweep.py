@@ -1,4 +1,4 @@
-"""The native sweep once more, one spin at a time in NumPy: the same numbers, the same roundings, nothing shared."""
+"""The native sweep once more, one spin at a time in NumPy: the same roundings, no shared code."""
 
 from collections.abc import Sequence
 
@@ -176,7 +176,10 @@ def slow_sweep(
 
 
 def onsager(beta: float, size: int) -> float:
-    """Mean energy of a ferromagnet on a size x size torus, J = -1: Kaufman's exact sum, Phys. Rev. 76, 1232 (1949)."""
+    """Mean energy of a ferromagnet on a size x size torus, J = -1.
+
+    Kaufman's exact sum, Phys. Rev. 76, 1232 (1949).
+    """
     K = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
     m = n = size
 

@@ -156,11 +156,13 @@ def pairs(graphs: dict[str, Graph]) -> list[tuple[str, str]]:
     """Every pair of a local sampler and a graph that it can sample.
 
     Args:
-        graphs: graphs by their names; "sparse" is one that is too wide for `Exact`.
+        graphs: graphs by their names; "sparse" is one that is too wide for `Exact`, "dense" one
+            that no sampler serves in 16 bits.
     """
+    refused = {("exact", "sparse")} | {(name, "dense") for name in LOCAL if "fixed16" in name}
     return [
         (name, graph)
         for name, row in LOCAL.items()
         for graph in graphs
-        if graphs[graph].kind in row.kinds and (name, graph) != ("exact", "sparse")
+        if graphs[graph].kind in row.kinds and (name, graph) not in refused
     ]

@@ -167,7 +167,7 @@ def test_samplers_right_only_sometimes_are_rejected_for_their_law(name):
 
 @pytest.mark.long
 def test_an_error_of_the_size_stated_is_found():
-    """The error of beta that a call says it finds with probability 0.95 is found in 20 calls 15 times or more."""
+    """The error of beta that is stated, found with probability 0.95, is found in 15 of 20 calls."""
     verdicts = check_sampler(Exact())
     (beta,) = [v.detects for v in verdicts if v.check == "beta"]
     error = float(beta.removeprefix("beta off by ").removesuffix(" %")) / 100
@@ -183,7 +183,7 @@ def test_an_error_of_the_size_stated_is_found():
 
 @pytest.mark.long
 def test_p_values_on_exact_draws_are_uniform():
-    """Over 200 runs; pooled, and the least of each run. Verdicts of a run are nearly independent."""
+    """Over 200 runs: of all verdicts together, which are nearly independent, and of each."""
     runs = np.array([[v.p_value for v in check_sampler(Exact(), seed=s)] for s in range(200)])
     assert kstest(runs.flatten(), "uniform").pvalue > 0.01
     assert min(kstest(column, "uniform").pvalue for column in runs.T) > 1e-4 / runs.shape[1]

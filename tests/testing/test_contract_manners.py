@@ -1,4 +1,4 @@
-"""The contract's other clauses: energies, types, fresh tensors, seeds, and requests that must be refused."""
+"""The contract's other clauses: energies, types, fresh tensors, seeds, refusals."""
 
 import time
 from dataclasses import replace

@@ -69,7 +69,7 @@ def test_proper_weights_make_hot_reads_right():
 
 
 def test_few_reads_and_rare_states():
-    """Pools that are rare themselves, laws of a single state, one read: a number comes back, and it is no alarm."""
+    """Pools that are rare themselves, laws of a single state, one read: no alarm, no error."""
     cold = Ising(
         Graph.sparse(3, [(0, 1), (1, 2)]), torch.full((3,), -20.0), torch.full((2,), -20.0)
     )
