@@ -351,7 +351,7 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_full_disk(tmp_path):
-    """A limit on file size makes the kernel itself refuse, in the middle of the tensors or of the manifest."""
+    """A limit on file size: the system refuses in the middle of the tensors or the manifest."""
     save(tmp_path, state_of(1), step=1)
     code = """
 import resource, sys, torch
@@ -494,7 +494,8 @@ for line in sys.stdin:  # each line starts a saver; to fork costs less than to i
         step = int(line)
         while True:
             step += 1
-            save(sys.argv[1], {"step": step, "W": torch.full((40_000,), float(step))}, step=step, keep=1 + step % 2)
+            state = {"step": step, "W": torch.full((40_000,), float(step))}
+            save(sys.argv[1], state, step=step, keep=1 + step % 2)
             os.write(1, b"step %d\\n" % step)
     os.write(1, b"pid %d\\n" % child)
     os.waitpid(child, 0)

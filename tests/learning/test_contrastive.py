@@ -82,7 +82,7 @@ def test_persistent_chains_move():
 
 @models
 def test_chains_belong_to_the_module(name):
-    """What the caller does to the samples reaches neither chains nor model (dwave: shared tensors, zero gradients)."""
+    """What the caller does to the samples reaches neither chains nor model."""
     runs: list[tuple] = []
     for vandal in (False, True):
         model = MODELS[name]()
@@ -162,7 +162,7 @@ def transition(model):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cd_k_is_what_k_sweeps_make_of_the_data(weighted):
-    """The exact expectation of the CD-k gradient and its exact variance, by the sweep's transition matrix."""
+    """The exact mean and variance of the CD-k gradient, by the sweep's transition matrix."""
     model = randomise(rbm(), seed=3, scale=2.0)
     x, P = units(model, 3), transition(model)
     rows, copies = some_data(model, 3), 1000

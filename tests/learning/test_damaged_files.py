@@ -1,4 +1,4 @@
-"""Files with flipped bits, and forged ones with a right hash: the same content, or one line that names the file."""
+"""Files with flipped bits, forged ones with a right hash: the same content, or an error with a name."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Learning in two processes: chains of their own from one seed, offsets of all, under DDP and FSDP2 as they come."""
+"""Learning in two processes: chains of their own from one seed, offsets of all; DDP and FSDP2."""
 
 from typing import Any
 

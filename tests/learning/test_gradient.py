@@ -1,4 +1,4 @@
-"""Under exact samples the surrogate's gradient is the exact log-likelihood's, for every parameter of every model."""
+"""Under exact samples the surrogate's gradient is that of the exact log-likelihood."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_gradient_is_that_of_the_log_likelihood(name, weighted, sampled):
 
 @models
 def test_weights_are_counts(name):
-    """A histogram 99:1 is a hundred rows (dwave's positive phase read it as 50:50), for data and for samples."""
+    """A histogram 99:1 is a hundred rows, of data and of samples; not two of equal weight."""
     model = MODELS[name]()
     data = some_data(model, 2)
     count = torch.tensor([99, 1])
@@ -220,7 +220,10 @@ def test_a_batch_of_samples_is_refused():
 
 
 def test_autocast_rounds_the_loss_and_nothing_else():
-    """The error of the gradient of W from the roundings to 8 bits, 2^-9 each, doubled for what is of second order."""
+    """The error of the gradient of W from the roundings to 8 bits, 2^-9 each.
+
+    It is doubled for what is of second order.
+    """
     generator = torch.Generator().manual_seed(0)
     model = BernoulliRBM(60, 40, scale=3.0, generator=generator)
     data = (torch.rand(200, 60, generator=generator) < 0.3).float()

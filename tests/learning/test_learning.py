@@ -1,4 +1,4 @@
-"""Training learns: every row once an epoch, a rising likelihood, the law itself where the model can represent it."""
+"""Training learns: every row once per epoch, a rising likelihood, a law that can be represented."""
 
 import math
 import subprocess
@@ -67,7 +67,7 @@ def test_training_raises_the_exact_likelihood(name):
     ),
 )
 def test_exact_samples_reach_a_law_that_the_model_can_represent(model, options):
-    """Two visible units represent every law, so the KL divergence tends to 0, up to the noise of the samples.
+    """Two visible units represent every law: the KL divergence tends to 0, but for noise.
 
     Were the weights fitted to the N = 4,096 reads of a single update, 2 N KL would be chi-squared
     with 3 degrees of freedom; the falling learning rate averages over many. 31 is exceeded once in

@@ -1,4 +1,4 @@
-"""What training refuses, and what stands afterwards: one line that names the value, and the last good checkpoint."""
+"""What training refuses, in a line that names the value; the last good checkpoint stands."""
 
 import errno
 import json
@@ -90,7 +90,10 @@ def test_another_configuration_is_refused_on_resume(stopped):
 
 @pytest.mark.parametrize("make", [coupled, lambda: BernoulliRBM(9, 5)])
 def test_another_model_is_refused_on_resume(stopped, make):
-    match = f"cannot resume {stopped}: (weights of another model: its sizes is .*, this one's|it was made with data=)"
+    match = (
+        f"cannot resume {stopped}: "
+        "(weights of another model: its sizes is .*, this one's|it was made with data=)"
+    )
     assert_refused(match, make(), Gibbs(1), out=stopped, resume=True, config={"data": "mine"})
 
 
@@ -115,7 +118,7 @@ def test_a_damaged_checkpoint_is_refused_on_resume(stopped, damage):
 
 
 class Breaks(Dies):
-    """Pushes a weight out of bounds in its k-th call, after the reads are drawn: what divergence looks like."""
+    """Pushes a weight out of bounds in its k-th call, after the reads are drawn."""
 
     def __init__(self, sampler, call, model, value):
         super().__init__(sampler, call)
