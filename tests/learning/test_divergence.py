@@ -175,8 +175,8 @@ class Frozen:
     def sample(self, problem, num, *, initial=None, generator=None):
         if initial is None:
             return Gibbs(1).sample(problem, num, generator=generator)
-        found = Gibbs(1).sample(problem, num, initial=initial, generator=generator)
-        return replace(found, spins=initial.spins, energy=problem.energy(initial.spins))
+        samples = Gibbs(1).sample(problem, num, initial=initial, generator=generator)
+        return replace(samples, spins=initial.spins, energy=problem.energy(initial.spins))
 
 
 def test_chains_that_hardly_move_are_told_once():

@@ -21,10 +21,10 @@ from tests.support.thinning import thinned
 def test_every_epoch_visits_each_row_once(batch):
     data = torch.cat([torch.eye(9), torch.zeros(1, 9), 1 - torch.eye(9), torch.ones(1, 9)])
     settings = replace(SHORT, batch=batch, updates=-(-3 * len(data) // batch))
-    one = Run(rbm(), data, Gibbs(1), settings, None, None, {})
+    training = Run(rbm(), data, Gibbs(1), settings, None, None, {})
     seen = []
-    for one.update in range(settings.updates):
-        drawn = one.rows()
+    for training.update in range(settings.updates):
+        drawn = training.rows()
         assert len(drawn) == batch
         seen += [int((data == row).all(1).nonzero()) for row in drawn]
     epochs = [seen[k : k + len(data)] for k in range(0, 3 * len(data), len(data))]

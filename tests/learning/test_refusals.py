@@ -125,12 +125,12 @@ class Breaks(Dies):
         self.model, self.value = model, value
 
     def sample(self, problem, num, *, initial=None, generator=None):
-        found = self.sampler.sample(problem, num, initial=initial, generator=generator)
+        samples = self.sampler.sample(problem, num, initial=initial, generator=generator)
         self.left -= 1
         if self.left == 0:
             with torch.no_grad():
                 self.model.W[0, 0] = self.value
-        return found
+        return samples
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
