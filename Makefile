@@ -1,17 +1,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 
-.PHONY: help setup lint types unit test test-long wheel-test sanitize demo clean
+.PHONY: help setup lint types unit test test-fast test-long wheel wheel-test docs sanitize demo clean
 
 help:
-	@echo "make setup   create .venv and install qsample (editable) with what tests and experiments need"
-	@echo "make test    lint, format check, type check, tests (make lint, make types, make unit: each alone)"
-	@echo "make test-long  the calibrations and attacks that take longer: false-alarm rates, power, coverage"
-	@echo "make wheel-test  builds the source distribution and the wheel, looks at their files and imports from them"
-	@echo "make sanitize  the native kernels over fuzzed problems, watched for bad addresses and undefined behaviour"
-	@echo "make demo    train a small model and write its report under runs/demo"
-	@echo "make clean   remove .venv, build outputs and caches"
+	@echo "make setup       create .venv and install qsample (editable) with what tests and experiments need"
+	@echo "make test        lint, format check, type check, tests (make lint, make types, make unit: each alone)"
+	@echo "make test-fast   the inner loop, within a minute: no lint, no types, none of the tests marked slow or long,"
+	@echo "                 none of the command line, of D-Wave, of diffusers, of experiments, of packaging, of pages"
+	@echo "make test-long   the calibrations and attacks that take longer: false-alarm rates, power, coverage"
+	@echo "make docs        the documentation in build/site, strict: a warning or a broken link is an error"
+	@echo "make wheel       the source distribution and the wheel, in dist"
+	@echo "make wheel-test  builds both, looks at their files, installs the wheel into an empty environment and runs it"
+	@echo "make sanitize    the native kernels over fuzzed problems, watched for bad addresses and undefined behaviour"
+	@echo "make demo        train a small model and write its report under runs/demo"
+	@echo "make clean       remove .venv, build outputs and caches"
 
 setup: $(STAMP)
 
@@ -19,6 +24,11 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments,dwave,diffusion]"
+	touch $@
+
+# What the documentation is built with comes with `make docs` alone: qsample itself is installed already.
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt "qsample-torch[docs]"
 	touch $@
 
 # The type checker runs beside the tests: together they keep two cores busy.
@@ -35,9 +45,25 @@ types: setup
 unit: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
+# Folders of tests/ by what they test; a folder that is not there yet is left out.
+FAST := problem sampling annealers models learning evaluation neural
+
+test-fast: setup
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not slow" $(wildcard $(FAST:%=tests/%))
+
 test-long: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m long
 
+docs: $(DOCS)
+	$(BIN)/python .ci/docs.py gallery
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python .ci/docs.py finish
+
+wheel: setup
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# The environment is empty but for the wheel; what the wheel depends on is borrowed from .venv, not downloaded again
+# (QSAMPLE_WHEEL_TEST=download has pip install it, as CI does).
 wheel-test: setup
 	$(BIN)/python -m pytest tests/test_package.py
 
@@ -51,5 +77,5 @@ demo: setup
 	$(BIN)/python experiments/train_rbm.py --out runs/demo
 
 clean:
-	rm -rf .venv build dist wheelhouse .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/results wheelhouse .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

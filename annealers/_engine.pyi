@@ -6,9 +6,10 @@ import torch
 def fill_uniform(
     out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int
 ) -> None:
-    """Fill `out` [P, N] with words start .. start + N - 1 of the Philox4x32-10 stream of each seed [P].
+    """Fill `out` [P, N] with words start .. start + N - 1 of the stream of each seed [P].
 
-    A word becomes `(k + 0.5) * 2**-23` with k its top 23 bits: strictly inside (0, 1), exact in float32.
+    The streams are of Philox4x32-10. A word becomes `(k + 0.5) * 2**-23` with k its top 23 bits:
+    strictly inside (0, 1), exact in float32.
     The stream of a seed does not depend on how it is split into calls, nor on the other rows.
 
     Args:
@@ -44,7 +45,9 @@ def sweep(
     isa: str,
     alive: Callable[[], bool] | None,
 ) -> int:
-    """Sweeps of P problems on one sparse graph with R replicas each, in place; see `qsample.annealers.kernels.native`.
+    """Sweeps of P problems on one sparse graph with R replicas each, in place.
+
+    `qsample.annealers.kernels.native` calls it.
 
     Args:
         spins: int8 [P R, n], the start unless `random_start`, and the result.
@@ -55,18 +58,19 @@ def sweep(
         start: int32 [n + 1], where the neighbours of each spin begin.
         near: int32 [2 k], neighbours, renumbered.
         edge: int32 [2 k], their edges.
-        colour: int32 [C + 1], where each group of mutually uncoupled spins begins in the order of a sweep.
+        colour: int32 [C + 1], where each group of mutually uncoupled spins begins in the order of a
+            sweep.
         h: float32 [P, n].
         J: float32 [1 or P, k].
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
         first_replica: the number of replica 0, for randomness.
         first_sweep: the number of the first sweep, for randomness.
-        metropolis: that rule in three of four sweeps, instead of heat bath.
-        palindromic: each sweep forward and back.
-        random_start: from uniform random spins.
-        fixed16: fields in 16 bits.
-        threads: at most so many.
+        metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
+        palindromic: whether each sweep goes forward and back.
+        random_start: whether to start from uniform random spins.
+        fixed16: whether fields are kept in 16 bits.
+        threads: the most threads to use.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.
 
@@ -75,9 +79,10 @@ def sweep(
     """
 
 def random_bits(out: np.ndarray, seed: int, replica: int, pass_: int, spin: int) -> None:
-    """The words that decide spins, into `out` uint32 [replicas, passes, spins], consecutive from the given ones on.
+    """The words that decide spins, into `out` uint32 [replicas, passes, spins].
 
-    A sweep s makes pass 2 s, and pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
+    They are consecutive from the given replica, pass and spin on. A sweep s makes pass 2 s, and
+    pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
     """
 
 def instruction_sets() -> list[str]:
@@ -95,8 +100,9 @@ def draw_bits(
 ) -> None:
     """Bits of one side of a bipartite problem from its matrix product, in one pass and in place.
 
-    A bit becomes 1 with probability sigmoid(beta (product + bias)), or is flipped by Metropolis' rule. The number that
-    decides it is a function of (seed of its problem, replica, pass_number, first_spin + column) alone.
+    A bit becomes 1 with probability sigmoid(beta (product + bias)), or is flipped by Metropolis'
+    rule. The number that decides it is a function of (seed of its problem, replica, pass_number,
+    first_spin + column) alone.
 
     Args:
         product: [P R, n] float32, or bfloat16 as 16-bit words.
@@ -106,7 +112,7 @@ def draw_bits(
         seed: int64 [P].
         pass_number: counts the updates of a run.
         first_spin: the number of column 0.
-        metropolis: that rule instead of heat bath.
+        metropolis: whether by that rule, instead of the heat bath.
     """
 
 def sweep_dense(
@@ -124,22 +130,26 @@ def sweep_dense(
     threads: int,
     alive: Callable[[], bool] | None,
 ) -> int:
-    """Sweeps of P problems of n spins, each coupled to all, with R replicas each, in place; the sweeps done.
+    """Sweeps of P problems of n spins, each coupled to all, with R replicas each, in place.
 
     Args:
         spins: int8 [P R, n], the start unless `random_start`, and the result.
         energy: float64 [P R], the result, without the offset.
         done: int32 [P R], the sweeps of each.
         h: float32 [P, n].
-        J: float32 [1 or P, n, row], symmetric with zero diagonal, rows padded with zeros to a multiple of 16.
+        J: float32 [1 or P, n, row], symmetric with zero diagonal, rows padded with zeros to a
+            multiple of 16.
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
         first_sweep: the number of the first sweep, for randomness.
-        metropolis: that rule in three of four sweeps, instead of heat bath.
-        palindromic: each sweep forward and back.
-        random_start: from uniform random spins.
-        threads: at most so many.
+        metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
+        palindromic: whether each sweep goes forward and back.
+        random_start: whether to start from uniform random spins.
+        threads: the most threads to use.
         alive: asked now and then; False ends the call after the present sweep.
+
+    Returns:
+        The fewest sweeps that any row did.
     """
 
 def energies(
@@ -152,7 +162,7 @@ def energies(
     J: np.ndarray,
     threads: int,
 ) -> None:
-    """Energies of R reads of each of P problems on one sparse graph, in double precision throughout.
+    """Energies of R reads of each of P problems on one sparse graph, in double precision.
 
     Args:
         spins: int8 [P R, n].
@@ -162,7 +172,7 @@ def energies(
         edge: int32 [2 k], their edges.
         h: float64 [P, n].
         J: float64 [1 or P, k].
-        threads: at most so many.
+        threads: the most threads to use.
     """
 
 def sweep_bipartite(
@@ -182,7 +192,7 @@ def sweep_bipartite(
     isa: str,
     alive: Callable[[], bool] | None,
 ) -> int:
-    """Sweeps of P problems of n left and m right spins with R replicas each, in place; the fewest sweeps of any.
+    """Sweeps of P problems of n left and m right spins with R replicas each, in place.
 
     Args:
         spins: int8 [P R, n + m], the start unless `random_start`, and the result.
@@ -193,11 +203,14 @@ def sweep_bipartite(
         beta: float32 [S, 1 or P R].
         seed: int64 [P].
         first_sweep: the number of the first sweep, for randomness.
-        metropolis: that rule in three of four sweeps, instead of heat bath.
-        palindromic: the right side, the left, the right again.
-        random_start: from uniform random spins.
-        fixed16: fields in 16 bits.
-        threads: at most so many.
+        metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
+        palindromic: whether each sweep ends with the right side once more.
+        random_start: whether to start from uniform random spins.
+        fixed16: whether fields are kept in 16 bits.
+        threads: the most threads to use.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.
+
+    Returns:
+        The fewest sweeps that any row did.
     """

@@ -1,22 +1,23 @@
-"""Parallel tempering: replicas on a ladder of temperatures that swap places, so that the cold ones see every mode."""
+"""Parallel tempering: replicas on a ladder of temperatures that swap places."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.energies import energies_of
-from qsample.annealers.kernels.replicas import Replicas, ordered_sum
+from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.annealers.kernels.update import Rule
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
 from qsample.sampling.samples import Exactness, Samples
-from qsample.support.checks import is_whole, whole_settings
+from qsample.sampling.weights import ordered_sum
+from qsample.support.checks import check_choice, is_whole, whole_settings
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -26,7 +27,7 @@ ROUNDS = 5  # of adaptation, each twice as long as the one before
 @public("qsample.annealers")
 @dataclass(frozen=True)
 class ParallelTempering:
-    r"""Non-reversible parallel tempering: L replicas at betas up to 1, each a Gibbs chain, and swaps between them.
+    r"""Non-reversible parallel tempering: L Gibbs chains at betas up to 1, which swap places.
 
     Neighbours on the ladder swap with probability $\min(1, e^{(\beta_{l+1} - \beta_l)(E_{l+1} -
     E_l)})$ (Hukushima and Nemoto 1996), even pairs and odd pairs in turn, which carries replicas up
@@ -55,15 +56,19 @@ class ParallelTempering:
     random spins the cold end of a long ladder takes most of a short run to come to rest.
 
     Args:
-        sweeps: sweeps of each replica before a read.
-        betas: the number of temperatures, or they themselves, increasing, from 0 or more to 1.
-        swap_every: sweeps between swaps; a swap round costs about as much as one sweep of a small
-            problem.
+        sweeps: number of sweeps of each replica before a read.
+        betas: number of temperatures, or the temperatures themselves as betas: increasing, from 0
+            or more to 1.
+        swap_every: number of sweeps between rounds of swaps; a round costs about as much as one
+            sweep of a small problem.
         adapt: whether to adapt the ladder.
-        reads_per_ladder: reads taken from one ladder; must divide the number of reads.
-        anneal: sweeps before the burn-in that cool every replica from beta 0 to its own; none where
-            `initial` is given.
+        reads_per_ladder: number of reads taken from one ladder; must divide the number of reads.
+        anneal: number of sweeps before the burn-in that cool every replica from beta 0 to its own;
+            none where `initial` is given.
         rule: "gibbs" or "metropolis", as in `SimulatedAnnealing`.
+
+    Raises:
+        ValueError: a setting that is none of these.
 
     `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier"
     Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot,
@@ -78,6 +83,11 @@ class ParallelTempering:
     anneal: int = 0
     rule: Rule = "gibbs"
 
+    name = "parallel-tempering"
+    about = "8 temperatures that swap, and share the sweeps; continues chains"
+    exactness = Exactness.ASYMPTOTIC
+    preset = {"betas": 8}
+    sweep_share = ("sweeps", 8)
     warm_start = True
     reversible = False
 
@@ -85,22 +95,13 @@ class ParallelTempering:
         whole_settings(self, sweeps=1, swap_every=1, reads_per_ladder=1, anneal=0)
         if is_whole(self.betas):
             object.__setattr__(self, "betas", int(self.betas))  # pyright: ignore[reportArgumentType]
-        if self.rule not in get_args(Rule):
-            raise ValueError(
-                f"unknown rule {self.rule!r}; expected one of {', '.join(get_args(Rule))}"
-            )
-        ladder = (
-            [self.betas] if isinstance(self.betas, int) else [float(beta) for beta in self.betas]
-        )
+        check_choice("rule", self.rule, Rule)
         if isinstance(self.betas, int):
             good = self.betas >= 2
         else:
-            good = (
-                len(ladder) > 1
-                and ladder[0] >= 0
-                and ladder[-1] == 1
-                and ladder == sorted(set(ladder))
-            )
+            ladder = [float(beta) for beta in self.betas]
+            rises = len(ladder) > 1 and ladder == sorted(set(ladder))
+            good = rises and ladder[0] >= 0 and ladder[-1] == 1
         if not good:
             raise ValueError(
                 f"expected 2 betas or more, increasing, from 0 or more to 1; got {self.betas!r}"
@@ -122,92 +123,117 @@ class ParallelTempering:
         initial: Samples | None = None,
         generator: Generators | None = None,
     ) -> Samples:
-        """See `Sampler.sample`. Weights of `initial` are kept, each ladder's last read's."""
+        """Draw `num` reads of each problem; weights of `initial` are kept.
+
+        Of each ladder it is the weight of the last read.
+
+        Args:
+            problem: the problems, a batch of any dimensions `*B`.
+            num: reads of each problem, a multiple of `reads_per_ladder`.
+            initial: chains to continue, `[*B, num, n]`; None starts from uniform random spins.
+            generator: randomness, as in `Sampler.sample`.
+        """
         problem = check_request(self, problem, num, initial)
         block = self.reads_per_ladder
         if num % block:
             raise ValueError(f"expected reads in blocks of reads_per_ladder={block}; got num={num}")
         seeds = draw_seeds(generator, problem.batch_shape)
-        L = len(self._ladder)
-        n = problem.num_spins
-        N = num // block
-        beta, spins, carried = self._start(problem, initial, N, seeds)
-        ladders = Ladders(problem.without_offset(), beta, spins, seeds, self.rule)
+        start = self._start(problem, initial, num // block, seeds)
+        ladders = Ladders(problem.without_offset(), start.beta, start.spins, seeds, self.rule)
+        if initial is None:
+            ladders.cool(self.anneal)
+        if not start.carried:
+            self._burn_in(ladders, swap_cold=initial is None)
+        # reads known to be right stay so: no swap with hot replicas that are not at rest
         right = initial is not None and (
             initial.exactness is Exactness.EXACT or initial.log_weight is not None
         )
-        swap_cold = carried or not right
-        if initial is None:
-            ladders.cool(self.anneal)
-        if not carried:
-            burn = self.sweeps // 2
-            ends = sorted({burn >> k for k in range(ROUNDS)} - {0})
-            for length in [b - a for a, b in zip([0, *ends], ends, strict=False)]:
-                ladders.run(length, self.swap_every, cold=initial is None)
-                if self.adapt:
-                    ladders.beta = even_out(ladders.beta, ladders.rejection)
-                ladders.forget()
+        swap_cold = start.carried or not right
         reads = []
-        state = spins
-        for k in range(block):
-            burnt = self.sweeps // 2 if k == 0 and not carried else 0
-            ladders.run(self.sweeps - burnt, self.swap_every, cold=swap_cold)
+        burnt = 0 if start.carried else self.sweeps // 2
+        state = start.spins
+        for _ in range(block):
+            ladders.run(self.sweeps - burnt, self.swap_every, swap_cold=swap_cold)
+            burnt = 0
             state = ladders.states()
             reads.append(state[:, :, -1])
-        batch = problem.batch_shape
-        found = torch.stack(reads, 2).reshape(*batch, num, n)
-        info = {
-            "sweeps": self.sweeps,
-            "block": block,
-            "betas": ladders.beta.reshape(*batch, L),
-            "swap_rate": (1 - ladders.rejection).reshape(*batch, L - 1),
-            "barrier": ordered_sum(ladders.rejection).reshape(batch),
-            "round_trips": ladders.trips.sum((-2, -1)).reshape(batch),
-        }
-        carry = {
-            "betas": info["betas"].clone(),
-            "hot": state[:, :, :-1].reshape(*batch, N, L - 1, n).clone(),
-        }
-        weight = _of_ladders(None if initial is None else initial.log_weight, block)
-        family = _of_ladders(None if initial is None else initial.family, block)
-        if family is None and block > 1:
-            family = (
-                torch.arange(num, device=problem.device)
-                .div(block, rounding_mode="floor")
-                .expand(*batch, num)
-            )
-        energy = energies_of(problem, found)
-        return Samples(found, energy, weight, Exactness.ASYMPTOTIC, info, carry, family)
+        spins = torch.stack(reads, 2).flatten(1, 2)
+        return samples_of(
+            problem,
+            spins,
+            Exactness.ASYMPTOTIC,
+            {"sweeps": self.sweeps, "block": block} | ladders.info(),
+            log_weight=_of_ladders(None if initial is None else initial.log_weight, block),
+            family=self._family(initial, spins),
+            carry={"betas": ladders.beta.clone(), "hot": state[:, :, :-1].clone()},
+        )
 
     def _start(
         self, problem: Ising, initial: Samples | None, N: int, seeds: Sequence[int]
-    ) -> tuple[Tensor, Tensor, bool]:
-        """The ladder `[P, L]`, spins `[P, N, L, n]` level by level, and whether they were carried over."""
+    ) -> Start:
+        """Where the N ladders of each problem start."""
         P = len(seeds)
-        L = len(self._ladder)
         n = problem.num_spins
-        beta = self._ladder.expand(P, L)
-        carry = {} if initial is None else initial.carry or {}
+        beta = self._ladder.expand(P, -1)
+        L = beta.shape[1]
+        if initial is None:
+            streams = Streams([mix(seed, 2) for seed in seeds], problem.device)
+            return Start(beta, streams.spins(N, L, n), carried=False)
+        cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
+        carry = initial.carry or {}
         hot = carry.get("hot")
         ladder = carry.get("betas")
-        shapes = (*problem.batch_shape, N, L - 1, n), (*problem.batch_shape, L)
-        carried = hot is not None and ladder is not None and (hot.shape, ladder.shape) == shapes
-        if initial is None:
-            return (
-                beta,
-                Streams([mix(seed, 2) for seed in seeds], problem.device).spins(N, L, n),
-                False,
-            )
-        cold = initial.spins.reshape(P, N, -1, n)[:, :, -1:]
-        if not carried:
-            return beta, cold.expand(P, N, L, n).contiguous(), False
+        batch = problem.batch_shape
+        fits = (
+            hot is not None
+            and ladder is not None
+            and hot.shape == (*batch, N, L - 1, n)
+            and ladder.shape == (*batch, L)
+        )
+        if not fits:
+            return Start(beta, cold.expand(P, N, L, n).contiguous(), carried=False)
         assert hot is not None and ladder is not None
         hot = hot.to(problem.device).reshape(P, N, L - 1, n)
-        return ladder.reshape(P, L).float().cpu(), torch.cat([hot, cold], 2), True
+        beta = ladder.reshape(P, L).float().cpu()
+        return Start(beta, torch.cat([hot, cold], 2), carried=True)
+
+    def _burn_in(self, ladders: Ladders, swap_cold: bool) -> None:
+        """Half the sweeps, in rounds each twice as long, after which the ladder is adapted."""
+        total = self.sweeps // 2
+        ends = sorted({total >> k for k in range(ROUNDS)} - {0})
+        begin = 0
+        for end in ends:
+            ladders.run(end - begin, self.swap_every, swap_cold=swap_cold)
+            begin = end
+            if self.adapt:
+                ladders.beta = even_out(ladders.beta, ladders.rejection)
+            ladders.forget()
+
+    def _family(self, initial: Samples | None, spins: Tensor) -> Tensor | None:
+        """Families of `initial`, or else one per ladder, `[P, R]` or `[*B, R]`."""
+        block = self.reads_per_ladder
+        if initial is not None and initial.family is not None:
+            return _of_ladders(initial.family, block)
+        if block == 1:
+            return None
+        count, num = spins.shape[:2]
+        read = torch.arange(num, device=spins.device)
+        return read.div(block, rounding_mode="floor").expand(count, num)
+
+
+class Start(NamedTuple):
+    """Where ladders start."""
+
+    beta: Tensor  # [P, L] of each problem
+    spins: Tensor  # [P, N, L, n] level by level, the cold end last
+    carried: bool  # whether both come from the `carry` of the call before
 
 
 def _of_ladders(x: Tensor | None, block: int) -> Tensor | None:
-    """A number `[*B, R]` of each read that chains start from, for those that come of it: the last of each block's."""
+    """Numbers `[*B, R]` of the reads that chains start from, for those that come of them.
+
+    A ladder goes on from the last read of each `block`.
+    """
     if x is None:
         return None
     last = x.unflatten(-1, (-1, block))[..., -1:]
@@ -215,7 +241,17 @@ def _of_ladders(x: Tensor | None, block: int) -> Tensor | None:
 
 
 class Ladders:
-    """N ladders of L replicas for each of P problems. Betas are swapped, not states: `holder` says who is where."""
+    """N ladders of L replicas for each of P problems.
+
+    Betas are swapped, not states: `holder` says which replica is where.
+
+    Args:
+        problem: a batch of P problems.
+        beta: ladders `[P, L]`, the same for all N of a problem.
+        spins: where to start, level by level, `[P, N, L, n]`.
+        seeds: one 63-bit seed per problem.
+        rule: of the sweeps; see `update.rule_of`.
+    """
 
     def __init__(
         self,
@@ -225,9 +261,10 @@ class Ladders:
         seeds: Sequence[int],
         rule: Rule = "gibbs",
     ) -> None:
-        self.beta = beta  # [P, L], the same for all ladders of a problem
-        self.shape = P, N, L = spins.shape[:3]
-        self.replicas = Replicas(problem, N * L, seeds, spins.reshape(P, N * L, -1), rule)
+        P, N, L = spins.shape[:3]
+        self.shape = (P, N, L)
+        self.beta = beta
+        self.sweeper = Sweeper(problem, N * L, seeds, spins, rule=rule)
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
@@ -247,75 +284,90 @@ class Ladders:
         """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
         return self._rejected / max(self._tries, 1)
 
+    def info(self) -> dict[str, Tensor]:
+        """What was learned since `forget`, a number or more per problem."""
+        return {
+            "betas": self.beta,
+            "swap_rate": 1 - self.rejection,
+            "barrier": ordered_sum(self.rejection),
+            "round_trips": self.trips.sum((-2, -1)),
+        }
+
     @property
-    def _own(self) -> Tensor:
+    def replica_beta(self) -> Tensor:
         """The beta of each replica, `[P, N L]`."""
-        return self.beta[:, None].expand(self.shape).gather(-1, self.holder.argsort(-1)).flatten(1)
+        level = self.holder.argsort(-1)
+        return self.beta[:, None].expand(self.shape).gather(-1, level).flatten(1)
 
     def cool(self, sweeps: int) -> None:
         """Sweeps in which every replica comes down from beta 0 to its own in equal steps."""
         steps = torch.arange(1, sweeps + 1, dtype=torch.float32) / max(sweeps, 1)
         for part in steps.split(64):
-            self.replicas.sweep(part[:, None, None] * self._own)
+            self.sweeper.sweep(part[:, None, None] * self.replica_beta)
 
-    def run(self, sweeps: int, swap_every: int, cold: bool = True) -> None:
-        """Sweeps of every replica at its beta, with a swap of the even or the odd pairs after each `swap_every`.
+    def run(self, sweeps: int, swap_every: int, swap_cold: bool = True) -> None:
+        """Sweeps of every replica at its beta, with rounds of swaps between them.
 
-        Without `cold` the replica at beta 1 stays out of swaps.
+        Args:
+            sweeps: sweeps of each replica.
+            swap_every: sweeps before each round of swaps, of the even or the odd pairs by turns.
+            swap_cold: whether the replica at beta 1 takes part in swaps.
         """
         for done in range(0, sweeps, swap_every):
-            beta = self._own
-            self.replicas.sweep(beta.expand(min(swap_every, sweeps - done), *beta.shape))
-            self.swap(cold)
+            beta = self.replica_beta
+            self.sweeper.sweep(beta.expand(min(swap_every, sweeps - done), *beta.shape))
+            self.swap(swap_cold)
 
-    def swap(self, cold: bool = True) -> None:
-        """One round of swaps; all pairs are counted, those of the other parity and of the cold end too."""
+    def swap(self, swap_cold: bool = True) -> None:
+        """One round of swaps; pairs that do not take part in it are counted too."""
         P, N, L = self.shape
-        energy = self.replicas.energy.reshape(P, N, L).gather(-1, self.holder)
+        # probability that each pair of neighbours would swap
+        energy = self.sweeper.energy().reshape(P, N, L).gather(-1, self.holder)
         beta = self.beta.double()[:, None]
-        accept = (
-            ((beta[..., 1:] - beta[..., :-1]) * (energy[..., 1:] - energy[..., :-1]))
-            .clamp_max(0)
-            .exp()
-        )
+        beta_gap = beta[..., 1:] - beta[..., :-1]
+        energy_gap = energy[..., 1:] - energy[..., :-1]
+        accept = (beta_gap * energy_gap).clamp_max(0).exp()
         self._rejected += ordered_sum((1 - accept).mT) / N
         self._tries += 1
+        # swap the pairs of this round's parity
         low = torch.arange(self.parity, L - 1, 2)
         u = self.streams.uniform(N, L - 1)[..., low]
-        swapped = (u < accept[..., low]) & (cold | (low < L - 2))
+        swapped = (u < accept[..., low]) & (swap_cold | (low < L - 2))
         first = self.holder[..., low]
         second = self.holder[..., low + 1]
         self.holder[..., low] = torch.where(swapped, second, first)
         self.holder[..., low + 1] = torch.where(swapped, first, second)
         self.parity = 1 - self.parity
-        top = self.holder[..., :1]
-        end = self.holder[..., -1:]
-        self.trips.scatter_add_(-1, top, self.seen_cold.gather(-1, top).to(self.trips))
-        self.seen_cold.scatter_(-1, top, False)
-        self.seen_cold.scatter_(-1, end, True)
+        # a replica at the hot end that has seen the cold one is back from a round trip
+        hot = self.holder[..., :1]
+        cold = self.holder[..., -1:]
+        self.trips.scatter_add_(-1, hot, self.seen_cold.gather(-1, hot).to(self.trips))
+        self.seen_cold.scatter_(-1, hot, False)
+        self.seen_cold.scatter_(-1, cold, True)
 
     def states(self) -> Tensor:
         """The spins level by level, `[P, N, L, n]`."""
-        spins = self.replicas.spins.reshape(*self.shape, -1)
+        spins = self.sweeper.spins.reshape(*self.shape, -1)
         return spins.take_along_dim(self.holder.to(spins.device)[..., None], 2)
 
 
 def even_out(beta: Tensor, rejection: Tensor) -> Tensor:
-    """The ladder `[P, L]` on which all pairs would be refused alike: equal steps of the cumulative rejection.
+    """The ladders `[P, L]` on which all pairs would be refused alike.
 
-    The cumulative rejection is taken as linear between the old betas; the ends stay.
+    They take equal steps of the cumulative rejection. The cumulative rejection is taken as linear
+    between the old betas `[P, L]`; the ends stay.
     """
     P, L = beta.shape
-    step = rejection + 1e-3 * (
-        ordered_sum(rejection)[:, None] / (L - 1) + 1e-9
-    )  # increasing, so that it can be inverted
+    # increasing, so that it can be inverted
+    mean = ordered_sum(rejection)[:, None] / (L - 1)
+    step = rejection + 1e-3 * (mean + 1e-9)
     total = torch.cat([torch.zeros(P, 1, dtype=step.dtype), step.cumsum(-1)], -1)
     goal = total[:, -1:] * torch.arange(1, L - 1) / (L - 1)
     k = torch.searchsorted(total, goal.contiguous()).clamp(1, L - 1)
     left = total.gather(-1, k - 1)
     right = total.gather(-1, k)
     old = beta.double()
-    inner = old.gather(-1, k - 1) + (goal - left) / (right - left) * (
-        old.gather(-1, k) - old.gather(-1, k - 1)
-    )
+    below = old.gather(-1, k - 1)
+    above = old.gather(-1, k)
+    inner = below + (goal - left) / (right - left) * (above - below)
     return torch.cat([beta[:, :1], inner.to(beta), beta[:, -1:]], -1)

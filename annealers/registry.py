@@ -1,187 +1,161 @@
-"""Samplers by name, for the command line and for settings files."""
+"""Samplers by name, for the command line and for settings files.
+
+A sampler is its own file and one line of `CATALOGUE`; its class says the rest in attributes:
+
+| attribute | what |
+|---|---|
+| `name` | its name, as in the catalogue |
+| `about` | one line of description |
+| `exactness` | the tag of its reads, with the settings that the name stands for |
+| `needs` | the package that it stands on; torch by default |
+| `remote` | whether it asks a machine elsewhere, for money; False by default |
+| `preset` | settings that the name stands for, where they are not the class's defaults |
+| `sweep_share` | the setting that a budget of sweeps pays for, and the sweeps that one unit of it \
+costs; `("sweeps", 1)` by default, where the class has a setting `sweeps` |
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import Exactness
+from qsample.support.checks import whole
 
 
-class Entry(NamedTuple):
-    """A named sampler: how to make one with so many sweeps, its tag, and the package it stands on."""
+@dataclass(frozen=True)
+class Entry:
+    """A named sampler: a class of the face `qsample.annealers`, which is imported when asked.
 
-    make: Callable[[int], Sampler]
-    exactness: Exactness
-    needs: str
-    about: str
-    device: bool = False  # it asks a machine elsewhere, for money
-    kind: str = ""  # the class's name, where this is its plain form
+    Args:
+        kind: name of the class.
+    """
+
+    kind: str
+
+    @property
+    def sampler_class(self) -> Any:
+        """The class."""
+        return getattr(importlib.import_module("qsample.annealers"), self.kind)
+
+    @property
+    def about(self) -> str:
+        """One line of description."""
+        return self.sampler_class.about
+
+    @property
+    def exactness(self) -> Exactness:
+        """The tag of its reads."""
+        return self.sampler_class.exactness
+
+    @property
+    def needs(self) -> str:
+        """The package that it stands on."""
+        return getattr(self.sampler_class, "needs", "torch")
+
+    @property
+    def device(self) -> bool:
+        """Whether it asks a machine elsewhere, for money."""
+        return getattr(self.sampler_class, "remote", False)
 
     @property
     def installed(self) -> bool:
-        """Whether the package is there."""
-        return importlib.util.find_spec(self.needs) is not None
+        """Whether the package is there that it stands on."""
+        try:
+            return importlib.util.find_spec(self.needs) is not None
+        except ModuleNotFoundError:  # not even the package around it
+            return False
+
+    def make(self, sweeps: int) -> Sampler:
+        """The sampler with a budget of sweeps per read, which its temperatures share."""
+        settings = dict(getattr(self.sampler_class, "preset", {}))
+        known = [field.name for field in dataclasses.fields(self.sampler_class)]
+        default = ("sweeps", 1) if "sweeps" in known else None
+        share = getattr(self.sampler_class, "sweep_share", default)
+        if share is not None:
+            setting, cost = share
+            settings[setting] = max(1, whole("sweeps", sweeps, 1) // cost)
+        return self.sampler_class(**settings)
 
 
-def _exact(sweeps: int) -> Sampler:
-    from qsample.annealers.exact import Exact
+@dataclass(frozen=True)
+class CorrectedEntry(Entry):
+    """A named `Corrected`: two samplers of the catalogue, the second correcting the first.
 
-    return Exact()
+    Args:
+        kind: name of the class.
+        sampler: name of the sampler that draws first.
+        summary: one line of description.
+        kernel: name of the sampler that sets the law.
+    """
 
+    sampler: str
+    summary: str
+    kernel: str = "gibbs"
 
-def _gibbs(sweeps: int) -> Sampler:
-    from qsample.annealers.gibbs import Gibbs
+    @property
+    def about(self) -> str:
+        """One line of description."""
+        return self.summary
 
-    return Gibbs(sweeps=sweeps)
+    @property
+    def needs(self) -> str:
+        """The package that the first sampler stands on."""
+        return CATALOGUE[self.sampler].needs
 
+    @property
+    def device(self) -> bool:
+        """Whether the first sampler asks a machine elsewhere, for money."""
+        return CATALOGUE[self.sampler].device
 
-def _annealing(sweeps: int) -> Sampler:
-    from qsample.annealers.gibbs import SimulatedAnnealing
-
-    return SimulatedAnnealing(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
-
-
-def _tempering(sweeps: int) -> Sampler:
-    from qsample.annealers.parallel_tempering import ParallelTempering
-
-    return ParallelTempering(sweeps=max(1, sweeps // 8), betas=8)
-
-
-def _tempered(sweeps: int) -> Sampler:
-    from qsample.annealers.tempered_transitions import TemperedGibbs
-
-    return TemperedGibbs(betas=8, rounds=max(1, sweeps // 32))
-
-
-def _population(sweeps: int) -> Sampler:
-    from qsample.annealers.population_annealing import PopulationAnnealing
-
-    return PopulationAnnealing(sweeps=max(1, sweeps // 10))
-
-
-def _importance(sweeps: int) -> Sampler:
-    from qsample.annealers.annealed_importance import AnnealedImportance
-
-    return AnnealedImportance(sweeps=sweeps)
+    def make(self, sweeps: int) -> Sampler:
+        """Both samplers, each with a budget of sweeps per read."""
+        return self.sampler_class(named(self.sampler, sweeps), named(self.kernel, sweeps))
 
 
-def _neal(sweeps: int) -> Sampler:
-    from qsample.annealers.ocean.dimod import Neal
-
-    return Neal(sweeps=sweeps, beta_range=(0.0, 1.0), schedule="linear")
-
-
-def _dwave(sweeps: int) -> Sampler:
-    from qsample.annealers.dwave import DWave
-
-    return DWave()
-
-
-def _corrected(first: Callable[[int], Sampler]) -> Callable[[int], Sampler]:
-    def make(sweeps: int) -> Sampler:
-        from qsample.annealers.composites.corrected import Corrected
-
-        return Corrected(first(sweeps), _gibbs(sweeps))
-
-    return make
-
-
-CATALOGUE = {
-    "exact": Entry(
-        _exact,
-        Exactness.EXACT,
-        "torch",
-        "independent exact draws of small or tree-like problems",
-        kind="Exact",
+CATALOGUE: dict[str, Entry] = {
+    "exact": Entry("Exact"),
+    "gibbs": Entry("Gibbs"),
+    "parallel-tempering": Entry("ParallelTempering"),
+    "tempered-gibbs": Entry("TemperedGibbs"),
+    "population-annealing": Entry("PopulationAnnealing"),
+    "annealed-importance": Entry("AnnealedImportance"),
+    "simulated-annealing": Entry("SimulatedAnnealing"),
+    "neal": Entry("Neal"),
+    "corrected-annealing": CorrectedEntry(
+        "Corrected", "simulated-annealing", "annealing, then as many Gibbs sweeps"
     ),
-    "gibbs": Entry(
-        _gibbs,
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "chromatic heat bath at the target; continues chains",
-        kind="Gibbs",
-    ),
-    "parallel-tempering": Entry(
-        _tempering,
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "8 temperatures that swap, and share the sweeps; continues chains",
-        kind="ParallelTempering",
-    ),
-    "tempered-gibbs": Entry(
-        _tempered,
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "up and down 8 temperatures as one reversible move; continues chains",
-        kind="TemperedGibbs",
-    ),
-    "population-annealing": Entry(
-        _population,
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "replicas cooled and resampled together; weighted reads, log Z",
-        kind="PopulationAnnealing",
-    ),
-    "annealed-importance": Entry(
-        _importance,
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "annealing with importance weights; weighted reads, log Z",
-        kind="AnnealedImportance",
-    ),
-    "simulated-annealing": Entry(
-        _annealing,
-        Exactness.HEURISTIC,
-        "torch",
-        "linear annealing to beta 1",
-        kind="SimulatedAnnealing",
-    ),
-    "neal": Entry(
-        _neal,
-        Exactness.HEURISTIC,
-        "dwave.samplers",
-        "dwave-samplers' annealing, Boltzmann-safe settings",
-        kind="Neal",
-    ),
-    "corrected-annealing": Entry(
-        _corrected(_annealing),
-        Exactness.ASYMPTOTIC,
-        "torch",
-        "annealing, then as many Gibbs sweeps",
-    ),
-    "corrected-neal": Entry(
-        _corrected(_neal), Exactness.ASYMPTOTIC, "dwave.samplers", "neal, then as many Gibbs sweeps"
-    ),
-    "dwave": Entry(
-        _dwave,
-        Exactness.HEURISTIC,
-        "dwave.system",
-        "a D-Wave processor at the problem's temperature",
-        device=True,
-        kind="DWave",
-    ),
-    "corrected-dwave": Entry(
-        _corrected(_dwave),
-        Exactness.ASYMPTOTIC,
-        "dwave.system",
-        "a D-Wave processor, then Gibbs sweeps",
-        device=True,
+    "corrected-neal": CorrectedEntry("Corrected", "neal", "neal, then as many Gibbs sweeps"),
+    "dwave": Entry("DWave"),
+    "corrected-dwave": CorrectedEntry(
+        "Corrected", "dwave", "a D-Wave processor, then Gibbs sweeps"
     ),
 }
 
-
-SHORT = {"ais": "annealed-importance", "qpu": "dwave", "cd": "gibbs"}  # as people say
+# Short names, as people say them.
+SHORT = {"ais": "annealed-importance", "qpu": "dwave", "cd": "gibbs"}
 
 
 def named(name: str, sweeps: int = 100) -> Sampler:
-    """The sampler of that name; ValueError for an unknown one, with the nearest names."""
+    """The sampler of that name.
+
+    Args:
+        name: a name of the catalogue.
+        sweeps: budget of sweeps per read; a sampler of several temperatures shares it between them,
+            and one that does not sweep needs none.
+
+    Raises:
+        ValueError: an unknown name, with the nearest ones; fewer than one sweep.
+        ImportError: what the sampler stands on is not installed.
+    """
     if name not in CATALOGUE:
         near = nearest(name)
         hint = f"did you mean {' or '.join(near)}? (" if near else "expected a name of the list ("
@@ -190,47 +164,60 @@ def named(name: str, sweeps: int = 100) -> Sampler:
 
 
 def nearest(name: str) -> list[str]:
-    """At most three names that were probably meant: by initials (pt), a part (tempering), or spelling."""
+    """At most three names that were probably meant: by initials (pt), a part, or spelling."""
     asked = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if asked in CATALOGUE:
         return [asked]
-    initials = [known for known in CATALOGUE if "".join(w[0] for w in known.split("-")) == asked]
     if asked in SHORT:
         initials = [SHORT[asked]]
-    parts = [known for known in CATALOGUE if asked and len(asked) > 2 and asked in known]
+    else:
+        initials = [known for known in CATALOGUE if _initials(known) == asked]
+    parts = [known for known in CATALOGUE if len(asked) > 2 and asked in known]
     spelt = difflib.get_close_matches(asked, CATALOGUE, 3, 0.6)
     return list(dict.fromkeys([*initials, *spelt[:1], *parts, *spelt]))[:3]
 
 
-def adjusted(sampler: Sampler, settings: Mapping[str, str]) -> Sampler:
-    """`sampler` with settings as a command line spells them, `{"betas": "8", "kernel.sweeps": "20"}`.
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("-"))
 
-    Values are JSON (numbers, true, null, lists) or else plain words; a dotted name reaches into a
-    sampler made of two.
+
+# ---- settings as a command line spells them ----------------
+
+
+def adjusted(sampler: Sampler, settings: Mapping[str, str]) -> Sampler:
+    """The sampler with other settings, spelt as in `{"betas": "8", "kernel.sweeps": "20"}`.
+
+    Args:
+        sampler: a sampler whose settings are the fields of a dataclass.
+        settings: values by name. Values are JSON (numbers, true, null, lists) or else plain words;
+            a dotted name reaches into a sampler made of two.
 
     Raises:
         ValueError: an unknown setting, or a value that its class refuses; the message repeats
             `name=value`.
     """
-    for key, text in settings.items():
-        head, _, rest = key.partition(".")
-        known = tunable(sampler)
-        if head not in known:
-            wanted = f"expected {', '.join(known)}" if known else "it takes none"
-            raise ValueError(f"{head!r} is no setting of {type(sampler).__name__}; {wanted}")
-        inner = getattr(sampler, head)
-        if rest or hasattr(inner, "sample"):
-            if not (rest and hasattr(inner, "sample")):
-                example = f"{head}.sweeps=20"
-                raise ValueError(f"{key}={text}: {head} is a sampler of its own, as in {example}")
-            value: Any = adjusted(inner, {rest: text})
-        else:
-            value = _value(text)
-        try:
-            sampler = dataclasses.replace(sampler, **{head: value})  # pyright: ignore[reportArgumentType]
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{key}={text}: {error}") from None
+    for name, text in settings.items():
+        sampler = _adjusted(sampler, name, text)
     return sampler
+
+
+def _adjusted(sampler: Sampler, name: str, text: str) -> Sampler:
+    """The sampler with one other setting."""
+    head, _, rest = name.partition(".")
+    known = tunable(sampler)
+    if head not in known:
+        expected = f"expected {', '.join(known)}" if known else "it takes none"
+        raise ValueError(f"{head!r} is no setting of {type(sampler).__name__}; {expected}")
+
+    # a setting that is a sampler takes settings of its own, and no other setting does
+    inner = getattr(sampler, head)
+    if bool(rest) != hasattr(inner, "sample"):
+        raise ValueError(f"{name}={text}: {head} is a sampler of its own, as in {head}.sweeps=20")
+    value = adjusted(inner, {rest: text}) if rest else _value(text)
+    try:
+        return dataclasses.replace(sampler, **{head: value})  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{name}={text}: {error}") from None
 
 
 def tunable(sampler: Sampler) -> list[str]:
@@ -241,6 +228,7 @@ def tunable(sampler: Sampler) -> list[str]:
 
 
 def _value(text: str) -> Any:
+    """A setting's value from its spelling: JSON, or else a plain word."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -248,9 +236,10 @@ def _value(text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-# What a file may say of a sampler. A file may come from anyone: it names no device, no path and no
-# callable, so a setting that is not here is refused, and only code can set it. `PLAIN` says of what
-# kind a value may be.
+# ---- settings as a file holds them ----------------
+
+# A file may come from anyone: it names no device, no path and no callable, so a setting that is not
+# listed is refused, and only code can set it. `_plain` says of what kind a value may be.
 CONFIGURABLE: dict[str, tuple[str, ...]] = {
     "exact": (),
     "gibbs": ("sweeps", "scan", "precision", "betas", "time_limit"),
@@ -271,7 +260,10 @@ CONFIGURABLE: dict[str, tuple[str, ...]] = {
     "corrected-annealing": ("sweeps",),
     "corrected-neal": ("sweeps",),
 }
-LIVE_REMEDY = 'load it with sampler="gibbs", sampler_settings=None and set it in code, scheduler.sampler = ...'
+LIVE_REMEDY = (
+    'load it with sampler="gibbs", sampler_settings=None and set it in code, '
+    "scheduler.sampler = ..."
+)
 
 
 def configured(name: object, settings: object) -> Sampler:
@@ -279,6 +271,10 @@ def configured(name: object, settings: object) -> Sampler:
 
     Files come from anyone. They may name samplers that compute here, and set numbers, words and
     lists of numbers; a sampler made of two (`corrected-annealing`) takes `sweeps` alone.
+
+    Args:
+        name: a name of the catalogue.
+        settings: values by name.
 
     Raises:
         ValueError: an unknown name or setting, or what no file may say: a device, a path, an
@@ -289,38 +285,46 @@ def configured(name: object, settings: object) -> Sampler:
         raise ValueError(
             f"expected a sampler's name and its settings; got {name!r} and {settings!r}"
         )
-    if name in CATALOGUE and (CATALOGUE[name].device or name not in CONFIGURABLE):
+    _check_name(name)
+    _check_settings(name, settings)
+    sampler = named(name, settings.get("sweeps", 100))
+    if isinstance(CATALOGUE[name], CorrectedEntry):
+        return sampler
+    values = {setting: _frozen(value) for setting, value in settings.items()}
+    return dataclasses.replace(sampler, **values)  # pyright: ignore[reportArgumentType]
+
+
+def _check_name(name: str) -> None:
+    """An error for a sampler that no file may name, or that is not installed."""
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        return  # `named` says what may have been meant
+    if entry.device or name not in CONFIGURABLE:
         reason = (
-            "asks a machine elsewhere, for money"
-            if CATALOGUE[name].device
-            else "is no sampler for files"
+            "asks a machine elsewhere, for money" if entry.device else "is no sampler for files"
         )
         raise ValueError(f"{name!r} {reason}, so no config may name it: {LIVE_REMEDY}")
-    if name in CATALOGUE and not CATALOGUE[name].installed:
+    if not entry.installed:
         raise ImportError(
-            f'sampler {name!r} needs {CATALOGUE[name].needs}: pip install "dwave-samplers", or '
-            "name another"
+            f'sampler {name!r} needs {entry.needs}: pip install "dwave-samplers", or name another'
         )
-    for key, value in settings.items():
-        known = CONFIGURABLE.get(name)
-        if known is not None and key not in known:
-            wanted = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
+
+
+def _check_settings(name: str, settings: Mapping[str, object]) -> None:
+    """A ValueError for what no file may set."""
+    known = CONFIGURABLE.get(name)
+    for setting, value in settings.items():
+        if known is not None and setting not in known:
+            expected = f"expected {', '.join(known)}" if known else f"{name!r} takes none"
             raise ValueError(
-                f"{key!r} is not a setting of {name!r} that a config may hold; {wanted} "
+                f"{setting!r} is not a setting of {name!r} that a config may hold; {expected} "
                 f"({LIVE_REMEDY})"
             )
         if not _plain(value):
             raise ValueError(
-                f"{key}={value!r} is no number, word or list of numbers, which a config may "
+                f"{setting}={value!r} is no number, word or list of numbers, which a config may "
                 f"hold: {LIVE_REMEDY}"
             )
-    sampler = named(name, settings.get("sweeps", 100))
-    if name.startswith("corrected-"):
-        return sampler
-    plain = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
-    return dataclasses.replace(sampler, **plain)  # pyright: ignore[reportArgumentType]
 
 
 def _plain(value: object) -> bool:
@@ -332,32 +336,34 @@ def _plain(value: object) -> bool:
     return value is None or isinstance(value, int | float)
 
 
+def _frozen(value: object) -> object:
+    """A list of a file as the tuple that settings hold."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def described(sampler: Sampler) -> tuple[str, dict[str, Any]] | None:
-    """The name and settings that `configured` makes such a sampler of; None where no config may hold it."""
-    for name, known in CONFIGURABLE.items():
-        entry = CATALOGUE[name]
-        if (
-            not entry.installed
-            or name.startswith("corrected-")
-            or type(entry.make(1)) is not type(sampler)
-        ):
-            continue
-        settings: dict[str, Any] = {}
-        for field in dataclasses.fields(sampler):  # pyright: ignore[reportArgumentType]
-            value = getattr(sampler, field.name)
-            if field.name in known and _plain(value):
-                settings[field.name] = list(value) if isinstance(value, tuple) else value
-            elif not _is_default(field, value):
-                return None
-        return name, settings
-    return None
+    """The name and settings that `configured` makes such a sampler of.
+
+    None where no config may hold the sampler: a device, a composite, a class that is not in the
+    catalogue, a setting that is no plain value.
+    """
+    name = getattr(type(sampler), "name", None)
+    if not isinstance(name, str) or name not in CONFIGURABLE:
+        return None
+    if type(sampler) is not CATALOGUE[name].sampler_class:
+        return None
+    settings: dict[str, Any] = {}
+    for field in dataclasses.fields(sampler):  # pyright: ignore[reportArgumentType]
+        value = getattr(sampler, field.name)
+        if field.name in CONFIGURABLE[name] and _plain(value):
+            settings[field.name] = list(value) if isinstance(value, tuple) else value
+        elif not _is_default(field, value):
+            return None
+    return name, settings
 
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
     """Whether leaving the setting out of a config says the same."""
-    return (
-        not field.init
-        or field.default is value
-        or type(value) in (bool, int, float, str)
-        and field.default == value
-    )
+    if not field.init or field.default is value:
+        return True
+    return type(value) in (bool, int, float, str) and field.default == value

@@ -10,19 +10,21 @@ LIMIT = 25  # spins joined at once: 2^25 numbers
 
 
 def elimination(graph: Graph) -> tuple[int, list[int]]:
-    """The narrower of two orders, least degree first and row by row, as `(width, order)`; no order beyond `LIMIT`.
+    """The width and the order of the narrower of two orders; beyond `LIMIT` there is no order.
 
-    Eliminating a spin joins its neighbours to each other; the width is the largest number joined,
-    an upper bound of the treewidth (Bodlaender and Koster, Inf. Comput. 208, 2010). The second
-    order is the best there is for a grid.
+    They go by least degree first, and row by row. Eliminating a spin joins its neighbours to each
+    other; the width is the largest number joined, an upper bound of the treewidth (Bodlaender and
+    Koster, Inf. Comput. 208, 2010). The second order is the best there is for a grid.
     """
-    found = graph.cached(
-        "elimination", lambda: [_eliminate(graph, least_first) for least_first in (True, False)]
-    )
-    return min(found, key=lambda order: order[0])
+
+    def make() -> list[tuple[int, list[int]]]:
+        return [_eliminate(graph, least_first) for least_first in (True, False)]
+
+    return min(graph.cached("elimination", make), key=lambda elimination: elimination[0])
 
 
 def _eliminate(graph: Graph, least_first: bool) -> tuple[int, list[int]]:
+    """Width and order by least degree first, or else by number."""
     near: list[set[int]] = [set() for _ in range(graph.num_spins)]
     for i, j in graph.edges.T.tolist():
         near[i].add(j)

@@ -1,63 +1,84 @@
-"""The README's table of speed, from the committed figures of bench_engine.py.
+"""The README's table of speed, from the committed figures of benchmarks/engine.py.
 
     python experiments/readme_table.py    # rewrites the lines between the marks in README.md
 
-`bench_engine.py --publish` does the same after a run. A test holds the README to the committed figures.
+`engine.py --publish` does the same after a run. A test holds the README to the committed figures.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-MARKS = "<!-- engine.json -->\n", "<!-- end of engine.json -->\n"
+sys.path.append(str(Path(__file__).parents[1]))
+from experiments.benchmarks.instances import sizes
+from experiments.common import ROOT, published
+
+BEGIN = "<!-- engine.json -->\n"
+END = "<!-- end of engine.json -->\n"
+HEAD = (
+    "problem, reads × sweeps",
+    "updates/ns",
+    "× Metropolis",
+    "× its Gibbs",
+    "× 16-bit",
+    "× two threads",
+)
+NAMED = ("qsample", "torch", "dwave-samplers")
+"""packages whose versions stand under the table"""
 
 
-def sizes(name: str) -> tuple[str, int, int]:
-    """The instance of a cell, its reads and its sweeps: "name, R x S", 64 x 100 where it does not say."""
-    instance, _, rest = name.partition(", ")
-    reads, sweeps = (int(part) for part in (rest or "64 x 100").split(" x "))
-    return instance, reads, sweeps
-
-
-def table(results: dict[str, Any]) -> str:
-    """The README's table of a run, in Markdown."""
-    rows = {(row["problem"], row["engine"]): row for row in results["results"]}
-    machine, versions = results["about"], results["about"]["versions"]
-    head = ("problem, reads × sweeps", "updates/ns", "× Metropolis", "× its Gibbs", "× 16-bit", "× two threads")
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * (len(head) - 1)]
-
-    def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
-        ratio = None if row is None else row[f"times {peer}"]
-        return f"{ratio:.{0 if ratio >= 10 else 1}f}" if ratio else "–"
-
+def table(report: dict[str, Any]) -> str:
+    """The table of a report of engine.py, in Markdown, and what it was measured on."""
+    rows = {(row["problem"], row["engine"]): row for row in report["result"]["rows"]}
+    lines = [f"| {' | '.join(HEAD)} |", "|---|" + "---|" * (len(HEAD) - 1)]
     for name in dict.fromkeys(problem for problem, _ in rows):
-        instance, reads, sweeps = sizes(name)
-        one, two = rows.get((name, "qsample")), rows.get((name, "qsample, 2 threads"))
-        if one is None:
+        row = rows.get((name, "qsample"))
+        if row is None:
             continue
-        columns = [f"{instance}, {reads} × {sweeps}", f"{one['updates_per_ns']:.3g}", times(one)]
-        columns += [times(one, "dwave Gibbs"), times(rows.get((name, "qsample, 16-bit"))), times(two)]
+        instance, reads, sweeps = sizes(name)
+        columns = [
+            f"{instance}, {reads} × {sweeps}",
+            f"{row['updates_per_ns']:.3g}",
+            times(row),
+            times(row, "dwave Gibbs"),
+            times(rows.get((name, "qsample, 16-bit"))),
+            times(rows.get((name, "qsample, 2 threads"))),
+        ]
         lines.append(f"| {' | '.join(columns)} |")
-    width = "AVX-512" if machine["avx512"] else "no AVX-512"
-    lines += ["", f"{machine['cores']} cores of {machine['processor']}, {width}; "]
-    lines[-1] += ", ".join(f"{name} {number}" for name, number in versions.items()) + "; wall time, medians."
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", measured_on(report)]) + "\n"
 
 
-def rewritten(text: str, results: dict[str, Any]) -> str:
-    """The README with the table of `results` between its marks."""
-    head, _, rest = text.partition(MARKS[0])
-    return head + MARKS[0] + table(results) + MARKS[1] + rest.partition(MARKS[1])[2]
+def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
+    """How many times the peer's speed; a dash where there is no such row."""
+    ratio = row[f"times {peer}"] if row else None
+    if not ratio:
+        return "–"
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
-def main() -> None:
-    """Rewrite the README."""
+def measured_on(report: dict[str, Any]) -> str:
+    """Machine and versions of a report."""
+    machine = report["machine"]
+    width = {"avx512": "AVX-512", "avx2": "AVX2"}.get(machine["instruction_set"], "neither AVX")
+    packages = ", ".join(f"{name} {report['versions'][name]}" for name in NAMED)
+    where = f"{machine['cores']} cores of {machine['processor']}, {width}"
+    return f"{where}; {packages}; wall time, medians."
+
+
+def rewritten(text: str, report: dict[str, Any]) -> str:
+    """The README with the table of a report between its marks."""
+    head, _, rest = text.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    return head + BEGIN + table(report) + END + tail
+
+
+def rewrite() -> None:
+    """Rewrite the README from the committed figures."""
     readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(), json.loads((ROOT / "experiments/results/engine.json").read_text())))
+    readme.write_text(rewritten(readme.read_text(), published("engine")))
 
 
 if __name__ == "__main__":
-    main()
+    rewrite()

@@ -1,20 +1,20 @@
-"""Train an RBM from annealed samples and look at it: likelihood, temperature, filters, samples. JSON and a picture.
+"""Train an RBM from annealed samples and look at it: likelihood, temperature, filters, samples.
 
-python experiments/train_rbm.py --out runs/demo          # what `make demo` runs, with --resume
+    python experiments/train_rbm.py --out runs/demo          # what `make demo` runs, with --resume
+
+The folder holds the checkpoint, results.json and report.png.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import torch
-import tyro
+from matplotlib.figure import Figure
 
 import qsample as qs
 from qsample.annealers import SimulatedAnnealing
@@ -22,16 +22,17 @@ from qsample.annealers.registry import named
 from qsample.data import Dataset, load
 from qsample.models import BernoulliRBM
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+sys.path.append(str(Path(__file__).parents[1]))
+from experiments.common import OURS, THEIRS, CommonOptions, Report, command_line, mosaic
+
+SHOWN = 64
+"""images and filters shown"""
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommonOptions):
     """The run; the defaults are the demo's."""
 
-    out: Path = Path("runs/demo")
-    """folder for metrics.json, report.png and the checkpoint"""
     data: str = "digits"
     """digits, bars-and-stripes, mnist5k, or a file of 0/1 images"""
     test: int = 397
@@ -43,31 +44,50 @@ class Options:
     sampler: str = "simulated-annealing"
     """a name that `qsample samplers` lists"""
     sweeps: int = 50
-    """its sweeps an update"""
+    """sweeps of the sampler per update"""
     updates: int = 3000
     """gradient steps"""
     lr: float = 0.03
     """Adam's learning rate, falling to zero"""
     batch: int = 200
-    """rows of data an update"""
+    """rows of data per update"""
     chains: int = 512
-    """negative samples an update"""
+    """negative samples per update"""
     seed: int = 0
-    """of all randomness"""
-    threads: int = 1
-    """torch threads; more pays for wide models only"""
+    """seed of all randomness"""
     resume: bool = False
     """go on from the checkpoint in the folder"""
 
 
 def main(options: Options) -> None:
     """Train, evaluate, draw."""
-    began = time.perf_counter()
-    torch.set_num_threads(options.threads)
+    report = Report(options, __file__)
     dataset = load(options.data)
     train, _, test = (part.x for part in dataset.split(options.test))
     held_out = test if len(test) else train
-    model = BernoulliRBM(train.shape[1], options.hidden, generator=torch.Generator().manual_seed(options.seed))
+    model, history = trained(train, held_out, dataset, report.folder, options)
+    samples, result = evaluated(model, train, held_out, options)
+    result["history"] = history
+    figure = picture(model, dataset, samples, result, options)
+    show(result)
+    print(f"checkpoint            {report.folder / 'checkpoint.json'}")
+    report.finish(result, figure)
+
+
+def trained(
+    train: torch.Tensor, held_out: torch.Tensor, dataset: Dataset, folder: Path, options: Options
+) -> tuple[BernoulliRBM, list[dict[str, float]]]:
+    """The model after training, and its metrics along the way.
+
+    Args:
+        train: rows `[N, visible]` to train on.
+        held_out: rows to evaluate.
+        dataset: data set that both are from.
+        folder: folder of the checkpoint.
+        options: options of the run.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    model = BernoulliRBM(train.shape[1], options.hidden, generator=generator)
     model.set_visible_bias(train)
     settings = qs.Settings(
         updates=options.updates,
@@ -78,7 +98,6 @@ def main(options: Options) -> None:
         seed=options.seed,
         evaluate_every=max(1, options.updates // 20),
     )
-    sampler = named(options.sampler, options.sweeps)
     config: dict[str, Any] = {  # what `qsample evaluate` and `qsample sample` build the model from
         "data": options.data,
         "model": "rbm",
@@ -93,80 +112,90 @@ def main(options: Options) -> None:
     history = qs.fit(
         model,
         train,
-        sampler,
+        named(options.sampler, options.sweeps),
         settings,
         validation=held_out,
-        out=options.out,
+        out=folder,
         resume=options.resume,
         config=config,
     )
+    return model, history
 
+
+def evaluated(
+    model: BernoulliRBM, train: torch.Tensor, held_out: torch.Tensor, options: Options
+) -> tuple[qs.Samples, dict[str, Any]]:
+    """Annealed samples of the model, and figures of both.
+
+    Args:
+        model: trained model.
+        train: rows that it was trained on.
+        held_out: rows that it was not.
+        options: options of the run.
+    """
     problem = model.ising().detach()
     generator = torch.Generator().manual_seed(options.seed + 1)
-    judged = SimulatedAnnealing(sweeps=1000, beta_range=(0.0, 1.0), schedule="linear")
-    samples = judged.sample(problem, 2000, generator=generator)
+    annealing = SimulatedAnnealing(sweeps=1000, beta_range=(0.0, 1.0), schedule="linear")
+    samples = annealing.sample(problem, 2000, generator=generator)
     diagnosis = qs.diagnose(problem, samples)
     likelihood = qs.log_likelihood(model, held_out, generator=generator)
-    result: dict[str, Any] = {
+    return samples, {
         "test_log_likelihood": likelihood.value,
         "test_log_likelihood_stderr": likelihood.stderr,
         "train_log_likelihood": qs.log_likelihood(model, train, generator=generator).value,
+        "independent_pixels": independent(train, held_out),
         "beta": diagnosis.beta.value,
         "beta_stderr": diagnosis.beta.stderr,
         "verdict": diagnosis.text,
-        "seconds": time.perf_counter() - began,
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
     }
-    result["independent_pixels"] = independent(train, held_out)
-    (options.out / "metrics.json").write_text(json.dumps(result, indent=1))
-    picture(model, dataset, samples, history, result, options)
-    exact = "exact" if likelihood.stderr == 0 else f"± {likelihood.stderr:.3f}, by annealed importance sampling"
-    print(f"test log-likelihood   {likelihood.value:.3f} nats an image ({exact})")
-    print(f"effective beta        {diagnosis.beta.value:.3f} ± {diagnosis.beta.stderr:.3f} of 2,000 annealed samples")
-    print(f"verdict               {diagnosis.text}")
-    print(f"picture               {options.out / 'report.png'}")
-    print(f"checkpoint            {options.out / 'checkpoint.json'}")
+
+
+def independent(train: torch.Tensor, test: torch.Tensor) -> float:
+    """Mean log-likelihood of test rows when each pixel is drawn alone, with its smoothed mean."""
+    mean = (train.sum(0) + 1) / (len(train) + 2)
+    return float((test * mean.log() + (1 - test) * (1 - mean).log()).sum(1).mean())
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the figures."""
+    stderr = result["test_log_likelihood_stderr"]
+    error = f"± {stderr:.3f}, by annealed importance sampling" if stderr else "exact"
+    print(f"test log-likelihood   {result['test_log_likelihood']:.3f} nats per image ({error})")
+    beta = f"{result['beta']:.3f} ± {result['beta_stderr']:.3f}"
+    print(f"effective beta        {beta} of 2,000 annealed samples")
+    print(f"verdict               {result['verdict']}")
 
 
 def picture(
     model: BernoulliRBM,
     dataset: Dataset,
     samples: qs.Samples,
-    history: list[dict[str, float]],
     result: dict[str, Any],
     options: Options,
-) -> None:
-    """Data beside samples, the filters, the learning curve, and the energies of data and samples."""
+) -> Figure:
+    """Data beside samples, the filters, the learning curve, and energies of data and samples.
+
+    Args:
+        model: trained model.
+        dataset: data set.
+        samples: annealed samples of the model.
+        result: figures and history of the run.
+        options: options of the run.
+    """
     shape = dataset.image_shape or (1, model.num_visible)
+    drawn = model.split(samples.spins)[0]
     figure = plt.figure(figsize=(13, 8))
     grid = figure.add_gridspec(2, 3, height_ratios=(1.15, 1), hspace=0.28, wspace=0.2)
-    drawn = model.split(samples.spins)[0]
-    for column, (title, images) in enumerate((("data", dataset.x), ("annealed samples", drawn))):
+    for column, images in enumerate((dataset.x, drawn)):
         axis = figure.add_subplot(grid[0, column])
-        axis.imshow(mosaic(images[:64], shape).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        axis.set(title=title, xticks=[], yticks=[])
-    filters = model.W.detach().T[:64]
-    limit = float(filters.abs().quantile(0.995))  # a few large weights should not pale the rest
-    axis = figure.add_subplot(grid[0, 2])
-    shown = axis.imshow(mosaic(filters, shape, fill=float("nan")).numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axis.set(title=f"filters (the weights of {len(filters)} hidden units)", xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
-
-    axis = figure.add_subplot(grid[1, :2])
-    name = "log_likelihood" if "log_likelihood" in history[0] else "pseudo_log_likelihood"
-    axis.plot([m["update"] for m in history], [m[name] for m in history], "o-", color="#2166ac", ms=3, label="model")
-    if name == "log_likelihood":
-        alone = result["independent_pixels"]
-        axis.axhline(alone, color="gray", ls=":", label=f"independent pixels {alone:.2f}")
-    axis.set(xlabel="update", ylabel=f"{name.replace('_', '-')}, nats an image")
-    axis.set_title(f"test log-likelihood {result['test_log_likelihood']:.2f} at the end")
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
-
+        axis.imshow(mosaic(images[:SHOWN], shape).numpy(), cmap="gray_r", vmin=0, vmax=1)
+        axis.set(title=("data", "annealed samples")[column], xticks=[], yticks=[])
+    draw_filters(figure, figure.add_subplot(grid[0, 2]), model, shape)
+    draw_curve(figure.add_subplot(grid[1, :2]), result)
     axis = figure.add_subplot(grid[1, 2])
-    with torch.no_grad():
-        energies = [model.free_energy(x).numpy() for x in (dataset.x, drawn)]
-    for title, energy, colour in zip(("data", "samples"), energies, ("#b35806", "#2166ac"), strict=True):
+    for title, rows, colour in (("data", dataset.x, THEIRS), ("samples", drawn, OURS)):
+        with torch.no_grad():
+            energy = model.free_energy(rows).numpy()
         axis.hist(energy, 40, density=True, histtype="step", lw=1.6, label=title, color=colour)
     axis.set(xlabel="free energy", ylabel="density", yticks=[])
     axis.set_title(f"effective beta {result['beta']:.3f} ± {result['beta_stderr']:.3f}")
@@ -175,29 +204,43 @@ def picture(
         f"RBM {model.num_visible} × {model.num_hidden} on {dataset.name}: {options.sampler}, "
         f"{options.sweeps} sweeps, {options.start} start, {options.updates:,} updates"
     )
-    temporary = options.out / "report.tmp.png"
-    figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    os.replace(temporary, options.out / "report.png")
-    plt.close(figure)
+    return figure
 
 
-def independent(train: torch.Tensor, test: torch.Tensor) -> float:
-    """Mean log-likelihood of `test` when each pixel is drawn alone, with its (smoothed) mean over `train`."""
-    mean = (train.sum(0) + 1) / (len(train) + 2)
-    return float((test * mean.log() + (1 - test) * (1 - mean).log()).sum(1).mean())
+def draw_filters(figure: Figure, axis: Any, model: BernoulliRBM, shape: tuple[int, int]) -> None:
+    """The weights of each hidden unit as an image.
+
+    Args:
+        figure: figure of the axis.
+        axis: where to draw.
+        model: trained model.
+        shape: rows and columns of an image.
+    """
+    filters = model.W.detach().T[:SHOWN]
+    limit = float(filters.abs().quantile(0.995))  # a few large weights should not pale the rest
+    frame = mosaic(filters, shape, fill=float("nan")).numpy()
+    image = axis.imshow(frame, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    title = f"filters (the weights of {len(filters)} hidden units)"
+    axis.set(title=title, xticks=[], yticks=[])
+    figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
 
 
-def mosaic(images: torch.Tensor, shape: tuple[int, int], fill: float = 0.5) -> torch.Tensor:
-    """Images `[N, rows * columns]` side by side in a near-square frame, one pixel of `fill` between them."""
-    across = int(len(images) ** 0.5 + 0.999)
-    down = -(-len(images) // across)
-    rows, columns = shape
-    frame = torch.full((down * (rows + 1) - 1, across * (columns + 1) - 1), fill)
-    for k, image in enumerate(images.reshape(-1, rows, columns)):
-        top, left = k // across * (rows + 1), k % across * (columns + 1)
-        frame[top : top + rows, left : left + columns] = image
-    return frame
+def draw_curve(axis: Any, result: dict[str, Any]) -> None:
+    """The learning curve, beside independent pixels where the likelihood is exact."""
+    history = result["history"]
+    exact = "log_likelihood" in history[0]
+    name = "log_likelihood" if exact else "pseudo_log_likelihood"
+    updates = [metrics["update"] for metrics in history]
+    values = [metrics[name] for metrics in history]
+    axis.plot(updates, values, "o-", color=OURS, ms=3, label="model")
+    if exact:
+        level = result["independent_pixels"]
+        axis.axhline(level, color="gray", ls=":", label=f"independent pixels {level:.2f}")
+    axis.set(xlabel="update", ylabel=f"{name.replace('_', '-')}, nats per image")
+    axis.set_title(f"test log-likelihood {result['test_log_likelihood']:.2f} at the end")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command_line(main, Options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qsample.models.identity import record_of, tensor_of
+from qsample.models.identity import Identified, short_hash
 from qsample.models.units import Units
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.graph import Graph, check_graph
@@ -28,12 +26,17 @@ Coding = Literal["bits", "spins"]
 
 @public("qsample.models")
 class Intractable(ValueError):
-    """The quantity would need a sum over coupled hidden spins; the message names the call that samples it."""
+    """The quantity would need a sum over coupled hidden spins.
+
+    The message names the call that samples it.
+    """
 
 
 @public("qsample.models")
-class EnergyModel(nn.Module, ABC):
-    """A Boltzmann law over visible data x and hidden units, p(x, hidden) proportional to exp(-E(x, hidden)).
+class EnergyModel(Identified, ABC):
+    r"""A Boltzmann law over visible data x and hidden units.
+
+    $p(x, hidden) \propto e^{-E(x, hidden)}$.
 
     Data and hidden units are in the model's own coding, {0,1} (`coding == "bits"`) or -1/+1
     (`"spins"`).
@@ -42,6 +45,11 @@ class EnergyModel(nn.Module, ABC):
     `free_energy` are multilinear in x and in the hidden units, differentiable in both, and take
     what lies between the two values as well as the values themselves. What is sampled or learnt
     from (`ising(visible=)`, `join`, `cd_loss`) takes the two values only.
+
+    Args:
+        graph: the problem over all units.
+        hidden: numbers of the hidden spins, `[n_hidden]`.
+        coding: "bits" for units of {0,1}, "spins" for -1/+1.
     """
 
     #: the parameters by name, in the order of `weights`
@@ -63,22 +71,34 @@ class EnergyModel(nn.Module, ABC):
 
     @abstractmethod
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
-        """`weights`, same values, whose gradient is the centred one at unit `offsets` [n] (model's coding).
+        """`weights`, same values, whose gradient is the centred one at unit `offsets`.
 
         For E = -v.W.h - b.v - c.h with offsets (mu, lambda): grad W - mu (grad c)' - (grad b)
         lambda', then grad b - (that) lambda and grad c - (that)' mu (Melchior, Fischer and Wiskott,
         JMLR 17(99), 2016). Biases make up for what a change of the couplings does to the mean;
         where either is frozen there is nothing to make up for, and the gradient is the plain one.
+
+        Args:
+            weights: the parameters as they act, in the order of `names`.
+            offsets: means of the units, `[n]`, in the model's coding.
         """
 
     @abstractmethod
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
-        """Set the visible biases to the data's logits, smoothed by one count of each value; in place."""
+        """Set the visible biases to the data's logits, smoothed by one count of each value.
+
+        Args:
+            data: rows `[N, n_visible]` in the model's coding.
+            weight: of the rows, `[N]`; equal by default.
+        """
 
     # ---- parameters as they act ----------------
 
     def weights(self) -> tuple[Tensor, ...]:
-        """The parameters as they enter the energy, in the order of `names`: parametrisations are computed."""
+        """The parameters as they enter the energy, in the order of `names`.
+
+        Parametrisations are computed.
+        """
         if self._acting is not None:
             return self._acting
         # of pruning and the older norms: a model has no forward
@@ -89,7 +109,9 @@ class EnergyModel(nn.Module, ABC):
 
     @contextmanager
     def acting(self, weights: tuple[Tensor, ...]) -> Iterator[None]:
-        """Let these tensors be `weights()`, for a while: computed once, detached, or with another gradient.
+        """Let these tensors be `weights()`, for a while.
+
+        They may be computed once, detached, or have another gradient.
 
         A parametrisation may answer differently each time (`spectral_norm` iterates), and its
         parameters cannot be replaced by name.
@@ -151,13 +173,17 @@ class EnergyModel(nn.Module, ABC):
 
     @property
     def tractable(self) -> bool:
-        """Whether no two hidden units are coupled, so that they can be summed out given the visible ones."""
+        """Whether no two hidden units are coupled, so that they can be summed out given x."""
         return self.units.given.graph.num_edges == 0
 
     def ising(self, visible: Tensor | None = None) -> Ising:
-        """The joint problem over all units; with `visible` [*, n_visible], a batch `*` of problems over the hidden.
+        """The joint problem over all units, or the conditional problems of the hidden ones.
 
         Both differentiable in the parameters; energies are the model's, constants included.
+
+        Args:
+            visible: data `[*, n_visible]`, of which each row makes a problem over the hidden units;
+                None for the joint problem.
         """
         if visible is not None:
             self.check(visible)
@@ -167,7 +193,12 @@ class EnergyModel(nn.Module, ABC):
     def energy(
         self, x: Shaped[Tensor, "... v"], hidden: Shaped[Tensor, "... h"]
     ) -> Float[Tensor, "..."]:
-        """E(x, hidden), `[*]`; differentiable in the parameters and in the units. Leading axes broadcast."""
+        """E(x, hidden), `[*]`; differentiable in the parameters and in the units.
+
+        Args:
+            x: data `[*, n_visible]`.
+            hidden: hidden units `[*, n_hidden]`; leading axes broadcast.
+        """
         self._check_between(x, self.num_visible, "data")
         self._check_between(hidden, self.num_hidden, "hidden")
         shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
@@ -176,9 +207,10 @@ class EnergyModel(nn.Module, ABC):
         return self._joint().energy(spins.reshape(-1, self.graph.num_spins)).reshape(shape)
 
     def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
-        r"""F(x) = -log sum over hidden of exp(-E(x, hidden)); F = offset - sum_j log 2 cosh h_j of the conditional.
+        r"""$F(x) = -\log \sum_{hidden} e^{-E(x, hidden)}$, data `[*, n_visible]` to `[*]`.
 
-        `[*, n_visible]` to `[*]`; differentiable in the parameters and in x.
+        It is $\mathrm{offset} - \sum_j \log 2\cosh h_j$ of the conditional problem, differentiable
+        in the parameters and in x.
 
         Raises:
             Intractable: hidden units are coupled to each other.
@@ -187,15 +219,17 @@ class EnergyModel(nn.Module, ABC):
         if not self.tractable:
             raise Intractable(
                 "free_energy is intractable: hidden units are coupled to each other. Sample them "
-                "instead, "
-                "positive = sampler.sample(model.ising(visible=data), num), and pass positive= "
-                "to cd_loss"
+                "instead, positive = sampler.sample(model.ising(visible=data), num), and pass "
+                "positive= to cd_loss"
             )
         self._check_between(x, self.num_visible, "data")
         return self.free_energy_of_units(x)
 
     def free_energy_of_units(self, x: Tensor) -> Float[Tensor, "*batch"]:
-        """`free_energy` of rows that were checked before, or decoded: a training step looks at its data once."""
+        """`free_energy` of rows that were checked before, or decoded.
+
+        A training step looks at its data once.
+        """
         conditional = self._joint().given(self.units.given, self._spins(x))
         return conditional.offset - log_2cosh(conditional.h).sum(-1)
 
@@ -207,15 +241,19 @@ class EnergyModel(nn.Module, ABC):
                 f"expected joint spins of shape [*, {self.graph.num_spins}]; got "
                 f"{list(spins.shape)}"
             )
-        places = zip(self.units.ranges, (self.units.visible, self.units.hidden), strict=True)
-        parts = (
-            spins[..., index.on(spins.device) if span is None else span] for span, index in places
-        )
-        x, hidden = (self.decode(part) for part in parts)
-        return x, hidden
+        visible, hidden = self.units.ranges
+        x = spins[..., self.units.visible.on(spins.device) if visible is None else visible]
+        latent = spins[..., self.units.hidden.on(spins.device) if hidden is None else hidden]
+        return self.decode(x), self.decode(latent)
 
     def rows(self, data: Tensor, spins: Int[Tensor, "reads n"], dtype: torch.dtype) -> Tensor:
-        """Checked data, then the visible units of joint spins, in one tensor of the model's coding and a dtype."""
+        """Data, then the visible units of joint spins, in one tensor of the model's coding.
+
+        Args:
+            data: checked rows `[N, n_visible]`.
+            spins: joint spins `[reads, n]`.
+            dtype: of the result `[N + reads, n_visible]`.
+        """
         if spins.shape[1] != self.graph.num_spins:
             raise ValueError(
                 f"expected joint spins of shape [*, {self.graph.num_spins}]; got "
@@ -238,7 +276,10 @@ class EnergyModel(nn.Module, ABC):
         return rows
 
     def join(self, x: Tensor, hidden: Tensor) -> Int[Tensor, "... n"]:
-        """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`; leading axes broadcast."""
+        """`(x, hidden)` in the model's coding as joint int8 spins, the inverse of `split`.
+
+        Leading axes broadcast.
+        """
         x = self.check(x)
         hidden = self._check(hidden, self.num_hidden, "hidden")
         shape = torch.broadcast_shapes(x.shape[:-1], hidden.shape[:-1])
@@ -289,39 +330,15 @@ class EnergyModel(nn.Module, ABC):
 
     # ---- the graph travels with the weights ----------------
 
-    def get_extra_state(self) -> Tensor:
-        """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
-        hidden = hashlib.sha256(repr(self.units.hidden.cpu.tolist()).encode()).hexdigest()[:16]
-        labels = hashlib.sha256(repr(list(self.graph.labels)).encode()).hexdigest()[:16]
-        identity = {
+    def _identity(self) -> dict[str, Any]:
+        return {
             "model": own_class(self).__name__,
             "kind": self.graph.kind,
             "sizes": self.graph.sizes,
+            "graph": self.graph.hash[:16],
+            "labels": short_hash(list(self.graph.labels)),
+            "hidden": short_hash(self.units.hidden.cpu.tolist()),
         }
-        text = json.dumps(
-            identity | {"graph": self.graph.hash[:16], "labels": labels, "hidden": hidden}
-        )
-        return tensor_of(text)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Nothing to set: `_load_from_state_dict` has compared it."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        if prefix + "_extra_state" in state_dict:
-            self._refuse_others(state_dict[prefix + "_extra_state"])  # before any tensor is copied
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _refuse_others(self, state: Any) -> None:
-        """A ValueError that names the first difference, for the weights of another model, graph or labelling."""
-        theirs = record_of(state)
-        ours = record_of(self.get_extra_state())
-        for key, value in ours.items():
-            if theirs.get(key) != value:
-                raise ValueError(
-                    f"weights of another model: its {key} is {theirs.get(key)}, this one's {value}"
-                )
 
 
 def own_class(model: nn.Module) -> type:
@@ -329,8 +346,18 @@ def own_class(model: nn.Module) -> type:
     return next(kind for kind in type(model).__mro__ if not kind.__module__.startswith("torch."))
 
 
+def column_sums(data: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum over N rows of data; with weights `[N]`, N times their weighted mean."""
+    if weight is None:
+        return data.sum(0)
+    return weight.to(data) @ data / weight.sum() * len(data)
+
+
 def normal(std: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Normal numbers of standard deviations `std` (on the CPU) on the default device: for new parameters."""
+    """Normal numbers of standard deviations `std`, for new parameters.
+
+    `std` is on the CPU; they are on the default device.
+    """
     if torch.get_default_device().type == "meta":  # has no numbers, and takes no generator
         return torch.empty_like(std, device="meta")
     drawn = torch.randn(std.shape, generator=generator)
@@ -385,5 +412,5 @@ class _Centre(torch.autograd.Function):
 
 
 def with_gradient(back, *parameters: Tensor) -> tuple[Tensor, ...]:
-    """The parameters unchanged, with `back` (gradients to gradients) applied in the backward pass."""
+    """The parameters, with `back` (gradients to gradients) applied in the backward pass."""
     return _Centre.apply(back, *parameters)  # type: ignore[no-any-return]

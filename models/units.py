@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.problem.clamping import Clamping
-from qsample.problem.graph import Graph
+from qsample.problem.graph import Clamping, Graph
+from qsample.support.faces import public
 
 
+@public("qsample.models")
 class FixedIndex:
-    """Numbers that belong to a module's structure, int64 `[k]`, on whatever device its parameters are.
+    """Numbers of a module's structure, int64 `[k]`, on whatever device its parameters are.
 
     No buffer: what casts, averages, broadcasts or empties buffers
     (`AveragedModel(use_buffers=True)`, `DistributedDataParallel`, `to_empty`) must leave them as
@@ -41,6 +42,7 @@ class FixedIndex:
         return len(self.cpu)
 
 
+@public("qsample.models")
 @dataclass(frozen=True, eq=False)
 class Units:
     """The visible and the hidden spins of a graph, both ascending, as a clamp leaves them.
@@ -64,20 +66,21 @@ class Units:
     def of(graph: Graph, hidden: Tensor) -> Units:
         """The hidden spins by number; all others are visible."""
         with torch.device("cpu"), torch.inference_mode(False):
-            behind = sorted(hidden.tolist())
-            shown = sorted(set(range(graph.num_spins)) - set(behind))
-            place = {spin: at for at, spin in enumerate([*shown, *behind])}
+            latent = sorted(hidden.tolist())
+            shown = sorted(set(range(graph.num_spins)) - set(latent))
+            place = {spin: k for k, spin in enumerate([*shown, *latent])}
             order = [place[spin] for spin in range(graph.num_spins)]
             visible = FixedIndex(shown)
             given = graph.without(visible.cpu)
-        ranges = _range(shown), _range(behind)
-        return Units(visible, FixedIndex(behind), FixedIndex(order), given, ranges)
+        ranges = _range(shown), _range(latent)
+        return Units(visible, FixedIndex(latent), FixedIndex(order), given, ranges)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Units:
         return self
 
 
 def _range(numbers: Sequence[int]) -> slice | None:
+    """Ascending numbers as a slice, where they are neighbours."""
     first = numbers[0] if numbers else 0
     span = range(first, first + len(numbers))
     return slice(span.start, span.stop) if list(span) == list(numbers) else None

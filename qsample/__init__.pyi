@@ -26,3 +26,7 @@ from qsample.sampling.samples import Samples as Samples
 from qsample.sampling.temperature import effective_beta as effective_beta
 
 __all__: list[str]
+
+# isort: split
+# Not public: pickles name them.
+from qsample.problem.graph import Clamping  # noqa: E402, F401

@@ -1,8 +1,13 @@
-import signal
-from pathlib import Path
+"""What every test stands on: one thread, type checks of shapes, and the fixtures."""
 
+import os
+import signal
+
+import pytest
 import torch
 from jaxtyping import install_import_hook
+
+from tests.support.shapes import with_shapes
 
 # Samplers draw the same bits for any thread count; one thread is what a shared machine runs
 # fastest.
@@ -13,21 +18,20 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-def with_shapes() -> list[str]:
-    """The modules whose signatures name shapes: those that import jaxtyping."""
-    root = Path(__file__).parents[1]
-    homes = {"qsample": "qsample", "models": "qsample.models", "annealers": "qsample.annealers"}
-    modules = []
-    for folder, package in homes.items():
-        for path in sorted((root / folder).rglob("*.py")):
-            inner = path.relative_to(root / folder).with_suffix("").parts
-            through_link = folder == "qsample" and inner[0] in ("models", "annealers")
-            if not through_link and "from jaxtyping import" in path.read_text():
-                modules.append(".".join([package, *inner]))
-    return modules
-
-
 # Shapes are checked where they are named; elsewhere the check would cost two thirds of the tests'
 # time.
 install_import_hook(with_shapes(), "beartype.beartype")
+
+# After the hook, so that what it imports is checked as well. `sapi`: a server of a Zephyr-4 chip.
+from qsample.testing.sapi.fixture import sapi as sapi  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def isolated():
+    """Hide the configuration of the user from D-Wave's tools."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("DWAVE_")]:
+            patch.delenv(name)
+        patch.setenv("DWAVE_CONFIG_FILE", os.devnull)
+        patch.setenv("DWAVE_CACHE_ENABLED", "0")
+        yield

@@ -79,16 +79,16 @@ def test_mnist5k():
     ],
 )
 def test_bars_and_stripes_by_brute_force(name, shape):
-    found = load(name)
+    dataset = load(name)
     rows, columns = shape
     every = (torch.arange(2 ** (rows * columns))[:, None] >> torch.arange(rows * columns)) & 1
     images = every.reshape(-1, rows, columns)
     is_stripes = (images == images[:, :, :1]).all(2).all(1)
     is_bars = (images == images[:, :1]).all(2).all(1)
     expected = {tuple(row) for row in every[is_stripes | is_bars].tolist()}
-    assert found.image_shape == shape and found.x.dtype == torch.float32
-    assert len(found) == 2**rows + 2**columns - 2 == len(expected)
-    assert {tuple(int(v) for v in row) for row in found.x.tolist()} == expected
+    assert dataset.image_shape == shape and dataset.x.dtype == torch.float32
+    assert len(dataset) == 2**rows + 2**columns - 2 == len(expected)
+    assert {tuple(int(v) for v in row) for row in dataset.x.tolist()} == expected
 
 
 def test_names_are_pure_functions():
@@ -99,9 +99,9 @@ def test_names_are_pure_functions():
 
 def test_planted_ising_by_name_is_the_planted_problem():
     _, spins = planted_ising(3, 4, 5000)
-    found = load("planted-ising-3x4", coding="spins")
-    assert found.image_shape == (3, 4)
-    assert torch.equal(found.x, spins.float())
+    dataset = load("planted-ising-3x4", coding="spins")
+    assert dataset.image_shape == (3, 4)
+    assert torch.equal(dataset.x, spins.float())
     assert load("planted-ising").x.shape == (5000, 64)
 
 
@@ -169,7 +169,7 @@ def test_unknown_coding_and_couplings():
 )
 def test_a_missing_package_names_its_extra(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'{name}.*pip install -e ".\[experiments\]"'):
+    with pytest.raises(ImportError, match=rf'{name}.*pip install "qsample-torch\[experiments\]"'):
         load(name)
 
 
@@ -209,10 +209,10 @@ def test_numpy_files_of_any_number_type(tmp_path, dtype, suffix):
     x, path = bits(), tmp_path / f"mine{suffix}"
     with path.open("wb") as file:
         (np.savez if suffix == ".npz" else np.save)(file, np.asfortranarray(x.astype(dtype)))
-    found = load(str(path))
-    assert found.x.dtype == torch.float32 and found.x.is_contiguous()
-    assert torch.equal(found.x, torch.from_numpy(x).float())
-    assert (found.name, found.image_shape, found.labels) == (str(path), None, None)
+    dataset = load(str(path))
+    assert dataset.x.dtype == torch.float32 and dataset.x.is_contiguous()
+    assert torch.equal(dataset.x, torch.from_numpy(x).float())
+    assert (dataset.name, dataset.image_shape, dataset.labels) == (str(path), None, None)
     assert torch.equal(load(path, coding="spins").x, torch.from_numpy(2 * x - 1).float())
 
 
@@ -235,9 +235,9 @@ def test_images_and_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("images.npy", "./images.npy", "~/images.npy", Path("images.npy")):
-        found = load(name)
-        assert found.image_shape == (3, 4)
-        assert torch.equal(found.x, torch.from_numpy(x.reshape(6, 12)).float())
+        dataset = load(name)
+        assert dataset.image_shape == (3, 4)
+        assert torch.equal(dataset.x, torch.from_numpy(x.reshape(6, 12)).float())
 
 
 def test_npz_picks_x_then_data_then_the_only_array(tmp_path):
@@ -411,18 +411,18 @@ def test_labels_and_a_pandas_index_are_no_pixels(tmp_path, index, name, at, valu
     if name is not None:
         frame.insert(at, name, values)
     frame.to_csv(tmp_path / "mine.csv", index=index)
-    found = load(tmp_path / "mine.csv")
-    assert found.x.tolist() == BITS.tolist()
+    dataset = load(tmp_path / "mine.csv")
+    assert dataset.x.tolist() == BITS.tolist()
     if name is None:
-        assert found.labels is None
+        assert dataset.labels is None
     else:
         classes = sorted(set(values))
         wanted = (
             values if isinstance(values[0], int) else [classes.index(value) for value in values]
         )
-        assert found.labels is not None and found.labels.tolist() == wanted
-        assert f"labels: column {name!r}" in found.note
-    assert ("left out as row numbers" in found.note) == index
+        assert dataset.labels is not None and dataset.labels.tolist() == wanted
+        assert f"labels: column {name!r}" in dataset.note
+    assert ("left out as row numbers" in dataset.note) == index
 
 
 def test_default_pandas_files(tmp_path):
@@ -468,13 +468,13 @@ def test_true_and_false_without_a_header(tmp_path):
 
 def test_labels_of_an_npz(tmp_path):
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(5))
-    found = load(tmp_path / "mine.npz")
+    dataset = load(tmp_path / "mine.npz")
     assert (
-        found.labels is not None
-        and found.labels.tolist() == list(range(5))
-        and found.x.tolist() == BITS.tolist()
+        dataset.labels is not None
+        and dataset.labels.tolist() == list(range(5))
+        and dataset.x.tolist() == BITS.tolist()
     )
     np.savez(tmp_path / "mine.npz", x=BITS, y=np.arange(4))
-    with pytest.raises(ValueError, match=r"expected one label a row, \[5\]; got \[4\]"):
+    with pytest.raises(ValueError, match=r"expected one label per row, \[5\]; got \[4\]"):
         load(tmp_path / "mine.npz")
-    assert found.split(2)[2].labels is not None
+    assert dataset.split(2)[2].labels is not None

@@ -1,4 +1,4 @@
-"""A fresh install must import: what the code imports is what pyproject.toml declares (dwave's plugin forgot einops)."""
+"""A fresh install must import: what the code imports is what pyproject.toml declares."""
 
 import ast
 import re
@@ -22,12 +22,6 @@ OPTIONAL = {
 }
 # Packages that are measured against, by choice: a benchmark says which it left out.
 PEERS = {"openjij", "rbms", "dwave.plugins"}
-# What an extra is for may need it at import: these classes derive from diffusers' own, and load at first use.
-OF_AN_EXTRA = {
-    "qsample/diffusion/scheduler.py",
-    "qsample/diffusion/pipeline.py",
-    "qsample/diffusion/noise.py",
-}
 MODULES = sorted(
     p
     for folder in ("qsample", "models", "annealers", "experiments")
@@ -82,17 +76,14 @@ def test_imports_are_declared(path):
     core = names(PROJECT["dependencies"])
     extras = names(r for group in PROJECT["optional-dependencies"].values() for r in group)
     for module, at_import in imports(ast.parse(path.read_text()), True):
-        beside = (
-            {p.stem for p in path.parent.glob("*.py")} if "experiments" in path.parts else set()
-        )
-        if module.split(".")[0] in {*sys.stdlib_module_names, "qsample", *beside}:
+        if module.split(".")[0] in {*sys.stdlib_module_names, "qsample", "experiments"}:
             continue
         if "experiments" in path.parts and any(
             f"{module}.".startswith(f"{peer}.") for peer in PEERS
         ):
             continue
         # an experiment needs its extra; a module of the package at most inside a function
-        free = "experiments" in path.parts or str(path.relative_to(ROOT)) in OF_AN_EXTRA
+        free = "experiments" in path.parts
         allowed = core if at_import and not free else core | extras | {"tensorboard"}
         assert {d.lower() for d in distributions(module)} & allowed, (
             f"{path.name} imports {module}: declare it"

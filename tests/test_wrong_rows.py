@@ -1,4 +1,4 @@
-"""Data that are no tensor: the error names the way to one, and the way works. Paths with a tilde."""
+"""Data that are no tensor: the error names a way to one, and it works. Paths with a tilde."""
 
 import re
 from dataclasses import replace
@@ -12,8 +12,8 @@ from qsample.annealers import Exact, Gibbs
 from qsample.data import load
 from qsample.learning import checkpoint
 from qsample.models import BernoulliRBM
-from tests.learning.test_fit import SHORT, rbm
 from tests.support.exact import untyped
+from tests.support.training import SHORT, rbm
 
 ROWS = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 1, 1]]).float()
 

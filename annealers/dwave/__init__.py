@@ -1,4 +1,4 @@
-"""D-Wave's quantum processors as a sampler: placing, temperature, gauges, cost and failures handled."""
+"""D-Wave's quantum processors as a sampler: placing, temperature, gauges, cost and failures."""
 
 from __future__ import annotations
 

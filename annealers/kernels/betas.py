@@ -1,4 +1,7 @@
-"""Schedules of inverse temperatures, made a block at a time: sweeps that have not begun take no memory."""
+"""Schedules of inverse temperatures, made a block at a time.
+
+So sweeps that have not begun take no memory.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from qsample.support.checks import check_choice
+
 Schedule = Literal["geometric", "linear", "adaptive"]
 
 BLOCK = 1 << 16  # sweeps that are asked for at once, at most: a multiple of the dense kernel's 64
@@ -18,7 +23,7 @@ COLDEST = 1e37  # with room for a factor in single precision
 
 @runtime_checkable
 class Betas(Protocol):
-    """One beta a sweep, `count` of them; `coldest` is at least the largest."""
+    """One beta per sweep, `count` of them; `coldest` is at least the largest."""
 
     @property
     def count(self) -> int:
@@ -31,7 +36,7 @@ class Betas(Protocol):
         ...
 
     def block(self, first: int, last: int) -> Tensor:
-        """The betas of the sweeps first, ..., last - 1: `[S]`, or `[S, P, 1]` with one a problem."""
+        """The betas of sweeps first to last - 1: `[S]`, or one per problem, `[S, P, 1]`."""
         ...
 
 
@@ -75,7 +80,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Ramp:
-    """From `first_beta` to `last_beta` in equal steps ("linear") or by equal factors ("geometric"), both ends exact."""
+    """From `first_beta` to `last_beta`, both ends exact.
+
+    In equal steps ("linear") or by equal factors ("geometric").
+    """
 
     name: Schedule
     count: int
@@ -89,11 +97,11 @@ class Ramp:
 
     def block(self, first: int, last: int) -> Tensor:
         """See `Betas`."""
-        t = torch.arange(first, last, dtype=torch.float64) / max(self.count - 1, 1)
+        fraction = torch.arange(first, last, dtype=torch.float64) / max(self.count - 1, 1)
         if self.name == "geometric":
-            betas = self.first_beta * (self.last_beta / self.first_beta) ** t
+            betas = self.first_beta * (self.last_beta / self.first_beta) ** fraction
         else:
-            betas = self.first_beta + (self.last_beta - self.first_beta) * t
+            betas = self.first_beta + (self.last_beta - self.first_beta) * fraction
         if last == self.count:
             betas[-1] = self.last_beta
         return betas
@@ -110,6 +118,11 @@ def schedule(
     name: Schedule | Tensor | Sequence[float], sweeps: int, beta_range: tuple[float, float]
 ) -> Betas:
     """A named schedule, its ends exact, or the given betas.
+
+    Args:
+        name: "geometric" or "linear", or the betas themselves.
+        sweeps: number of sweeps of a named schedule.
+        beta_range: first and last beta of a named schedule.
 
     Raises:
         ValueError: betas that are negative or not finite, a geometric schedule from 0, or one that
@@ -128,7 +141,8 @@ def schedule(
             "an adaptive schedule depends on the problem: info['betas'] of its samples holds it"
         )
     ramp = Ramp(name, sweeps, float(first), float(last))
-    check_finite(torch.cat([torch.tensor(beta_range), ramp.block(sweeps // 2, sweeps // 2 + 1)]))
+    middle = ramp.block(sweeps // 2, sweeps // 2 + 1)
+    check_finite(torch.cat([torch.tensor(beta_range), middle]))
     return ramp
 
 

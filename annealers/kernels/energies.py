@@ -6,31 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import flatten
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
 
 def energies(problem: Ising, spins: Tensor) -> Tensor:
-    """E of spins `[P, R, n]` on the CPU, summed in double precision with the offset: `[P, R]` float64."""
+    """E of spins `[P, R, n]` on the CPU, `[P, R]` float64: with the offset, in double precision."""
+    flat = problem.flat().to(dtype=torch.float64)
     if problem.graph.kind != "sparse":
-        wide = problem.to(dtype=torch.float64)
-        return wide.energy(spins.reshape(*problem.batch_shape, *spins.shape[1:])).reshape(
-            spins.shape[:-1]
-        )
+        return flat.energy(spins)
     from qsample.annealers import _engine
 
-    h, J = (t.detach().double().contiguous().numpy() for t in flatten(problem))
     reads = spins.shape[:-1]
     energy = np.empty(reads.numel())
     rows = spins.reshape(len(energy), -1).contiguous().numpy()
+    h = flat.h.detach().contiguous().numpy()
+    J = flat.J.detach().contiguous().numpy()
     _engine.energies(rows, energy, *_csr(problem.graph), h, J, torch.get_num_threads())
-    offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
-    return torch.from_numpy(energy).reshape(reads) + offset
+    return torch.from_numpy(energy).reshape(reads) + flat.offset.detach()[:, None]
 
 
 def energies_of(problem: Ising, spins: Tensor) -> Tensor:
-    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`; half precision is summed in single.
+    """E of spins `[*B, R, n]` in the problem's dtype, `[*B, R]`.
+
+    Half precision is summed in single.
 
     Raises:
         ValueError: energies that float16 cannot hold.
@@ -41,13 +40,16 @@ def energies_of(problem: Ising, spins: Tensor) -> Tensor:
 
 
 def narrowed(energy: Tensor, dtype: torch.dtype) -> Tensor:
-    """Energies in the problem's type; ValueError where they are beyond it, which happens in float16 alone."""
+    """Energies in the problem's dtype.
+
+    Raises:
+        ValueError: energies that float16 cannot hold.
+    """
     largest = torch.finfo(dtype).max
     if dtype == torch.float16 and (energy.abs() > largest).any():
         raise ValueError(
             f"energies of up to {float(energy.abs().max()):g} do not fit {dtype}, whose numbers "
-            f"end at {largest:g}: "
-            f"use problem.to(dtype=torch.float32)"
+            f"end at {largest:g}: use problem.to(dtype=torch.float32)"
         )
     return energy.to(dtype)
 

@@ -1,60 +1,67 @@
-"""Sparse problems on the native kernel: the structure is laid out once a graph, a call only hands over h and J."""
+"""The native kernels: what their calls share is made ready once, and each has a short call.
+
+The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone,
+so neither the batch nor the threads nor how sweeps are split into calls can change a draw. Threads
+are torch's. h and J are taken in single precision, whatever the problem's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import Precision, Rule, flatten
+from qsample.annealers.kernels.torch_dense import square
+from qsample.annealers.kernels.update import Precision, Rule, Scan
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
 
-class Structure(NamedTuple):
-    """A graph as the kernel reads it, int32: spins renumbered in the order of a sweep, neighbours by CSR."""
-
-    order: np.ndarray  # the graph's number of each renumbered spin
-    place: np.ndarray  # the inverse
-    start: np.ndarray  # [n + 1]
-    near: np.ndarray  # [2 k] renumbered neighbours, in the graph's order
-    edge: np.ndarray  # [2 k] their edges
-    colour: np.ndarray  # [C + 1] where each colour begins
-
-
-def structure(graph: Graph) -> Structure:
-    """Colour by colour, within a colour by degree: no spin waits for the one just before it, loops run evenly."""
-
-    def make() -> Structure:
-        start, neighbour, edge = graph.csr
-        colours = [colour[(-graph.degree[colour]).argsort(stable=True)] for colour in graph.colours]
-        order = torch.cat(colours) if colours else torch.empty(0, dtype=torch.int64)
-        place = order.argsort()
-        degree = graph.degree[order]
-        first = torch.zeros(len(order) + 1, dtype=torch.int64)
-        first[1:] = degree.cumsum(0)
-        at = torch.arange(int(first[-1])) + (start[order] - first[:-1]).repeat_interleave(degree)
-        ends = torch.tensor([0, *map(len, colours)]).cumsum(0)
-        parts = (order, place, first, place[neighbour[at]], edge[at], ends)
-        return Structure(*(np.ascontiguousarray(part.numpy().astype(np.int32)) for part in parts))
-
-    return graph.cached("structure", make)
-
-
 class Swept(NamedTuple):
-    """What a call leaves. Replicas are swept in blocks: a call that was ended leaves some done and some not begun."""
+    """What a call leaves; one that was ended leaves some blocks of replicas undone."""
 
     spins: Tensor  # int8 [P, R, n]
-    # float64 [P, R], with the offset; the native kernels take h and J in single precision
-    energy: Tensor
+    energy: Tensor  # float64 [P, R], with the offset
     sweeps: int  # done by every replica
     done: Tensor  # int32 [P, R], by each
 
 
-def sweep(
+class Native(Protocol):
+    """What every kernel on the CPU takes; `sweep_sparse` documents it."""
+
+    def __call__(
+        self,
+        problem: Ising,
+        num: int,
+        betas: Tensor | Sequence[float],
+        seeds: Sequence[int],
+        *,
+        spins: Tensor | None = None,
+        first_sweep: int = 0,
+        rule: Rule = "gibbs",
+        scan: Scan = "forward",
+        alive: Callable[[], bool] | None = None,
+    ) -> Swept:
+        """Sweeps of P problems on one graph, R = `num` replicas each.
+
+        Args:
+            problem: P problems on the CPU; all arguments are as in `sweep_sparse`.
+            num: number of replicas of each problem.
+            betas: inverse temperatures, `[S]` or `[S, P, R]`.
+            seeds: one 63-bit seed per problem.
+            spins: where to start, `[P, R, n]`.
+            first_sweep: number of the first sweep.
+            rule: "gibbs" or "metropolis".
+            scan: "forward" or "palindromic".
+            alive: False ends the call after the present sweep.
+        """
+        ...
+
+
+def sweep_sparse(
     problem: Ising,
     num: int,
     betas: Tensor | Sequence[float],
@@ -64,34 +71,32 @@ def sweep(
     first_replica: int = 0,
     first_sweep: int = 0,
     rule: Rule = "gibbs",
-    palindromic: bool = False,
+    scan: Scan = "forward",
     precision: Precision = "full",
     alive: Callable[[], bool] | None = None,
     isa: str = "",
 ) -> Swept:
     """Sweeps of P problems on one sparse graph, R = `num` replicas each, on the CPU.
 
-    The number that decides a spin is a function of (seed of its problem, replica, sweep, spin)
-    alone, so neither the batch nor the threads nor how sweeps are split into calls can change a
-    draw. Threads are torch's.
-
     Args:
-        problem: sparse, on the CPU, checked.
-        num: replicas of each problem.
-        betas: one inverse temperature a sweep, `[S]`, or one for each replica too, `[S, P, R]`.
-        seeds: one 63-bit seed a problem.
-        spins: where to start, `[P, R, n]`; uniform random spins by default.
-        first_replica: the number of replica 0, for randomness.
-        first_sweep: the number of the first sweep, for randomness: S after a call of S sweeps
-            continues it.
+        problem: sparse problems on the CPU, checked, batch dimensions of any number.
+        num: number of replicas of each problem.
+        betas: one inverse temperature per sweep, `[S]`, or one per sweep and replica, `[S, P, R]`.
+        seeds: one 63-bit seed per problem.
+        spins: where to start, `[P, R, n]`; by default uniform random spins of the kernel's own.
+        first_replica: number of replica 0, for randomness.
+        first_sweep: number of the first sweep, for randomness: S, after a call of S sweeps, goes on
+            with it.
         rule: "gibbs" or "metropolis"; see `update.rule_of`.
-        palindromic: each sweep visits the spins forward and back (reversible under the heat bath).
-        precision: of the fields. "full" is single precision. "fixed16" is 16-bit fixed point, twice
-            the lanes: with F the largest field that any state has, or 1.5 times the largest that J
-            alone makes, u = F/32766: couplings are rounded to multiples of u/2, fields to u (2**-15
-            of F in the mean square), and probabilities to 6.5e-5, those below 1e-5 to 0; energies
-            stay full. Problems that share J are fastest where h is small beside it.
-        alive: asked some times a second; False ends the call after the present sweep.
+        scan: "forward", or "palindromic": each sweep visits the spins forward and back, which is
+            reversible under the heat bath.
+        precision: number format of the fields. "full" is single precision. "fixed16" is 16-bit
+            fixed point, twice the lanes: with F the largest field that any state has, or 1.5 times
+            the largest that J alone makes, u = F/32766: couplings are rounded to multiples of u/2,
+            fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5, those below
+            1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside
+            it.
+        alive: function asked some times per second; False ends the call after the present sweep.
         isa: "avx512", "avx2" or "plain"; the best of this machine by default.
 
     Raises:
@@ -100,34 +105,224 @@ def sweep(
     """
     from qsample.annealers import _engine
 
-    h, J = (t.detach().to(torch.float32).contiguous().numpy() for t in flatten(problem))
-    problems, n = h.shape
-    beta = torch.as_tensor(betas, dtype=torch.float32)
-    beta = beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
-    start = torch.empty(problems * num, n, dtype=torch.int8)
-    if spins is not None:
-        start.copy_(spins.reshape(problems * num, n))
-    energy = np.empty(problems * num)
-    done = np.empty(problems * num, dtype=np.int32)
+    call = Call(problem, num, betas, seeds, spins)
     fewest = _engine.sweep(
-        start.numpy(),
-        energy,
-        done,
+        *call.results,
         *structure(problem.graph),
-        h,
-        J,
-        beta,
-        np.array(seeds, dtype=np.int64),
+        call.h,
+        _single(call.flat.J),
+        call.betas,
+        call.seeds,
         first_replica,
         first_sweep,
         rule == "metropolis",
-        palindromic,
+        scan == "palindromic",
         spins is None,
         precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,
     )
-    offset = problem.offset.detach().double().expand(problem.batch_shape).reshape(-1, 1)
-    energies, dones = (torch.from_numpy(a).reshape(problems, num) for a in (energy, done))
-    return Swept(start.reshape(problems, num, n), energies + offset, fewest, dones)
+    return call.swept(fewest)
+
+
+def sweep_dense(
+    problem: Ising,
+    num: int,
+    betas: Tensor | Sequence[float],
+    seeds: Sequence[int],
+    *,
+    spins: Tensor | None = None,
+    first_sweep: int = 0,
+    rule: Rule = "gibbs",
+    scan: Scan = "forward",
+    alive: Callable[[], bool] | None = None,
+) -> Swept:
+    """Sweeps of P problems, each spin coupled to most: fields are kept, a flip adds a row of J.
+
+    Args:
+        problem: complete or sparse problems on the CPU; the rest is as in `sweep_sparse`.
+        num: number of replicas of each problem.
+        betas: inverse temperatures, `[S]` or `[S, P, R]`.
+        seeds: one 63-bit seed per problem.
+        spins: where to start, `[P, R, n]`.
+        first_sweep: number of the first sweep.
+        rule: "gibbs" or "metropolis".
+        scan: "forward" or "palindromic".
+        alive: False ends the call after the present sweep.
+    """
+    from qsample.annealers import _engine
+
+    call = Call(problem, num, betas, seeds, spins)
+    J = square(call.flat)
+    # rows padded with zeros to a multiple of 16 numbers, which the kernel adds at once
+    rows = torch.zeros(*J.shape[:2], -(-J.shape[-1] // 16) * 16, dtype=torch.float32)
+    rows[..., : J.shape[-1]] = J
+    fewest = _engine.sweep_dense(
+        *call.results,
+        call.h,
+        rows.numpy(),
+        call.betas,
+        call.seeds,
+        first_sweep,
+        rule == "metropolis",
+        scan == "palindromic",
+        spins is None,
+        torch.get_num_threads(),
+        alive,
+    )
+    return call.swept(fewest)
+
+
+def sweep_bipartite(
+    problem: Ising,
+    num: int,
+    betas: Tensor | Sequence[float],
+    seeds: Sequence[int],
+    *,
+    spins: Tensor | None = None,
+    first_sweep: int = 0,
+    rule: Rule = "gibbs",
+    scan: Scan = "forward",
+    precision: Precision = "full",
+    alive: Callable[[], bool] | None = None,
+    isa: str = "",
+) -> Swept:
+    """Sweeps of P problems on one bipartite graph (RBMs): couplings are read where they lie.
+
+    The right side (hidden units) is updated first, then the left; palindromic, then the right once
+    more. The energy takes the fields of the side that was visited last, in single precision, and
+    adds them up in double.
+
+    Args:
+        problem: bipartite problems on the CPU; the rest is as in `sweep_sparse`.
+        num: number of replicas of each problem.
+        betas: inverse temperatures, `[S]` or `[S, P, R]`.
+        seeds: one 63-bit seed per problem.
+        spins: where to start, `[P, R, n]`.
+        first_sweep: number of the first sweep.
+        rule: "gibbs" or "metropolis".
+        scan: "forward" or "palindromic".
+        precision: "fixed16" keeps fields in 16 bits, rounded and refused as `sweep_sparse` says; of
+            five couplings the sum is looked up at once. A problem of a batch is rounded in its own
+            unit, so problems are then taken one by one, and those of fewer than 32 replicas leave
+            lanes idle. Energies are those of the true couplings all the same.
+        alive: False ends the call after the present sweep.
+        isa: an instruction set; the best of this machine by default.
+    """
+    from qsample.annealers import _engine
+
+    call = Call(problem, num, betas, seeds, spins)
+    fewest = _engine.sweep_bipartite(
+        *call.results,
+        call.h,
+        _single(call.flat.J),
+        call.betas,
+        call.seeds,
+        first_sweep,
+        rule == "metropolis",
+        scan == "palindromic",
+        spins is None,
+        precision == "fixed16",
+        torch.get_num_threads(),
+        isa,
+        alive,
+    )
+    return call.swept(fewest)
+
+
+# ---- what the calls share ----------------
+
+
+class Call:
+    """What every kernel reads of a call, as arrays, and where it writes.
+
+    Args:
+        problem: P problems.
+        num: replicas R of each.
+        betas: `[S]` or `[S, P, R]`.
+        seeds: one per problem.
+        spins: where to start, `[P, R, n]`; None leaves the start to the kernel.
+
+    Attributes:
+        flat: the problems in one batch dimension.
+        h: fields, float32 `[P, n]`.
+        betas: float32 `[S, 1 or P R]`.
+        seeds: int64 `[P]`.
+        results: spins `[P R, n]` int8, which hold the start before; energy `[P R]` float64, without
+            the offset; done `[P R]` int32.
+    """
+
+    def __init__(
+        self,
+        problem: Ising,
+        num: int,
+        betas: Tensor | Sequence[float],
+        seeds: Sequence[int],
+        spins: Tensor | None,
+    ) -> None:
+        self.flat = problem.flat()
+        self.h = _single(self.flat.h)
+        beta = torch.as_tensor(betas, dtype=torch.float32)
+        self.betas = beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
+        self.seeds = np.array(seeds, dtype=np.int64)
+        problems, n = self.h.shape
+        self._shape = (problems, num)
+        self._spins = torch.empty(problems * num, n, dtype=torch.int8)
+        if spins is not None:
+            self._spins.copy_(spins.reshape(problems * num, n))
+        self._energy = np.empty(problems * num)
+        self._done = np.empty(problems * num, dtype=np.int32)
+
+    @property
+    def results(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Spins, energies and sweeps done, which the kernel writes in place."""
+        return self._spins.numpy(), self._energy, self._done
+
+    def swept(self, fewest: int) -> Swept:
+        """The results as tensors, given the sweeps that every replica did."""
+        spins = self._spins.reshape(*self._shape, self.flat.num_spins)
+        energy = torch.from_numpy(self._energy).reshape(self._shape)
+        done = torch.from_numpy(self._done).reshape(self._shape)
+        offset = self.flat.offset.detach().double()[:, None]
+        return Swept(spins, energy + offset, fewest, done)
+
+
+def _single(t: Tensor) -> np.ndarray:
+    return t.detach().to(torch.float32).contiguous().numpy()
+
+
+class Structure(NamedTuple):
+    """A graph as the sparse kernel reads it, int32: spins renumbered in the order of a sweep."""
+
+    order: np.ndarray  # [n] the graph's number of each renumbered spin
+    place: np.ndarray  # [n] the inverse
+    start: np.ndarray  # [n + 1] where the neighbours of each spin begin
+    near: np.ndarray  # [2 k] renumbered neighbours, in the graph's order
+    edge: np.ndarray  # [2 k] their edges
+    colour: np.ndarray  # [C + 1] where each colour begins
+
+
+def structure(graph: Graph) -> Structure:
+    """The structure of a graph, laid out once.
+
+    Colour by colour, within a colour by degree: no spin waits for the one just before it, and loops
+    run evenly.
+    """
+
+    def make() -> Structure:
+        start, neighbour, edge = graph.csr
+        colours = [colour[(-graph.degree[colour]).argsort(stable=True)] for colour in graph.colours]
+        order = torch.cat(colours) if colours else torch.empty(0, dtype=torch.int64)
+        place = order.argsort()
+        # the neighbours of each renumbered spin: its stretch of the graph's CSR, moved
+        degree = graph.degree[order]
+        first = torch.zeros(len(order) + 1, dtype=torch.int64)
+        first[1:] = degree.cumsum(0)
+        shift = (start[order] - first[:-1]).repeat_interleave(degree)
+        position = torch.arange(int(first[-1])) + shift
+        ends = torch.tensor([0, *map(len, colours)]).cumsum(0)
+        parts = (order, place, first, place[neighbour[position]], edge[position], ends)
+        return Structure(*(np.ascontiguousarray(part.numpy().astype(np.int32)) for part in parts))
+
+    return graph.cached("structure", make)

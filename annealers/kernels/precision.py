@@ -1,4 +1,4 @@
-r"""How precise local fields must be: single precision decides spins rightly, or double, or nothing can.
+r"""How precise local fields must be: single precision decides spins rightly, or double, or none.
 
 A field $f_i = h_i + \sum_j J_{ij} s_j$ is a sum that is rounded to $2^{-24}$ (single precision) or
 $2^{-53}$ (double) of its largest value $F = \max_i (|h_i| + \sum_j |J_{ij}|)$, and a spin is
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import flatten
+from qsample.annealers.kernels.update import Precision
 from qsample.problem.ising import Ising
 
 SINGLE = 2.0**13  # the largest F in single precision
@@ -35,7 +35,7 @@ class Wide(NamedTuple):
 
 
 def wide_problems(problem: Ising, coldest: float = 1.0) -> Wide | None:
-    """Which problems need more than single precision at betas up to `coldest`; None where none does.
+    """The problems that need more than single precision at betas up to `coldest`, if any do.
 
     Raises:
         ValueError: fields so large that double precision does not serve either.
@@ -62,7 +62,7 @@ def check_sizes(problem: Ising) -> None:
 
 
 def field_sizes(problem: Ising) -> Tensor:
-    r"""The largest local field that any state of each problem has, $\max_i |h_i| + \sum_j |J_{ij}|$, `[P]` float64."""
+    r"""The largest local field of any state, $\max_i |h_i| + \sum_j |J_{ij}|$, `[P]` float64."""
     graph = problem.graph
     wide = torch.float64
     h, J = _numbers(problem)
@@ -78,10 +78,34 @@ def field_sizes(problem: Ising) -> Tensor:
     return (h.abs().to(wide) + reach).amax(-1).cpu()
 
 
+def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full") -> Ising:
+    """The problem in the dtype of torch kernels: single at least, double where that is needed.
+
+    Args:
+        problem: any problems.
+        coldest: the largest beta of all sweeps.
+        precision: number format of the products; "full" alone may be double.
+
+    Raises:
+        ValueError: fields beyond double precision, or beyond single where "bfloat16" is asked for.
+    """
+    if wide_problems(problem, coldest) is None:
+        narrow = problem.dtype in (torch.float16, torch.bfloat16)
+        return problem.to(dtype=torch.float32) if narrow else problem
+    if precision != "full":
+        raise ValueError(
+            f"precision {precision!r} is too coarse for fields that single precision cannot "
+            "hold: use 'full'"
+        )
+    return problem.to(dtype=torch.float64)
+
+
 def _numbers(problem: Ising) -> tuple[Tensor, Tensor]:
-    """Fields `[P, n]` and J `[1 or P, ...]`, where there is double precision: on their device, but for Apple's."""
-    h, J = (t.detach() for t in flatten(problem))
-    return (h.cpu(), J.cpu()) if problem.device.type == "mps" else (h, J)
+    """Fields `[P, n]` and J `[1 or P, ...]`, on the CPU where a device has no double precision."""
+    flat = problem.detach().flat()
+    if problem.device.type == "mps":
+        flat = flat.to("cpu")
+    return flat.h, flat.J
 
 
 def _bound(problem: Ising) -> float:
@@ -120,16 +144,16 @@ def _exact(problem: Ising, sizes: Tensor, bits: int) -> Tensor:
     return whole(h) & whole(J)
 
 
-def _refuse_above(most: float, sizes: Tensor, coldest: float) -> None:
+def _refuse_above(limit: float, sizes: Tensor, coldest: float) -> None:
+    """ValueError for the problem of the largest field, where that times `coldest` is beyond."""
     k = int(sizes.argmax())
-    if sizes[k] * coldest <= most:
+    if sizes[k] * coldest <= limit:
         return
     which = f"problem {k} of the batch has" if len(sizes) > 1 else "the problem has"
-    at = "" if coldest == 1 else f" at beta {coldest:g}"
+    beta = "" if coldest == 1 else f" at beta {coldest:g}"
     raise ValueError(
-        f"{which} local fields of up to {float(sizes[k]):g}{at}: beyond {most / coldest:.2g} not "
-        "even double "
-        "precision tells neighbouring states apart: scale it down, as by "
+        f"{which} local fields of up to {float(sizes[k]):g}{beta}: beyond {limit / coldest:.2g} "
+        "not even double precision tells neighbouring states apart: scale it down, as by "
         f"problem.scale({_factor(sizes[k]):g})"
     )
 

@@ -1,4 +1,4 @@
-"""Random numbers by problem: stream k depends on the seed of problem k alone, never on the batch around it."""
+"""Random numbers by problem: stream k depends on the seed of problem k alone, not on the batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Streams:
         self.count = len(seeds)
 
     def fill(self, out: Tensor) -> Tensor:
-        """Fill the contiguous float32 `out` `[P, ...]` with the next numbers of each stream, inside (0, 1)."""
+        """The next numbers of each stream, inside (0, 1), in a contiguous float32 `[P, ...]`."""
         if self.device.type == "cpu":
             flat = out.view(self.count, -1)
             self._fill(flat.numpy(), self.seeds, self.position)
@@ -46,7 +46,7 @@ class Streams:
         return self.fill(torch.empty(self.count, *shape, dtype=torch.float32, device=self.device))
 
     def uniform64(self, *shape: int) -> Tensor:
-        """Uniform float64 numbers `[P, *shape]` with 46 random bits, for inverting a long cumulative sum."""
+        """Uniform float64 numbers `[P, *shape]` of 46 random bits, for long cumulative sums."""
         high, low = self.uniform(2, *shape).double().unbind(1)
         return (high * 2**23 - 0.5 + low) * 2**-23
 

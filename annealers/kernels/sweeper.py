@@ -1,38 +1,280 @@
-"""Sweeps over an Ising problem by the kernel that serves it: what lies beneath `Gibbs` and `SimulatedAnnealing`.
-
-Who serves which problem is decided in `native_for` (the CPU) and `stepwise.kernel_for` (torch), and
-nowhere else.
-"""
+"""Replicas of a batch of problems, swept by the kernel that serves them: beneath every chain."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels import native as compiled
-from qsample.annealers.kernels import native_bipartite as compiled_bipartite
-from qsample.annealers.kernels import native_dense as compiled_dense
-from qsample.annealers.kernels.betas import BLOCK, LISTENING, Betas, blocks, listed
+from qsample.annealers.kernels.betas import BLOCK, LISTENING, Betas, blocks
+from qsample.annealers.kernels.choose import native_kernel, torch_kernel
+from qsample.annealers.kernels.double import sweep_mixed
 from qsample.annealers.kernels.energies import energies, narrowed
-from qsample.annealers.kernels.native import Swept
-from qsample.annealers.kernels.precision import Wide, check_sizes, wide_problems
-from qsample.annealers.kernels.stepwise import kernel_for, sweep_double, sweep_kernel, working
+from qsample.annealers.kernels.native import Native
+from qsample.annealers.kernels.precision import check_sizes, wide_problems, working
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Precision, Rule, flatten
+from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import mix_each
-from qsample.sampling.samples import Samples
 
-Scan = Literal["forward", "palindromic"]
 Alive = Callable[[], bool]
-Native = Callable[..., Swept]
 
 EPOCH = 1 << 30  # sweeps that one seed numbers
+AT_ONCE = 1 << 22  # betas of a block, where each replica has one of its own
+NO_BETAS = torch.empty(0, dtype=torch.float32)
+
+
+class Sweeper:
+    """R replicas of each of P problems, and the sweeps that move them.
+
+    Replica r of a problem draws from numbers of its own, and the draws of a problem are a function
+    of its seed alone: neither the batch nor how sweeps are split into calls changes them.
+
+    Args:
+        problem: a batch of P problems, of any batch dimensions, checked.
+        num: number R of replicas of each problem.
+        seeds: one 63-bit seed per problem.
+        spins: where to start, `[*B, R, n]`; by default uniform random spins, which the first sweep
+            makes for itself, or `scatter`.
+        rule: "gibbs" (heat bath) or "metropolis"; see `update.rule_of`.
+        scan: "forward", or "palindromic": each sweep visits the groups forward and back, which
+            makes any number of sweeps of the heat bath reversible.
+        precision: number format of the fields; see `Gibbs`.
+        coldest: the largest beta of all sweeps to come, which decides between single and double.
+        hardest: the problem with the largest fields that replicas will `move` to, which decides it
+            too; None is `problem`.
+        alive: function asked now and then whether to go on: once it says no, the present sweeps are
+            the last; None never ends.
+        native: whether the native kernels may serve; torch's do elsewhere, as on other devices.
+
+    Raises:
+        ValueError: a precision that does not serve this problem, or fields that double precision
+            cannot hold.
+    """
+
+    def __init__(
+        self,
+        problem: Ising,
+        num: int,
+        seeds: Sequence[int],
+        spins: Tensor | None = None,
+        *,
+        rule: Rule = "gibbs",
+        scan: Scan = "forward",
+        precision: Precision = "full",
+        coldest: float = 1.0,
+        hardest: Ising | None = None,
+        alive: Alive | None = None,
+        native: bool = True,
+    ) -> None:
+        self.num = num
+        self.rule: Rule = rule
+        self.scan: Scan = scan
+        self.precision: Precision = precision
+        self._batch = problem.batch_shape
+        self._problem = problem.flat()
+        self._coldest = coldest
+        self._hardest = self._problem if hardest is None else hardest.flat()
+        self._alive = alive
+        self._seeds = list(seeds)
+        self._streams: Streams | None = None
+        self._native = native_for(self._hardest, precision, coldest) if native else None
+        self._dtype = problem.dtype
+        if self._native is None:
+            self._dtype = working(self._hardest, coldest, precision).dtype
+        self._kernel: Kernel | None = None
+        self._spins = None if spins is None else spins.reshape(len(seeds), num, problem.num_spins)
+        self._energy: Tensor | None = None
+        self._sweeps = 0  # done: numbers those to come, for randomness
+        self._missed: Tensor | int = 0  # sweeps that `alive` took from each replica, `[P, R]`
+
+    # ---- where the replicas are ----------------
+
+    @property
+    def spins(self) -> Tensor:
+        """The state, `[P, R, n]` int8; not to be written to."""
+        if self._kernel is not None:
+            self._spins = self._kernel.spins()
+        if self._spins is None:
+            self.scatter()
+        assert self._spins is not None
+        return self._spins
+
+    def scatter(self) -> None:
+        """Uniform random spins now, for energies before the first sweep."""
+        self.take(self.streams.spins(self.num, self._problem.num_spins))
+
+    @property
+    def streams(self) -> Streams:
+        """Numbers for what the native kernels do not draw."""
+        if self._streams is None:
+            self._streams = Streams(self._seeds, self._problem.device)
+        return self._streams
+
+    @property
+    def done(self) -> Tensor:
+        """Sweeps of each replica, `[P, R]` int64."""
+        return torch.full((len(self._seeds), self.num), self._sweeps) - self._missed
+
+    def energy(self, problem: Ising | None = None) -> Tensor:
+        """E of each replica, `[P, R]` float64 on the CPU, without a sweep.
+
+        Args:
+            problem: any problem of this size; the present one by default.
+        """
+        return self._energies(problem).cpu().double()
+
+    def reads(self) -> tuple[Tensor, Tensor]:
+        """Spins `[*B, R, n]` and their energies `[*B, R]` in the problem's dtype."""
+        spins = self.spins.reshape(*self._batch, self.num, -1)
+        energy = narrowed(self._energies(), self._problem.dtype)
+        return spins, energy.reshape(*self._batch, self.num)
+
+    def _energies(self, problem: Ising | None = None) -> Tensor:
+        """E of each replica, `[P, R]`, as the kernel sums it."""
+        if problem is not None:
+            return self._summed(problem.flat())
+        if self._energy is None:
+            self._energy = self._summed(self._problem)
+        return self._energy
+
+    def _summed(self, problem: Ising) -> Tensor:
+        if self._native is None:
+            return problem.to(dtype=self._dtype).energy(self.spins)
+        # the native kernels take couplings in single precision
+        if problem.dtype == torch.float64:
+            return energies(problem, self.spins)
+        # a call of no sweeps, so that rounding is the same with and without sweeps before
+        return self._native(problem, self.num, NO_BETAS, self._seeds, spins=self.spins).energy
+
+    # ---- sweeps ----------------
+
+    def run(self, betas: Betas) -> None:
+        """One sweep at each beta of a schedule, a block at a time, until `alive` says no."""
+        if self.precision == "fixed16" and betas.count > BLOCK and self._native is not None:
+            # refused before the first block, if at all
+            self._native(self._problem, 1, [betas.coldest], self._seeds, rule=self.rule)
+        steps: Iterable[tuple[int, Tensor]] = blocks(betas, self._longest(betas))
+        independent = self.rule == "gibbs" and self._problem.graph.num_edges == 0
+        if independent and self._native is None:
+            # one heat-bath update of independent spins is an exact draw
+            steps = [(0, betas.block(betas.count - 1, betas.count))]
+        for first, block in steps:
+            if first and self._alive is not None and not self._alive():
+                break
+            self.sweep(block)
+
+    def sweep(self, betas: Tensor) -> None:
+        """One sweep at each beta: `[S]`, or one per problem `[S, P, 1]` or replica `[S, P, R]`."""
+        if betas.dim() > 1:
+            betas = betas.expand(-1, -1, self.num)
+        if self._native is not None:
+            self._sweep_native(self._native, betas)
+        else:
+            self._sweep_torch(betas)
+        self._sweeps += len(betas)
+
+    def _sweep_native(self, native: Native, betas: Tensor) -> None:
+        # a seed numbers 2^30 sweeps; beyond them another goes on
+        epoch, first_sweep = divmod(self._sweeps, EPOCH)
+        swept = native(
+            self._problem,
+            self.num,
+            betas,
+            mix_each(self._seeds, epoch + 8) if epoch else self._seeds,
+            spins=self._spins,
+            first_sweep=first_sweep,
+            rule=self.rule,
+            scan=self.scan,
+            alive=self._alive,
+        )
+        self._spins = swept.spins
+        self._energy = None if self._problem.dtype == torch.float64 else swept.energy
+        if self._alive is not None:
+            self._missed = self._missed + (len(betas) - swept.done.long())
+
+    def _sweep_torch(self, betas: Tensor) -> None:
+        if self._kernel is None:
+            work = self._problem.to(dtype=self._dtype)
+            self._kernel = torch_kernel(work, self.spins, self.streams, self.precision)
+        done = sweep_groups(
+            self._kernel,
+            betas.to(self._problem.device, self._dtype),
+            rule=self.rule,
+            scan=self.scan,
+            first_sweep=self._sweeps,
+            alive=self._alive,
+        )
+        self._energy = None
+        self._missed = self._missed + (len(betas) - done)
+
+    def _longest(self, betas: Betas) -> int:
+        """Sweeps of a block, a power of two: fewer where each replica has a beta of its own."""
+        longest = BLOCK if self._alive is None else LISTENING
+        if betas.block(0, 1).dim() == 1:
+            return longest
+        while longest > 64 and longest * len(self._seeds) * self.num > AT_ONCE:
+            longest //= 2
+        return longest
+
+    # ---- to other states and problems ----------------
+
+    def take(self, spins: Tensor) -> None:
+        """Go on from other spins, `[P, R, n]`: resampled ones, or those before a refused move."""
+        self._spins = spins.contiguous()
+        self._kernel = None
+        self._energy = None
+
+    def move(self, problem: Ising) -> None:
+        """Go on under another problem on the same graph."""
+        self.take(self.spins)
+        self._problem = problem.flat()
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with the problems at `places` `[P']` alone; their draws do not change."""
+        spins = self.spins
+        numbers = places.tolist()
+        places = places.to(spins.device)
+        self._batch = torch.Size([len(numbers)])
+        self._seeds = [self._seeds[k] for k in numbers]
+        if self._streams is not None:
+            self._streams.keep(numbers)
+        if isinstance(self._missed, Tensor):
+            self._missed = self._missed[numbers]
+        self._hardest = self._hardest.take(places)
+        if self._native is not None:
+            self._native = native_for(self._hardest, self.precision, self._coldest)
+        self._problem = self._problem.take(places)
+        self.take(spins[places])
+
+
+def native_for(
+    problem: Ising, precision: Precision = "full", coldest: float = 1.0
+) -> Native | None:
+    """The native call that serves a problem at betas up to `coldest`, or None where torch does.
+
+    The kernels work in single precision, whatever the problem's: problems of a batch of which that
+    would draw other spins go to `double.sweep_double`.
+
+    Args:
+        problem: any problems of one graph.
+        precision: number format of the fields; see `Gibbs`.
+        coldest: the largest beta of all sweeps.
+
+    Raises:
+        ValueError: a precision that does not serve this problem, or fields that double precision
+            cannot hold.
+    """
+    if precision == "fixed16":
+        check_sizes(problem)
+    native = native_kernel(problem, precision)
+    if native is None or precision == "fixed16":
+        return native
+    wide = wide_problems(problem, coldest)
+    return native if wide is None else partial(sweep_mixed, native=native, wide=wide)
 
 
 def clock(seconds: float | None) -> Alive | None:
@@ -43,183 +285,7 @@ def clock(seconds: float | None) -> Alive | None:
     return lambda: time.monotonic() < end
 
 
-def run(
-    problem: Ising,
-    num: int,
-    betas: Betas,
-    *,
-    initial: Samples | None,
-    seeds: Sequence[int],
-    rule: Rule = "gibbs",
-    scan: Scan = "forward",
-    precision: Precision = "full",
-    alive: Alive | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One sweep at each of `betas` from `initial` or from uniform random spins, of `[*B, num]` reads.
-
-    A palindromic sweep visits the groups forward and back, which makes any number of sweeps of the
-    heat bath reversible. Once `alive` says no, the present sweeps are the last.
-
-    Returns:
-        spins, energies, and the sweeps that each read did, int64.
-    """
-    batch = problem.batch_shape
-    n = problem.num_spins
-    native = native_for(problem, precision, betas.coldest)
-    if native is None:
-        asked = {"rule": rule, "scan": scan, "precision": precision, "alive": alive}
-        return run_torch(problem, num, betas, initial=initial, seeds=seeds, **asked)
-    spins = None if initial is None else initial.spins
-    how = {"rule": rule, "palindromic": scan == "palindromic", "alive": alive}
-    if precision == "fixed16" and betas.count > BLOCK:  # refused before the first block, if at all
-        native(problem, 1, [betas.coldest], seeds, **how)
-    done = torch.zeros(len(seeds), num, dtype=torch.int64)
-    energy = torch.empty(0)
-    for first, beta in blocks(betas, _longest(betas, len(seeds) * num, alive)):
-        if first and alive is not None and not alive():
-            break
-        beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
-        epoch, number = divmod(first, EPOCH)
-        own = mix_each(seeds, epoch + 8) if epoch else seeds
-        swept = native(problem, num, beta, own, spins=spins, first_sweep=number, **how)
-        spins = swept.spins
-        energy = swept.energy
-        done += swept.done
-    assert spins is not None
-    if problem.dtype == torch.float64:
-        energy = energies(problem, spins.reshape(len(seeds), num, n))
-    shape = (*batch, num)
-    return (
-        spins.reshape(*shape, n),
-        narrowed(energy, problem.dtype).reshape(shape),
-        done.reshape(shape),
-    )
-
-
-def _longest(betas: Betas, replicas: int, alive: Alive | None) -> int:
-    """Sweeps of a block, a power of two: fewer where each replica has a beta of its own, which takes memory."""
-    longest = BLOCK if alive is None else LISTENING
-    if betas.block(0, 1).dim() == 1:
-        return longest
-    while longest > 64 and longest * replicas > 1 << 22:
-        longest //= 2
-    return longest
-
-
-def native_for(
-    problem: Ising, precision: Precision = "full", coldest: float = 1.0
-) -> Native | None:
-    """The native kernel for this problem at betas up to `coldest`, or None: other devices and bfloat16 are torch's.
-
-    Lanes of replicas add up the fields of a sparse problem; where half of all pairs are coupled it
-    is cheaper to keep the fields and add a row of J at a flip. Couplings of a bipartite problem are
-    added up by fours, in 16 bits by fives. All of them work in single precision, whatever the
-    problem's: where that would draw other spins (see `precision`), those problems of a batch go to
-    `stepwise.sweep_double`.
-
-    Raises:
-        ValueError: a precision that does not serve this problem, or fields that double precision
-            cannot hold.
-    """
-    graph = problem.graph
-    dense = graph.kind == "complete" or 4 * graph.num_edges > graph.num_spins**2
-    if precision == "fixed16":
-        check_sizes(problem)
-        if problem.device.type == "cpu" and graph.kind == "bipartite":
-            return partial(compiled_bipartite.sweep_bipartite, precision="fixed16")
-        if problem.device.type != "cpu" or graph.kind != "sparse" or dense:
-            what = f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, {problem.device}"
-            wanted = "sparse problems and bipartite ones on the CPU"
-            raise ValueError(f"precision 'fixed16' is for {wanted}; got {what}: use 'full'")
-        return partial(compiled.sweep, precision="fixed16")
-    if precision != "full" or problem.device.type != "cpu":
-        return None
-    if graph.kind == "bipartite":
-        native = compiled_bipartite.sweep_bipartite
-    else:
-        native = compiled_dense.sweep_dense if dense else compiled.sweep
-    wide = wide_problems(problem, coldest)
-    return native if wide is None else partial(sweep_mixed, native=native, wide=wide)
-
-
-def sweep_mixed(
-    problem: Ising,
-    num: int,
-    betas: Tensor | Sequence[float],
-    seeds: Sequence[int],
-    *,
-    native: Native,
-    wide: Wide,
-    spins: Tensor | None = None,
-    **how,
-) -> Swept:
-    """Sweeps of a batch whose problems need different precision, each as it would be swept alone."""
-    beta = torch.as_tensor(betas)
-    start = None if spins is None else spins.reshape(len(seeds), num, -1)
-    parts = [(native, ~wide.fields), (sweep_double, wide.fields)]
-    found = []
-    places = []
-    for kernel, mine in parts:
-        place = mine.nonzero()[:, 0]
-        if not len(place):
-            continue
-        one = _only(problem, place)
-        own = beta[:, place] if beta.dim() > 1 else beta
-        begin = None if start is None else start[place]
-        swept = kernel(one, num, own, [seeds[k] for k in place.tolist()], spins=begin, **how)
-        exact = wide.energies[place].nonzero()[:, 0]
-        if len(exact):
-            swept.energy[exact] = energies(_only(one, exact), swept.spins[exact])
-        found.append(swept)
-        places.append(place)
-    back = torch.cat(places).argsort()
-    together = [
-        torch.cat(part)[back]
-        for part in zip(*[(s.spins, s.energy, s.done) for s in found], strict=True)
-    ]
-    return Swept(together[0], together[1], min(s.sweeps for s in found), together[2])
-
-
-def _only(problem: Ising, place: Tensor) -> Ising:
-    """Some problems of a batch, `[P']`."""
-    h, J = flatten(problem)
-    offset = problem.offset.expand(problem.batch_shape).reshape(-1)
-    return Ising(problem.graph, h[place], J[place] if len(J) > 1 else J[0], offset[place])
-
-
-def run_torch(
-    problem: Ising,
-    num: int,
-    betas: Betas | Sequence[float],
-    *,
-    initial: Samples | None,
-    seeds: Sequence[int],
-    rule: Rule = "gibbs",
-    scan: Scan = "forward",
-    precision: Precision = "full",
-    alive: Alive | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`run` on the torch kernels: for other devices and precisions, and to test the native kernels against."""
-    betas = listed(betas) if isinstance(betas, Sequence) else betas
-    batch = problem.batch_shape
-    n = problem.num_spins
-    work = working(problem, betas.coldest, precision)
-    streams = Streams(seeds, problem.device)
-    start = streams.spins(num, n) if initial is None else initial.spins.reshape(-1, num, n)
-    kernel = kernel_for(work, start, streams, precision)
-    done = 0
-    every = blocks(betas, _longest(betas, len(seeds) * num, alive))
-    # independent spins: one heat-bath update is an exact draw
-    if rule == "gibbs" and problem.graph.num_edges == 0:
-        every = [(0, betas.block(betas.count - 1, betas.count))]
-    for first, part in every:
-        if first and alive is not None and not alive():
-            break
-        beta = part.to(work.device, work.dtype)
-        beta = beta.expand(-1, -1, num) if beta.dim() > 1 else beta
-        done += sweep_kernel(
-            kernel, beta, rule, first_sweep=first, palindromic=scan == "palindromic", alive=alive
-        )
-    spins = kernel.spins().reshape(*batch, num, n)
-    energy = narrowed(work.energy(spins), problem.dtype)
-    return spins, energy, torch.full((*batch, num), done, dtype=torch.int64)
+def check_time_limit(seconds: float | None) -> None:
+    """ValueError for a limit that is no time."""
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"expected time_limit > 0 seconds, or None for none; got {seconds!r}")

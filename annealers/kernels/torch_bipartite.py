@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.streams import Streams
-from qsample.annealers.kernels.update import Precision, Rule, draw, flatten
+from qsample.annealers.kernels.update import Precision, Rule, draw
 from qsample.problem.ising import Ising
 
 
@@ -20,6 +20,12 @@ class Bipartite:
     right side's bits. The weights -4 J lie on a grid (see `on_grid`), so that a product is the same
     for any batch and thread count, and problems that share J are one product, however many they
     are.
+
+    Args:
+        problem: P problems, in the dtype to work in.
+        spins: where to start, `[P, R, n + m]`.
+        streams: randomness, one stream per problem.
+        precision: "bfloat16" rounds the factors of the products.
     """
 
     groups = 2
@@ -30,23 +36,24 @@ class Bipartite:
         self.streams = streams
         self.sizes = problem.graph.sizes
         self.rule: Rule = "gibbs"
-        P, R, _ = spins.shape
         kind = torch.bfloat16 if precision == "bfloat16" else problem.dtype
-        h, J = flatten(problem)
-        h_left, h_right = h.split(self.sizes, -1)
-        weight = on_grid(-4 * J)
+        flat = problem.flat()
+        h_left, h_right = flat.h.split(self.sizes, -1)
+        weight = on_grid(-4 * flat.J)
         rounded = weight.to(kind).contiguous()
+        # by side: 0 is the left, 1 the right
         self.weight = {0: rounded.mT, 1: rounded}
         self.bias = {
             0: (weight.sum(-1) / -2 - 2 * h_left)[:, None],
             1: (weight.sum(-2) / -2 - 2 * h_right)[:, None],
         }
-        parts = enumerate(spins.split(self.sizes, -1))
-        self.bits = {k: (part > 0).to(kind).contiguous() for k, part in parts}
-        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
-        self.product = {
-            k: torch.empty(P, R, n, dtype=kind, device=h.device) for k, n in enumerate(self.sizes)
+        left, right = spins.split(self.sizes, -1)
+        self.bits = {
+            0: (left > 0).to(kind).contiguous(),
+            1: (right > 0).to(kind).contiguous(),
         }
+        self.native = problem.device.type == "cpu" and problem.dtype == torch.float32
+        self.product = {side: torch.empty_like(bits) for side, bits in self.bits.items()}
 
     def update(self, group: int, beta: float | Tensor) -> None:
         """Redraw the right side (group 0) or the left (group 1) given the other."""
@@ -63,37 +70,29 @@ class Bipartite:
         if self.native:
             self.draw(side, beta)
             return
-        logits = (product + self.bias[side]).mul_(
-            beta[..., None] if isinstance(beta, Tensor) else beta
-        )
+        scale = beta[..., None] if isinstance(beta, Tensor) else beta
+        logits = (product + self.bias[side]).mul_(scale)
         u = self.streams.uniform(*logits.shape[1:])
         draw(logits, u, self.bits[side], self.rule, self.bits[side])
 
     def draw(self, side: int, beta: float | Tensor) -> None:
-        """From products to bits in one native pass: bias, temperature, sigmoid, random numbers, comparison."""
+        """From products to bits in one native pass: bias, temperature, sigmoid and comparison."""
         from qsample.annealers._engine import draw_bits
 
         words = torch.int16 if self.product[side].dtype == torch.bfloat16 else torch.float32
-        product, bits = (
-            t[side].flatten(0, 1).view(words).numpy() for t in (self.product, self.bits)
-        )
-        bias = self.bias[side].flatten(0, 1).numpy()
-        betas = (
-            beta.flatten().numpy()
-            if isinstance(beta, Tensor)
-            else np.array([beta], dtype=np.float32)
-        )
-        first_spin = side * self.sizes[0]
-        metropolis = self.rule == "metropolis"
+        if isinstance(beta, Tensor):
+            betas = beta.flatten().numpy()
+        else:
+            betas = np.array([beta], dtype=np.float32)
         draw_bits(
-            product,
-            bits,
-            bias,
+            self.product[side].flatten(0, 1).view(words).numpy(),
+            self.bits[side].flatten(0, 1).view(words).numpy(),
+            self.bias[side].flatten(0, 1).numpy(),
             betas,
             self.streams.seeds,
             self.streams.passes,
-            first_spin,
-            metropolis,
+            side * self.sizes[0],
+            self.rule == "metropolis",
         )
         self.streams.passes += 1
 
@@ -103,19 +102,20 @@ class Bipartite:
 
 
 def on_grid(weight: Tensor) -> Tensor:
-    """Weights `[P, n, m]` as multiples of g = 2^-p M, M the power of two over their largest row or column sum of |w|.
+    """Weights `[P, n, m]` as multiples of g = 2^-p M.
 
-    With p the bits of the dtype's significand, sums of such weights are exact in any order, so they
-    do not depend on how a matrix product goes about it (batch, threads, alignment). The rounding,
-    at most g/2 a weight, is within the error bound of an ordinary sum in that dtype.
+    M is the power of two over their largest row or column sum of |w|. With p the bits of the
+    dtype's significand, sums of such weights are exact in any order, so they do not depend on how a
+    matrix product goes about it (batch, threads, alignment). The rounding, at most g/2 per weight,
+    is within the error bound of an ordinary sum in that dtype.
     """
     if weight.numel() == 0:
         return weight
     size = weight.abs()
     largest = torch.maximum(size.sum(-1).amax(-1), size.sum(-2).amax(-1))[:, None, None]
-    kind = torch.finfo(weight.dtype)
-    p = 1 - round(math.log2(kind.eps))
+    dtype = torch.finfo(weight.dtype)
+    p = 1 - round(math.log2(dtype.eps))
     # largest < 2^exponent, with room for its own rounding
     exponent = torch.frexp(largest).exponent + 1
-    grid = torch.ldexp(torch.ones_like(largest), exponent - p).clamp_min(kind.tiny)
+    grid = torch.ldexp(torch.ones_like(largest), exponent - p).clamp_min(dtype.tiny)
     return (weight / grid).round_().mul_(grid)

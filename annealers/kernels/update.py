@@ -1,15 +1,15 @@
-"""One update of a group of uncoupled spins: what all kernels share."""
+"""One update of a group of uncoupled spins, and a sweep of them: what all kernels share."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from qsample.problem.ising import Ising
-
 Rule = Literal["gibbs", "metropolis"]
+Scan = Literal["forward", "palindromic"]
 Precision = Literal["full", "bfloat16", "fixed16"]
 
 METROPOLIS_CYCLE = 4
@@ -35,10 +35,17 @@ def rule_of(rule: Rule, sweep: int) -> Rule:
 
 
 def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) -> Tensor:
-    """New bits (0/1 floats) into `out`, from `logits` = -2 beta f (overwritten), uniform numbers, and current bits.
+    """New bits (0/1 floats) in `out`, drawn from their logits.
 
     Heat bath: P(1) = sigmoid(logit). Metropolis: flip with probability min(1, exp(-dE)), dE = (2b -
     1) logit. `u < p` is one pass; `torch.bernoulli` costs a third more.
+
+    Args:
+        logits: -2 beta f of each spin; overwritten.
+        u: uniform numbers of the same shape.
+        current: the present bits, which Metropolis' rule alone reads.
+        rule: "gibbs" (heat bath) or "metropolis".
+        out: where the bits go, of the dtype of the logits; may be `logits` or `current`.
     """
     if rule == "gibbs":
         return torch.lt(u, logits.sigmoid_(), out=out)
@@ -46,38 +53,52 @@ def draw(logits: Tensor, u: Tensor, current: Tensor, rule: Rule, out: Tensor) ->
     return out.copy_(current).sub_(flip.to(out)).abs_()
 
 
-def flatten(problem: Ising) -> tuple[Tensor, Tensor]:
-    """H `[P or 1, n]` and J `[P or 1, *layout]`: batch dimensions in one, J copied only where it truly varies."""
-    batch = problem.batch_shape
-    n = problem.num_spins
-    layout = problem.graph.coupling_shape
-    P = batch.numel()  # not -1: J may have no numbers
-    h = problem.h.expand(*batch, n).reshape(P, n)
-    own = problem.J.shape[: problem.J.dim() - len(layout)]
-    J = (
-        problem.J.reshape(1, *layout)
-        if own.numel() == 1
-        else problem.J.expand(*batch, *layout).reshape(P, *layout)
-    )
-    return h, J
+@runtime_checkable
+class Kernel(Protocol):
+    """A torch kernel: P problems with R replicas each, one group of uncoupled spins at a time."""
+
+    groups: int
+    rule: Rule
+
+    def update(self, group: int, beta: float | Tensor) -> None:
+        """Redraw one group given all others, at inverse temperature beta: a number, or `[P, R]`."""
+        ...
+
+    def spins(self) -> Tensor:
+        """The state, `[P, R, n]` int8."""
+        ...
 
 
-def one_batch(problem: Ising) -> Ising:
-    """The same problems with one batch dimension; a shared J stays shared."""
-    batch = problem.batch_shape
-    n = problem.num_spins
-    layout = problem.graph.coupling_shape
-    P = batch.numel()  # not -1: J may have no numbers
-    h = problem.h.expand(*batch, n).reshape(P, n)
-    offset = problem.offset.expand(batch).reshape(P)
-    J = problem.J
-    if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(P, *layout)
-    return Ising(problem.graph, h, J, offset)
+def sweep_groups(
+    kernel: Kernel,
+    betas: Tensor,
+    *,
+    rule: Rule,
+    scan: Scan,
+    first_sweep: int = 0,
+    alive: Callable[[], bool] | None = None,
+    before: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Sweeps of a torch kernel, one at each of `betas`, until `alive` says no: the sweeps done.
 
-
-def some_of(problem: Ising, index: slice | Tensor) -> Ising:
-    """Some problems of `one_batch`."""
-    shared = problem.J.dim() == len(problem.graph.coupling_shape)
-    J = problem.J if shared else problem.J[index]
-    return Ising(problem.graph, problem.h[index], J, problem.offset[index])
+    Args:
+        kernel: the state, updated in place.
+        betas: `[S]`, or one per replica `[S, P, R]`, on the kernel's device.
+        rule: "gibbs" or "metropolis"; see `rule_of`.
+        scan: "forward", or "palindromic": the groups forward and back.
+        first_sweep: the number of the first sweep.
+        alive: asked before each sweep whether to go on; None is always.
+        before: called with the number of each sweep before it.
+    """
+    order = [*range(kernel.groups)]
+    if scan == "palindromic":
+        order += order[-2::-1]
+    each = betas.tolist() if betas.dim() == 1 else betas  # numbers are cheaper than tensors of one
+    for done in range(len(betas)):
+        if alive is not None and not alive():
+            return done
+        before(first_sweep + done)
+        kernel.rule = rule_of(rule, first_sweep + done)
+        for group in order:
+            kernel.update(group, each[done])
+    return len(betas)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.replicas import Replicas
 from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 from qsample.sampling.mixing import split_rhat
@@ -29,13 +29,14 @@ AGREE = 1.05  # R-hat up to which chains started apart agree
 
 
 def couple(problem: Ising, x: Tensor) -> Tensor:
-    """The pull of all others on each unit, sum_j J_ij x_j, `[P, R, n]` for real `x` of that shape."""
+    """The pull of all others on each unit, sum_j J_ij x_j, for real `x` `[P, R, n]`."""
     if problem.graph.kind == "sparse":
         i, j = problem.graph.pairs.to(x.device)
         J = problem.J[..., None, :]
-        pull = J * x[..., j], J * x[..., i]
-        total = x.new_zeros(*pull[0].shape[:-1], problem.num_spins)
-        return total.index_add(-1, i, pull[0]).index_add(-1, j, pull[1])
+        on_i = J * x[..., j]
+        on_j = J * x[..., i]
+        total = x.new_zeros(*on_i.shape[:-1], problem.num_spins)
+        return total.index_add(-1, i, on_i).index_add(-1, j, on_j)
     if problem.graph.kind == "bipartite":
         left, right = x.split(problem.graph.sizes, -1)
         return torch.cat([product(right, problem.J.mT), product(left, problem.J)], -1)
@@ -50,6 +51,11 @@ def spread_rows(problem: Ising, num: int, seeds: Sequence[int]) -> Tensor:
     which lie along the directions of lowest energy; and the states that one unit alone pulls the
     others into. The first three rows of the second quarter are all up, all down, and each spin
     along its own field.
+
+    Args:
+        problem: P problems, as `Ising.flat` gives them.
+        num: rows of each.
+        seeds: one 63-bit seed per problem.
     """
     P = len(seeds)
     n = problem.num_spins
@@ -81,25 +87,28 @@ def _tilted(problem: Ising, streams: Streams, P: int, num: int) -> Tensor:
 
 
 def _along_couplings(problem: Ising, streams: Streams, num: int) -> Tensor:
-    """Signs of (c - J)^k x for Gaussian-like x: c, the largest row sum of |J|, makes low energies the large ones."""
+    """Signs of (c - J)^k x for random x.
+
+    c, half the largest row sum of |J|, makes the directions of low energy the large ones.
+    """
     n = problem.num_spins
     wide = problem.to(dtype=torch.float64)
     size = couple(_absolute(wide), torch.ones(1, 1, n, dtype=torch.float64, device=wide.device))
     size = size.amax((-2, -1), keepdim=True) / 2
     x = 2 * streams.uniform(num, n).double() - 1
-    found = []
+    powers = []
     for k in range(max(POWERS) + 1):
         if k in POWERS:
-            found.append(x)
+            powers.append(x)
         x = size * x - couple(wide, x)
         x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-300)
-    pick = torch.arange(num) % len(POWERS)
-    rows = torch.stack(found, 2)[:, torch.arange(num), pick]
+    power = torch.arange(num) % len(POWERS)
+    rows = torch.stack(powers, 2)[:, torch.arange(num), power]
     return torch.where(rows < 0, -1, 1).to(torch.int8)
 
 
 def _pulled_by_one(problem: Ising, streams: Streams, num: int) -> Tensor:
-    """A unit chosen at random, up or down by turns, and each other unit along the field it then feels."""
+    """A unit chosen at random, up or down by turns, and all others along the field they feel."""
     P = streams.count
     n = problem.num_spins
     site = (streams.uniform(num) * n).long().clamp_max(n - 1)
@@ -117,13 +126,19 @@ def _absolute(problem: Ising) -> Ising:
 
 
 def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12) -> Tensor:
-    """The rows `[P, R, n]` of a flat batch after descent at zero temperature: local minima of the energy, nearly all.
+    """Rows `[P, R, n]` after descent at zero temperature: local minima of the energy, nearly all.
 
     Ties are broken at random, so that a spin without a field does not hold others fast.
+
+    Args:
+        problem: P problems, as `Ising.flat` gives them.
+        rows: spins `[P, R, n]` from which descent begins.
+        seeds: one 63-bit seed per problem.
+        sweeps: sweeps of descent.
     """
-    replicas = Replicas(problem, rows.shape[1], [mix(seed, 12) for seed in seeds], rows)
-    replicas.sweep(torch.full((sweeps,), COLD))
-    return replicas.spins
+    sweeper = Sweeper(problem, rows.shape[1], [mix(seed, 12) for seed in seeds], rows)
+    sweeper.sweep(torch.full((sweeps,), COLD))
+    return sweeper.spins
 
 
 # ---- where chains stay ----------------
@@ -131,7 +146,12 @@ def minima(problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int = 12)
 
 @dataclass(frozen=True, eq=False)
 class Basin:
-    """A set of chains of one problem that stay near each other: their mean spins `[n]`, and which chains they are."""
+    """A set of chains of one problem that stay near each other.
+
+    Attributes:
+        mean: mean spins `[n]`.
+        members: numbers of the chains.
+    """
 
     mean: Tensor
     members: Tensor
@@ -140,29 +160,40 @@ class Basin:
 def mean_spins(
     problem: Ising, rows: Tensor, seeds: Sequence[int], sweeps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean spins of chains at beta 1 from `rows` [P, R, n], over the 3rd and over the 4th quarter, `[P, R, n]` each.
+    """Mean spins of chains at beta 1, over their 3rd and over their 4th quarter, `[P, R, n]` each.
 
     The third value is where the chains end.
+
+    Args:
+        problem: P problems, as `Ising.flat` gives them.
+        rows: spins `[P, R, n]` where chains begin.
+        seeds: one 63-bit seed per problem.
+        sweeps: sweeps of each chain.
     """
-    replicas = Replicas(problem, rows.shape[1], [mix(seed, 13) for seed in seeds], rows)
+    sweeper = Sweeper(problem, rows.shape[1], [mix(seed, 13) for seed in seeds], rows)
     stride = max(1, sweeps // 64)
     steps = max(4, sweeps // stride) // 4
-    replicas.sweep(torch.ones(2 * steps * stride))
+    sweeper.sweep(torch.ones(2 * steps * stride))
     halves = []
     for _ in range(2):
         total = torch.zeros(rows.shape, dtype=torch.int32, device=rows.device)
         for _ in range(steps):
-            replicas.sweep(torch.ones(stride))
-            total += replicas.spins
+            sweeper.sweep(torch.ones(stride))
+            total += sweeper.spins
         halves.append(total.double() / steps)
-    return halves[0], halves[1], replicas.spins
+    return halves[0], halves[1], sweeper.spins
 
 
 def basins(first: Tensor, second: Tensor, limit: int) -> list[Basin]:
-    """The chains of one problem in at most `limit` sets that lie further apart than their own motion explains.
+    """The chains of one problem in sets that lie further apart than their own motion explains.
 
-    Centres are found farthest first. Chains whose halves `first` and `second` `[R, n]` lie as far
-    apart as two chains do are moving freely: they all make one basin.
+    Centres are found farthest first. Chains whose halves lie as far apart as two chains do are
+    moving freely: they all make one basin.
+
+    Args:
+        first: mean spins of each chain over one half of its run, `[R, n]`.
+        second: over the other half.
+        limit: largest number of sets.
     """
     mean = (first + second) / 2
     # two chains at rest in one basin are half as far apart as two halves of one: four times that is
@@ -212,11 +243,12 @@ def started_apart(
     *,
     num: int = 32,
 ) -> Agreement:
-    """Gibbs chains of one problem from groups of starts, compared by R-hat of energy, mean spin and directions.
+    """Gibbs chains of one problem from groups of starts, compared by R-hat.
 
-    The directions are those between the mean spins of the groups and of all chains, and the three
-    directions in which the chains' own means differ most. A frozen or glassy law disagrees too:
-    R-hat says that chains of this length do not mix, not that a weighted sampler is wrong.
+    The statistics are energy, mean spin and directions. The directions are those between the mean
+    spins of the groups and of all chains, and the three directions in which the chains' own means
+    differ most. A frozen or glassy law disagrees too: R-hat says that chains of this length do not
+    mix, not that a weighted sampler is wrong.
 
     Args:
         problem: one problem.
@@ -224,8 +256,11 @@ def started_apart(
             "random" and "minima" (of the energy, found from `spread_rows`), unless they are among
             them.
         sweeps: sweeps of each chain; the first quarter is left out, the second chooses directions.
-        generator: randomness.
-        num: rows of "random", and of "minima".
+        generator: randomness, as in `Sampler.sample`.
+        num: number of rows of "random", and of "minima".
+
+    Raises:
+        ValueError: a batch of problems, or starts of another number of spins.
     """
     if problem.batch_shape:
         raise ValueError(
@@ -233,8 +268,51 @@ def started_apart(
         )
     problem = problem.detach()
     seeds = draw_seeds(generator, ())
+    groups = _groups(problem, {} if starts is None else starts, num, seeds)
+    sizes = [len(rows) for rows in groups.values()]
+    # the chains: a quarter of their sweeps is left out
+    rows = torch.cat([group.to(problem.device, torch.int8) for group in groups.values()])
+    sweeper = Sweeper(problem, len(rows), [mix(seeds[0], 15)], rows[None])
+    stride = max(1, sweeps // 128)
+    quarter = max(2, sweeps // stride // 4)
+    sweeper.sweep(torch.ones(quarter * stride))
+    spins = []
+    energy = []
+    for _ in range(3 * quarter):
+        sweeper.sweep(torch.ones(stride))
+        spins.append(sweeper.spins[0].clone())
+        energy.append(sweeper.energy()[0])
+    # directions are chosen on one part of the chains and judged on the rest: else the choice would
+    # look like a finding
+    trace = torch.stack(spins).float()  # [T, R, n]
+    directions = _directions(trace[:quarter].mean(0), groups, sizes)
+    trace = trace[quarter:]
+    energies = torch.stack(energy)[quarter:]
+    statistics = {"energy": energies, "mean spin": trace.mean(-1).double()}
+    statistics |= {name: (trace @ v).double() for name, v in directions.items()}
+    rhats = {name: float(split_rhat(_dithered(x))) for name, x in statistics.items()}
+    worst = max(rhats, key=lambda name: rhats[name])
+    # what each group came to
+    spins_of = trace.mean(0).split(sizes)
+    means = {name: part.mean(0) for name, part in zip(groups, spins_of, strict=True)}
+    energies_of = energies.split(sizes, 1)
+    levels = {name: float(part.mean()) for name, part in zip(groups, energies_of, strict=True)}
+    note = ""
+    if rhats[worst] > AGREE:
+        between = ", ".join(f"{name} {level:.1f}" for name, level in levels.items())
+        note = (
+            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat "
+            f"{rhats[worst]:.2f} of {worst} (mean energy from {between})"
+        )
+    return Agreement(rhats[worst], worst, means, levels, note)
+
+
+def _groups(
+    problem: Ising, starts: Mapping[str, Tensor], num: int, seeds: Sequence[int]
+) -> dict[str, Tensor]:
+    """The user's groups of rows, checked, and "random" and "minima" beside them."""
     n = problem.num_spins
-    groups = {} if starts is None else dict(starts)
+    groups = dict(starts)
     for name, rows in groups.items():
         if rows.dim() != 2 or rows.shape[1] != n or len(rows) == 0:
             raise ValueError(f"expected starts {name!r} of shape [R, {n}]; got {list(rows.shape)}")
@@ -242,51 +320,22 @@ def started_apart(
         groups["random"] = Streams([mix(seeds[0], 14)], problem.device).spins(num, n)[0]
     if "minima" not in groups:
         groups["minima"] = minima(problem, spread_rows(problem, num, seeds), seeds)[0]
-    rows = torch.cat([group.to(problem.device, torch.int8) for group in groups.values()])
-    replicas = Replicas(problem, len(rows), [mix(seeds[0], 15)], rows[None])
-    stride = max(1, sweeps // 128)
-    quarter = max(2, sweeps // stride // 4)
-    replicas.sweep(torch.ones(quarter * stride))
-    spins = []
-    energy = []
-    for _ in range(3 * quarter):
-        replicas.sweep(torch.ones(stride))
-        spins.append(replicas.spins[0].clone())
-        energy.append(replicas.energy[0])
-    # [T, R, n]
-    trace = torch.stack(spins).float()
-    energies = torch.stack(energy)[quarter:]
-    # directions are chosen on one part of the chains and judged on the rest: else the choice would
-    # look like a finding
-    chosen = trace[:quarter].mean(0)
-    trace = trace[quarter:]
-    sizes = [len(group) for group in groups.values()]
-    centres = dict(zip(groups, (part.mean(0) for part in chosen.split(sizes)), strict=True))
+    return groups
+
+
+def _directions(
+    means: Tensor, groups: Mapping[str, Tensor], sizes: Sequence[int]
+) -> dict[str, Tensor]:
+    """Directions `[n]` in which chains of mean spins `[R, n]` may differ, by name."""
+    centre = means.mean(0)
+    parts = means.split(list(sizes))
     directions = {
-        f"the direction of {name}": mean - chosen.mean(0) for name, mean in centres.items()
+        f"the direction of {name}": part.mean(0) - centre
+        for name, part in zip(groups, parts, strict=True)
     }
-    principal = torch.linalg.svd(chosen - chosen.mean(0), full_matrices=False).Vh[:3]
+    principal = torch.linalg.svd(means - centre, full_matrices=False).Vh[:3]
     directions |= {f"principal direction {k + 1}": v for k, v in enumerate(principal)}
-    statistics = {"energy": energies, "mean spin": trace.mean(-1).double()}
-    statistics |= {name: (trace @ v).double() for name, v in directions.items()}
-    means = {
-        name: part.mean(0) for name, part in zip(groups, trace.mean(0).split(sizes), strict=True)
-    }
-    rhats = {name: float(split_rhat(_dithered(x))) for name, x in statistics.items()}
-    worst = max(rhats, key=lambda name: rhats[name])
-    levels = {
-        name: float(part.mean())
-        for name, part in zip(groups, energies.split(sizes, 1), strict=True)
-    }
-    note = ""
-    if rhats[worst] > AGREE:
-        between = ", ".join(f"{name} {level:.1f}" for name, level in levels.items())
-        note = (
-            f"chains started apart disagree after {4 * quarter * stride} sweeps: R-hat "
-            f"{rhats[worst]:.2f} of {worst} "
-            f"(mean energy from {between})"
-        )
-    return Agreement(rhats[worst], worst, means, levels, note)
+    return directions
 
 
 def _dithered(x: Tensor) -> Tensor:

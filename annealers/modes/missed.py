@@ -1,4 +1,4 @@
-"""Does an annealing run miss a mode? It is compared with runs that begin in each basin that could be found."""
+"""Does an annealing run miss a mode? It is compared with runs that begin in each basin found."""
 
 from __future__ import annotations
 
@@ -9,49 +9,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.replicas import log_mean_exp, relative_error
 from qsample.annealers.modes import apart
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import mix
+from qsample.sampling.weights import log_mean_exp, relative_error
 from qsample.support.checks import evenly
 
-BASINS = 6  # compared, at most
-CHAINS = 256  # runs of the comparison, at most
-ROWS = 48  # random rows from which basins are sought, and as many minima, at most
-Z = 4.0  # standard errors, by which what is found in a basin must exceed what was
+BASINS = 6  # the most that are compared
+CHAINS = 256  # the most runs of the comparison
+ROWS = 48  # the most random rows from which basins are sought, and as many minima
+Z = 4.0  # standard errors by which runs from a basin must exceed the runs at hand
 
-# problems, runs of each, seeds, base fields -> spins [P, R, n] and log weights [P, R] whose mean
-# exp estimates Z
+# from problems, runs of each, seeds and base fields to spins [P, R, n] and log weights [P, R],
+# whose mean exp estimates Z
 Anneal = Callable[[Ising, int, Sequence[int], Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
 class Missed:
-    """What each of P problems misses: log Z with it, the error that covers both, nats missed, and a note each."""
+    """What the runs of each of P problems miss.
+
+    Attributes:
+        log_z: log Z with it, `[P]`.
+        stderr: its error, which covers both answers, `[P]`.
+        nats: nats missed, `[P]`.
+        notes: one per problem, "" where nothing is missed.
+    """
 
     log_z: Tensor
     stderr: Tensor
     nats: Tensor
     notes: list[str]
-
-
-def flat(problem: Ising) -> Ising:
-    """The same problems with one batch dimension `[P]`; a shared J stays shared."""
-    batch = problem.batch_shape
-    layout = problem.graph.coupling_shape
-    h = problem.h.expand(*batch, -1).reshape(-1, problem.num_spins)
-    J = problem.J
-    if J.dim() > len(layout):
-        J = J.expand(*batch, *layout).reshape(batch.numel(), *layout)
-    return Ising(problem.graph, h, J, problem.offset.expand(batch).reshape(-1))
-
-
-def taken(problem: Ising, index: Tensor) -> Ising:
-    """Problems `index` of a flat batch; a shared J stays shared."""
-    shared = problem.J.dim() == len(problem.graph.coupling_shape)
-    J = problem.J if shared else problem.J[index]
-    return Ising(problem.graph, problem.h[index], J, problem.offset[index])
 
 
 def missed(
@@ -75,31 +64,32 @@ def missed(
     Z + \sum_c (\hat Z_c^{own} - \hat Z_c)$ over such c. Its error is as wide as the disagreement.
 
     Args:
-        problem: P problems, one batch dimension.
+        problem: P problems, as `Ising.flat` gives them.
         spins: ends of the runs at hand `[P, R, n]`.
         log_w: their log weights `[P, R]`, float64, whose mean exp estimates Z.
-        sweeps: sweeps of those runs, to which the search is sized.
-        seeds: one a problem.
-        anneal: makes more runs.
-        starts: further rows `[S, n]` to begin from, such as data.
+        sweeps: number of sweeps of those runs, to which the search is sized.
+        seeds: one 63-bit seed per problem.
+        anneal: function that makes more runs.
+        starts: further rows `[S, n]` to begin from, such as data; None for none.
     """
-    P, R, n = spins.shape
+    P, R, _ = spins.shape
     groups = _search(problem, spins, sweeps, seeds, starts)
     log_z = log_mean_exp(log_w)
     stderr = relative_error(log_w)
     nats = torch.zeros_like(log_z)
     notes = [""] * P
-    for count in sorted({len(means) for means in groups}):  # as many bases alike: one call
-        index = [p for p in range(P) if len(groups[p]) == count]
+    # problems with as many basins are annealed in one call
+    for count in sorted({len(means) for means in groups}):
+        places = [p for p in range(P) if len(groups[p]) == count]
         num = max(16, min(CHAINS, max(R, 64)) // count)
-        which = torch.tensor(index).repeat_interleave(count)
-        means = torch.cat([groups[p] for p in index])
-        base = apart.log_odds(means)
-        again = [mix(mix(seeds[p], 21), k) for p in index for k in range(count)]
-        field = base.to(problem.h)
-        ends, weights = anneal(taken(problem, which.to(problem.device)), num, again, field)
-        for at, p in enumerate(index):
-            part = slice(at * count, (at + 1) * count)
+        base = apart.log_odds(torch.cat([groups[p] for p in places]))
+        problems = problem.take(
+            torch.tensor(places, device=problem.device).repeat_interleave(count)
+        )
+        run_seeds = [mix(mix(seeds[p], 21), k) for p in places for k in range(count)]
+        ends, weights = anneal(problems, num, run_seeds, base.to(problem.h))
+        for k, p in enumerate(places):
+            part = slice(k * count, (k + 1) * count)
             excess = _excess(base[part], spins[p], log_w[p], ends[part], weights[part])
             if excess is None:
                 continue
@@ -109,8 +99,7 @@ def missed(
             stderr[p] = math.hypot(error, gap)
             notes[p] = (
                 f"a mode is missed: runs from {count} basins found apart see {gap:.2f} nats more "
-                "than the runs "
-                "from the base; the value counts it, the error covers both"
+                "than the runs from the base; the value counts it, the error covers both"
             )
     return Missed(log_z, stderr, nats, notes)
 
@@ -119,7 +108,7 @@ def _search(
     problem: Ising, spins: Tensor, sweeps: int, seeds: Sequence[int], starts: Tensor | None
 ) -> list[Tensor]:
     """Mean spins `[K, n]` of the basins of each problem, within (-1, 1)."""
-    P, R, n = spins.shape
+    P, R, _ = spins.shape
     num = max(8, min(ROWS, R // 2))
     length = max(16, min(64, sweeps))
     rows = apart.spread_rows(problem, num, seeds)
@@ -131,36 +120,41 @@ def _search(
     first, second, _ = apart.mean_spins(problem, torch.cat(parts, 1), seeds, length)
     groups = []
     for k in range(P):
-        basins = apart.basins(first[k], second[k], BASINS)
-        # as if one spin more had been seen up and one down, so that no spin is held for certain
-        seen = [len(basin.members) * length / 2 for basin in basins]
-        groups.append(
-            torch.stack([b.mean * (m / (m + 2)) for b, m in zip(basins, seen, strict=True)])
-        )
+        means = []
+        for basin in apart.basins(first[k], second[k], BASINS):
+            # as if one spin more had been seen up and one down: none is held for certain
+            seen = len(basin.members) * length / 2
+            means.append(basin.mean * (seen / (seen + 2)))
+        groups.append(torch.stack(means))
     return groups
 
 
 def _excess(
     base: Tensor, spins: Tensor, log_w: Tensor, ends: Tensor, weights: Tensor
 ) -> tuple[float, float] | None:
-    """Nats by which runs from the bases `[K, n]` find more in their own basins, and the error; None if they do not.
+    """Nats by which runs from the bases find more in their own basins, and the error, or None.
 
-    `spins` [R, n] and `log_w` [R] are the runs at hand, `ends` [K, M, n] and `weights` [K, M] those
-    from the bases.
+    Args:
+        base: fields of K bases, `[K, n]`.
+        spins: ends of the runs at hand, `[R, n]`.
+        log_w: their log weights, `[R]`.
+        ends: ends of the runs from the bases, `[K, M, n]`.
+        weights: their log weights, `[K, M]`.
     """
     K = len(base)
     R = len(spins)
     M = weights.shape[1]
     norm = log_2cosh(base).sum(-1)
 
-    def cell(states: Tensor) -> Tensor:
+    def basin_of(states: Tensor) -> Tensor:
+        """The base whose independent spins are likeliest in each state."""
         return (-states.to(base) @ base.T - norm).argmax(-1)
 
     top = max(float(log_w.max()), float(weights.max()))
     w = (log_w - top).exp()
-    label = cell(spins)
+    label = basin_of(spins)
     total = float(w.mean())
-    # what one run counts, typically: where none is seen in a cell, up to Z^2 / 2 of them may have
+    # what one run typically counts: where none is seen in a basin, up to Z^2 / 2 of them may have
     # been due
     unit = float(w.square().sum() / w.sum()) / R
     more = 0.0
@@ -168,13 +162,14 @@ def _excess(
     own_error = variance**0.5
     for k in range(K):
         inside = w * (label == k)
-        v = (weights[k] - top).exp() * (cell(ends[k]) == k)
-        rest = v.sort().values[:-1]  # without the largest, which alone may lift the mean
-        careful = float(rest.sum()) / M
-        error = math.hypot(float(v.std()) / M**0.5, float(inside.std()) / R**0.5)
+        own = (weights[k] - top).exp() * (basin_of(ends[k]) == k)
+        # without the largest, which alone may lift the mean
+        careful = float(own.sort().values[:-1].sum()) / M
+        error = math.hypot(float(own.std()) / M**0.5, float(inside.std()) / R**0.5)
         if careful - float(inside.mean()) > Z * error + Z**2 / 2 * unit:
-            more += float(v.mean() - inside.mean())
+            more += float(own.mean() - inside.mean())
             variance += error**2
-    if more <= 2 * own_error:  # none, or so little that the error has it already
+    # nothing, or so little that the error has it already
+    if more <= 2 * own_error:
         return None
     return math.log1p(more / total), variance**0.5 / (total + more)

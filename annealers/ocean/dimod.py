@@ -1,23 +1,20 @@
-"""The bridge to Ocean: dimod's samplers as ours, ours as dimod's, and dwave-samplers' annealer with safe defaults."""
+"""The bridge to Ocean, in both directions: dimod's samplers as ours, and ours as dimod's."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import dimod
 import numpy as np
 import torch
+from torch import Tensor
 
 from qsample.annealers.composites.corrected import Corrected
-from qsample.annealers.gibbs import SimulatedAnnealing
-from qsample.annealers.kernels.betas import Schedule, schedule
+from qsample.annealers.kernels.betas import schedule
 from qsample.annealers.kernels.energies import energies_of
-from qsample.annealers.kernels.precision import check_sizes
-from qsample.annealers.kernels.update import Rule
 from qsample.annealers.parallel_tempering import ParallelTempering
 from qsample.problem.convert import check_bqm
 from qsample.problem.ising import Ising
@@ -34,20 +31,23 @@ from qsample.support.checks import plain_seed, whole
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
+COLDEST = 1e6  # beta times the largest change of energy, where every flip is decided
+
 
 @public("qsample.annealers")
 class DimodAnnealer:
-    """Any dimod sampler as one of ours: one BQM per problem, `num` reads of it, `num_occurrences` spread out.
+    """Any dimod sampler as one of ours: one BQM per problem, with `num` reads of it.
 
-    A vector `log_weight` of the SampleSet, as `AsDimod(..., keep_weights=True)` makes it, is the
-    reads' weights.
+    Reads that a SampleSet holds once with `num_occurrences` are repeated. A vector `log_weight` of
+    the SampleSet, as `AsDimod(..., keep_weights=True)` makes it, is the reads' weights.
 
     Args:
         sampler: a `dimod.Sampler`; it must take `num_reads`. Where it takes `seed`, it gets 31 bits
             of the problem's own seed; where it does not, its draws are beyond our control.
-        **kwargs: passed on at every call.
+        **kwargs: keyword arguments of every call.
 
     Raises:
+        TypeError: the sampler is not one of dimod's.
         ValueError: the sampler does not take `num_reads` (an `ExactSolver` lists states, it does
             not sample), or it returned another number of reads than asked.
     """
@@ -56,7 +56,7 @@ class DimodAnnealer:
     reversible = False
 
     def __init__(self, sampler: dimod.Sampler, **kwargs: Any) -> None:
-        # a class, say, or one of ours
+        # a class that was not called, say, or one of our own samplers
         if not isinstance(getattr(sampler, "parameters", None), Mapping):
             raise TypeError(f"expected a dimod sampler, such as TabuSampler(); got {sampler!r}")
         if "num_reads" not in sampler.parameters:
@@ -79,107 +79,69 @@ class DimodAnnealer:
         initial: Samples | None = None,
         generator: Generators | None = None,
     ) -> Samples:
-        """See `Sampler.sample`; a batch is answered one problem after the other."""
+        """Draw reads of each problem, one problem after the other; see `Sampler.sample`.
+
+        Args:
+            problem: one problem, or a batch `*B` of problems.
+            num: number of reads per problem.
+            initial: refused, as dimod's samplers cannot continue chains.
+            generator: source of the seeds; None is torch's default generator.
+        """
         problem = check_request(self, problem, num, initial)
         seeds = draw_seeds(generator, problem.batch_shape)
-        answers = [
-            self._ask(one, num, seed) for one, seed in zip(_each(problem), seeds, strict=True)
-        ]
-        reads, weights, infos = zip(*answers, strict=True)
-        spins = torch.from_numpy(np.stack(reads)).reshape(
-            *problem.batch_shape, num, problem.num_spins
-        )
-        spins = spins.to(problem.device)
-        info = infos[0] if len(infos) == 1 else {"problems": list(infos)}
-        log_weight = None
-        if any(weight is not None for weight in weights):
-            each = [np.zeros(num) if weight is None else weight for weight in weights]
-            log_weight = (
-                torch.from_numpy(np.stack(each))
-                .reshape(*problem.batch_shape, num)
-                .to(problem.device)
-            )
-        return Samples(spins, energies_of(problem, spins), log_weight, Exactness.HEURISTIC, info)
+        rows: list[np.ndarray] = []
+        weights: list[np.ndarray | None] = []
+        infos: list[dict[str, Any]] = []
+        for item, seed in zip(problem.unbind(), seeds, strict=True):
+            sampleset = self._ask(item, num, seed)
+            rows.append(_rows(sampleset, item, num))
+            weights.append(_weights(sampleset))
+            infos.append(dict(sampleset.info))
 
-    def _ask(
-        self, problem: Ising, num: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+        spins = torch.from_numpy(np.stack(rows)).to(problem.device)
+        spins = spins.reshape(*problem.batch_shape, num, problem.num_spins)
+        energy = energies_of(problem, spins)
+        log_weight = _stacked(weights, problem, num)
+        info = infos[0] if len(infos) == 1 else {"problems": infos}
+        return Samples(spins, energy, log_weight, Exactness.HEURISTIC, info)
+
+    def _ask(self, problem: Ising, num: int, seed: int) -> dimod.SampleSet:
+        """The sampler's own answer to one problem."""
         kwargs = {"num_reads": num, **self.kwargs}
         if "seed" in self.sampler.parameters:
             kwargs.setdefault("seed", mix(seed, 0) >> 32)
-        found = self.sampler.sample(problem.to_bqm(), **kwargs)
-        rows = _rows(found, problem, num)
-        weight = found.data_vectors.get("log_weight")  # of AsDimod(..., keep_weights=True)
-        if weight is not None:
-            weight = np.asarray(weight, dtype=float).repeat(found.record.num_occurrences)
-        return rows, weight, dict(found.info)
+        return self.sampler.sample(problem.to_bqm(), **kwargs)
 
 
-@public("qsample.annealers")
-@dataclass(frozen=True)
-class Neal:
-    """dwave-samplers' simulated annealing (what the package `neal` became), with Boltzmann-safe settings.
-
-    Its own defaults are an optimiser's: a final beta far above 1 and a Metropolis rule that is
-    near-deterministic when hot. Here the schedule ends at beta 1 under the Gibbs rule. Its first
-    read hardly depends on the seed, so one more read is taken than asked and the first is dropped.
-
-    Its Metropolis rule flips a spin in no field at every visit: visits in a fixed order leave a
-    ring of 10 at a mean energy of -1.9 for -7.96, for ever. Under that rule spins are therefore
-    visited at random, which takes a third more time.
-
-    Args:
-        sweeps: sweeps of a named schedule.
-        beta_range: first and last beta.
-        schedule: "geometric", "linear", or the betas themselves.
-        rule: "gibbs" or "metropolis".
-    """
-
-    sweeps: int = 1000
-    beta_range: tuple[float, float] = (0.01, 1.0)
-    schedule: Schedule | torch.Tensor | tuple[float, ...] = "geometric"
-    rule: Rule = "gibbs"
-
-    warm_start = False
-    reversible = False
-
-    def __post_init__(self) -> None:
-        # the same checks
-        same = SimulatedAnnealing(self.sweeps, self.beta_range, self.schedule, self.rule)
-        object.__setattr__(self, "sweeps", same.sweeps)
-        _ = self._annealer
-
-    @functools.cached_property
-    def _annealer(self) -> DimodAnnealer:
-        from dwave.samplers import SimulatedAnnealingSampler
-
-        betas = schedule(self.schedule, self.sweeps, self.beta_range)
-        return DimodAnnealer(
-            SimulatedAnnealingSampler(),
-            beta_schedule_type="custom",
-            beta_schedule=betas.block(0, betas.count).tolist(),
-            proposal_acceptance_criteria=self.rule.capitalize(),
-            randomize_order=self.rule == "metropolis",
+def _rows(sampleset: dimod.SampleSet, problem: Ising, num: int) -> np.ndarray:
+    """Exactly `num` reads, int8, columns in the problem's order, each as often as it occurred."""
+    sampleset = sampleset.change_vartype(dimod.SPIN, inplace=False)
+    columns = [sampleset.variables.index(label) for label in problem.graph.labels]
+    rows = sampleset.record.sample[:, columns].astype(np.int8)
+    rows = rows.repeat(sampleset.record.num_occurrences, 0)
+    if len(rows) != num:
+        raise ValueError(
+            f"asked for {num} reads, the sampler returned {len(rows)}: set its reads by "
+            "num_reads only"
         )
+    return rows
 
-    @uncompiled
-    def sample(
-        self,
-        problem: Ising,
-        num: int,
-        *,
-        initial: Samples | None = None,
-        generator: Generators | None = None,
-    ) -> Samples:
-        """See `Sampler.sample`."""
-        check_request(self, problem, num, initial)
-        check_sizes(problem)
-        found = self._annealer.sample(problem, num + 1, generator=generator)
-        return Samples(
-            found.spins[..., 1:, :].contiguous(),
-            found.energy[..., 1:].contiguous(),
-            info=found.info,
-        )
+
+def _weights(sampleset: dimod.SampleSet) -> np.ndarray | None:
+    """The log-weights that `AsDimod(..., keep_weights=True)` keeps, one per read; None without."""
+    weight = sampleset.data_vectors.get("log_weight")
+    if weight is None:
+        return None
+    return np.asarray(weight, dtype=float).repeat(sampleset.record.num_occurrences)
+
+
+def _stacked(weights: Sequence[np.ndarray | None], problem: Ising, num: int) -> Tensor | None:
+    """The log-weights of a batch; a problem without any has equal ones, and None is none at all."""
+    if all(weight is None for weight in weights):
+        return None
+    filled = [np.zeros(num) if weight is None else weight for weight in weights]
+    stacked = torch.from_numpy(np.stack(filled))
+    return stacked.reshape(*problem.batch_shape, num).to(problem.device)
 
 
 @public("qsample.annealers")
@@ -200,7 +162,10 @@ class AsDimod(dimod.Sampler):
         keep_weights: leave the reads as the sampler weighted them, with their `log_weight` as a
             vector of the SampleSet. Ocean's tools do not look at it (`aggregate()` drops all but
             the first), so by default weighted reads are resampled to equal ones:
-            `info["resampled"]` is how many effective reads the weights left.
+            `info["resampled"]` is the number of effective reads that the weights left.
+
+    Raises:
+        TypeError: `sampler` is not one of ours.
     """
 
     def __init__(
@@ -217,12 +182,12 @@ class AsDimod(dimod.Sampler):
 
     @property
     def parameters(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The keyword arguments of `sample`."""
+        """The keyword arguments of `sample`, as dimod lists them."""
         return {"num_reads": [], "seed": []}
 
     @property
     def properties(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What stands behind."""
+        """The sampler and its settings, in words."""
         return {"sampler": repr(self.sampler)}
 
     @uncompiled
@@ -233,13 +198,16 @@ class AsDimod(dimod.Sampler):
         seed: int | None = None,
         **kwargs: Any,
     ) -> dimod.SampleSet:
-        """`num_reads` reads of a BQM; unknown keyword arguments warn, as dimod's local samplers do.
+        """Draw reads of a BQM; unknown keyword arguments warn, as dimod's local samplers do.
 
         Args:
-            bqm: of any vartype and labels.
-            num_reads: None is 1, as in dimod's own.
-            seed: builds the torch generator; without it the reads come from torch's default one.
-            **kwargs: what other samplers know.
+            bqm: a binary quadratic model of any vartype and labels.
+            num_reads: number of reads; None is 1, as in dimod's own samplers.
+            seed: seed of the draws, 64 bits; None draws from torch's default generator.
+            **kwargs: keyword arguments of other samplers, ignored with a warning.
+
+        Raises:
+            ValueError: num_reads < 1, or a seed that is no integer of 64 bits.
         """
         self.remove_unknown_kwargs(**kwargs)
         check_bqm(bqm)
@@ -249,89 +217,92 @@ class AsDimod(dimod.Sampler):
         problem = Ising.from_bqm(bqm)
         sampler = self.sampler
         info: dict[str, Any] = {}
+
+        # as an optimiser: the problem at its coldest, and a way down to it
         if self.optimise:
             hot, cold = optimising_range(problem)
             problem = problem.scale(cold)
             sampler = _cooled(sampler, hot / cold)
-            info = {"beta_range": (hot, cold)}
+            info["beta_range"] = (hot, cold)
+
         generator = None if seed is None else torch.Generator().manual_seed(plain_seed(seed))
         reads = sampler.sample(problem, num, generator=generator)
         if reads.log_weight is not None and not self.keep_weights:
             info["resampled"] = float(reads.ess())
             reads = reads.resample(generator=generator)
-        found = reads.to_sampleset(problem.graph)
-        found.change_vartype(bqm.vartype, inplace=True)
-        # weights too
-        beside = {name: vector for name, vector in found.data_vectors.items() if name != "energy"}
-        return dimod.SampleSet.from_samples_bqm(found, bqm, info={**found.info, **info}, **beside)
+        return _answer(reads, problem, bqm, info)
+
+
+def _answer(
+    reads: Samples, problem: Ising, bqm: dimod.BinaryQuadraticModel, info: Mapping[str, Any]
+) -> dimod.SampleSet:
+    """Reads as a SampleSet with the vartype, labels and energies of the caller's BQM."""
+    sampleset = reads.to_sampleset(problem.graph)
+    sampleset.change_vartype(bqm.vartype, inplace=True)
+    # all vectors but the energies travel on, weights among them
+    vectors = dict(sampleset.data_vectors)
+    vectors.pop("energy")
+    info = {**sampleset.info, **info}
+    return dimod.SampleSet.from_samples_bqm(sampleset, bqm, info=info, **vectors)
 
 
 def optimising_range(problem: Ising) -> tuple[float, float]:
-    r"""Inverse temperatures `(hot, cold)` between which annealing finds low energies of one problem.
+    r"""Inverse temperatures `(hot, cold)` between which annealing finds low energies of a problem.
 
     With $\Delta_i$ the largest change of energy that a flip of spin i can make, $2 (|h_i| + \sum_j
     |J_{ij}|)$, and $\delta$ the smallest number other than 0 among all $2 |h_i|$ and $2 |J_{ij}|$,
     a scale of the gap above the ground state:
 
-    $$\beta_\mathrm{hot} = \ln 2 / \max_i \Delta_i, \qquad \beta_\mathrm{cold} = \ln(100\, n_\delta) / \delta$$
+    $$\beta_\mathrm{hot} = \ln 2 / \max_i \Delta_i, \quad
+      \beta_\mathrm{cold} = \ln(100\, n_\delta) / \delta$$
 
     so that at the start every flip is accepted half of the time at least, and at the end the
     $n_\delta$ spins of the smallest scale are all in place but for one time in a hundred. (1, 1)
     where no number differs from 0.
+
+    Args:
+        problem: one problem, without batch dimensions.
     """
     graph = problem.graph
-    h, J = problem.h.abs().double(), graph.edge_values(problem.J).abs().double()
+    h = problem.h.abs().double()
+    J = graph.edge_values(problem.J).abs().double()
+
+    # per spin: the sum of all that acts on it, and the smallest number other than 0 among it
     total = h.clone()
-    least = h.where(h > 0, torch.inf)
+    smallest = h.where(h > 0, torch.inf)
     for end in graph.edges.to(problem.device):
         total.index_add_(0, end, J)
-        least.scatter_reduce_(0, end, J.where(J > 0, torch.inf), "amin")
+        smallest.scatter_reduce_(0, end, J.where(J > 0, torch.inf), "amin")
     if not total.any():
         return 1.0, 1.0
-    hot = math.log(2) / (2 * float(total.max()))
-    gap = 2 * float(least.min())
-    number = int((2 * least <= gap * (1 + 1e-9)).sum())
-    # no colder than a field of 10^6, where every flip is decided: rounding noise is no gap
-    cold = min(math.log(100 * number) / gap, 1e6 / (2 * float(total.max())))
+
+    largest_flip = 2 * float(total.max())
+    hot = math.log(2) / largest_flip
+    gap = 2 * float(smallest.min())
+    number = int((2 * smallest <= gap * (1 + 1e-9)).sum())
+    # rounding noise is no gap: no colder than where every flip is decided
+    cold = min(math.log(100 * number) / gap, COLDEST / largest_flip)
     return hot, max(cold, hot)
 
 
-def _cooled(sampler: Sampler, first: float) -> Sampler:
-    """`sampler` as an optimiser of a problem at its coldest: from beta `first` to 1 where it can be told."""
+def _cooled(sampler: Any, first: float) -> Any:
+    """The sampler, going from beta `first` to 1 where its settings can say so.
+
+    A problem at its coldest is what `AsDimod(..., optimise=True)` gives it.
+    """
     if isinstance(sampler, Corrected):
         return replace(sampler, sampler=_cooled(sampler.sampler, first))
-    if isinstance(sampler, SimulatedAnnealing | Neal) and isinstance(sampler.schedule, str):
-        return replace(sampler, beta_range=(first, 1.0))
     if isinstance(sampler, ParallelTempering) and isinstance(sampler.betas, int):
         ladder = sampler.betas
         if first < 1:
-            ladder = (
-                schedule("geometric", sampler.betas, (first, 1.0)).block(0, sampler.betas).tolist()
-            )
+            betas = schedule("geometric", sampler.betas, (first, 1.0))
+            ladder = betas.block(0, sampler.betas).tolist()
         return replace(sampler, betas=ladder, anneal=sampler.anneal or sampler.sweeps)
+    # an annealing that goes down a range of betas: `SimulatedAnnealing`, `Neal`
+    if (
+        is_dataclass(sampler)
+        and hasattr(sampler, "beta_range")
+        and isinstance(getattr(sampler, "schedule", None), str)
+    ):
+        return replace(sampler, beta_range=(first, 1.0))  # pyright: ignore[reportArgumentType]
     return sampler
-
-
-def _each(problem: Ising) -> list[Ising]:
-    """The problems of a batch, one by one."""
-    batch = problem.batch_shape
-    layout = problem.graph.coupling_shape
-    h = problem.h.expand(*batch, problem.num_spins).reshape(-1, problem.num_spins)
-    J = problem.J.expand(*batch, *layout).flatten(0, len(batch) - 1) if batch else problem.J[None]
-    return [
-        Ising(problem.graph, *one)
-        for one in zip(h, J, problem.offset.expand(batch).reshape(-1), strict=True)
-    ]
-
-
-def _rows(found: dimod.SampleSet, problem: Ising, num: int) -> np.ndarray:
-    """Exactly `num` reads, int8, columns in the problem's order, repeated by `num_occurrences`."""
-    found = found.change_vartype(dimod.SPIN, inplace=False)
-    columns = [found.variables.index(label) for label in problem.graph.labels]
-    rows = found.record.sample[:, columns].astype(np.int8).repeat(found.record.num_occurrences, 0)
-    if len(rows) != num:
-        raise ValueError(
-            f"asked for {num} reads, the sampler returned {len(rows)}: set its reads by "
-            "num_reads only"
-        )
-    return rows

@@ -1,9 +1,8 @@
-"""The Ising copula: a denoiser whose reverse step draws all bits jointly, as one Ising problem an image."""
+"""The Ising copula: a denoiser whose reverse step draws all bits of an image jointly."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from qsample.diffusion.process import Step, UniformBits
-from qsample.models.identity import tensor_of, text_of
+from qsample.diffusion.reverse_step import Denoised, draw, feature_couplings, reverse_problem
+from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
 from qsample.sampling.samples import Samples
-from qsample.support.checks import is_whole
+from qsample.support.checks import check_choice, check_spins, is_whole
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
 
@@ -25,24 +25,12 @@ SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has 
 
 
 @public("qsample.models")
-@dataclass(frozen=True, eq=False)
-class Denoised:
-    """What a denoiser says of x_k: `logits` `[B, n]` of x_0 = +1, and `coupling` of x_{k-1}, `[B, edges]` or `[edges]`.
-
-    Without couplings E[x_0 | x_k] = tanh(logits / 2); with them the logits are those of a step
-    without its couplings.
-    """
-
-    logits: Tensor
-    coupling: Tensor | None = None
-
-
-@public("qsample.models")
-class IsingCopula(nn.Module):
-    r"""A reverse step that is a Boltzmann law of all bits: a denoiser's fields, and couplings between them.
+class IsingCopula(Identified):
+    r"""A reverse step that is a Boltzmann law of all bits: a denoiser's fields, and couplings.
 
     $$P(x_{k-1} | x_k) \propto \exp\Bigl(-\sum_i h_i(x_k)\, x_{k-1,i}
-      - \sum_{(i,j)} J_{ij}\, x_{k-1,i}\, x_{k-1,j}\Bigr), \quad J_{ij} = J^{(k)}_{ij} - \tfrac12 u_i \cdot u_j$$
+      - \sum_{(i,j)} J_{ij}\, x_{k-1,i}\, x_{k-1,j}\Bigr), \quad
+      J_{ij} = J^{(k)}_{ij} - \tfrac12 u_i \cdot u_j$$
 
     h are the fields of the factorised step, `UniformBits.posterior_fields` of the denoiser's mean
     tanh(logits / 2), so that J = 0, or a graph without edges, is the factorised denoiser exactly.
@@ -50,25 +38,29 @@ class IsingCopula(nn.Module):
     autoregressive copula restores it in Discrete Copula Diffusion (Liu, Broadrick, Niepert and Van
     den Broeck, arXiv 2410.01949), an Ising problem here.
 
-    The couplings J^(k) are parameters, one set a step, shared by all x_k, and start at 0: where the
-    law of x_{k-1} is an Ising law, the exact step has its couplings and x_k enters the fields
+    The couplings J^(k) are parameters, one set per step, shared by all x_k, and start at 0: where
+    the law of x_{k-1} is an Ising law, the exact step has its couplings and x_k enters the fields
     alone. A denoiser that answers features u `[B, n, r]` too adds couplings that depend on x_k.
     Couplings shift the bits' means, so the logits are trained with them:
 
         copula = IsingCopula(denoiser, graph, UniformBits(log_times(4)))
-        x, after, k = copula.pairs(x_0)                                # x_{k-1} and x_k, k random
-        loss = -copula.pseudo_likelihood(x, after, k).mean()           # n logits an image, no sampling; then
-        loss = copula.cd_loss(x, after, k, Gibbs(sweeps=10)).mean()    # the likelihood's own gradient, nearly
+        x, after, k = copula.pairs(x_0)                        # x_{k-1} and x_k, k random
+        loss = -copula.pseudo_likelihood(x, after, k).mean()   # n logits per image, no sampling
+        # then the likelihood's own gradient, nearly
+        loss = copula.cd_loss(x, after, k, Gibbs(sweeps=10)).mean()
         images = copula.sample(Gibbs(sweeps=100), 64)
 
     Args:
         denoiser: any network: (x_k `[B, n]` floats of -1 and +1, k `[B]` int64) to logits `[B, n]`,
             or to (logits, features `[B, n, r]`).
-        graph: which bits of x_{k-1} are coupled, one spin a bit.
+        graph: which bits of x_{k-1} are coupled, one spin per bit.
         process: the forward process, with the times of the steps.
 
-    Parameters: the denoiser's and `J` [steps, edges], one number an edge in the order of
+    Parameters: the denoiser's and `J` [steps, edges], one number per edge in the order of
     `graph.edges`.
+
+    Raises:
+        TypeError: a graph or a process that is none.
     """
 
     def __init__(self, denoiser: nn.Module, graph: Graph, process: UniformBits) -> None:
@@ -81,28 +73,57 @@ class IsingCopula(nn.Module):
         self.denoiser = denoiser
         self.graph = graph
         self.process = process
-        like = next((p for p in denoiser.parameters() if p.is_floating_point()), torch.empty(0))
-        self.J = nn.Parameter(
-            torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
-        )
+        floats = (p for p in denoiser.parameters() if p.is_floating_point())
+        like = next(floats, torch.empty(0))
+        zeros = torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
+        self.J = nn.Parameter(zeros)
 
     # ---- the step ----------------
 
     def forward(self, x: Shaped[Tensor, "B n"], k: Step) -> Denoised:
-        """What the model says of x_k = `x`; couplings `[edges]` where one step serves all rows, else `[B, edges]`."""
+        """What the model says of x_k = `x`.
+
+        Its couplings are `[edges]` where one step serves all rows, else `[B, edges]`.
+        """
         logits, J = self._answer(x, k)
         return Denoised(logits, self.graph.edge_values(J))
 
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
-        """The law of x_{k-1} given x_k = `x`, one problem a row; differentiable in the parameters."""
+        """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
         logits, J = self._answer(x, k)
-        mean = (logits.double() / 2).tanh()  # in double precision, where a sure one is not yet 1
-        h = self.process.posterior_fields(x, mean.clamp(-SURE, SURE), k)
-        return Ising(self.graph, h.to(logits), J)
+        # in double precision, where the mean of a sure bit is not yet 1
+        mean = (logits.double() / 2).tanh().clamp(-SURE, SURE)
+        return reverse_problem(self.process, self.graph, x, mean, k, J)
 
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
         self._check(x)
+        steps = self._steps(x, k)
+        answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
+        logits, features = answer if isinstance(answer, tuple) else (answer, None)
+        if logits.shape != x.shape:
+            raise ValueError(
+                f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
+            )
+
+        # the step's own couplings; the table is filled in before a batch repeats it
+        table = self.graph.couplings(self.J)
+        rows = table.index_select(0, steps.reshape(-1) - 1)
+        J = rows.reshape(*steps.shape, *table.shape[1:])
+        if features is None:
+            return logits, J
+
+        # and those of the features
+        if features.shape[:2] != x.shape or features.dim() != 3:
+            raise ValueError(
+                f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got "
+                f"{list(features.shape)}"
+            )
+        coupling = feature_couplings(features, self.graph, sites=1)
+        return logits, J + self.graph.couplings(coupling)
+
+    def _steps(self, x: Tensor, k: Step) -> Tensor:
+        """The step, or one for each row; a ValueError for others."""
         steps = torch.as_tensor(k, device=x.device)
         if steps.shape not in ((), x.shape[:1]):
             raise ValueError(
@@ -110,44 +131,36 @@ class IsingCopula(nn.Module):
             )
         if not numbers((steps >= 1) & (steps <= self.process.steps)).all():
             raise ValueError(f"expected steps 1 <= k <= {self.process.steps}; got {steps.tolist()}")
-        answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
-        logits, u = answer if isinstance(answer, tuple) else (answer, None)
-        if logits.shape != x.shape:
-            raise ValueError(
-                f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
-            )
-        table = self.graph.couplings(self.J)  # filled in before a batch repeats it
-        J = table.index_select(0, steps.reshape(-1) - 1).reshape(*steps.shape, *table.shape[1:])
-        if u is None:
-            return logits, J
-        if u.shape[:2] != x.shape or u.dim() != 3:
-            raise ValueError(
-                f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got {list(u.shape)}"
-            )
-        i, j = self.graph.edges.to(u.device)
-        return logits, J - self.graph.couplings((u[:, i] * u[:, j]).sum(-1) / 2)
+        return steps
 
     @uncompiled
     @torch.no_grad()
     def sample(
         self, sampler: Sampler, num: int, *, generator: Generators | None = None
     ) -> Shaped[Tensor, "num n"]:
-        """`num` images, spins `[num, n]` int8, by all steps from x_T, which is uniform: one call of `sampler` a step.
+        """Images, spins `[num, n]` int8, by all steps from x_T, which is uniform.
 
-        With a list of generators, one an image, each is what it would be alone, where the denoiser
-        rounds alike.
+        Args:
+            sampler: draws each step, in one call.
+            num: images.
+            generator: one, or a list with one per image: each is then what it would be alone, where
+                the denoiser rounds alike. None is torch's default.
+
+        Raises:
+            ValueError: num < 1, another number of generators.
+            TypeError: no sampler.
         """
         check_is_sampler(sampler)
         if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 images; got {num!r}")
         seeds = draw_seeds(generator, (num,))
 
-        def streams(step: int) -> list[torch.Generator]:
+        def generators(step: int) -> list[torch.Generator]:
             return [torch.Generator().manual_seed(mix(seed, step)) for seed in seeds]
 
-        x = self.process.prior((num, self.graph.num_spins), streams(0)).to(self.J.device)
+        x = self.process.prior((num, self.graph.num_spins), generators(0)).to(self.J.device)
         for k in range(self.process.steps, 0, -1):
-            x = sampler.sample(self.step_problem(x, k), 1, generator=streams(k)).spins[:, 0]
+            x = draw(self.step_problem(x, k), sampler, generator=generators(k)).spins[:, 0]
         return x
 
     # ---- learning ----------------
@@ -156,7 +169,7 @@ class IsingCopula(nn.Module):
     def pairs(
         self, data: Shaped[Tensor, "B n"], generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
-        """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, each row with a uniform random step k."""
+        """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, a random step k per row."""
         self._check(data)
         k = torch.randint(1, self.process.steps + 1, (len(data),), generator=generator)
         x = self.process.noise(data, k - 1, generator=generator)
@@ -165,10 +178,15 @@ class IsingCopula(nn.Module):
     def pseudo_likelihood(
         self, x: Shaped[Tensor, "B n"], after: Shaped[Tensor, "B n"], k: Step
     ) -> Float[Tensor, " B"]:
-        r"""$\sum_i \log P(x_i | x_{\setminus i}, x_k)$ of x = x_{k-1} given `after` = x_k, a row (Besag 1975).
+        r"""$\sum_i \log P(x_i | x_{\setminus i}, x_k)$ of x = x_{k-1}, per row (Besag 1975).
 
         $P(x_i | \cdot) = \sigma(-2 f_i x_i)$ with the local field f_i. With J = 0 it is the
-        log-likelihood.
+        log-likelihood, in nats.
+
+        Args:
+            x: x_{k-1}, spins `[B, n]`.
+            after: x_k, spins `[B, n]`.
+            k: step of `after`, for all rows or one for each `[B]`.
         """
         self._check(x)
         field = self.step_problem(after, k).field(x[:, None])[:, 0]
@@ -185,26 +203,28 @@ class IsingCopula(nn.Module):
         num: int = 1,
         generator: Generators | None = None,
     ) -> Float[Tensor, " B"]:
-        r"""$E(x_{k-1}) - \langle E \rangle$ over `num` reads of the step, a row: minus the gradient of log P, nearly.
+        r"""$E(x_{k-1}) - \langle E \rangle$ over reads of the step, per row.
 
-        Exactly, in the mean, where the reads are exact. Its value is no likelihood.
+        Its gradient is that of -log P, nearly: exactly, in the mean, where the reads are exact. Its
+        value is no likelihood.
 
         Args:
-            x: x_{k-1} `[B, n]`.
-            after: x_k.
-            k: the step.
+            x: x_{k-1}, spins `[B, n]`.
+            after: x_k, spins `[B, n]`.
+            k: step of `after`, for all rows or one for each `[B]`.
             sampler: draws the step.
-            start: of its chains: "data", at x (CD-k; the sampler must continue chains), or "fresh",
-                its own start.
-            num: reads a row.
-            generator: one, or a list with one a row.
+            start: where its chains begin: "data", at x (CD-k; the sampler must continue chains), or
+                "fresh", its own start.
+            num: reads per row.
+            generator: one, or a list with one per row; None is torch's default.
+
+        Raises:
+            ValueError: bad spins or steps, an unknown start, a sampler that cannot start at x.
+            TypeError: no sampler.
         """
         self._check(x)
         check_is_sampler(sampler)
-        if start not in get_args(CdStart):
-            raise ValueError(
-                f"unknown start {start!r}; expected one of {', '.join(get_args(CdStart))}"
-            )
+        check_choice("start", start, CdStart)
         problem = self.step_problem(after, k)
         initial = None
         if start == "data":
@@ -212,42 +232,20 @@ class IsingCopula(nn.Module):
             initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x.device))
         with torch.no_grad():
             reads = sampler.sample(problem.detach(), num, initial=initial, generator=generator)
-        return problem.energy(x[:, None])[:, 0] - (
-            reads.weight.to(problem.h) * problem.energy(reads.spins)
-        ).sum(-1)
+        weight = reads.weight.to(problem.h)
+        expected = (weight * problem.energy(reads.spins)).sum(-1)
+        return problem.energy(x[:, None])[:, 0] - expected
 
     def _check(self, x: Tensor) -> None:
+        """A ValueError unless x are spins `[B, n]` beside the parameters."""
         n = self.graph.num_spins
         if x.dim() != 2 or x.shape[-1] != n or len(x) == 0:
             raise ValueError(
-                f"expected spins [B, {n}], one a spin of the graph; got {list(x.shape)}"
+                f"expected spins [B, {n}], one per spin of the graph; got {list(x.shape)}"
             )
         if x.device != self.J.device:
             raise ValueError(f"x is on {x.device}, the model on {self.J.device}: move one")
-        if not numbers(x.abs() == 1).all():
-            odd = float(x[x.abs() != 1][0])
-            raise ValueError(
-                f"expected spins x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits"
-            )
+        check_spins("spins x", x)
 
-    # ---- the graph travels with the weights ----------------
-
-    def get_extra_state(self) -> Tensor:
-        """The graph's identity, as bytes in a tensor, so that weights cannot be loaded into another graph."""
-        return tensor_of(self.graph.hash)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Nothing to set: `_load_from_state_dict` has compared it."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        state = state_dict.get(prefix + "_extra_state")
-        if state is not None:  # before any tensor is copied
-            theirs = text_of(state)
-            ours = self.graph.hash
-            if theirs != ours:
-                raise ValueError(
-                    f"weights of another graph: its hash is {theirs[:12]}, this one's {ours[:12]}"
-                )
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _identity(self) -> dict[str, Any]:
+        return {"graph": self.graph.hash[:16]}

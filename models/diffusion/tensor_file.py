@@ -1,4 +1,4 @@
-"""Tensors and a few words about them in one safetensors file, written all or nothing, every bit of it checked."""
+"""Tensors and words about them in one safetensors file, written whole, every bit of it checked."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ HASH = "sha256"  # the entry of the header that holds the digest of all the rest
 def write_file(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]
 ) -> None:
-    """Put the tensors at `path`, `about` in the header: readers see the old file or the whole new one."""
+    """Write a file all or nothing: readers see the old file or the whole new one.
+
+    Args:
+        path: where it goes; an old file there is replaced.
+        tensors: its contents, by name.
+        about: words for its header; `about["format"]` is what `read_file` asks for.
+    """
     from safetensors.torch import save
 
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_whole(Path(path).expanduser(), save(plain, {**about, HASH: _digest(plain, about)}))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {**about, HASH: _digest(plain, about)}
+    write_whole(Path(path).expanduser(), save(plain, header))
 
 
 def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -45,10 +52,10 @@ def read_file(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Tensor
         raise ValueError(f"cannot read {path}: {reason}") from None
     if about.get("format") != form:
         raise ValueError(f"{path} holds no {form}; its format is {about.get('format')!r}")
-    said = about.pop(HASH, None)
-    if said is None:
+    expected = about.pop(HASH, None)
+    if expected is None:
         raise ValueError(f"{path} is damaged: it holds no SHA-256; save it again")
-    if said != _digest(tensors, about):
+    if expected != _digest(tensors, about):
         raise ValueError(f"{path} is damaged: its SHA-256 is not that of its contents")
     return tensors, about
 
@@ -58,7 +65,9 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     words = json.dumps(dict(about), sort_keys=True).encode()
     digest = hashlib.sha256(words)
     for name in sorted(tensors):
-        t = tensors[name]
-        digest.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
-        digest.update(t.flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+        tensor = tensors[name]
+        kind = [name, str(tensor.dtype), list(tensor.shape)]
+        digest.update(json.dumps(kind).encode())
+        if tensor.numel():
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,8 +1,7 @@
-"""The denoising thermodynamic model: a diffusion whose every reverse step is one Boltzmann machine."""
+"""The denoising thermodynamic model: a diffusion whose reverse steps are Boltzmann machines."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Hashable, Iterable, Sequence
@@ -12,17 +11,18 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
-from qsample.diffusion.process import UniformBits, log_times
+from qsample.diffusion.process import UniformBits
+from qsample.diffusion.reverse_step import by_gumbel_weight, draw
+from qsample.diffusion.times import log_times
 from qsample.models.boltzmann import BoltzmannMachine
 from qsample.models.diffusion.tensor_file import read_file, write_file
 from qsample.models.diffusion.visible_bits import VisibleBits
-from qsample.models.identity import record_of, tensor_of
+from qsample.models.identity import Identified, short_hash
 from qsample.models.units import FixedIndex
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.problem.lattices import scatter
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
+from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -30,10 +30,13 @@ FORMAT = "qsample thermodynamic model 2"
 
 
 @public("qsample.models")
-class DenoisingThermodynamicModel(nn.Module):
-    r"""T Boltzmann machines on one graph, each the reverse of one step of a noising process (arXiv 2510.23972).
+class DenoisingThermodynamicModel(Identified):
+    r"""T Boltzmann machines on one graph, each the reverse of one step of a noising process.
 
-    $$P_k(x_{k-1}, z \mid x_k) \propto \exp\bigl(w_k\, x_{k-1} \cdot x_k - E_k(x_{k-1}, z)\bigr), \quad k = T..1$$
+    arXiv 2510.23972:
+
+    $$P_k(x_{k-1}, z \mid x_k) \propto
+      \exp\bigl(w_k\, x_{k-1} \cdot x_k - E_k(x_{k-1}, z)\bigr), \quad k = T..1$$
 
     with w_k the coupling of the forward process (`UniformBits`) and E_k a `BoltzmannMachine` over
     the visible spins and latent spins z. What x_k does is only a field on the visible spins: a
@@ -47,17 +50,19 @@ class DenoisingThermodynamicModel(nn.Module):
 
     Args:
         graph: any graph; `qsample.problem.lattices.grid` makes those of the paper.
-        bits: of x.
-        steps: T.
-        classes: of labels; 0 for none.
-        copies: of the one-hot label among the visible spins.
-        rate: at which bits of x are resampled, in the forward process.
-        label_rate: at which label bits are: slower, so that labels guide the early steps.
-        times: of the steps, `log_times(steps)` by default.
+        bits: number of data bits, the length of x.
+        steps: number of reverse steps, T.
+        classes: number of labels; 0 for a model without them.
+        copies: number of copies of the one-hot label among the visible spins.
+        rate: rate at which bits of x are resampled, in the forward process.
+        label_rate: rate at which label bits are resampled: slower, so that labels guide the early
+            steps.
+        times: t_0 = 0 < ... < t_T of the forward process, `[steps + 1]`; `log_times(steps)` by
+            default.
         visible: labels (in the graph) of the spins that carry the bits of x, then the label bits.
             By default random ones of the largest colour class, so that only latent spins couple
             them; of further classes when it is full.
-        scale: of the initial couplings, see `BoltzmannMachine`.
+        scale: standard deviation of the initial couplings, as in `BoltzmannMachine`.
         generator: draws the places and the initial couplings; None is torch's default.
 
     Attributes: `machines` (that of step k is `machines[k - 1]`), `process`, `visible`, `sites` [v]
@@ -71,6 +76,7 @@ class DenoisingThermodynamicModel(nn.Module):
 
     penalty: Tensor
     rhat: Tensor
+    _may_differ = frozenset({"scale"})
 
     def __init__(
         self,
@@ -91,7 +97,10 @@ class DenoisingThermodynamicModel(nn.Module):
         check_graph(graph)
         self.graph = graph
         self.visible = VisibleBits(bits, classes, copies)
-        with torch.device("cpu"):  # what has numbers also where the parameters have none
+
+        # the forward process and the spins that carry its bits: numbers also where the parameters
+        # have none
+        with torch.device("cpu"):
             times = log_times(steps) if times is None else times
             rates = [rate] * bits + [label_rate] * self.visible.label_bits
             self.process = UniformBits(times, torch.tensor(rates, dtype=torch.float64))
@@ -99,22 +108,15 @@ class DenoisingThermodynamicModel(nn.Module):
                 raise ValueError(
                     f"expected {steps + 1} times for {steps} steps; got {len(self.process.times)}"
                 )
-            if (num := self.visible.num) > graph.num_spins:
-                needed = f"{bits} bits and {self.visible.label_bits} label bits"
-                raise ValueError(
-                    f"a graph of {graph.num_spins} spins has no room for {needed}: take a "
-                    "larger one"
-                )
-            sites = scatter(graph, num, generator) if visible is None else graph.index(visible)
-            if len(sites) != num:
-                raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
-        self._sites = FixedIndex(sites.tolist())
-        shown = set(sites.tolist())
+            sites = self._places(visible, generator).tolist()
+        self._sites = FixedIndex(sites)
+
+        # a machine per step
+        shown = set(sites)
         hidden = [label for i, label in enumerate(graph.labels) if i not in shown]
-        made = (
+        self.machines = nn.ModuleList(
             BoltzmannMachine(graph, hidden, scale=scale, generator=generator) for _ in range(steps)
         )
-        self.machines = nn.ModuleList(made)
         self.register_buffer("penalty", torch.zeros(steps))
         self.register_buffer("rhat", torch.full((steps,), float("nan")))
         self._settings = {
@@ -123,21 +125,37 @@ class DenoisingThermodynamicModel(nn.Module):
             "classes": classes,
             "copies": copies,
             "scale": scale,
-        }
-        self._settings |= {
             "rate": float(rate),
             "label_rate": float(label_rate),
             "times": self.process.times.tolist(),
         }
 
+    def _places(
+        self, visible: Iterable[Hashable] | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Numbers of the spins that carry the visible bits, `[v]`; a ValueError unless they fit."""
+        bits = self.visible.bits
+        num = self.visible.num
+        if num > self.graph.num_spins:
+            raise ValueError(
+                f"a graph of {self.graph.num_spins} spins has no room for {bits} bits and "
+                f"{self.visible.label_bits} label bits: take a larger one"
+            )
+        if visible is None:
+            return scatter(self.graph, num, generator)
+        sites = self.graph.index(visible)
+        if len(sites) != num:
+            raise ValueError(f"expected visible spins for {num} bits; got {len(sites)}")
+        return sites
+
     @property
     def sites(self) -> Tensor:
-        """Numbers of the spins that carry the visible bits, `[v]`, on the device of the parameters."""
+        """Numbers of the spins that carry the visible bits, `[v]`, on the parameters' device."""
         return self._sites.on(self.penalty.device)
 
     @property
     def steps(self) -> int:
-        """T."""
+        """Number of reverse steps, T."""
         return len(self.machines)
 
     def machine(self, k: int) -> BoltzmannMachine:
@@ -148,36 +166,45 @@ class DenoisingThermodynamicModel(nn.Module):
 
     def encode(self, x: Shaped[Tensor, "N _"], labels: Tensor | None = None) -> Int[Tensor, "N v"]:
         """Checked data as visible spins, int8: the bits of x (-1 and +1), then the label bits."""
-        return self.visible.encode(self._here("x", x), labels)
+        return self.visible.encode(self._beside("x", x), labels)
 
-    def _here(self, name: str, t: Tensor) -> Tensor:
-        if t.device != self.sites.device:
-            raise ValueError(f"{name} is on {t.device}, the model on {self.sites.device}: move one")
-        return t
+    def _beside(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of the user's; a ValueError unless it is on the parameters' device."""
+        device = self.sites.device
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, the model on {device}: move one")
+        return tensor
 
     def set_visible_bias(
         self, x: Tensor, labels: Tensor | None = None, generator: Generators | None = None
     ) -> None:
-        """Start every machine at the means of its own noised data: see `EnergyModel.set_visible_bias`."""
+        """Start every machine at the means of its own noised data.
+
+        See `EnergyModel.set_visible_bias`.
+
+        Args:
+            x: data, spins `[N, bits]`.
+            labels: `[N]`, for a model with classes.
+            generator: of the noise, one or a list with one per row; None is torch's default.
+        """
         clean = self.encode(x, labels)
         order = self.sites.argsort()
         for k in range(1, self.steps + 1):
-            self.machine(k).set_visible_bias(
-                self.process.noise(clean, k - 1, 0, generator)[:, order]
-            )
+            noised = self.process.noise(clean, k - 1, 0, generator)
+            self.machine(k).set_visible_bias(noised[:, order])
 
     # ---- the reverse process ----------------
 
     def ising(self, k: int, after: Shaped[Tensor, "*batch v"]) -> Ising:
-        """The law of (x_{k-1}, z) given x_k = `after`: one problem a row, on the model's graph, with one J for all."""
-        if self._here("x_k", after).shape[-1] != len(self.sites):
+        """The law of (x_{k-1}, z) given x_k = `after`, on the model's graph.
+
+        One problem per row, with one J for all.
+        """
+        if self._beside("x_k", after).shape[-1] != len(self.sites):
             raise ValueError(
                 f"expected x_k of shape [*, {len(self.sites)}]; got {list(after.shape)}"
             )
-        joint = self.machine(k).ising()
-        field = self.process.fields(after, k).to(joint.h)
-        h = joint.h.expand(*after.shape[:-1], -1).index_add(-1, self.sites, field)
-        return Ising(joint.graph, h, joint.J, joint.offset)
+        return self.process.condition(self.machine(k).ising(), after, k, self.sites)
 
     @torch.no_grad()
     def step(
@@ -190,25 +217,32 @@ class DenoisingThermodynamicModel(nn.Module):
         reads: int = 1,
         generator: Generators | None = None,
     ) -> Int[Tensor, "N v"]:
-        """x_{k-1} given x_k = `after`, for a batch: one call of the sampler. Arguments are those of `sample`."""
+        """x_{k-1} given x_k, for a batch: one call of the sampler.
+
+        Args:
+            sampler: draws `N` problems with one J.
+            after: x_k, visible spins `[N, v]`.
+            k: step of `after`.
+            labels: `[N]`; clamps the label bits. None leaves them free.
+            reads: reads per condition, of which one is kept, by its weight.
+            generator: one, or a list with one per row; None is torch's default.
+        """
         check_is_sampler(sampler)
         problem = self.ising(k, after)
-        label_sites = self.sites[self.visible.bits :]
-        fixed = None if labels is None else self.visible.encode_labels(self._here("labels", labels))
-        problem = problem if fixed is None else problem.clamp(label_sites, fixed)
-        samples = sampler.sample(problem, reads, generator=generator)
-        spins = samples.spins[:, 0]
-        # one read, by its weight: the largest of log w plus Gumbel noise
-        if samples.log_weight is not None:
-            u = Draws(draw_seeds(generator, after.shape[:1]), spins.device).uniform(reads)
-            pick = (samples.log_weight - (-u.log()).log()).argmax(-1)
-            spins = samples.spins[torch.arange(len(pick)), pick]
-        if fixed is None:
-            return spins[:, self.sites]
-        place = spins.new_empty(self.graph.num_spins, dtype=torch.int64)
-        free = self.graph.without(label_sites).free.to(spins.device)
-        place[free] = torch.arange(len(free), device=spins.device)
-        return torch.cat([spins[:, place[self.sites[: self.visible.bits]]], fixed], 1)
+        choose = by_gumbel_weight(generator)
+        if labels is None:
+            samples = draw(problem, sampler, reads, choose=choose, generator=generator)
+            return samples.spins[:, 0, self.sites]
+
+        # label bits stand still; what is drawn is numbered without them
+        code = self.visible.encode_labels(self._beside("labels", labels))
+        bit_sites, label_sites = self.sites.tensor_split([self.visible.bits])
+        problem = problem.clamp(label_sites, code)
+        samples = draw(problem, sampler, reads, choose=choose, generator=generator)
+        free = self.graph.without(label_sites).free.to(code.device)
+        place = free.new_empty(self.graph.num_spins)
+        place[free] = torch.arange(len(free), device=code.device)
+        return torch.cat([samples.spins[:, 0, place[bit_sites]], code], 1)
 
     @uncompiled
     @torch.no_grad()
@@ -221,19 +255,20 @@ class DenoisingThermodynamicModel(nn.Module):
         reads: int = 1,
         generator: Generators | None = None,
     ) -> Int[Tensor, "num bits"]:
-        """`num` draws of x_0, spins `[num, bits]`: uniform x_T, then T batched steps of the sampler.
+        """Draws of x_0, spins `[num, bits]`: uniform x_T, then T batched steps of the sampler.
 
         Args:
             sampler: any; T calls, each of `num` problems with one J.
-            num: of draws.
+            num: number of draws.
             labels: `[num]`; clamps the label bits in every step (to the clean label, as the paper
                 does: what a slow `label_rate` makes of it differs little). None leaves them free.
-            reads: the sampler makes for each draw; one is kept, by its weight. More than one only
-                helps samplers whose reads carry weights.
-            generator: one, or a list with one for each draw: draw i is then what it would be alone.
+            reads: reads per draw, of which one is kept, by its weight. More than one only helps
+                samplers whose reads carry weights.
+            generator: one, or a list with one per draw: draw i is then what it would be alone.
+                None is torch's default.
         """
         if labels is not None and labels.shape != (num,):
-            raise ValueError(f"expected one label a draw, [{num}]; got {list(labels.shape)}")
+            raise ValueError(f"expected one label per draw, [{num}]; got {list(labels.shape)}")
         x = self.process.prior((num, len(self.sites)), generator).to(self.sites.device)
         for k in range(self.steps, 0, -1):
             x = self.step(sampler, x, k, labels, reads=reads, generator=generator)
@@ -242,7 +277,11 @@ class DenoisingThermodynamicModel(nn.Module):
     # ---- weights and their identity ----------------
 
     def adopt(self, other: DenoisingThermodynamicModel, steps: Sequence[int]) -> None:
-        """Take the machines (and penalties) of these steps from another model: the best of each, say."""
+        """Take the machines (and penalties) of these steps from another model.
+
+        Raises:
+            ValueError: a model of another graph, other sites or settings.
+        """
         self._refuse_others(other._identity())
         for k in steps:
             self.machine(k).load_state_dict(other.machine(k).state_dict())
@@ -264,11 +303,9 @@ class DenoisingThermodynamicModel(nn.Module):
         state, about = read_file(path, FORMAT)
         try:
             if about["graph"] != graph.hash:
-                theirs = about["graph"][:16]
-                ours = graph.hash[:16]
                 raise ValueError(
-                    f"it was saved with another graph, {theirs}; this one is {ours}: load it "
-                    "with its own"
+                    f"it was saved with another graph, {about['graph'][:16]}; this one is "
+                    f"{graph.hash[:16]}: load it with its own"
                 )
             settings = _checked_settings(json.loads(about["settings"]), state)
             times = torch.tensor(settings.pop("times"), dtype=torch.float64)
@@ -282,29 +319,8 @@ class DenoisingThermodynamicModel(nn.Module):
         return model
 
     def _identity(self) -> dict[str, Any]:
-        sites = hashlib.sha256(repr(self._sites.cpu.tolist()).encode()).hexdigest()[:16]
+        sites = short_hash(self._sites.cpu.tolist())
         return {"graph": self.graph.hash[:16], **self._settings, "sites": sites}
-
-    def get_extra_state(self) -> Tensor:
-        """What the weights are for, as bytes in a tensor, so that they cannot be loaded into another model."""
-        return tensor_of(json.dumps(self._identity()))
-
-    def set_extra_state(self, state: Any) -> None:
-        """Nothing to set: `_load_from_state_dict` has compared it."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        if prefix + "_extra_state" in state_dict:
-            self._refuse_others(record_of(state_dict[prefix + "_extra_state"]))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _refuse_others(self, theirs: dict[str, Any]) -> None:
-        for key, ours in json.loads(json.dumps(self._identity())).items():
-            if key != "scale" and theirs.get(key) != ours:
-                raise ValueError(
-                    f"weights of another model: its {key} is {theirs.get(key)}, this one's {ours}"
-                )
 
 
 def _checked_settings(settings: Any, state: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a denoising thermodynamic model learns: the two phases of each step, and a penalty that keeps it mixing."""
+"""How a thermodynamic model learns: two phases per step, and a penalty that keeps it mixing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def denoising_loss(
     constant). The penalty is on the total correlation of the reverse step, $L_k = E_{x_k}
     KL(\prod_i P(s_i | x_k) \| P(s | x_k))$, its gradient with the factorised law held fixed:
 
-    $$\partial L_k / \partial J_{ij} = E_{x_k}[\langle s_i\rangle\langle s_j\rangle - \langle s_i s_j\rangle],
-      \quad \partial L_k / \partial h_i = 0$$
+    $$\partial L_k / \partial J_{ij} =
+      E_{x_k}[\langle s_i\rangle\langle s_j\rangle - \langle s_i s_j\rangle], \quad
+      \partial L_k / \partial h_i = 0$$
 
     The product of means is that of one condition x_k, unbiased: spins i and j of different chains.
     Averaging over conditions first would also punish the correlation that the data's x_k itself
@@ -47,15 +48,15 @@ def denoising_loss(
     Args:
         model: its machines get gradients; those of other steps none, so one optimizer serves any
             subset.
-        x: data, spins -1 and +1.
-        sampler: draws the free phase: one call a step, `N` problems with one J.
+        x: data, spins -1 and +1 `[N, bits]`.
+        sampler: draws the free phase: one call per step, `N` problems with one J.
         labels: `[N]`, for a model with classes.
-        steps: of which machines learn; all by default.
+        steps: numbers of the steps whose machines learn; all by default.
         chains: independent reads of each condition; a penalty needs two.
         penalty: lambda, for all steps or `[T]`; `model.penalty` by default.
         positive: draws latent spins given x_{k-1} where they are coupled; the sampler itself by
             default.
-        generator: one, or one for each row.
+        generator: one, or a list with one per row; None is torch's default.
 
     Raises:
         ValueError: bad data or labels (see `DenoisingThermodynamicModel.encode`), an unknown step,
@@ -65,13 +66,20 @@ def denoising_loss(
     strength = model.penalty if penalty is None else torch.as_tensor(penalty).expand(model.steps)
     clean = model.encode(x, labels)
     loss = torch.zeros((), dtype=next(model.parameters()).dtype, device=x.device)
-    how = {"chains": chains, "positive": positive, "generator": generator}
     for k in range(1, model.steps + 1) if steps is None else steps:
         model.machine(k)  # an unknown step is refused before anything is drawn
         before = model.process.noise(clean, k - 1, 0, generator)
         after = model.process.noise(before, k, k - 1, generator)
         loss = loss + step_loss(
-            model, k, before, after, sampler, penalty=float(strength[k - 1]), **how
+            model,
+            k,
+            before,
+            after,
+            sampler,
+            chains=chains,
+            penalty=float(strength[k - 1]),
+            positive=positive,
+            generator=generator,
         )
     return loss
 
@@ -89,12 +97,24 @@ def step_loss(
     positive: Sampler | None = None,
     generator: Generators | None = None,
 ) -> Tensor:
-    """The part of `denoising_loss` of step k, from visible spins x_{k-1} = `before` and x_k = `after`.
+    """The part of `denoising_loss` that is of one step.
 
-    `weight` `[N]`, of the rows, sums to 1; equal by default.
+    Args:
+        model: its machine of step k gets gradients.
+        k: number of the step.
+        before: x_{k-1}, visible spins `[N, v]`.
+        after: x_k, visible spins `[N, v]`.
+        sampler: draws the free phase.
+        weight: of the rows, `[N]`, which sums to 1; equal by default.
+        chains: independent reads of each condition; a penalty needs two.
+        penalty: lambda of the step.
+        positive: draws latent spins given x_{k-1} where they are coupled; the sampler itself by
+            default.
+        generator: one, or a list with one per row; None is torch's default.
     """
-    for one in (sampler, *([] if positive is None else [positive])):
-        check_is_sampler(one)
+    check_is_sampler(sampler)
+    if positive is not None:
+        check_is_sampler(positive)
     if penalty and chains < 2:
         raise ValueError(
             f"step {k} has a penalty of {penalty:g}, which needs chains >= 2; got {chains}"
@@ -102,13 +122,17 @@ def step_loss(
     model = bare(model, "machine")
     machine = model.machine(k)
     with torch.no_grad():
-        share = (
-            machine.h.new_full((len(before),), 1 / len(before))
-            if weight is None
-            else weight.to(machine.h)
-        )
+        if weight is None:
+            share = machine.h.new_full((len(before),), 1 / len(before))
+        else:
+            share = weight.to(machine.h)
+
+        # the data's phase, then the model's own
         clamped = latent_reads(model, k, before, share, positive or sampler, chains, generator)
-        free = Reads.of(sampler.sample(model.ising(k, after), chains, generator=generator), share)
+        samples = sampler.sample(model.ising(k, after), chains, generator=generator)
+        free = Reads.of(samples, share)
+
+        # moments of pairs (with the penalty's, which has none of single spins) and of spins
         joint = free.pairs(model.graph)
         pairs = clamped.pairs(model.graph) - joint
         if penalty:
@@ -131,6 +155,15 @@ def latent_reads(
 
     Latent spins that are not coupled to each other are averaged out: their conditional means stand
     for them, which is exact for every edge, as it has one such end at most. Others are drawn.
+
+    Args:
+        model: whose machine of step k it is.
+        k: number of the step.
+        before: x_{k-1}, visible spins `[N, v]`.
+        share: of each row in the averages, `[N]`, which sums to 1.
+        sampler: draws latent spins that are coupled.
+        chains: reads per row of those.
+        generator: one, or a list with one per row; None is torch's default.
     """
     machine = model.machine(k)
     visible = before[:, model.sites.argsort()]

@@ -16,9 +16,12 @@ CHUNK = 1 << 22  # numbers held at once for the pairs of a large graph
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """R reads of N problems: spins (or conditional means) `[N, R, n]`, weights `[N, R]` that sum to 1 over R.
+    """R reads of N problems.
 
-    `share` `[N]` sums to 1: what each problem counts in the averages below.
+    Args:
+        spins: spins, or conditional means, `[N, R, n]`.
+        weight: of the reads, `[N, R]`, which sums to 1 over R.
+        share: of each problem in the averages below, `[N]`, which sums to 1.
     """
 
     spins: Tensor
@@ -39,7 +42,9 @@ class Reads:
         return pair_sums(graph, self.spins.flatten(0, 1), self._weights.flatten())
 
     def products(self, graph: Graph) -> Float[Tensor, " k"]:
-        r"""<s_i><s_j> of every edge, the means each problem's own: unbiased, from spins of different reads only.
+        r"""<s_i><s_j> of every edge, the means each problem's own, without bias.
+
+        Only spins of different reads are multiplied:
 
         $\sum_{r \ne r'} w_r w_{r'} s_{ri} s_{r'j} / (1 - \sum_r w_r^2)$, averaged over problems.
         """
@@ -56,7 +61,13 @@ class Reads:
 def pair_sums(
     graph: Graph, rows: Float[Tensor, "M n"], weight: Float[Tensor, " M"]
 ) -> Float[Tensor, " k"]:
-    """sum_m w_m s_mi s_mj of every edge (i, j), in the order of `graph.edges`."""
+    """sum_m w_m s_mi s_mj of every edge (i, j), in the order of `graph.edges`.
+
+    Args:
+        graph: the edges.
+        rows: s, spins or means `[M, n]`.
+        weight: w, of the rows, `[M]`.
+    """
     i, j = graph.edges.to(rows.device)
     # all pairs by one product: faster on few spins, measured
     if graph.num_spins**2 < 100 * graph.num_edges:
@@ -64,7 +75,7 @@ def pair_sums(
     columns = rows.T.contiguous()  # an edge reads two of its rows
     weighted = columns * weight
     size = max(1, CHUNK // max(1, len(rows)))
-    parts = [
-        (weighted[a] * columns[b]).sum(1) for a, b in zip(i.split(size), j.split(size), strict=True)
-    ]
-    return torch.cat(parts) if parts else rows.new_zeros(0)
+    sums = []
+    for first, second in zip(i.split(size), j.split(size), strict=True):
+        sums.append((weighted[first] * columns[second]).sum(1))
+    return torch.cat(sums) if sums else rows.new_zeros(0)

@@ -1,4 +1,4 @@
-"""Data as visible spins: the bits of x, then class labels in a one-hot code, repeated so that many spins feel it."""
+"""Data as visible spins: the bits of x, then class labels in a repeated one-hot code."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from qsample.support.checks import check_spins, whole_settings
+from qsample.support.faces import public
 
+
+@public("qsample.models")
 @dataclass(frozen=True)
 class VisibleBits:
-    """`bits` spins of data and `copies` copies of a one-hot code of labels 0..classes-1.
+    """Spins of data, then copies of a one-hot code of labels, so that many spins feel the label.
+
+    Args:
+        bits: spins of data.
+        classes: number of labels, 0..classes-1; 0 for none.
+        copies: copies of the code.
 
     Raises:
         ValueError: bits < 1, classes < 0, or copies < 1.
@@ -22,33 +31,23 @@ class VisibleBits:
     copies: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("bits", self.bits, 1),
-            ("classes", self.classes, 0),
-            ("copies", self.copies, 1),
-        ):
-            if value < least:
-                raise ValueError(f"expected {name} >= {least}; got {value}")
+        whole_settings(self, bits=1, classes=0, copies=1)
 
     @property
     def label_bits(self) -> int:
-        """Spins of a label."""
+        """Number of spins of a label."""
         return self.classes * self.copies
 
     @property
     def num(self) -> int:
-        """Spins of both."""
+        """Number of spins of both."""
         return self.bits + self.label_bits
 
     def encode(self, x: Shaped[Tensor, "N _"], labels: Tensor | None = None) -> Int[Tensor, "N v"]:
         """Rows of data (spins -1 and +1) and their labels as visible spins, int8."""
         if x.dim() != 2 or x.shape[1] != self.bits:
             raise ValueError(f"expected x of shape [N, {self.bits}]; got {list(x.shape)}")
-        if not (x.abs() == 1).all():
-            odd = float(x[x.abs() != 1][0])
-            raise ValueError(
-                f"expected x of -1 and +1; got {odd:g}: 2 * bits - 1 makes spins of bits"
-            )
+        check_spins("x", x)
         if labels is None and self.classes:
             raise ValueError(
                 f"the model has {self.classes} classes: pass labels, one for each row of x"
@@ -56,17 +55,22 @@ class VisibleBits:
         if labels is None:
             return x.to(torch.int8)
         if labels.shape != x.shape[:1]:
-            raise ValueError(f"expected one label a row of x, [{len(x)}]; got {list(labels.shape)}")
+            raise ValueError(
+                f"expected one label per row of x, [{len(x)}]; got {list(labels.shape)}"
+            )
         if labels.device != x.device:
             raise ValueError(f"labels are on {labels.device}, x on {x.device}: move one")
         return torch.cat([x.to(torch.int8), self.encode_labels(labels)], 1)
 
     def decode(self, visible: Int[Tensor, "*batch v"]) -> tuple[Tensor, Tensor | None]:
-        """`(x, labels)`: labels by the votes of the copies, the first of equals; None without classes."""
+        """`(x, labels)`: labels by the votes of the copies; None without classes.
+
+        Of labels with equal votes the first is taken.
+        """
         x, votes = visible.split([self.bits, self.label_bits], -1)
-        return x, votes.unflatten(-1, (self.copies, self.classes)).sum(-2).argmax(
-            -1
-        ) if self.classes else None
+        if not self.classes:
+            return x, None
+        return x, votes.unflatten(-1, (self.copies, self.classes)).sum(-2).argmax(-1)
 
     def encode_labels(self, labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch l"]:
         """Spins int8: +1 at the label's place in every copy."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from qsample.models.energy import EnergyModel, normal, with_gradient
+from qsample.models.energy import EnergyModel, column_sums, normal, with_gradient
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.support.checks import is_whole
@@ -59,6 +59,10 @@ class BernoulliRBM(EnergyModel):
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
 
+    def arguments(self) -> dict[str, int]:
+        """What the constructor takes to make this model with other weights."""
+        return {"n_visible": self.num_visible, "n_hidden": self.num_hidden}
+
     def _joint(self) -> Ising:
         W, b, c = self.weights()
         rows = W.sum(1)
@@ -77,7 +81,7 @@ class BernoulliRBM(EnergyModel):
         return -((x @ W + c) * hidden).sum(-1) - x @ b
 
     def free_energy(self, x: Shaped[Tensor, "*batch v"]) -> Float[Tensor, "*batch"]:
-        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel.free_energy`."""
+        r"""$F(v) = -b \cdot v - \sum_j \log(1 + e^{c_j + (vW)_j})$; see `EnergyModel`."""
         self._check_between(x, self.num_visible, "data")
         return self._free_energy(x)
 
@@ -90,10 +94,10 @@ class BernoulliRBM(EnergyModel):
         # autocast takes products in its own dtype, but leaves those in double precision alone
         rounded = torch.is_autocast_enabled(x.device.type) and W.dtype != torch.float64
         x = x if rounded and x.is_floating_point() else x.to(W)
-        given = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
+        latent = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
         visible = (x @ b).to(W)
-        given = given.to(W)
-        return -visible - torch.nn.functional.softplus(given).sum(-1)
+        latent = latent.to(W)
+        return -visible - torch.nn.functional.softplus(latent).sum(-1)
 
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""
@@ -115,5 +119,5 @@ class BernoulliRBM(EnergyModel):
     def set_visible_bias(self, data: Tensor, weight: Tensor | None = None) -> None:
         """See `EnergyModel.set_visible_bias`: b = logit of (sum + 1)/(N + 2)."""
         data = self.check_rows(data).to(self.b)
-        total = data.sum(0) if weight is None else weight.to(data) @ data / weight.sum() * len(data)
+        total = column_sums(data, weight)
         self.set_parameter("b", ((total + 1) / (len(data) + 2)).logit())

@@ -1,22 +1,22 @@
 from qsample.diffusion.process import Uniform as Uniform
 from qsample.diffusion.process import UniformBits as UniformBits
-from qsample.diffusion.process import cosine_times as cosine_times
-from qsample.diffusion.process import log_times as log_times
+from qsample.diffusion.times import cosine_times as cosine_times
+from qsample.diffusion.times import log_times as log_times
 from qsample.integrations.diffusers.guidance import AnnealedGuidance as AnnealedGuidance
 from qsample.integrations.diffusers.pipeline import IsingDiffusionPipeline as IsingDiffusionPipeline
 from qsample.integrations.diffusers.scheduler import IsingScheduler as IsingScheduler
 from qsample.neural.block_metropolis import BlockMetropolis as BlockMetropolis
-from qsample.neural.block_metropolis import Cycle as Cycle
-from qsample.neural.block_metropolis import TemperedTransitions as TemperedTransitions
+from qsample.neural.cycle import Cycle as Cycle
 from qsample.neural.energy import Counted as Counted
-from qsample.neural.expansion import first_order as first_order
-from qsample.neural.expansion import second_order as second_order
-from qsample.neural.local import DiscreteLangevin as DiscreteLangevin
-from qsample.neural.local import GibbsWithGradients as GibbsWithGradients
-from qsample.neural.local import SiteGibbs as SiteGibbs
+from qsample.neural.gibbs_with_gradients import GibbsWithGradients as GibbsWithGradients
+from qsample.neural.langevin import DiscreteLangevin as DiscreteLangevin
+from qsample.neural.site_gibbs import SiteGibbs as SiteGibbs
+from qsample.neural.surrogates import first_order as first_order
 from qsample.neural.surrogates import linear as linear
 from qsample.neural.surrogates import regression as regression
 from qsample.neural.surrogates import secant as secant
+from qsample.neural.surrogates import second_order as second_order
 from qsample.neural.surrogates import taylor as taylor
+from qsample.neural.tempered import TemperedTransitions as TemperedTransitions
 
 __all__: list[str]

@@ -1,83 +1,185 @@
-"""The steps of a diffusion: their times, the reverse draw from its Ising problem, the forward one from given noise."""
+r"""One reverse step: fields and couplings make an Ising problem, and a sampler draws from it.
+
+$$P(x_{k-1} | x_k) \propto
+  \exp\Bigl(-h \cdot x_{k-1} - \sum_{(i,j)} J_{ij}\, x_{k-1,i} x_{k-1,j}\Bigr)$$
+
+The Ising copula, the thermodynamic model and the scheduler all step this way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from qsample.diffusion.process import Step, UniformBits
+from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Sampler
+from qsample.sampling.sampler import Generators, Sampler, draw_seeds
 from qsample.sampling.samples import Exactness, Samples
-from qsample.support.checks import whole
+from qsample.support.faces import public
+
+Choice = Callable[[Samples], Tensor]
+
+# ---- what a denoiser says ----------------
 
 
-def falling_times(steps: int | None, timesteps: Sequence[float] | Tensor | None) -> Tensor:
-    """N equal `steps` from 1 down to 1/N, or the given `timesteps`, checked; float64 on the CPU."""
-    if (steps is None) == (timesteps is None):
-        raise ValueError("expected num_inference_steps or timesteps, one of them")
-    steps = None if steps is None else whole("num_inference_steps", steps, 1)
-    given = [k / steps for k in range(steps, 0, -1)] if steps is not None else timesteps
-    t = torch.as_tensor(given, dtype=torch.float64).cpu()
-    if t.dim() != 1 or not len(t) or not (0 < t[-1] and t[0] <= 1 and (t.diff() < 0).all()):
-        raise ValueError(f"expected timesteps that fall, in (0, 1]; got {t.tolist()[:8]}")
-    return t
+@public("qsample.models")
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """What a denoiser says of x_k.
+
+    Without couplings E[x_0 | x_k] = tanh(logits / 2); with them the logits are those of a step
+    without its couplings.
+
+    Args:
+        logits: log odds of x_0 = +1, `[B, n]`.
+        coupling: J of x_{k-1}, one number per edge of the graph, `[B, edges]` or `[edges]`; None
+            for independent bits.
+    """
+
+    logits: Tensor
+    coupling: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_0 | x_k] of each bit, `[B, n]`."""
+        return (self.logits / 2).tanh()
 
 
-def index_of_time(timestep: int | float | Tensor, falling: Sequence[float]) -> int:
-    """Where in `falling` a timestep stands; an integer is that number already."""
-    t = timestep.item() if isinstance(timestep, Tensor | np.generic) else timestep
-    index = t if isinstance(t, int) else min(range(len(falling)), key=lambda i: abs(falling[i] - t))
-    if (
-        not 0 <= index < len(falling)
-        or not isinstance(t, int)
-        and not abs(falling[index] - t) < 1e-3
-    ):
-        ends = f"{falling[0]:g} to {falling[-1]:g}"
-        raise ValueError(
-            f"timestep {t} is none of the {len(falling)} from {ends}: pass those of "
-            "scheduler.timesteps"
-        )
-    return index
+def feature_couplings(features: Tensor, graph: Graph, sites: int) -> Tensor:
+    r"""Couplings $J_{ij} = -\tfrac12 u_i \cdot u_j$ of the graph's edges, `[B, edges]`.
+
+    Args:
+        features: u of each spin, `[B, n, r]` or `[B, r, n]`.
+        graph: whose edges (i, j) are coupled.
+        sites: the axis of `features` that counts the spins, 1 or 2.
+    """
+    i, j = graph.edges.to(features.device)
+    before = (slice(None),) * sites
+    products = features[(*before, i)] * features[(*before, j)]
+    return -products.sum(3 - sites) / 2
 
 
-def draw(problem: Ising, draws: Draws, sampler: Callable[[], Sampler], reads: int = 1) -> Samples:
-    r"""One read of each problem `[B]`, spins `[B, 1, n]`; of `reads`, one is kept by weight.
+# ---- the problem ----------------
+
+
+def reverse_problem(
+    process: UniformBits, graph: Graph, x: Tensor, mean: Tensor, k: Step, J: Tensor
+) -> Ising:
+    """The law of x_{k-1} given x_k, one problem per row; differentiable in `mean` and J.
+
+    Args:
+        process: the forward process.
+        graph: which bits of x_{k-1} are coupled.
+        x: x_k, spins `[B, n]`.
+        mean: a denoiser's E[x_0 | x_k] in [-1, 1], `[B, n]`.
+        k: step of x, for all rows or one for each `[B]`.
+        J: couplings in the graph's own layout; they and the fields are in J's dtype.
+    """
+    h = process.posterior_fields(x, mean, k)
+    return Ising(graph, h.to(J), J)
+
+
+# ---- the draw ----------------
+
+
+def draw(
+    problem: Ising,
+    sampler: Sampler,
+    reads: int = 1,
+    *,
+    choose: Choice | None = None,
+    initial: Samples | None = None,
+    generator: Generators | None = None,
+) -> Samples:
+    """One read of each problem, spins `[B, 1, n]`.
+
+    Args:
+        problem: problems `[B]`.
+        sampler: draws `reads` of each, in one call.
+        reads: reads per problem, of which one is kept.
+        choose: numbers `[B, 1]` of the reads kept, by their weights; the first by default.
+        initial: where the sampler's chains begin.
+        generator: the sampler's, one or a list with one per problem; None is torch's default.
+    """
+    samples = sampler.sample(problem, reads, initial=initial, generator=generator)
+    if choose is None:
+        kept = torch.zeros_like(samples.energy[:, :1], dtype=torch.int64)
+    else:
+        kept = choose(samples)
+    spins = samples.spins.take_along_dim(kept[..., None], 1)
+    energy = samples.energy.gather(1, kept)
+    return Samples(spins, energy, None, samples.exactness, samples.info)
+
+
+# Two ways to keep a read by its weight, of the same law. They use random numbers differently, so
+# each stays where it was: what a seed draws from a scheduler or a saved model does not change.
+
+
+def by_inverse_weight(draws: Draws) -> Choice:
+    """Keep a read with its weight's probability, where a uniform number meets the weights' sum."""
+
+    def choose(samples: Samples) -> Tensor:
+        cumulative = samples.weight.double().cumsum(-1)
+        level = draws.uniform(1) * cumulative[:, -1:]
+        kept = torch.searchsorted(cumulative, level, right=True)
+        return kept.clamp_(max=samples.num - 1)
+
+    return choose
+
+
+def by_gumbel_weight(generator: Generators | None) -> Choice:
+    """Keep a read with its weight's probability: the largest of log weight plus Gumbel noise.
+
+    Reads of equal weights need no noise: the first is kept.
+    """
+
+    def choose(samples: Samples) -> Tensor:
+        if samples.log_weight is None:
+            return torch.zeros_like(samples.energy[:, :1], dtype=torch.int64)
+        seeds = draw_seeds(generator, samples.energy.shape[:1])
+        u = Draws(seeds, samples.spins.device).uniform(samples.num)
+        return (samples.log_weight - (-u.log()).log()).argmax(-1, keepdim=True)
+
+    return choose
+
+
+def draw_near(
+    problem: Ising, draws: Draws, sampler: Callable[[], Sampler], reads: int = 1
+) -> Samples:
+    r"""One read of each problem, from the factorised law or from chains that begin there.
 
     Without couplings the spins are independent, $P(s_i = +1) = \sigma(-2h_i)$, and no sampler is
     asked. With them, a sampler that continues chains starts from that factorised law, which is
-    near.
+    near. Spins are `[B, 1, n]`.
+
+    Args:
+        problem: problems `[B]`.
+        draws: a stream of random numbers per problem.
+        sampler: makes the sampler of problems with couplings.
+        reads: reads per problem, of which one is kept, by its weight.
     """
-    p = (-2 * problem.h).sigmoid()[:, None]
+    p_up = (-2 * problem.h).sigmoid()[:, None]
     if not problem.J.any():
-        spins = _signs(draws.uniform(1, problem.num_spins) < p)
+        spins = _signs(draws.uniform(1, problem.num_spins) < p_up)
         return Samples(spins, problem.h.new_zeros(len(spins), 1), None, Exactness.EXACT)
     annealer = sampler()
     initial = None
     if annealer.warm_start:
-        start = _signs(draws.uniform(reads, problem.num_spins) < p)
+        start = _signs(draws.uniform(reads, problem.num_spins) < p_up)
         initial = Samples(start, problem.h.new_zeros(start.shape[:-1]))
-    found = annealer.sample(problem, reads, initial=initial, generator=draws.generators())
-    up_to = found.weight.double().cumsum(-1)
-    pick = torch.searchsorted(up_to, draws.uniform(1) * up_to[:, -1:], right=True).clamp_(
-        max=reads - 1
+    return draw(
+        problem,
+        annealer,
+        reads,
+        choose=by_inverse_weight(draws),
+        initial=initial,
+        generator=draws.generators(),
     )
-    spins = found.spins.take_along_dim(pick[..., None], 1)
-    return Samples(spins, found.energy.gather(1, pick), None, found.exactness, found.info)
-
-
-def noised(spins: Tensor, noise: Tensor, lost: Tensor, draws: Callable[[], Draws]) -> Tensor:
-    r"""Spins `[B, n]` of which each was resampled with probability `lost` `[B, 1]` or `[1, 1]`.
-
-    Normal `noise` decides alone: a spin flips where $\Phi(\mathrm{noise}) < \mathrm{lost}/2$. Noise
-    of spins -1 and +1 shows where a number of `draws` is under `lost`.
-    """
-    if (noise.abs() == 1).all():
-        return torch.where(draws().uniform(spins.shape[1]) < lost, noise.to(spins), spins)
-    return torch.where(noise < torch.special.ndtri(lost / 2), -spins, spins)
 
 
 def _signs(up: Tensor) -> Tensor:

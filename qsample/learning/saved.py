@@ -14,7 +14,13 @@ from torch import Tensor
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError
 from qsample.learning.settings import Settings
-from qsample.problem.graph import Graph
+from qsample.models.identity import record_of
+from qsample.models.registry import (
+    MODELS,
+    architecture_of_weights,
+    new_model,
+    rebuilt,
+)
 from qsample.support.faces import public
 
 if TYPE_CHECKING:
@@ -27,17 +33,17 @@ class SavedRun:
     """The last checkpoint of a run of `fit` or `qsample train`.
 
     Attributes:
-        folder: of the run.
-        model: with the weights of the checkpoint.
+        folder: folder of the run.
+        model: the model, with the weights of the checkpoint.
         config: what was given to `fit`; of `qsample train`, its flags.
         settings: how it was trained; `replace(run.settings, updates=...)` makes those of a longer
             run.
-        update: updates made.
-        history: the metrics, one dict an evaluation.
-        sampler: its name and settings in words.
+        update: number of updates made.
+        history: the metrics, one dict per evaluation.
+        sampler: the sampler's class and settings, in words.
         chains: the persistent chains `[num, n]`, int8 spins; None without any.
-        data: the digest of the training rows.
-        seconds: of training.
+        data: digest of the training rows.
+        seconds: time spent on training.
     """
 
     folder: Path
@@ -58,8 +64,9 @@ def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -
 
     Args:
         folder: the `out` of `fit`, or the `--out` of `qsample train`.
-        model: takes the weights; needed for a run of `fit` whose config does not say how the model
-            was made.
+        model: a model that takes the weights; by default one is made as the checkpoint says. It
+            must be given for a model of another class than qsample's own, or one whose parameters
+            are parametrised or pruned.
 
     Raises:
         CheckpointError: a ValueError; no checkpoint, a damaged one, one of something else.
@@ -67,35 +74,33 @@ def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -
     """
     folder = Path(folder).expanduser()
     state = read_state(folder)
+    source = "the given one"
     if model is None:
         model = _built(folder, state)
-    elif (kind := _dtype(state)) is not None:
-        kinds = {p.dtype for p in model.parameters()}
-        if kinds != {kind}:
-            raise ValueError(
-                f"{folder} holds weights of {kind}; got a model of {', '.join(map(str, kinds))}: "
-                f"use model.to({kind})"
-            )
+        source = "its configuration names"
+    else:
+        _check_dtype(folder, state, model)
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(
-            f"{folder} holds weights of another model than "
-            f"{'its configuration names' if state['config'] else 'the given one'}: {reason}"
+            f"{folder} holds weights of another model than {source}: {reason}"
         ) from None
+
     chains = state["chains"]
+    has_chains = len(chains) > 0 and bool(chains[0, 0])  # zeros before the first update
     return SavedRun(
-        folder,
-        model,
-        state["config"],
-        Settings(**state["settings"]),
-        state["update"],
-        state["history"],
-        state["identity"]["sampler"],
-        chains if len(chains) and bool(chains[0, 0]) else None,
-        state["identity"]["data"],
-        state["seconds"],
+        folder=folder,
+        model=model,
+        config=state["config"],
+        settings=Settings(**state["settings"]),
+        update=state["update"],
+        history=state["history"],
+        sampler=state["identity"]["sampler"],
+        chains=chains if has_chains else None,
+        data=state["identity"]["data"],
+        seconds=state["seconds"],
     )
 
 
@@ -114,65 +119,96 @@ def former_settings(folder: Path) -> Settings | None:
     return Settings(**read_state(folder)["settings"])
 
 
-def build(config: dict[str, Any]) -> EnergyModel:
-    """The untrained model that a run's configuration names."""
-    from qsample.models import BernoulliRBM, BoltzmannMachine
-
-    generator = torch.Generator().manual_seed(config["model_seed"])
-    visible = config["visible"]
-    hidden = config["hidden"]
-    if config["model"] == "rbm":
-        return BernoulliRBM(visible, hidden, generator=generator)
-    if config["model"] == "boltzmann":
-        graph = Graph.complete(visible + hidden)
-        return BoltzmannMachine(graph, range(visible, visible + hidden), generator=generator)
-    rows, columns = config["image_shape"]
-    places = torch.arange(visible).reshape(rows, columns)
-    across = torch.stack([places[:, :-1].flatten(), places[:, 1:].flatten()], 1)
-    down = torch.stack([places[:-1].flatten(), places[1:].flatten()], 1)
-    return BoltzmannMachine(Graph.sparse(visible, torch.cat([across, down])), generator=generator)
+# ---- the model that a checkpoint describes ----------------
 
 
 def _built(folder: Path, state: dict[str, Any]) -> EnergyModel:
-    """The model that a checkpoint's configuration names, in the precision of its weights."""
-    config = state["config"]
-    if "model" not in config:
-        raise ValueError(
-            f"{folder} does not say how to build its model: give one that was made in the same "
-            "way, "
-            "load_run(folder, model)"
-        )
+    """The untrained model that a checkpoint describes, in the precision of its weights."""
     try:
-        units = config["visible"] + config["hidden"]
-        if units != len(state["offsets"]):  # before anything as large as that is made
-            raise ValueError(f"it has {len(state['offsets'])} units, not {units}")
-        model = build(config)
-    except (KeyError, TypeError, RuntimeError, ValueError, OverflowError) as error:
+        model = _described(state)
+    except (KeyError, TypeError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1]
         raise ValueError(
             f"{folder} holds weights of another model than its configuration names: {reason}"
         ) from None
+    if model is None:
+        raise ValueError(
+            f"{folder} does not say how to build its model: give one that was made in the same "
+            "way, load_run(folder, model)"
+        )
     return model.to(_dtype(state))
 
 
+def _described(state: dict[str, Any]) -> EnergyModel | None:
+    """The untrained model, by whatever tells it; None where nothing does."""
+    units = len(state["offsets"])
+    if state.get("architecture") is not None:
+        return rebuilt(state["architecture"], units)
+    # checkpoints of before: the flags of `qsample train`, or what the weights say of themselves
+    if state["config"].get("model") in MODELS:
+        return model_of_flags(state["config"], units)
+    if "_extra_state" not in state["model"]:
+        return None
+    identity = record_of(state["model"]["_extra_state"])
+    architecture = architecture_of_weights(identity)
+    return None if architecture is None else rebuilt(architecture, units)
+
+
+def model_of_flags(config: dict[str, Any], max_units: int | None = None) -> EnergyModel:
+    """The untrained model that the flags of `qsample train` name.
+
+    Args:
+        config: the flags, as a checkpoint holds them.
+        max_units: number of units that the model must have; None is any.
+
+    Raises:
+        KeyError: a flag that is missing.
+        ValueError: flags that name no model, or one with another number of units.
+    """
+    units = config["visible"] + config["hidden"]
+    if max_units is not None and units != max_units:  # before anything as large as that is made
+        raise ValueError(f"it has {max_units} units, not {units}")
+    generator = torch.Generator().manual_seed(config["model_seed"])
+    return new_model(
+        config["model"],
+        config["visible"],
+        config["hidden"],
+        config["image_shape"],
+        generator=generator,
+    )
+
+
+def _check_dtype(folder: Path, state: dict[str, Any], model: EnergyModel) -> None:
+    """A ValueError for a model in another precision than the checkpoint's weights."""
+    dtype = _dtype(state)
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if dtype is not None and dtypes != {dtype}:
+        raise ValueError(
+            f"{folder} holds weights of {dtype}; got a model of {', '.join(map(str, dtypes))}: "
+            f"use model.to({dtype})"
+        )
+
+
 def _dtype(state: dict[str, Any]) -> torch.dtype | None:
-    """The precision of the weights."""
-    kinds = [t.dtype for t in state["model"].values() if t.is_floating_point()]
-    return kinds[0] if kinds else None
+    """The precision of the weights; None without any."""
+    for tensor in state["model"].values():
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return None
 
 
 # ---- what a checkpoint of fit must hold ----------------
 
 
 def fault_of(state: Any) -> str:
-    """What is wrong with a state as one of `fit`, in words; nothing is wrong with an empty answer."""
+    """What is wrong with a state as one of `fit`, in words; empty where nothing is."""
     if not isinstance(state, dict):
         return "it is no dict"
     for name in sorted(_PARTS):
         if name not in state:
             return f"it lacks {name!r}"
-    for name, check in (_PARTS | {k: v for k, v in _LATER.items() if k in state}).items():
-        if not check(state[name]):
+    for name, check in (_PARTS | _LATER).items():
+        if name in state and not check(state[name]):
             return f"its {name!r} is damaged"
     try:
         Settings(**state["settings"])
@@ -246,8 +282,16 @@ def _is_identity(value: Any) -> bool:
 
 
 def _is_pending(value: Any) -> bool:
-    parts = ("loss", "beta", "beta_stderr")
-    return value is None or _are_metrics(value) and all(_is_number(value.get(k)) for k in parts)
+    if value is None:
+        return True
+    numbers = ("loss", "beta", "beta_stderr")
+    return _are_metrics(value) and all(_is_number(value.get(name)) for name in numbers)
+
+
+def _is_architecture(value: Any) -> bool:
+    if value is None:
+        return True
+    return _is_table(value) and type(value.get("name")) is str and _is_table(value.get("arguments"))
 
 
 _PARTS: dict[str, Any] = {
@@ -267,5 +311,6 @@ _PARTS: dict[str, Any] = {
 }
 _LATER: dict[str, Any] = {  # not in the first checkpoints
     "pending": _is_pending,
+    "architecture": _is_architecture,
     "former": lambda value: isinstance(value, list) and all(map(_is_table, value)),
 }

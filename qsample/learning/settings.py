@@ -22,37 +22,40 @@ Optimizer = Literal["adam", "sgd"]
 class Settings:
     """How to train; with the model, the data and the sampler, all that a run needs to be repeated.
 
+    Args:
+        updates: number of gradient steps.
+        batch: rows of data per step.
+        lr: learning rate at the start.
+        decay: linear, where the learning rate falls to zero at the last update, or none.
+        decay_from: update at which a linear decay begins; to go on after its end, the update
+            reached.
+        optimizer: torch optimiser.
+        weight_decay: L2 penalty of the optimiser.
+        start: where the negative chains begin: data (CD), persistent (PCD), fresh (annealed);
+            auto means persistent where the sampler can continue chains, else fresh.
+        chains: negative samples per step.
+        centred: whether to use the centred gradient, with offsets by moving average.
+        seed: seed of all randomness.
+        evaluate_every: updates between lines of metrics.
+        checkpoint_every: updates between checkpoints.
+
     Raises:
         ValueError: a value out of range.
     """
 
     updates: int = 5000
-    """number of gradient steps"""
     batch: int = 200
-    """rows of data per step"""
     lr: float = 0.02
-    """learning rate at the start"""
     decay: Decay = "linear"
-    """whether the learning rate falls to zero at the last update (linear) or stays (none)"""
     decay_from: int = 0
-    """update at which a linear decay begins; to go on after its end, the update reached"""
     optimizer: Optimizer = "adam"
-    """torch optimiser"""
     weight_decay: float = 0.0
-    """L2 penalty of the optimiser"""
     start: Start | Literal["auto"] = "auto"
-    """where the negative chains begin: data (CD), persistent (PCD), fresh (annealed); auto means
-    persistent where the sampler can continue chains, else fresh"""
     chains: int = 512
-    """negative samples per step"""
     centred: bool = False
-    """whether to use the centred gradient, with offsets by moving average"""
     seed: int = 0
-    """seed of all randomness"""
     evaluate_every: int = 250
-    """updates between lines of metrics"""
     checkpoint_every: int = 1000
-    """updates between checkpoints"""
 
     def __post_init__(self) -> None:
         # plain ints: a checkpoint stores them as they are

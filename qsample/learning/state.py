@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,17 +18,13 @@ from qsample.learning.checkpoint import CheckpointError
 from qsample.learning.files import digest
 from qsample.learning.saved import fault_of
 from qsample.learning.settings import Settings
-from qsample.sampling.sampler import Sampler, Stateful
+from qsample.models.registry import architecture
+from qsample.sampling.sampler import Sampler, is_stateful
 
 if TYPE_CHECKING:
     from qsample.learning.run import Run
 
 BUFFER = "model."  # before the name of a model's buffer, among the moving parts
-
-
-def is_stateful(sampler: object) -> TypeGuard[Stateful]:
-    """Whether a sampler has a state to save, its own or that of a sampler which it wraps."""
-    return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
 # ---- what a checkpoint holds ----------------
@@ -65,6 +61,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "settings": dataclasses.asdict(run.settings),
         "former": run.former,
         "config": run.config,
+        "architecture": architecture(run.model),
         "identity": _identity(run),
     }
 

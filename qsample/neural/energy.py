@@ -1,4 +1,4 @@
-"""A neural energy as kernels and surrogates use it: on many states at once, checked, and every evaluation counted."""
+"""A neural energy as kernels and surrogates use it: on many states at once, checked and counted."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ class NoGradient(ValueError):
 
 @public("qsample.diffusion")
 class Counted:
-    """E of states `[*B, M, n]` (floats of -1 and +1) as `[*B, M]`, like `Ising.energy`: any network or function.
+    """E of states `[*B, M, n]` as `[*B, M]`, like `Ising.energy`: any network or function.
 
-    A row's energy is a function of that row and of its place in `*B` alone (x_t, a label), never of
-    other rows: no batch normalisation in training mode. `evaluations`, `gradients` and
-    `hessian_vectors` count rows: network passes forward, and forward-backward passes of first and
-    second order.
+    States are floats of -1 and +1. A row's energy is a function of that row and of its place in
+    `*B` alone (x_t, a label), never of other rows: no batch normalisation in training mode.
+    `evaluations`, `gradients` and `hessian_vectors` count rows: network passes forward, and
+    forward-backward passes of first and second order.
 
     Args:
         energy: the function; differentiable where gradients are asked for.
+
+    Raises:
+        TypeError: an energy that cannot be called.
     """
 
     def __init__(self, energy: Energy) -> None:
@@ -44,6 +47,7 @@ class Counted:
         return energy if isinstance(energy, Counted) else Counted(energy)
 
     def _derived(self, energy: Energy, width: int | None) -> Counted:
+        """Another function with the same counts, of states that stand for `width` numbers."""
         child = Counted(energy)
         child.counts = self.counts
         child._width = width
@@ -54,80 +58,89 @@ class Counted:
         return self._derived(lambda s: beta * self.energy(s), self._width)
 
     def within(self, s: Tensor, sites: Tensor) -> Counted:
-        """E of states of `sites` `[*B, R, K]` alone, with all others as in `s` `[*B, R, n]`, and the same counts.
+        """E as a function of the spins on some sites alone, with the same counts.
 
         Its states are `[*B, R, M, K]`, its energies `[*B, R, M]`.
+
+        Args:
+            s: all spins `[*B, R, n]`, which hold outside the sites.
+            sites: K site numbers per row, `[*B, R, K]`.
         """
 
-        def energy(part: Tensor) -> Tensor:
-            M = part.shape[-2]
-            whole = s[..., None, :].expand(*s.shape[:-1], M, -1)
-            whole = whole.scatter(-1, sites[..., None, :].expand(*sites.shape[:-1], M, -1), part)
-            return self.energy(whole.flatten(-3, -2)).unflatten(-1, (s.shape[-2], M))
+        def energy(block: Tensor) -> Tensor:
+            M = block.shape[-2]
+            states = s[..., None, :].expand(*s.shape[:-1], M, -1)
+            index = sites[..., None, :].expand(*sites.shape[:-1], M, -1)
+            states = states.scatter(-1, index, block)
+            return self.energy(states.flatten(-3, -2)).unflatten(-1, (s.shape[-2], M))
 
         return self._derived(energy, s.shape[-1])
 
     def __call__(self, s: Tensor) -> Tensor:
         """E of each row, detached."""
         with torch.no_grad():
-            parts = [self._checked(part) for part in self._chunks(s)]
+            energies = [self._checked(chunk) for chunk in self._chunks(s)]
         self.counts["evaluations"] += s.shape[:-1].numel()
-        return torch.cat(parts, -1)
+        return torch.cat(energies, -1)
 
     def gradient(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """E and its gradient in each row, of the function's own extension to real numbers; detached."""
-        found = [self._slope(part) for part in self._chunks(s)]
+        """E and its gradient in each row, detached.
+
+        The gradient is that of the function's own extension to real numbers.
+        """
+        energies = []
+        gradients = []
+        for chunk in self._chunks(s):
+            E, g, _ = self._slope(chunk)
+            energies.append(E.detach())
+            gradients.append(g.detach())
         self.counts["gradients"] += s.shape[:-1].numel()
-        return torch.cat([E.detach() for E, *_ in found], -1), torch.cat(
-            [g.detach() for _, g, _ in found], -2
-        )
+        return torch.cat(energies, -1), torch.cat(gradients, -2)
 
     def hessian_vector(self, s: Tensor, v: Tensor) -> Tensor:
         """H(s) v of each row, `[*B, M, n]`."""
-        parts = []
-        for some, direction in zip(self._chunks(s), self._chunks(v), strict=True):
+        products = []
+        for states, directions in zip(self._chunks(s), self._chunks(v), strict=True):
             # the fused kernels of attention have no second derivative
             with sdpa_kernel(SDPBackend.MATH):
-                _, g, at = self._slope(some, create_graph=True)
-            with torch.enable_grad():
-                flat = not g.requires_grad  # linear in s
-                parts.append(
-                    torch.zeros_like(g)
-                    if flat
-                    else torch.autograd.grad((g * direction).sum(), at, materialize_grads=True)[0]
-                )
+                _, g, point = self._slope(states, create_graph=True)
+            if g.requires_grad:
+                along = (g * directions).sum()
+                (product,) = torch.autograd.grad(along, point, materialize_grads=True)
+            else:  # E is linear in s
+                product = torch.zeros_like(g)
+            products.append(product)
         self.counts["hessian_vectors"] += s.shape[:-1].numel()
-        return torch.cat(parts, -2).detach()
+        return torch.cat(products, -2).detach()
 
     def _slope(self, s: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """E and its gradient in each row, and the leaf that they are functions of."""
         with torch.enable_grad():
-            at = s.detach().clone().requires_grad_()
-            E = self._checked(at)
+            point = s.detach().clone().requires_grad_()
+            E = self._checked(point)
             if not E.requires_grad:
                 raise NoGradient(
                     "the energy has no gradient (a detached or discrete function): use secant or "
                     "SiteGibbs"
                 )
-            return (
-                E,
-                torch.autograd.grad(E.sum(), at, create_graph=create_graph, materialize_grads=True)[
-                    0
-                ],
-                at,
+            (g,) = torch.autograd.grad(
+                E.sum(), point, create_graph=create_graph, materialize_grads=True
             )
+        return E, g, point
 
     def _chunks(self, s: Tensor) -> tuple[Tensor, ...]:
+        """The states in chunks of at most `CHUNK` numbers, or of one row per item."""
         width = self._width or s.shape[-1]
-        return s.split(max(1, CHUNK // (s.shape[:-2].numel() * width)), -2)
+        rows = CHUNK // (s.shape[:-2].numel() * width)
+        return s.split(max(1, rows), -2)
 
     def _checked(self, s: Tensor) -> Tensor:
+        """E of states, a ValueError unless it is one number per state."""
         E = self.energy(s)
         if E.shape != s.shape[:-1]:
-            expected = list(s.shape[:-1])
-            got = list(E.shape)
             raise ValueError(
-                f"expected energies {expected} of states {list(s.shape)}; got {got}: one number "
-                "a state"
+                f"expected energies {list(s.shape[:-1])} of states {list(s.shape)}; got "
+                f"{list(E.shape)}: one number per state"
             )
         if E.device != s.device:
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
@@ -30,9 +31,9 @@ def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
     # each class of BQM lists its pairs in its own order; equal BQMs, equal graphs
     order = np.lexsort(ends[::-1])
     graph = Graph.sparse(len(labels), ends[:, order].T, _plain(labels))
-    biases = vectors.linear_biases, np.asarray(vectors.quadratic.biases)[order]
-    h, J = (torch.as_tensor(np.asarray(v, dtype=float)) for v in biases)
-    return Ising(graph, h.to(dtype), J.to(dtype), float(spin.offset))
+    h = np.asarray(vectors.linear_biases, dtype=float)
+    J = np.asarray(vectors.quadratic.biases, dtype=float)[order]
+    return Ising(graph, _tensor(h, dtype), _tensor(J, dtype), float(spin.offset))
 
 
 def check_bqm(bqm: object) -> None:
@@ -56,20 +57,28 @@ def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
 def from_qubo(
     Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype
 ) -> Ising:
-    """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4."""
+    """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4.
+
+    Args:
+        Q: Values by pairs of labels.
+        offset: Constant of the energy.
+        dtype: Floating-point type of the problem.
+    """
     # a polynomial is a mapping too
     if not isinstance(Q, Mapping) or type(Q).__name__ in WAYS_TO_QUBO:
         raise wrong_kind("a QUBO as a dictionary {(i, j): value}", Q, WAYS_TO_QUBO)
     odd = next((pair for pair in Q if not (isinstance(pair, tuple) and len(pair) == 2)), None)
     if odd is not None:  # a word of two letters, say, would be two variables
         raise TypeError(f"expected a QUBO with keys (i, j); got the key {odd!r}")
+
+    # labels are numbered as they appear
     place: dict[Hashable, int] = {}
-    ends = np.array(
-        [place.setdefault(label, len(place)) for pair in Q for label in pair], dtype=np.int64
-    )
-    i, j = ends.reshape(-1, 2).T
+    ends = [place.setdefault(label, len(place)) for pair in Q for label in pair]
+    i, j = np.array(ends, dtype=np.int64).reshape(-1, 2).T
     values = np.fromiter((float(value) for value in Q.values()), dtype=float, count=len(Q))
     n = len(place)
+
+    # (i, i) is a field, (i, j) and (j, i) together a coupling, which pulls at both ends
     diagonal = i == j
     h = np.bincount(i[diagonal], values[diagonal] / 2, n) + np.zeros(n)
     low = np.minimum(i, j)[~diagonal]
@@ -81,7 +90,7 @@ def from_qubo(
     h = h + np.bincount(low, J, n) + np.bincount(high, J, n)
     offset = offset + float(values[diagonal].sum()) / 2 + float(J.sum())
     graph = Graph.sparse(n, np.stack([low, high], 1), _plain(list(place)))
-    return Ising(graph, torch.as_tensor(h, dtype=dtype), torch.as_tensor(J, dtype=dtype), offset)
+    return Ising(graph, _tensor(h, dtype), _tensor(J, dtype), offset)
 
 
 def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
@@ -101,13 +110,16 @@ def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], flo
 def _arrays(problem: Ising) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     if problem.batch_shape:
         raise ValueError(
-            f"expected one problem; got a batch {list(problem.batch_shape)}: convert them one "
-            "by one"
+            f"expected one problem; got a batch {list(problem.batch_shape)}: "
+            "convert them one by one"
         )
-    with torch.no_grad():
-        J = problem.graph.edge_values(problem.J)
-        h, J = (t.detach().cpu().double().numpy() for t in (problem.h, J))
-    return h, J, float(problem.offset.detach()), problem.graph.edges.numpy()
+    plain = problem.detach().to("cpu", torch.float64)
+    J = plain.graph.edge_values(plain.J)
+    return plain.h.numpy(), J.numpy(), float(plain.offset), plain.graph.edges.numpy()
+
+
+def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(values).to(dtype)
 
 
 def _plain(labels: list[Hashable]) -> list[Hashable] | None:

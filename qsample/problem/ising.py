@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from qsample.problem.exact_products import pick, product, times
 from qsample.problem.graph import Graph, check_graph
-from qsample.support.checks import as_numbers, check_tensors
+from qsample.support.checks import as_numbers, check_spins, check_tensors
 from qsample.support.faces import public
 
 if TYPE_CHECKING:
     import dimod
 
-    from qsample.problem.clamping import Clamping
+    from qsample.problem.graph import Clamping
 
 
 @public("qsample")
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 class Ising:
     r"""A Boltzmann law over n spins s in {-1, +1}, or a batch `*B` of laws on one graph.
 
-    $$p(s) \propto e^{-E(s)}, \qquad E(s) = \mathrm{offset} + \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$$
+    $$p(s) \propto e^{-E(s)}, \qquad
+      E(s) = \mathrm{offset} + \sum_i h_i s_i + \sum_{(i,j)} J_{ij} s_i s_j$$
 
     with each pair counted once (dimod's sign). There is no temperature: use `problem.scale(beta)`.
 
     Args:
-        graph: who is coupled to whom; decides the layout of `J` (see `Graph`).
-        h: fields `[*B, n]`, floating point.
-        J: couplings `[*B, *graph.coupling_shape]`. J without batch dimensions is shared by the
-            batch.
-        offset: a constant, a float or `[*B]`.
+        graph: Who is coupled to whom; it decides the layout of `J`.
+        h: Fields, `[*B, n]`, floating point.
+        J: Couplings, `[*B, *graph.coupling_shape]`; without batch dimensions they are shared by
+            the batch.
+        offset: Constant of the energy, a float or `[*B]`; 0 by default.
 
     Raises:
-        ValueError: a shape does not fit the graph or the batch dimensions do not broadcast.
+        ValueError: A shape does not fit the graph, or the batch dimensions do not broadcast.
         TypeError: h, J and offset differ in dtype or device, or are not floating point.
     """
 
@@ -65,8 +66,8 @@ class Ising:
             raise ValueError(f"expected h of shape [*, {n}]; got {list(h.shape)}")
         if J.shape[max(J.dim() - len(shape), 0) :] != shape:
             raise ValueError(
-                f"expected J of shape [*, {str([*shape])[1:]} ({graph.kind} graph); got "
-                f"{list(J.shape)}"
+                f"expected J of shape [*, {str([*shape])[1:]} ({graph.kind} graph); "
+                f"got {list(J.shape)}"
             )
         self.__dict__.update(graph=graph, h=h, J=J, offset=offset)  # frozen hereafter
         try:
@@ -76,7 +77,8 @@ class Ising:
             raise ValueError(f"batch dimensions of {shapes} do not broadcast") from None
 
     def __repr__(self) -> str:
-        return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {list(self.batch_shape)}, {self.dtype})"
+        batch = list(self.batch_shape)
+        return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {batch}, {self.dtype})"
 
     # ---- other ways in ----------------
 
@@ -84,32 +86,51 @@ class Ising:
     def from_edges(
         h: Tensor, edges: Iterable[Sequence[int]] | Tensor, J: Tensor, offset: Tensor | float = 0.0
     ) -> Ising:
-        """A sparse problem: one J for each of `edges`, in their order."""
+        """A sparse problem on a graph made of `edges`.
+
+        Args:
+            h: Fields, `[*B, n]`.
+            edges: Pairs of spin numbers, `[k, 2]`.
+            J: Couplings, `[*B, k]`, in the order of `edges`.
+            offset: Constant of the energy, a float or `[*B]`; 0 by default.
+        """
         check_tensors(h=h)
         return Ising(Graph.sparse(h.shape[-1], edges), h, J, offset)
 
     @staticmethod
     def from_dense(h: Tensor, J: Tensor, offset: Tensor | float = 0.0) -> Ising:
-        """A problem on the complete graph from a symmetric `[*B, n, n]` J with zero diagonal, E = h.s + s'Js/2."""
+        """A problem on the complete graph, E = offset + h.s + s'Js/2.
+
+        Args:
+            h: Fields, `[*B, n]`.
+            J: Couplings, `[*B, n, n]`, symmetric with a zero diagonal: each pair stands twice.
+            offset: Constant of the energy, a float or `[*B]`; 0 by default.
+
+        Raises:
+            ValueError: J is not square, not symmetric, or has numbers on its diagonal.
+        """
         check_tensors(J=J)
         if J.dim() < 2 or J.shape[-1] != J.shape[-2]:
             raise ValueError(f"expected a square J [*, n, n]; got {list(J.shape)}")
         if (J.diagonal(dim1=-2, dim2=-1) != 0).any():
             raise ValueError(
-                "J has a non-zero diagonal: a spin cannot couple to itself (s_i^2 = 1; add it to "
-                "offset)"
+                "J has a non-zero diagonal: a spin cannot couple to itself "
+                "(s_i^2 = 1; add it to offset)"
             )
         if not torch.equal(J, J.mT):
             raise ValueError(
-                "J is not symmetric, so each pair's coupling is ambiguous: pass (J + J.T)/2 if E "
-                "= s'Js/2 was meant, "
+                "J is not symmetric, so each pair's coupling is ambiguous: "
+                "pass (J + J.T)/2 if E = s'Js/2 was meant, "
                 "or triu(J,1) + triu(J,1).T if J's upper triangle holds each pair once"
             )
         return Ising(Graph.complete(J.shape[-1]), h, J, offset)
 
     @staticmethod
     def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype = torch.float64) -> Ising:
-        """A dimod BQM of any vartype and labels as a sparse problem, exact up to the dtype's rounding."""
+        """A dimod BQM of any vartype and labels as a sparse problem.
+
+        Exact up to the rounding of `dtype`.
+        """
         from qsample.problem.convert import from_bqm
 
         return from_bqm(bqm, dtype)
@@ -120,7 +141,13 @@ class Ising:
         offset: float = 0.0,
         dtype: torch.dtype = torch.float64,
     ) -> Ising:
-        r"""$E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$, b = (1+s)/2; (i,j) and (j,i) are summed, as in dimod."""
+        r"""The problem of a QUBO, $E(b) = \mathrm{offset} + \sum Q_{ij} b_i b_j$ with b = (1+s)/2.
+
+        Args:
+            Q: Values by pairs of labels; (i,j) and (j,i) are summed, as in dimod.
+            offset: Constant of the energy; 0 by default.
+            dtype: Floating-point type of the problem; double precision by default.
+        """
         from qsample.problem.convert import from_qubo
 
         return from_qubo(Q, offset, dtype)
@@ -134,23 +161,31 @@ class Ising:
         return to_bqm(self)
 
     def to_qubo(self) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
-        """`(Q, offset)` by s = 2b - 1: Q_ij = 4 J_ij, Q_ii = 2 h_i - 2 sum_j J_ij, offset + sum J - sum h."""
+        """`(Q, offset)` of the same energies in bits b, by s = 2b - 1.
+
+        Q_ij = 4 J_ij, Q_ii = 2 h_i - 2 sum_j J_ij, and the offset is offset + sum J - sum h.
+        """
         from qsample.problem.convert import to_qubo
 
         return to_qubo(self)
 
+    # ---- sizes and kinds ----------------
+
     @property
     def num_spins(self) -> int:
-        """Spins, n."""
+        """Number of spins, n."""
         return self.graph.num_spins
 
     @property
     def batch_shape(self) -> torch.Size:
         """`*B`, the batch dimensions of h, J and offset broadcast together."""
-        own = self.J.dim() - len(self.graph.coupling_shape)
-        # torch's rule is slow
-        parts = {self.h.shape[:-1], self.J.shape[:own], self.offset.shape} - {torch.Size()}
-        return torch.broadcast_shapes(*parts) if len(parts) > 1 else next(iter(parts), torch.Size())
+        dimensions = self.J.dim() - len(self.graph.coupling_shape)
+        parts = {self.h.shape[:-1], self.J.shape[:dimensions], self.offset.shape} - {torch.Size()}
+        if len(parts) > 1:
+            parts.discard(torch.Size([1]))  # such as a shared J of `flat`
+        if len(parts) > 1:
+            return torch.broadcast_shapes(*parts)  # slow, and seldom needed
+        return next(iter(parts), torch.Size())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,28 +208,24 @@ class Ising:
         return self._map(Tensor.detach)
 
     def scale(self, beta: Tensor | float) -> Ising:
-        """The problem at inverse temperature `beta` (a float or `[*B]`): h, J and offset times beta."""
+        """The problem at inverse temperature `beta`, a float or `[*B]`: h, J, offset times beta."""
         if not isinstance(beta, Tensor):
             if not isinstance(beta, Real):
-                got = type(beta).__name__
                 raise TypeError(
-                    f"expected beta as a number or a torch tensor [*B]; got {got}: use "
-                    "torch.as_tensor"
+                    "expected beta as a number or a torch tensor [*B]; "
+                    f"got {type(beta).__name__}: use torch.as_tensor"
                 )
             number = float(beta)  # a NumPy number would decide the dtype
             return self._map(lambda t: t * number)
         beta = beta.to(self.h)
         self._fits("beta", beta.shape)
-        own = [1] * len(self.graph.coupling_shape)
-        return Ising(
-            self.graph,
-            self.h * beta[..., None],
-            self.J * beta.reshape(*beta.shape, *own),
-            self.offset * beta,
-        )
+        layout = [1] * len(self.graph.coupling_shape)
+        h = self.h * beta[..., None]
+        J = self.J * beta.reshape(*beta.shape, *layout)
+        return Ising(self.graph, h, J, self.offset * beta)
 
     def without_offset(self) -> Ising:
-        """The same law with offset 0, where a large one would take the digits of weights and differences."""
+        """The same law with offset 0: a large one takes the digits of weights and differences."""
         return Ising(self.graph, self.h, self.J, self.offset.new_zeros(self.offset.shape))
 
     # ---- its batch ----------------
@@ -205,8 +236,12 @@ class Ising:
         P is the number of problems, 1 for a single one. A J that all share stays one: nothing is
         copied that need not be.
         """
-        batch = self.batch_shape
         layout = self.graph.coupling_shape
+        if (self.h.dim(), self.J.dim(), self.offset.dim()) == (2, 1 + len(layout), 1) and (
+            len(self.h) == len(self.offset) and len(self.J) in (1, len(self.h))
+        ):
+            return self
+        batch = self.batch_shape
         count = batch.numel()  # not -1: a J of no edges has no numbers
         h = self.h.expand(*batch, self.num_spins).reshape(count, self.num_spins)
         own = self.J.shape[: self.J.dim() - len(layout)]
@@ -217,7 +252,7 @@ class Ising:
         return Ising(self.graph, h, J, self.offset.expand(batch).reshape(count))
 
     def take(self, places: Tensor) -> Ising:
-        """The problems at `places` `[P']` (numbers or a mask) of the flat batch, as a flat batch."""
+        """The problems at `places` `[P']` (numbers or a mask) of the flat batch, flat again."""
         flat = self.flat()
         J = flat.J[places] if len(flat.J) > 1 else flat.J
         return Ising(self.graph, flat.h[places], J, flat.offset[places])
@@ -231,8 +266,8 @@ class Ising:
             for h, coupling, offset in zip(flat.h, J, flat.offset, strict=True)
         ]
 
-    def _map(self, f) -> Ising:
-        return Ising(self.graph, f(self.h), f(self.J), f(self.offset))
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Ising:
+        return Ising(self.graph, function(self.h), function(self.J), function(self.offset))
 
     # ---- energies ----------------
 
@@ -255,7 +290,10 @@ class Ising:
             ) from None
 
     def energy(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
-        """E of each read: `[*B, R, n]` spins of -1 and +1 give `[*B, R]`; differentiable in h, J and offset."""
+        """E of each read, `[*B, R]`, of spins -1 and +1, `[*B, R, n]`.
+
+        Differentiable in h, J and offset.
+        """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":
             i, j = self.graph.pairs.to(s.device)
@@ -268,73 +306,91 @@ class Ising:
         return self.offset[..., None] + (s * self.h[..., None, :]).sum(-1) + quadratic
 
     def field(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
-        """Local fields f_i = h_i + sum_j J_ij s_j, `[*B, R, n]`, so that P(s_i = +1 | rest) = sigmoid(-2 f_i)."""
+        """Local fields f_i = h_i + sum_j J_ij s_j, `[*B, R, n]`.
+
+        P(s_i = +1 | rest) = sigmoid(-2 f_i).
+        """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":
             i, j = self.graph.pairs.to(s.device)
             J = self.J[..., None, :]
-            pull = J * s[..., j], J * s[..., i]
-            f = (
-                s.new_zeros(*pull[0].shape[:-1], self.num_spins)
-                .index_add(-1, i, pull[0])
-                .index_add(-1, j, pull[1])
-            )
+            on_first = J * s[..., j]
+            on_second = J * s[..., i]
+            pull = s.new_zeros(*on_first.shape[:-1], self.num_spins)
+            pull = pull.index_add(-1, i, on_first).index_add(-1, j, on_second)
         elif self.graph.kind == "bipartite":
             left, right = s.split(self.graph.sizes, -1)
-            f = torch.cat([right @ self.J.mT, left @ self.J], -1)
+            pull = torch.cat([right @ self.J.mT, left @ self.J], -1)
         else:
-            f = s @ self.J
-        return self.h[..., None, :] + f
+            pull = s @ self.J
+        return self.h[..., None, :] + pull
+
+    # ---- given some spins ----------------
 
     def clamp(self, index: Tensor | Sequence[int], values: Tensor | Sequence[int]) -> Ising:
-        """The problem of the remaining spins, given the spins `index` [c] at `values` `[*B', c]` of -1 and +1.
+        """The problem of the remaining spins, given the spins `index` `[c]` at `values` `[*B', c]`.
 
         Its energies are those of the whole problem: `clamp(...).energy(free)` equals `energy` of
         the joined spins. The fields become `[*B', n']`; J is shared by the batch. The remaining
         spins keep their order and labels.
-        """
-        part = self.graph.without(as_numbers("index", index))
-        values = as_numbers("values", values)
-        if values.dim() < 1 or values.shape[-1] != len(part.clamped):
-            raise ValueError(
-                f"expected values of shape [*, {len(part.clamped)}]; got {list(values.shape)}"
-            )
-        v = values.to(self.h)
-        if (v.abs() != 1).any():
-            raise ValueError(
-                f"expected clamped values of -1 and +1; got {float(v[v.abs() != 1][0]):g}"
-            )
-        self._fits("values", v.shape[:-1])
-        return self.given(part, v)
 
-    def given(self, part: Clamping, v: Tensor) -> Ising:
-        """`clamp` for what `Graph.without` left and values `[*B', c]` like h, checked before; differentiable in them.
+        Raises:
+            ValueError: `index` names a spin twice or one that is none, `values` are not -1 and +1
+                or of another shape.
+        """
+        rest = self.graph.without(as_numbers("index", index))
+        values = as_numbers("values", values)
+        count = len(rest.clamped)
+        if values.dim() < 1 or values.shape[-1] != count:
+            raise ValueError(f"expected values of shape [*, {count}]; got {list(values.shape)}")
+        values = values.to(self.h)
+        check_spins("clamped values", values)
+        self._fits("values", values.shape[:-1])
+        return self.given(rest, values)
+
+    def given(self, rest: Clamping, values: Tensor) -> Ising:
+        """`clamp` without its checks, differentiable in the values.
 
         Energies are multilinear in the spins, so real values between -1 and +1 have a meaning:
         means.
+
+        Args:
+            rest: What `Graph.without` leaves of this problem's graph.
+            values: Values of the clamped spins, `[*B', c]`, of h's dtype and device.
         """
-        free = part.free.to(self.device)
-        clamped = part.clamped.to(self.device)
-        h = self.h[..., free]
-        offset = self.offset + (v * self.h[..., clamped]).sum(-1)
-        if self.graph.kind == "sparse":
-            edge, end, fixed = part.cut.to(self.device)
-            pull = self.J[..., edge] * v[..., fixed]
-            batch = torch.broadcast_shapes(h.shape[:-1], pull.shape[:-1])
-            h = h.expand(*batch, -1).index_add(-1, end, pull.expand(*batch, -1))
-            edge, first, second = part.inside.to(self.device)
-            offset = offset + (self.J[..., edge] * v[..., first] * v[..., second]).sum(-1)
-            return Ising(part.graph, h, self.J[..., part.kept.to(self.device)], offset)
-        if self.graph.kind == "complete":
-            J = self.J[..., free, :]
-            h = h + (J[..., clamped] @ v[..., None])[..., 0]
-            inside = self.J[..., clamped, :][..., clamped]
-            return Ising(
-                part.graph,
-                h,
-                J[..., free],
-                offset + (v * (inside @ v[..., None])[..., 0]).sum(-1) / 2,
-            )
+        h = self.h[..., rest.free.to(self.device)]
+        own = self.h[..., rest.clamped.to(self.device)]
+        offset = self.offset + (values * own).sum(-1)
+        given = {
+            "sparse": self._given_sparse,
+            "bipartite": self._given_bipartite,
+            "complete": self._given_complete,
+        }
+        return given[self.graph.kind](rest, values, h, offset)
+
+    def _given_sparse(self, rest: Clamping, v: Tensor, h: Tensor, offset: Tensor) -> Ising:
+        # an edge with one clamped end is a field on the other
+        edge, free_end, clamped_end = rest.cut.to(self.device)
+        pull = self.J[..., edge] * v[..., clamped_end]
+        batch = torch.broadcast_shapes(h.shape[:-1], pull.shape[:-1])
+        h = h.expand(*batch, -1).index_add(-1, free_end, pull.expand(*batch, -1))
+        # one with two is a constant
+        edge, first, second = rest.inside.to(self.device)
+        offset = offset + (self.J[..., edge] * v[..., first] * v[..., second]).sum(-1)
+        return Ising(rest.graph, h, self.J[..., rest.kept.to(self.device)], offset)
+
+    def _given_complete(self, rest: Clamping, v: Tensor, h: Tensor, offset: Tensor) -> Ising:
+        free = rest.free.to(self.device)
+        clamped = rest.clamped.to(self.device)
+        J = self.J[..., free, :]
+        h = h + (J[..., clamped] @ v[..., None])[..., 0]
+        inside = self.J[..., clamped, :][..., clamped]
+        offset = offset + (v * (inside @ v[..., None])[..., 0]).sum(-1) / 2
+        return Ising(rest.graph, h, J[..., free], offset)
+
+    def _given_bipartite(self, rest: Clamping, v: Tensor, h: Tensor, offset: Tensor) -> Ising:
+        free = rest.free.to(self.device)
+        clamped = rest.clamped.to(self.device)
         n = self.graph.sizes[0]
         rows = free[free < n]
         columns = free[free >= n] - n
@@ -345,6 +401,6 @@ class Ising:
         v_right = v[..., ~on_left]
         from_right = times(v_right, pick(self.J, rows, right, n).mT)
         from_left = times(v_left, pick(self.J, left, columns, n))
-        inside = (times(v_left, pick(self.J, left, right, n)) * v_right).sum(-1)
         h = h + torch.cat([from_right, from_left], -1)
-        return Ising(part.graph, h, pick(self.J, rows, columns, n), offset + inside)
+        inside = (times(v_left, pick(self.J, left, right, n)) * v_right).sum(-1)
+        return Ising(rest.graph, h, pick(self.J, rows, columns, n), offset + inside)

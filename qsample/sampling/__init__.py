@@ -1,4 +1,4 @@
-"""The contract of samplers, for those who write one: what they are asked, what they return, where seeds come from."""
+"""The contract of samplers, for those who write one: requests, answers and seeds."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from qsample.support.checks import check_tensors
 
 
 def autocorrelation_time(x: Tensor) -> float:
-    r"""Integrated autocorrelation time of `x` [T, R], a statistic of R chains at T successive times, in steps.
+    r"""Integrated autocorrelation time, in steps, of a statistic of R chains at T times, `[T, R]`.
 
     $\tau = 1 + 2 \sum_k \rho_k$, cut where the sum of a neighbouring pair of $\rho$ turns negative
     (Geyer, Stat. Sci. 7, 1992); covariances are averaged over chains after the mean over chains is
@@ -35,12 +35,12 @@ def autocorrelation_time(x: Tensor) -> float:
 
 
 def chain_ess(x: Tensor) -> float:
-    """Independent reads that R chains deliver a step, R / tau, for a statistic `x` [T, R] recorded along the run."""
+    """Independent reads that R chains deliver per step, R / tau, by a statistic `x` `[T, R]`."""
     return x.shape[1] / autocorrelation_time(x)
 
 
 def split_rhat(x: Tensor) -> Tensor:
-    r"""Split R-hat of `x` [T, R, ...], statistics of R chains at T successive times: 1 where the chains agree.
+    r"""Split R-hat of statistics of R chains at T times, `[T, R, ...]`: 1 where they agree.
 
     $$\hat R = \sqrt{\tfrac{n-1}{n} + \tfrac{B}{nW}}$$
 

@@ -1,4 +1,4 @@
-"""Random numbers by item: those of item k depend on its own seed alone, never on the batch around it."""
+"""Random numbers per item: those of item k depend on its own seed alone, never on the batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from qsample.sampling.sampler import mix
 
 
 class Draws:
-    """One stream of numbers for each of P items: number i of a stream is SplitMix64 of (seed, i), on any device.
+    """One stream of numbers per item: number i of a stream is SplitMix64 of (seed, i).
 
     Steele, Lea and Flood (OOPSLA 2014), written with tensors, so that a batch costs no loop over
-    its items.
+    its items. The same on any device.
+
+    Args:
+        seeds: one per item, P of them.
+        device: where the numbers are made.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
@@ -24,11 +28,15 @@ class Draws:
         self._start = torch.tensor(self.seeds, dtype=torch.int64, device=device)[:, None]
 
     def uniform(self, *shape: int) -> Tensor:
-        """The next numbers of each stream, uniform in (0, 1), `[P, *shape]` float64 with 52 random bits."""
+        """The next numbers of each stream, uniform in (0, 1): `[P, *shape]`, float64.
+
+        Each has 52 random bits.
+        """
         count = math.prod(shape)
-        at = torch.arange(self._taken + 1, self._taken + count + 1, device=self._start.device)
+        first = self._taken + 1
+        number = torch.arange(first, first + count, device=self._start.device)
         self._taken += count
-        z = self._start + at * _signed(0x9E3779B97F4A7C15)  # integers of 64 bits wrap around
+        z = self._start + number * _signed(0x9E3779B97F4A7C15)  # integers of 64 bits wrap around
         z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
         z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
         bits = _shift(z ^ _shift(z, 31), 12)
@@ -39,11 +47,20 @@ class Draws:
         return (self.uniform(*shape) < 0.5).to(torch.int8) * 2 - 1
 
     def subsets(self, reads: int, size: int, of: int) -> Tensor:
-        """`[P, reads, size]`: different numbers in 0..of-1, each such subset equally likely."""
+        """Different numbers, `[P, reads, size]`; each subset equally likely.
+
+        Args:
+            reads: subsets per item.
+            size: numbers per subset.
+            of: the numbers are in 0..of-1.
+        """
         return self.uniform(reads, of).argsort(dim=-1, stable=True)[..., :size]
 
     def generators(self, reads: int | None = None) -> list[torch.Generator]:
-        """A torch generator for each item, or for each of its `reads` chains: for the samplers that a kernel calls."""
+        """A torch generator for each item, or for each of its `reads` chains.
+
+        For the samplers that a kernel calls.
+        """
         seeds = [mix(seed, 1) for seed in self.seeds]
         if reads is not None:
             seeds = [mix(seed, r) for seed in seeds for r in range(reads)]
@@ -51,6 +68,7 @@ class Draws:
 
 
 def _signed(word: int) -> int:
+    """A word of 64 bits as the signed integer of the same bits."""
     return word - (1 << 64) if word >> 63 else word
 
 

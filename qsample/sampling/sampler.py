@@ -1,4 +1,4 @@
-"""The contract every sampler meets, the checks all of them make, and where their randomness comes from."""
+"""The contract that every sampler meets, the checks all of them make, and their seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qsample.problem.ising import Ising
 from qsample.sampling.samples import Samples, check_samples
-from qsample.support.checks import WAYS_TO_ISING, is_whole, wrong_kind
+from qsample.support.checks import WAYS_TO_ISING, check_spins, is_whole, wrong_kind
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -32,7 +32,7 @@ _CORRECTED: ContextVar[bool] = ContextVar("corrected", default=False)
 
 @contextmanager
 def corrected_later() -> Iterator[None]:
-    """Inside, in this thread alone, nobody is told of an `OffTarget`: what is drawn is corrected afterwards."""
+    """Inside, in this thread alone, nobody is told of an `OffTarget`: draws are corrected later."""
     before = _CORRECTED.set(True)  # not `catch_warnings`, whose filters are those of all threads
     try:
         yield
@@ -74,16 +74,28 @@ class Sampler(Protocol):
         initial: Samples | None = None,
         generator: Generators | None = None,
     ) -> Samples:
-        """Draw `num` reads of each problem of the batch: spins `[*B, num, n]`, fresh and detached."""
+        """Reads of each problem of the batch, fresh and detached: spins `[*B, num, n]`.
+
+        Args:
+            problem: One problem or a batch `*B`.
+            num: Number of reads of each problem.
+            initial: Reads to go on from, of a call before; None begins anew.
+            generator: Source of the seeds, one for the batch or a list with one for each problem;
+                torch's default generator by default.
+        """
         ...
 
 
+@public("qsample.sampling")
 @runtime_checkable
 class Stateful(Protocol):
-    """A sampler with a state that checkpoints hold; the trainer saves it."""
+    """A sampler that owns a session with a device and has a state beside its settings.
+
+    Checkpoints hold the state: any sampler with these two methods is saved and resumed.
+    """
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, of what a checkpoint can store."""
+        """The state, as nested dicts, lists, numbers, strings and tensors."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,12 +103,17 @@ class Stateful(Protocol):
         ...
 
 
+def is_stateful(sampler: object) -> TypeGuard[Stateful]:
+    """Whether a sampler has a state to save, of its own or passed on from one that it wraps."""
+    return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
+
+
 def check_is_sampler(sampler: object) -> None:
     """TypeError for what is no sampler: a name, a class not yet called, a dimod sampler."""
     if isinstance(sampler, type) or not isinstance(sampler, Sampler):
         raise TypeError(
-            f"expected a sampler, such as Gibbs(sweeps=100); got {sampler!r} (DimodAnnealer(...) "
-            "wraps dimod's)"
+            f"expected a sampler, such as Gibbs(sweeps=100); got {sampler!r} "
+            "(DimodAnnealer(...) wraps dimod's)"
         )
 
 
@@ -105,20 +122,31 @@ def check_finite(problem: Ising) -> None:
     if not isinstance(problem, Ising):
         raise wrong_kind("an Ising problem, such as model.ising()", problem, WAYS_TO_ISING)
     for name in ("h", "J", "offset"):
-        t: Tensor = getattr(problem, name).detach()
-        # NumPy looks at a CPU tensor on one thread: torch's would go on spinning beside those of
-        # the native kernels
-        plain = t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64)
-        if not (np.isfinite(t.numpy()) if plain else t.isfinite()).all():
-            where = [int(i) for i in (~t.isfinite()).nonzero()[0]]
-            raise ValueError(
-                f"{name}{where} is {float(t[tuple(where)])}: expected finite numbers only"
-            )
+        tensor: Tensor = getattr(problem, name).detach()
+        if _all_finite(tensor):
+            continue
+        place = [int(i) for i in (~tensor.isfinite()).nonzero()[0]]
+        value = float(tensor[tuple(place)])
+        raise ValueError(f"{name}{place} is {value}: expected finite numbers only")
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # NumPy looks at a CPU tensor on one thread: torch's threads would go on spinning beside those
+    # of the native kernels
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
+        return bool(np.isfinite(tensor.numpy()).all())
+    return bool(tensor.isfinite().all())
 
 
 @public("qsample.sampling")
 def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples | None) -> Ising:
-    """The checks every sampler makes once a call; the detached problem, ready to sample.
+    """The checks that every sampler makes once per call; the detached problem, ready to sample.
+
+    Args:
+        sampler: The sampler that is asked.
+        problem: One problem or a batch.
+        num: Number of reads of each problem.
+        initial: Reads to go on from, or None.
 
     Raises:
         ValueError: num < 1, an empty problem, an h, J or offset that is not finite, an asymmetric
@@ -132,42 +160,41 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
         raise ValueError("the problem is empty (0 spins): there is nothing to sample")
     if num * problem.num_spins * max(1, problem.batch_shape.numel()) >= 1 << 50:
         raise ValueError(
-            f"num={num} reads of {problem.num_spins} spins are more than any memory holds: ask "
-            "for fewer"
+            f"num={num} reads of {problem.num_spins} spins are more than any memory holds: "
+            "ask for fewer"
         )
     if problem.batch_shape.numel() == 0:
         raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
-    J = problem.J.detach()
-    if problem.graph.kind == "complete" and not (
-        torch.equal(J, J.mT) and (J.diagonal(0, -2, -1) == 0).all()
-    ):
+    problem = problem.detach()
+    if problem.graph.kind == "complete" and not _is_symmetric(problem.J):
         raise ValueError(
-            "expected a symmetric J with zero diagonal on a complete graph; Ising.from_dense "
-            "says more"
+            "expected a symmetric J with zero diagonal on a complete graph; "
+            "Ising.from_dense says more"
         )
     if initial is not None:
-        if not sampler.warm_start:
-            name = type(sampler).__name__
-            raise ValueError(
-                f"{name} cannot continue chains from `initial`: use Gibbs, or "
-                f"Corrected({name}(...), Gibbs(...))"
-            )
-        check_samples(initial, "`initial`")
-        expected = (*problem.batch_shape, num, problem.num_spins)
-        if initial.spins.shape != expected:
-            raise ValueError(
-                f"expected initial spins of shape {list(expected)}; got {list(initial.spins.shape)}"
-            )
-        if initial.spins.device != problem.device:
-            raise ValueError(
-                f"initial is on {initial.spins.device}, the problem on {problem.device}: move one"
-            )
-        spins = initial.spins.detach()
-        # a tenth of the time on one thread
-        size = np.abs(spins.numpy()) if spins.device.type == "cpu" else spins.abs()
-        if not (size == 1).all():
-            raise ValueError("expected initial spins of -1 and +1")
-    return problem.detach()
+        _check_initial(sampler, problem, num, initial)
+    return problem
+
+
+def _is_symmetric(J: Tensor) -> bool:
+    return torch.equal(J, J.mT) and bool((J.diagonal(0, -2, -1) == 0).all())
+
+
+def _check_initial(sampler: Sampler, problem: Ising, num: int, initial: Samples) -> None:
+    if not sampler.warm_start:
+        name = type(sampler).__name__
+        raise ValueError(
+            f"{name} cannot continue chains from `initial`: "
+            f"use Gibbs, or Corrected({name}(...), Gibbs(...))"
+        )
+    check_samples(initial, "`initial`")
+    spins = initial.spins.detach()
+    expected = [*problem.batch_shape, num, problem.num_spins]
+    if list(spins.shape) != expected:
+        raise ValueError(f"expected initial spins of shape {expected}; got {list(spins.shape)}")
+    if spins.device != problem.device:
+        raise ValueError(f"initial is on {spins.device}, the problem on {problem.device}: move one")
+    check_spins("initial spins", spins)
 
 
 MASK = (1 << 64) - 1
@@ -175,7 +202,7 @@ MASK = (1 << 64) - 1
 
 @public("qsample.sampling")
 def mix(seed: int, k: int) -> int:
-    """A 63-bit seed from (seed, k): the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """A 63-bit seed from (seed, k): SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
     z = (seed + (k + 1) * 0x9E3779B97F4A7C15) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
@@ -183,7 +210,10 @@ def mix(seed: int, k: int) -> int:
 
 
 def mix_many(seed: int, count: int) -> list[int]:
-    """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster: a training step may hold 512 problems."""
+    """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster.
+
+    A training step may hold 512 problems.
+    """
     if count < 8:
         return [mix(seed, k) for k in range(count)]
     # modulo 2^64
@@ -211,7 +241,7 @@ def _finish(z: np.ndarray) -> list[int]:
 @public("qsample.sampling")
 @uncompiled
 def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
-    """One 63-bit seed a problem, the only randomness a sampler takes from outside.
+    """One 63-bit seed per problem, the only randomness that a sampler takes from outside.
 
     One generator serves the whole batch (seed k is `mix(seed, k)`); a list holds one for each
     problem, and problem k then draws what it would draw alone. None is torch's default generator.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from qsample.problem.graph import Graph, check_graph
+from qsample.sampling.weights import systematic
 from qsample.support.checks import check_tensors, whole
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 class Exactness(Enum):
     """What is known about the law of the draws. A composite may raise it; nothing may hide it."""
 
-    EXACT = "exact"  #: independent draws from the target itself
-    # a valid Markov kernel at the target, or proper weights: exact in the long run
+    EXACT = "exact"
+    """independent draws from the target itself"""
     ASYMPTOTIC = "asymptotic"
-    HEURISTIC = "heuristic"  #: everything else: annealers, foreign samplers, quantum processors
+    """a valid Markov kernel at the target, or proper weights: exact in the long run"""
+    HEURISTIC = "heuristic"
+    """everything else: annealers, foreign samplers, quantum processors"""
 
 
 @public("qsample")
@@ -59,7 +62,10 @@ def warn_of(note: str) -> None:
 
 @contextmanager
 def warned_once() -> Iterator[None]:
-    """Within it, notes that differ by their numbers only are said once: a training run draws many samples."""
+    """Within it, notes that differ by their numbers only are said once.
+
+    A training run draws many samples.
+    """
     before = _said.set(set())
     try:
         yield
@@ -70,9 +76,13 @@ def warned_once() -> Iterator[None]:
 @public("qsample")
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error: floats, or tensors `[*B]` for a batch; `ess` where weights made it.
+    """A number with its standard error.
 
-    `note` says in words what the number cannot: why it is infinite or undetermined.
+    Attributes:
+        value: The number, a float, or a tensor `[*B]` for a batch.
+        stderr: Its standard error, of the same shape.
+        ess: Effective number of reads, where weights made the number.
+        note: What the number cannot say: why it is infinite or undetermined.
     """
 
     value: Any
@@ -81,12 +91,10 @@ class Estimate:
     note: str = ""
 
     def __str__(self) -> str:
-        text = (
-            f"{self.value:.4f} ± {self.stderr:.4f}"
-            if isinstance(self.value, float)
-            else f"{self.value}"
-        )
-        return text + (f" ({self.note})" if self.note else "")
+        text = f"{self.value}"
+        if isinstance(self.value, float):
+            text = f"{self.value:.4f} ± {self.stderr:.4f}"
+        return f"{text} ({self.note})" if self.note else text
 
 
 @public("qsample")
@@ -95,14 +103,14 @@ class Samples:
     """Reads of an Ising problem (or a batch `*B` of them).
 
     Attributes:
-        spins: `[*B, R, n]` int8, -1 or +1.
+        spins: States of -1 and +1, `[*B, R, n]` int8.
         energy: E of each read, `[*B, R]`.
-        log_weight: log importance weights `[*B, R]`, up to a constant; None means equal weights.
-        exactness: what is known about the law of these reads.
-        info: what the sampler learned: effective beta, acceptance, timing, chain breaks.
-        carry: whatever the sampler wants back through `initial`; opaque, safe to drop, saved in
+        log_weight: Log importance weights, `[*B, R]`, up to a constant; None means equal weights.
+        exactness: What is known about the law of these reads.
+        info: What the sampler learned: effective beta, acceptance, timing, chain breaks.
+        carry: Whatever the sampler wants back through `initial`; opaque, safe to drop, saved in
             checkpoints.
-        family: integer labels `[*B, R]`; reads of one label are correlated (descendants of one
+        family: Integer labels, `[*B, R]`; reads of one label are correlated (descendants of one
             replica, copies of one read, times of one chain), and count as one in `ess` and in
             errors. None: reads are independent.
     """
@@ -116,20 +124,23 @@ class Samples:
     family: Tensor | None = None
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("log_weight", "family")}
-        check_tensors(spins=self.spins, energy=self.energy)
-        check_tensors(**{name: t for name, t in given.items() if t is not None})
-        reads = self.spins.shape[:-1]
-        beside = {"energy": self.energy, "log_weight": self.log_weight, "family": self.family}
-        for name, t in beside.items():
-            if t is not None and t.shape != reads:
+        beside = {"energy": self.energy}
+        if self.log_weight is not None:
+            beside["log_weight"] = self.log_weight
+        if self.family is not None:
+            beside["family"] = self.family
+        check_tensors(spins=self.spins, **beside)
+        reads = list(self.spins.shape[:-1])
+        for name, tensor in beside.items():
+            if list(tensor.shape) != reads:
                 raise ValueError(
-                    f"expected {name} of shape {list(reads)} beside the spins; got {list(t.shape)}"
+                    f"expected {name} of shape {reads} beside the spins; got {list(tensor.shape)}"
                 )
 
     def __repr__(self) -> str:
         weighted = "" if self.log_weight is None else ", weighted"
-        return f"Samples({list(self.spins.shape)}, {self.exactness.value}{weighted}, info={sorted(self.info)})"
+        shape = list(self.spins.shape)
+        return f"Samples({shape}, {self.exactness.value}{weighted}, info={sorted(self.info)})"
 
     @property
     def num(self) -> int:
@@ -138,15 +149,28 @@ class Samples:
 
     @property
     def weight(self) -> Tensor:
-        """Normalised weights `[*B, R]`, which sum to 1 over the reads of each problem; in single precision at least."""
+        """Normalised weights, `[*B, R]`, which sum to 1 over the reads of each problem.
+
+        In single precision at least.
+        """
         dtype = torch.promote_types(self.energy.dtype, torch.float32)
         if self.log_weight is None:
             return torch.full_like(self.energy, 1 / self.num, dtype=dtype)
         return self.log_weight.to(dtype).softmax(-1)
 
     def mean(self, f: Tensor | Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The weighted mean over reads of `f`: a tensor `[*B, R, ...]`, a function of the spins, or the spins."""
-        values = self.spins if f is None else f(self.spins) if callable(f) else f
+        """The weighted mean over reads, `[*B, ...]`, in the energy's dtype.
+
+        Args:
+            f: What is averaged: values `[*B, R, ...]`, or a function that makes them of the spins;
+                by default the spins themselves.
+
+        Raises:
+            ValueError: Values that are not of one number or tensor per read.
+        """
+        values = f(self.spins) if callable(f) else f
+        if values is None:
+            values = self.spins
         check_tensors(f=values)
         if values.shape[: self.energy.dim()] != self.energy.shape:
             raise ValueError(
@@ -154,27 +178,27 @@ class Samples:
             )
         weight = self.weight
         values = values.to(weight)
-        mean = (weight.reshape(*weight.shape, *[1] * (values.dim() - weight.dim())) * values).sum(
-            weight.dim() - 1
-        )
-        return mean.to(self.energy)
+        trailing = [1] * (values.dim() - weight.dim())
+        weighted = weight.reshape(*weight.shape, *trailing) * values
+        return weighted.sum(weight.dim() - 1).to(self.energy)
 
     def by_family(self, values: Tensor) -> Tensor:
-        """Sums of `values` `[*B, R]` over the reads of each family, `[*B, R]`: families first, zeros behind them.
+        """Sums of `values` `[*B, R]` over the reads of each family, `[*B, R]`.
 
-        The sum of their squares is what the square of a sum over reads is on average, where only
-        reads of one family are correlated.
+        Families stand first, zeros behind them. The sum of their squares is what the square of a
+        sum over reads is on average, where only reads of one family are correlated.
         """
         if self.family is None:
             return values
-        order = self.family.expand(values.shape).sort(-1)
-        first = order.values.diff(dim=-1, prepend=order.values[..., :1]) != 0
-        return torch.zeros_like(values).scatter_add(
-            -1, first.cumsum(-1), values.gather(-1, order.indices)
-        )
+        ordered, order = self.family.expand(values.shape).sort(-1)
+        first = ordered.diff(dim=-1, prepend=ordered[..., :1]) != 0
+        place = first.cumsum(-1)
+        return torch.zeros_like(values).scatter_add(-1, place, values.gather(-1, order))
 
     def ess(self) -> Tensor:
-        r"""Effective sample size $(\sum_r w_r)^2 / \sum_k (\sum_{r \in k} w_r)^2$ over families k, `[*B]`.
+        r"""Effective sample size over families k, `[*B]`.
+
+        $$(\sum_r w_r)^2 / \sum_k (\sum_{r \in k} w_r)^2$$
 
         R for equal weights of independent reads (Kong 1992). Reads of one family count as one, so
         it is the least that they can be worth; correlations that `family` does not name are not in
@@ -184,9 +208,10 @@ class Samples:
 
     @uncompiled
     def resample(self, num: int | None = None, generator: torch.Generator | None = None) -> Samples:
-        """`num` equally weighted reads drawn by systematic resampling: each read is kept w·num times on average.
+        """Equally weighted reads by systematic resampling.
 
-        The copies of a read are one `family`, so that `ess` stays what the weights had left of it.
+        Each read is kept w·num times on average, w its weight. The copies of a read are one
+        `family`, so that `ess` stays what the weights had left of it.
         """
         num = self.num if num is None else whole("num", num, 1)
         weight = self.weight.double().reshape(-1, self.num)
@@ -198,12 +223,7 @@ class Samples:
         start = torch.rand(
             len(weight), 1, generator=generator, dtype=torch.float64, device=device
         ).to(weight.device)
-        points = (torch.arange(num, device=weight.device) + start) / num
-        # right=True: a point on a boundary never picks a read of weight zero
-        total = weight.cumsum(-1)
-        pick = torch.searchsorted(total / total[:, -1:], points, right=True).clamp_(
-            max=self.num - 1
-        )
+        pick = systematic(weight, start, num)
         pick = pick.reshape(*self.spins.shape[:-2], num)
         spins = self.spins.take_along_dim(pick[..., None], -2)
         # the same read twice is not two independent ones
@@ -234,10 +254,10 @@ class Samples:
         )
 
     def to_sampleset(self, graph: Graph | None = None) -> dimod.SampleSet:
-        """These reads (of one problem) as a dimod SampleSet with the graph's labels; weights as a vector beside.
+        """These reads (of one problem) as a dimod SampleSet with the graph's labels.
 
-        Ocean's tools do not look at weights: `samples.resample().to_sampleset(graph)` gives reads
-        of equal ones.
+        Weights stand as a vector beside them. Ocean's tools do not look at weights:
+        `samples.resample().to_sampleset(graph)` gives reads of equal ones.
         """
         import dimod
 
@@ -248,9 +268,9 @@ class Samples:
         if graph is not None:
             check_graph(graph)
         labels = range(self.spins.shape[-1]) if graph is None else graph.labels
-        vectors: dict[str, Any] = (
-            {} if self.log_weight is None else {"log_weight": self.log_weight.cpu().numpy()}
-        )
+        vectors: dict[str, Any] = {}
+        if self.log_weight is not None:
+            vectors["log_weight"] = self.log_weight.cpu().numpy()
         info = {"exactness": self.exactness.value, **_plain(self.info)}
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)),

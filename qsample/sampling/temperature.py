@@ -10,7 +10,7 @@ from torch import Tensor
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Estimate, Samples, check_samples, warn_of
-from qsample.support.checks import evenly, is_whole
+from qsample.support.checks import check_spins, evenly, is_whole
 from qsample.support.faces import public
 
 LEAST = 5  # independent reads (or blocks) below which no error is stated
@@ -20,13 +20,15 @@ WORK = 1 << 19  # pairs of neighbours looked at for the error under the model
 
 @public("qsample")
 def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None) -> Estimate:
-    r"""The beta at which the reads look like exp(-beta E), by maximum pseudo-likelihood; 1 for a right sampler.
+    r"""The beta at which the reads look like exp(-beta E): 1 for a right sampler.
 
-    $$\hat\beta = \arg\max \sum_r w_r \sum_i \log \sigma(\beta a_{ri}), \qquad a_{ri} = -2 s_{ri} f_i(s_r)$$
+    By maximum pseudo-likelihood (Besag 1975; Raymond, Yarkoni and Andriyash 2016):
 
-    (Besag 1975; Raymond, Yarkoni and Andriyash 2016). value ± 1.96 stderr is an interval of 95 %:
-    with $g_b$ the score of block b (a read, by default), $H_b$ its part of the curvature H and $q_b
-    = H_b / H$,
+    $$\hat\beta = \arg\max \sum_r w_r \sum_i \log \sigma(\beta a_{ri}), \qquad
+      a_{ri} = -2 s_{ri} f_i(s_r)$$
+
+    value ± 1.96 stderr is an interval of 95 %: with $g_b$ the score of block b (a read, by
+    default), $H_b$ its part of the curvature H and $q_b = H_b / H$,
 
     $$\mathrm{stderr}^2 = H^{-2} \max\Big(t^2 \sum_b \frac{g_b^2}{1 - q_b},\; \sum_r w_r^2 v_r\Big)$$
 
@@ -39,18 +41,23 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None
     looking sure.
 
     Args:
-        problem: one problem or a batch.
-        samples: reads of it, `[*B, R, n]`, with any weights.
-        block: consecutive reads that may be correlated (a chain's length, when reads come chain by
-            chain); their scores are added before squaring. By default the families that the sampler
-            named, or `info["block"]`.
+        problem: One problem or a batch.
+        samples: Reads of it, `[*B, R, n]`, with any weights.
+        block: Number of consecutive reads that may be correlated (a chain's length, when reads come
+            chain by chain); their scores are added before squaring. By default the families that
+            the sampler named, or `info["block"]`.
 
     Returns:
-        `Estimate(value, stderr, ess)`: floats for one problem, tensors `[*B]` for a batch. The value is +inf where
-        every spin of every read is aligned with its field (all reads are local minima: no finite beta explains
-        them), -inf in the opposite case, nan where no spin feels a field. The error is inf there, and below 5
-        independent reads (or blocks), where it cannot be told. `note` says so, and where there are fewer than 30; it
-        is also given as a `ReliabilityWarning`.
+        `Estimate(value, stderr, ess)`: floats for one problem, tensors `[*B]` for a batch. The
+        value is +inf where every spin of every read is aligned with its field (all reads are local
+        minima: no finite beta explains them), -inf in the opposite case, nan where no spin feels a
+        field. The error is inf there, and below 5 independent reads (or blocks), where it cannot be
+        told. `note` says so, and where there are fewer than 30; it is also given as a
+        `ReliabilityWarning`.
+
+    Raises:
+        ValueError: Spins that are not -1 and +1, weights that are nan, a block that does not divide
+            the reads.
     """
     estimate = beta_of_reads(problem, samples, block)
     warn_of(estimate.note)
@@ -59,51 +66,67 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None
 
 @torch.no_grad()
 def beta_of_reads(problem: Ising, samples: Samples, block: int | None = None) -> Estimate:
-    """`effective_beta` without the warning, for those who show its note themselves."""
+    """`effective_beta` without the warning, for those who show its note themselves.
+
+    Args:
+        problem: One problem or a batch.
+        samples: Reads of it, with any weights.
+        block: Number of consecutive reads that may be correlated; None as in `effective_beta`.
+    """
     check_finite(problem)
     check_samples(samples)
-    R = samples.num
-    ess = samples.ess().double()
-    named = block is None
-    if block is None:
-        given = samples.info.get("block", 1)
-        block = given if isinstance(given, int) and given > 0 and R % given == 0 else 1
-    if not is_whole(block) or block < 1 or R % block:
-        raise ValueError(f"expected a block that divides the {R} reads; got {block}")
+    families = samples.by_family if block is None and samples.family is not None else None
+    block = _block_of(samples) if block is None else block
+    if not is_whole(block) or block < 1 or samples.num % block:
+        raise ValueError(f"expected a block that divides the {samples.num} reads; got {block}")
     spins = samples.spins
-    if not (spins.abs() == 1).all():
-        raise ValueError(
-            "expected spins of -1 and +1: reads of 0 and 1 become these by 2 * spins - 1"
-        )
+    check_spins("spins", spins, "reads of 0 and 1 become these by 2 * spins - 1")
     weight = samples.weight.double()
     if not weight.isfinite().all():
         raise ValueError(
             "the weights are nan: every log_weight of a problem is -inf, or one is nan"
         )
-    # halves are too coarse
+
+    # half precision is too coarse for fields
     exact = problem.to(dtype=torch.promote_types(problem.dtype, torch.float32))
     field = exact.field(spins).double()
-    families = samples.by_family if named and samples.family is not None else None
     beta, stderr, note = beta_of_alignment(-2 * spins * field, weight, block, families)
+
+    # few reads may agree by chance: the error is at least that under the model
     model = _model_error(exact, spins, field, weight, beta)
     stderr = torch.where(stderr.isfinite(), torch.maximum(stderr, model), stderr)
-    number = 1 / _grouped(weight, block, families).square().sum(-1) + 1e-6
-    stderr = stderr.where(number >= LEAST, torch.inf)
-    least = float(number.min())
-    if least < FEW:
-        few = f"only {least:.0f} independent {'blocks' if block > 1 or families else 'reads'}: "
-        few += f"the error is {'not determined' if least < LEAST else 'itself uncertain'}"
-        note = f"{note}; {few}" if note else few
+    independent = 1 / _grouped(weight, block, families).square().sum(-1) + 1e-6
+    stderr = stderr.where(independent >= LEAST, torch.inf)
+    kind = "blocks" if block > 1 or families else "reads"
+    few = _note_of_few(float(independent.min()), kind)
+    note = "; ".join(text for text in (note, few) if text)
+
+    ess = samples.ess().double()
     if beta.dim() == 0:
         return Estimate(float(beta), float(stderr), float(ess), note)
     return Estimate(beta.to(exact.dtype), stderr.to(exact.dtype), ess.to(exact.dtype), note)
+
+
+def _block_of(samples: Samples) -> int:
+    """The block that a sampler named in `info`; 1 where it named none that divides the reads."""
+    block = samples.info.get("block", 1)
+    named = isinstance(block, int) and block > 0 and samples.num % block == 0
+    return block if named else 1
+
+
+def _note_of_few(independent: float, kind: str) -> str:
+    """What is said of an error made of few independent reads or blocks."""
+    if independent >= FEW:
+        return ""
+    state = "not determined" if independent < LEAST else "itself uncertain"
+    return f"only {independent:.0f} independent {kind}: the error is {state}"
 
 
 Families = Callable[[Tensor], Tensor]
 
 
 def _grouped(values: Tensor, block: int, families: Families | None) -> Tensor:
-    """Sums of `values` [*B, R] over the reads of a family, or over consecutive reads."""
+    """Sums of `values` `[*B, R]` over the reads of a family, or over consecutive reads."""
     if families is not None:
         return families(values)
     return values.unflatten(-1, (-1, block)).sum(-1)
@@ -112,11 +135,18 @@ def _grouped(values: Tensor, block: int, families: Families | None) -> Tensor:
 def beta_of_alignment(
     a: Tensor, weight: Tensor, block: int = 1, families: Families | None = None
 ) -> tuple[Tensor, Tensor, str]:
-    r"""Value, standard error and note from a = -2 s f, `[*B, R, n]`, and weights `[*B, R]`, for any number of reads.
+    r"""Value, standard error and note from a = -2 s f, for any number of reads.
 
     The error is the sandwich of `effective_beta`, at least $1/\sqrt{H}$ as if the spins of a read
     were independent where blocks are so few that it says nothing (fewer than 5): of a single block
-    it would vanish. `families` adds numbers `[*B, R]` of correlated reads, `Samples.by_family`.
+    it would vanish.
+
+    Args:
+        a: Alignments, `[*B, R, n]`.
+        weight: Weights of the reads, `[*B, R]`.
+        block: Number of consecutive reads that are correlated; 1 by default.
+        families: A sum of numbers `[*B, R]` over correlated reads, `Samples.by_family`; by default
+            consecutive reads are added.
     """
     a = a.where(weight[..., None] > 0, 0)
     cold = (a >= 0).flatten(-2).all(-1)
@@ -138,20 +168,14 @@ def beta_of_alignment(
     inf = torch.full_like(beta, torch.inf)
     beta = beta.where(finite, inf.where(cold, -inf)).where(~flat, torch.nan)
     stderr = stderr.where(finite, inf)
-    note = ""
-    if not finite.all():
-        note = "no finite beta explains the reads: "
-        note += (
-            "no spin feels a field"
-            if flat.any()
-            else "all spins are "
-            + (
-                "aligned with their fields (local minima only)"
-                if cold.any()
-                else "against their fields"
-            )
-        )
-    return beta, stderr, note
+    if finite.all():
+        return beta, stderr, ""
+    why = "all spins are against their fields"
+    if flat.any():
+        why = "no spin feels a field"
+    elif cold.any():
+        why = "all spins are aligned with their fields (local minima only)"
+    return beta, stderr, f"no finite beta explains the reads: {why}"
 
 
 def _student(freedom: Tensor) -> Tensor:
@@ -163,12 +187,19 @@ def _student(freedom: Tensor) -> Tensor:
 
 
 def score_variance(problem: Ising, spins: Tensor, field: Tensor, beta: Tensor) -> Tensor:
-    r"""The variance of each read's score $\sum_i u_i$ under exp(-beta E), `[*B, R]`, unbiased for reads of that law.
+    r"""The variance of each read's score $\sum_i u_i$ under exp(-beta E), `[*B, R]`.
 
-    $$v = \sum_i E[u_i^2 | s_{-i}] + 2 \sum_{(i,j)} E[u_i u_j | s_{-ij}], \qquad u_i = a_i \sigma(-\beta a_i)$$
+    $$v = \sum_i E[u_i^2 | s_{-i}] + 2 \sum_{(i,j)} E[u_i u_j | s_{-ij}], \qquad
+      u_i = a_i \sigma(-\beta a_i)$$
 
     over the edges, by the four states of each; spins that are not coupled add nothing, because
-    $E[u_i | s_{-i}] = 0$.
+    $E[u_i | s_{-i}] = 0$. Unbiased for reads of that law.
+
+    Args:
+        problem: One problem or a batch.
+        spins: Reads of it, `[*B, R, n]`.
+        field: Their local fields, `[*B, R, n]`.
+        beta: Inverse temperature of each problem, `[*B]`.
     """
     b = beta[..., None, None]
     a = -2 * spins * field
@@ -195,43 +226,41 @@ def score_variance(problem: Ising, spins: Tensor, field: Tensor, beta: Tensor) -
 def _model_error(
     problem: Ising, spins: Tensor, field: Tensor, weight: Tensor, beta: Tensor
 ) -> Tensor:
-    """The standard error under the model, `[*B]`; from evenly spaced reads where there are very many pairs."""
-    R = spins.shape[-2]
-    work = problem.graph.num_edges * max(1, spins.shape[:-2].numel())
-    some = evenly(R, max(LEAST, WORK // max(work, 1)))
-    some = some.to(spins.device)
+    """The standard error under the model, `[*B]`, from evenly spaced reads where pairs are many."""
+    pairs = problem.graph.num_edges * max(1, spins.shape[:-2].numel())
+    chosen = evenly(spins.shape[-2], max(LEAST, WORK // max(pairs, 1))).to(spins.device)
     beta = beta.where(beta.isfinite(), 0)
-    spins = spins[..., some, :].double()
-    field = field[..., some, :]
+    spins = spins[..., chosen, :].double()
+    field = field[..., chosen, :]
     a = -2 * spins * field
     p = (-beta[..., None, None] * a).sigmoid()
-    w = weight[..., some]
+    w = weight[..., chosen]
     squares = (w.square() * score_variance(problem, spins, field, beta)).sum(-1).clamp_min(0)
     curvature = (w * (a * a * p * (1 - p)).sum(-1)).sum(-1)
-    # the part of the weights looked at stands for all of them
+    # the chosen reads stand for all of them
     squares = squares * weight.square().sum(-1) / w.square().sum(-1)
     return squares.sqrt() / (curvature / w.sum(-1))
 
 
 def _newton(a: Tensor, weight: Tensor, finite: Tensor) -> Tensor:
-    """The root of the decreasing score g(beta), from beta = 0, bracketed: a Newton step, or bisection outside."""
+    """The root of the decreasing score g(beta), from beta = 0 and bracketed.
 
-    def score(beta: Tensor) -> tuple[Tensor, Tensor]:
-        p = (-beta[..., None, None] * a).sigmoid()
-        return (weight * (a * p).sum(-1)).sum(-1), (weight * (a * a * p * (1 - p)).sum(-1)).sum(-1)
-
+    Newton's step where it stays inside the bracket, bisection where not.
+    """
     beta = torch.zeros(a.shape[:-2], dtype=a.dtype, device=a.device)
     low = torch.full_like(beta, -torch.inf)
     high = torch.full_like(beta, torch.inf)
     for _ in range(200):
-        g, slope = score(beta)
+        p = (-beta[..., None, None] * a).sigmoid()
+        g = (weight * (a * p).sum(-1)).sum(-1)
+        slope = (weight * (a * a * p * (1 - p)).sum(-1)).sum(-1)
         low = torch.where(g > 0, beta, low)
         high = torch.where(g > 0, high, beta)
-        step = (beta + g / slope.clamp_min(1e-300)).clamp(-4 * beta.abs() - 1, 4 * beta.abs() + 1)
+        farthest = 4 * beta.abs() + 1
+        step = (beta + g / slope.clamp_min(1e-300)).clamp(-farthest, farthest)
         inside = (step > low) & (step < high)
-        middle = torch.where(
-            low.isfinite() & high.isfinite(), (low + high) / 2, 2 * beta + g.sign()
-        )
+        bracketed = low.isfinite() & high.isfinite()
+        middle = torch.where(bracketed, (low + high) / 2, 2 * beta + g.sign())
         new = torch.where(inside, step, middle).where(finite, beta)
         done = ((new - beta).abs() <= 1e-12 * (1 + beta.abs())) | (g == 0)
         beta = new.where(g != 0, beta)

@@ -1,4 +1,4 @@
-"""What is of the wrong kind is refused in one line, which names what it is and the call that makes the right one of it.
+"""What is of the wrong kind is refused in one line: what it is, and the call that makes it right.
 
 Nothing is imported for it: kinds of other packages are known by the names of their classes.
 """
@@ -18,16 +18,18 @@ _BQMS = ("BinaryQuadraticModel", "DictBQM", "Float32BQM", "Float64BQM", "DictBin
 WAYS_TO_BQM = {
     "ConstrainedQuadraticModel": _CQM,
     "DiscreteQuadraticModel": (
-        "cqm = dimod.ConstrainedQuadraticModel.from_discrete_quadratic_model(dqm), then " + _CQM
+        f"cqm = dimod.ConstrainedQuadraticModel.from_discrete_quadratic_model(dqm), then {_CQM}"
     ),
     "QuadraticModel": (
-        "cqm = dimod.ConstrainedQuadraticModel.from_quadratic_model(qm.spin_to_binary(inplace=False)), then "
-        + _CQM
+        "cqm = dimod.ConstrainedQuadraticModel.from_quadratic_model("
+        f"qm.spin_to_binary(inplace=False)), then {_CQM}"
     ),
     "BinaryPolynomial": "dimod.make_quadratic(poly, strength, dimod.SPIN) makes one",
     "Ising": "problem.to_bqm() makes one",
-    "dict": 'dimod.BinaryQuadraticModel(h, J, "SPIN") or dimod.BinaryQuadraticModel.from_qubo(Q) '
-    "makes one",
+    "dict": (
+        'dimod.BinaryQuadraticModel(h, J, "SPIN") or '
+        "dimod.BinaryQuadraticModel.from_qubo(Q) makes one"
+    ),
     "ndarray": 'dimod.BinaryQuadraticModel(Q, "BINARY") makes one of a QUBO matrix',
     "SampleSet": "it holds reads, not a problem",
 }
@@ -80,13 +82,19 @@ WAYS_TO_TENSOR = {
 
 
 def wrong_kind(expected: str, got: object, ways: dict[str, str]) -> TypeError:
-    """The error, with the way from what was given where one is known."""
+    """The error for an argument of the wrong kind, with the way from what was given.
+
+    Args:
+        expected: What was expected, in words.
+        got: What was given.
+        ways: The way to it from kinds that users hold, by the names of their classes.
+    """
     kind = type(got).__name__
+    way = ways.get(kind, "")
     if type(got).__module__.startswith("networkx"):
-        way = "Graph.from_networkx(graph) makes a qsample Graph, which Ising(graph, h, J) gives its numbers"
-    else:
-        way = ways.get(kind, "")
-    return TypeError(f"expected {expected}; got {kind}" + (f": {way}" if way else ""))
+        way = "Graph.from_networkx(graph) makes a Graph, and Ising(graph, h, J) gives it numbers"
+    message = f"expected {expected}; got {kind}"
+    return TypeError(f"{message}: {way}" if way else message)
 
 
 def check_tensors(**values: object) -> None:
@@ -98,18 +106,18 @@ def check_tensors(**values: object) -> None:
             raise TypeError(f"expected {name} as a torch tensor; got {kind}: {way}")
         if value.layout != torch.strided:
             raise TypeError(
-                f"expected {name} as a dense tensor; got {value.layout}: {name}.to_dense() "
-                "makes one"
+                f"expected {name} as a dense tensor; got {value.layout}: "
+                f"{name}.to_dense() makes one"
             )
         if value.is_complex():
             raise TypeError(
-                f"expected {name} of real numbers; got {value.dtype}: {name}.real takes their "
-                "real part"
+                f"expected {name} of real numbers; got {value.dtype}: "
+                f"{name}.real takes their real part"
             )
 
 
 def evenly(count: int, number: int) -> Tensor:
-    """Places of at most `number` of `count` rows, evenly spaced from the first to the last, int64."""
+    """Places of at most `number` of `count` rows, from the first to the last, int64."""
     number = min(count, number)
     return torch.arange(number) * (count - 1) // max(number - 1, 1)
 
@@ -127,7 +135,16 @@ def as_numbers(name: str, value: Any) -> Tensor:
 
 
 def whole(name: str, value: object, least: int) -> int:
-    """A plain int of any integer (NumPy's too); ValueError for other numbers and those below `least`."""
+    """A plain int of any integer, NumPy's too.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        least: Smallest number allowed.
+
+    Raises:
+        ValueError: No integer, one below `least`, or one of more than 63 bits.
+    """
     number = _index(value)
     if number is None or number < least:
         raise ValueError(f"expected {name} >= {least}; got {value!r}")
@@ -137,17 +154,27 @@ def whole(name: str, value: object, least: int) -> int:
 
 
 def whole_settings(settings: object, **least: int) -> None:
-    """Make the named fields of a frozen dataclass plain ints, as files hold them, each checked by `whole`."""
-    for name, value in least.items():
-        object.__setattr__(settings, name, whole(name, getattr(settings, name), value))
+    """Makes the named fields of a frozen dataclass plain ints, as files hold them.
+
+    Args:
+        settings: The dataclass.
+        least: Smallest number allowed, by the field's name; see `whole`.
+    """
+    for name, smallest in least.items():
+        object.__setattr__(settings, name, whole(name, getattr(settings, name), smallest))
 
 
 def check_choice(name: str, value: object, options: object) -> None:
-    """ValueError unless a setting is one of the strings of a `Literal`."""
-    if value not in get_args(options):
-        raise ValueError(
-            f"unknown {name} {value!r}; expected one of {', '.join(get_args(options))}"
-        )
+    """ValueError unless a setting is one of the strings of a `Literal`.
+
+    Args:
+        name: The setting's name.
+        value: What was given.
+        options: The `Literal`.
+    """
+    allowed = get_args(options)
+    if value not in allowed:
+        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(allowed)}")
 
 
 def check_spins(name: str, spins: Tensor, remedy: str = "2 * bits - 1 makes spins of bits") -> None:
@@ -179,9 +206,9 @@ def is_whole(value: object) -> bool:
 
 
 def _index(value: Any) -> int | None:
-    if isinstance(value, bool) or (
-        isinstance(value, Tensor) and (value.dim() or value.dtype is torch.bool)
-    ):
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Tensor) and (value.dim() or value.dtype is torch.bool):
         return None
     try:
         return operator.index(value)

@@ -1,4 +1,4 @@
-"""Faces: packages that show public names from whatever file they lie in, loaded at first use (PEP 562)."""
+"""Faces: packages that show public names, wherever they lie, loaded at first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def public(face: str) -> Callable[[Public], Public]:
 
 
 def _resolve(cls: type) -> None:
-    """Annotations as types where they can be: `typing.get_type_hints` would look for their names in the face."""
+    """Makes annotations types: `typing.get_type_hints` would look for their names in the face."""
     home = vars(sys.modules[cls.__module__])
     types = {}
     for name, annotation in inspect.get_annotations(cls).items():
@@ -44,13 +44,22 @@ def _resolve(cls: type) -> None:
     cls.__annotations__ = types
 
 
-def names_of(stub: Path) -> dict[str, str]:
-    """Each public name of a face and the module that defines it, as its stub lists them."""
+def names_of(stub: Path, listed: bool = True) -> dict[str, str]:
+    """Names of a face and the modules that define them, as its stub lists them.
+
+    A public name stands in the stub as `from home import Name as Name`. A name without `as` is no
+    public one: it is there for the pickles that name it, such as the parts that a model is made of.
+
+    Args:
+        stub: The face's `__init__.pyi`.
+        listed: The public names by default; else the others.
+    """
     homes: dict[str, str] = {}
     for statement in ast.parse(stub.read_text()).body:
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
-                homes[alias.asname or alias.name] = statement.module or ""
+                if (alias.asname is not None) == listed:
+                    homes[alias.name] = statement.module or ""
     return homes
 
 
@@ -64,8 +73,9 @@ class Face:
 
     def __init__(self, package: str, file: str) -> None:
         self.package = package
-        self.homes = names_of(Path(file).with_suffix(".pyi"))
-        self.names = sorted(self.homes)
+        stub = Path(file).with_suffix(".pyi")
+        self.names = sorted(names_of(stub))
+        self.homes = names_of(stub) | names_of(stub, listed=False)
 
     def load(self, name: str) -> Any:
         """The module's `__getattr__`: imports what a name stands for, once.

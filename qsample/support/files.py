@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import uuid
 import warnings
 import weakref
 from contextlib import suppress
@@ -25,9 +26,18 @@ LOCK = ".lock"  # the file in a folder that its writer holds
 _FAR = 1 << 30  # Windows locks bytes, also against readers: one that nobody reads
 
 
+# Errors of file systems, many network ones among them, that cannot make a folder durable, and of
+# folders that may be written but not read.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably: readers see the old file or the whole new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Put `data` at `path` durably.
+
+    Readers see the old file or the whole new one, also after a power cut. Threads and processes,
+    of other hosts too, may write one path at once: the last one wins.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -45,14 +55,15 @@ def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable, where the system can."""
     if os.name == "nt":  # a folder cannot be opened there
         return
-    file = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(file)
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(file)
 
 
 class FolderInUse(ValueError):

@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop: the work is brought to a point from which it can go on."""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop.
+
+The work is brought to a point from which it can go on.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ class Cut(BaseException):
 
 
 class Stopper:
-    """Turns the first signal into `number`, to be looked at between updates; a second one ends at once.
+    """Turns the first signal into `number`, to be looked at between updates.
+
+    A second signal ends the process at once.
 
     SIGTERM and SIGHUP give the present part `GRACE` seconds, then `Cut` is raised in it; a call
     that no signal can interrupt (a foreign sampler) is left behind after `STUCK` seconds: a thread
@@ -39,7 +44,11 @@ class Stopper:
     Python takes none, nothing is touched.
 
     Args:
-        rescue: writes what can go on from here; None: SIGTERM and SIGHUP are left alone.
+        rescue: function that writes what the work can go on from; None leaves SIGTERM and SIGHUP
+            as they are.
+
+    Attributes:
+        number: the first signal's number; None as long as there was none.
     """
 
     def __init__(self, rescue: Callable[[], None] | None = None) -> None:
@@ -47,7 +56,8 @@ class Stopper:
         self._rescue = rescue
         self._before: dict[int, Any] = {}
         self._part: str | None = None
-        self._over = self._poked = False
+        self._over = False  # the part's time is over
+        self._poked = False  # the next signal is our own and says so
         self._guard = threading.Lock()
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._watcher: threading.Thread | None = None
@@ -55,10 +65,15 @@ class Stopper:
     def __enter__(self) -> Stopper:
         if threading.current_thread() is not threading.main_thread():
             return self
-        names = ["SIGINT"] + (["SIGTERM", "SIGHUP"] if self._rescue is not None else [])
-        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        names = ["SIGINT"]
+        if self._rescue is not None:
+            names += ["SIGTERM", "SIGHUP"]
+        for name in names:
+            number = getattr(signal, name, None)
+            if number is None:
+                continue  # not on this system
             before = signal.getsignal(number)
-            if before is not None and before != signal.SIG_IGN:  # None: somebody's in C
+            if before is not None and before != signal.SIG_IGN:  # None: a handler in C
                 self._before[number] = before
         if any(number != signal.SIGINT for number in self._before):
             self._watch()
@@ -73,7 +88,7 @@ class Stopper:
 
     @contextmanager
     def cuttable(self, part: str) -> Iterator[None]:
-        """A part that may be given up: "update" (when its time is over) or "evaluation" (at once)."""
+        """A part that may be given up: "update" (its time being over) or "evaluation" (at once)."""
         try:
             with self._guard:
                 self._part = part
@@ -86,10 +101,18 @@ class Stopper:
                 pass
 
     def leave(self, what: str) -> None:
-        """Raise what the signal asks for, after everything was saved."""
+        """Raise what the signal asks for, after everything was saved.
+
+        Args:
+            what: where the work stands, such as "after update 7", for the message.
+
+        Raises:
+            KeyboardInterrupt: the signal was Ctrl-C.
+            Stopped: it was SIGTERM or SIGHUP, which the program does not handle itself.
+        """
         assert self.number is not None
         number = self.number
-        before = self._before[self.number]
+        before = self._before[number]
         self._restore()
         if number == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped {what}")
@@ -100,6 +123,7 @@ class Stopper:
     # ---- in the main thread ----------------
 
     def _handle(self, number: int, frame: Any) -> None:
+        """Note the first signal, obey the second, and cut the part that may be given up."""
         if self._poked:
             self._poked = False
             self._over = True
@@ -110,13 +134,13 @@ class Stopper:
                 timer.daemon = True
                 timer.start()
         else:
-            self._at_once(number, frame)
+            self._end_now(number, frame)
         if self._part is not None and (self._over or self._part == "evaluation"):
             self._part = None
             raise Cut
 
-    def _at_once(self, number: int, frame: Any) -> None:
-        """The second signal: what it did before."""
+    def _end_now(self, number: int, frame: Any) -> None:
+        """Do what the signal did before, for the second one."""
         before = self._before[number]
         self._restore()
         if callable(before):
@@ -144,12 +168,15 @@ class Stopper:
     # ---- in a thread, for calls in which no handler runs ----------------
 
     def _watch(self) -> None:
-        """Start a thread that hears of signals as the system delivers them, whatever the main thread is in."""
+        """Start a thread that hears of signals as the system delivers them.
+
+        It does so whatever the main thread is in: Python writes each signal's number into a socket.
+        """
         reader, writer = socket.socketpair()
         writer.setblocking(False)
-        other = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        if other != -1:  # an event loop's: it stays
-            signal.set_wakeup_fd(other)
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if previous != -1:  # an event loop's: it stays
+            signal.set_wakeup_fd(previous)
             reader.close()
             writer.close()
             return
@@ -159,21 +186,23 @@ class Stopper:
 
     def _listen(self, reader: socket.socket) -> None:
         """Wait for SIGTERM or SIGHUP, then for the end, and make it come."""
-        first: int | None = None
-        began = 0.0
-        heard = 0
-        own = 0
+        first: int | None = None  # the first SIGTERM or SIGHUP
+        began = 0.0  # when it came
+        heard = 0  # signals in all, our own among them
+        pokes = 0  # signals that we sent ourselves
         while True:
-            left = None
+            # sleep until a signal comes, or until the main thread should have ended
+            timeout = None
             if first is not None:
-                left = max(0.01, began + (GRACE if not own else STUCK) - time.monotonic())
+                limit = STUCK if pokes else GRACE
+                timeout = max(0.01, began + limit - time.monotonic())
             try:
-                reader.settimeout(left)
+                reader.settimeout(timeout)
                 data = reader.recv(64)
             except TimeoutError:
                 assert first is not None
-                if not own:
-                    own = 1
+                if not pokes:
+                    pokes = 1
                     self._poke()
                 else:
                     self._leave_behind(first)
@@ -183,6 +212,8 @@ class Stopper:
                 return  # closed
             if not data:
                 return
+
+            # count the signals that are ours to handle
             for number in data:
                 if number not in self._before:
                     continue
@@ -190,8 +221,10 @@ class Stopper:
                 if first is None and number != signal.SIGINT:
                     first = number
                     began = time.monotonic()
-            if heard - own >= 2 and first is not None:
-                time.sleep(0.5)  # the main thread does it, where it can
+
+            # a second one ends at once: the main thread does it, where it can
+            if heard - pokes >= 2 and first is not None:
+                time.sleep(0.5)
                 if self._sockets is not None and self._part is not None:
                     os._exit(128 + first)
 
@@ -210,19 +243,19 @@ class Stopper:
             _thread.interrupt_main(number)  # pyright: ignore[reportArgumentType]
 
     def _leave_behind(self, number: int) -> None:
-        """Where the main thread is still in a part that should be over: save for it, and end the process."""
+        """Save and end the process where the main thread is still in a part that is over."""
         with self._guard:
             if self._part is None:
                 return
             name = signal.Signals(number).name
+            text = f"stopped by {name}, in the middle of a call; resume from the checkpoint"
             try:
                 if self._rescue is not None:
                     self._rescue()
-                text = f"\nqsample: stopped by {name}, in the middle of a call; resume from the checkpoint"
             except BaseException as error:
-                text = f"\nqsample: stopped by {name}; no checkpoint could be written: {error}"
+                text = f"stopped by {name}; no checkpoint could be written: {error}"
             with suppress(Exception):
-                print(text, file=sys.stderr, flush=True)
+                print(f"\nqsample: {text}", file=sys.stderr, flush=True)
             with suppress(Exception):
                 sys.stdout.flush()
             os._exit(128 + number)

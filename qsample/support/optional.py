@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+DISTRIBUTION = "qsample-torch"
+"""The name under which pip knows this project; the package `qsample` of PyPI is another project's."""
+
 
 def install_line(extra: str) -> str:
-    """The command that installs an extra of this project."""
-    return f'pip install -e ".[{extra}]" in a clone of qsample'
+    """The command that adds an extra to an installed qsample, from a wheel or from a clone."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 @contextmanager

@@ -14,7 +14,7 @@ _shown: ContextVar[bool] = ContextVar("shown", default=False)
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Long loops inside the library show a bar: `tracked` does, which is silent otherwise."""
+    """Inside, long loops of the library show a bar: those over `tracked`, silent otherwise."""
     before = _shown.set(True)
     try:
         yield
@@ -23,22 +23,28 @@ def shown() -> Iterator[None]:
 
 
 def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
-    """The items one by one, with a bar where `shown` asks for it."""
+    """The items one by one, with a bar where `shown` asks for it.
+
+    Args:
+        items: what the loop runs over.
+        what: name of the loop, beside the bar.
+        unit: name of an item, such as "update".
+    """
     with progress_bar(items, desc=what, unit=unit, disable=not _shown.get(), leave=False) as bar:
         yield from bar
 
 
 def progress_bar(iterable: Any = None, *args: Any, disable: bool = False, **options: Any) -> Any:
-    """The bar of tqdm for where we are: silent where there is no standard error (a service, pythonw).
+    """A bar of tqdm that suits the terminal, notebook or log file it is written to.
 
-    A terminal or a notebook sees it move ten times a second; a log file gets a line every ten
-    seconds.
+    A terminal or a notebook sees it move ten times per second, a log file gets a line every ten
+    seconds, and nothing is written where there is no standard error (a service, pythonw).
 
     Args:
-        iterable: what is counted; None where the caller counts.
-        args: further positional arguments of tqdm.
-        disable: show nothing.
-        options: of tqdm.
+        iterable: items that are counted; None where the caller counts.
+        *args: further positional arguments of tqdm.
+        disable: whether nothing is shown.
+        **options: keyword arguments of tqdm.
     """
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""What `torch.compile` must leave alone, and how to look at numbers that `torch.func` has wrapped."""
+"""What `torch.compile` must leave alone, and the numbers that `torch.func` has wrapped."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, run as written also where its caller is compiled: the graph breaks around the call.
+    """The function, run as written also where its caller is compiled.
 
-    For draws, whose 64-bit integers and NumPy a compiler would compute otherwise.
-    `torch.compiler.disable` would load the compiler (a second or more) wherever qsample is
-    imported.
+    The graph breaks around the call. For draws, whose 64-bit integers and NumPy a compiler would
+    compute otherwise. `torch.compiler.disable` would load the compiler (a second or more) wherever
+    qsample is imported.
     """
 
     @wraps(function)
@@ -45,13 +45,16 @@ def _outside(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 
 
 def is_transformed(x: Tensor) -> bool:
-    """Whether a transform of `torch.func` (vmap, grad) is at work on `x`: nothing may branch on it, nor store it."""
+    """Whether a transform of `torch.func` (vmap, grad) is at work on `x`.
+
+    Then nothing may branch on it, nor store it.
+    """
     compiling = torch.compiler.is_compiling()  # which does not know the next call
     return not compiling and _functorch.is_functorch_wrapped_tensor(x)
 
 
 def numbers(x: Tensor) -> Any:
-    """What a check compares: an array or a tensor of all numbers, also those that a transform runs over at once.
+    """What a check compares: all numbers as an array or a tensor, whatever transform wraps them.
 
     NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at
     floats.

@@ -1,4 +1,4 @@
-"""A model inside another module: what is looked through, and what is refused. One rule for every call."""
+"""A model inside another module: one rule for what is looked through and what is refused."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ from typing import Any
 
 
 def bare(model: Any, method: str = "ising") -> Any:
-    """The model itself: `torch.compile`'s wrapper is looked through, others (with `.module`) are refused by name.
+    """The model itself, of a model or of `torch.compile`'s wrapper around one.
 
-    Their `forward` (which averages gradients, gathers shards or splits batches) would never be
-    called: a model's methods are.
+    Other wrappers (with `.module`) are refused by name: their `forward`, which averages gradients,
+    gathers shards or splits batches, would never be called, for a model's methods are.
 
     Args:
-        model: a model that has `method`, or a module around one.
-        method: what tells the model.
+        model: A model that has `method`, or a module around one.
+        method: Name of a method that tells the model; "ising" by default.
 
     Raises:
-        TypeError: a wrapper, or something else that is no model.
+        TypeError: A wrapper, or something else that is no model.
     """
     given = type(model).__name__
     while "_orig_mod" in getattr(model, "_modules", {}):
         model = model._orig_mod
-    kind = type(model).__name__
-    inner = getattr(model, "_modules", {}).get(
-        "module", getattr(model, "_modules", {}).get("_fsdp_wrapped_module")
-    )
-    if inner is None and hasattr(model, method):
-        return model
+    children = getattr(model, "_modules", {})
+    inner = children.get("module", children.get("_fsdp_wrapped_module"))
     if inner is None:
-        wanted = (
-            "an energy model, such as BernoulliRBM(784, 500)"
-            if method == "ising"
-            else "the model itself"
-        )
-        raise TypeError(f"expected {wanted}; got {given}")
+        if hasattr(model, method):
+            return model
+        expected = "the model itself"
+        if method == "ising":
+            expected = "an energy model, such as BernoulliRBM(784, 500)"
+        raise TypeError(f"expected {expected}; got {given}")
+    wrapper = type(model).__name__
     way = "pass its .module"
-    if kind in ("DistributedDataParallel", "FullyShardedDataParallel"):
-        way += f", and to train on many ranks wrap the loss: {kind}(ContrastiveDivergence(model.module, ...))"
-    raise TypeError(f"expected the model itself; got {kind} around {type(inner).__name__}: {way}")
+    if wrapper in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        loss = f"{wrapper}(ContrastiveDivergence(model.module, ...))"
+        way = f"{way}, and to train on many ranks wrap the loss: {loss}"
+    around = type(inner).__name__
+    raise TypeError(f"expected the model itself; got {wrapper} around {around}: {way}")

@@ -1,4 +1,4 @@
-"""Are reads independent: of each other, of other problems' and of other calls'? Correlations, repeats, drifts."""
+"""Tests that reads are independent: of each other, of other problems and of other calls."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from qsample.testing.law import CLEAR, Law, Reads, codes, whitened
 
-# least variance of a feature whose products are summed: products of rare events have heavy tails
+# Least variance of a feature whose products are summed: products of rare events have heavy tails.
 STEADY = 0.25
 
 
 class Part(NamedTuple):
-    """One look at the reads: its p-value, and what was seen."""
+    """One look at the reads: its p-value, and what was seen in words."""
 
     p_value: float
     seen: str
 
 
 class Finding(NamedTuple):
-    """Several looks as one p-value, which is uniform where they are independent (Sidak); the worst is named."""
+    """Several looks as one p-value, uniform where they are independent (Sidak), and the worst."""
 
     p_value: float
     seen: str
@@ -54,7 +54,13 @@ def slices(law: Law) -> dict[str, slice]:
 
 
 class Standard(NamedTuple):
-    """Features of one kind with mean 0 and variance 1, `[R, f]`, and their correlations `[f, f]`."""
+    """Features of one kind with mean 0 and variance 1.
+
+    Args:
+        z: the features of each read, `[R, f]`.
+        correlation: their exact correlations, `[f, f]`.
+        kept: which features of the kind they are, a mask.
+    """
 
     z: Tensor
     correlation: Tensor
@@ -75,7 +81,10 @@ def standard(reads: Reads, kind: slice) -> Standard:
 
 
 def autocorrelation(z: Tensor) -> Tensor:
-    """sum_r z_r . z_(r+L), the reads in a circle, for L = 1 .. R // 2; the last halved in variance if R is even."""
+    """sum_r z_r . z_(r+L) of the reads in a circle, for L = 1 .. R // 2.
+
+    If R is even, the last meets each pair twice and is scaled to the variance of the others.
+    """
     R = len(z)
     power = torch.fft.rfft(z, dim=0).abs().square().sum(-1)
     total = torch.fft.irfft(power, n=R)[1 : R // 2 + 1]
@@ -85,33 +94,30 @@ def autocorrelation(z: Tensor) -> Tensor:
 
 
 def neighbours(call: Sequence[Reads], name: str) -> tuple[Tensor, float] | None:
-    """Autocorrelations of one kind of features, summed over the problems of a call, and their variance."""
+    """Autocorrelations of one kind of features, summed over a call's problems; their variance."""
     total = None
     variance = 0.0
     for reads in call:
         z, correlation, _ = standard(reads, slices(reads.law)[name])
         if z.shape[1]:
-            some = autocorrelation(z)
-            total = some if total is None else total + some
+            products = autocorrelation(z)
+            total = products if total is None else total + products
             variance += reads.num * float(correlation.square().sum())
     return None if total is None else (total, variance)
 
 
 def within(call: Sequence[Reads]) -> Finding | None:
-    """The reads of a call: correlations at every distance, drift, repeats. None where nothing is steady."""
+    """The reads of a call: correlations at every distance, drift, repeats; None if all is rare."""
     parts = []
     for name in ("spins", "products"):
-        found = neighbours(call, name)
-        if found is None:
+        correlations = neighbours(call, name)
+        if correlations is None:
             continue
-        total, variance = found
+        total, variance = correlations
         z = total / math.sqrt(variance)
-        parts.append(
-            Part(
-                two_sided(float(z[0])),
-                f"{name} of neighbouring reads are correlated: z = {float(z[0]):.1f}",
-            )
-        )
+        nearest = float(z[0])
+        seen = f"{name} of neighbouring reads are correlated: z = {nearest:.1f}"
+        parts.append(Part(two_sided(nearest), seen))
         if len(z) > 1:
             parts.append(_farthest(z[1:], 2, f"{name} of reads"))
     parts += [part for reads in call for part in (drift(reads), repeats(reads)) if part is not None]
@@ -120,13 +126,14 @@ def within(call: Sequence[Reads]) -> Finding | None:
 
 def _farthest(z: Tensor, first: int, what: str) -> Part:
     """The largest of many correlations at distances first, first + 1, ..."""
-    at = int(z.abs().argmax())
-    p_value = least_of(two_sided(float(z[at])), len(z))
-    return Part(p_value, f"{what} at distance {first + at} are correlated: z = {float(z[at]):.1f}")
+    place = int(z.abs().argmax())
+    worst = float(z[place])
+    p_value = least_of(two_sided(worst), len(z))
+    return Part(p_value, f"{what} at distance {first + place} are correlated: z = {worst:.1f}")
 
 
 def drift(reads: Reads) -> Part | None:
-    """Do features rise or fall along the reads, as they do in sorted ones or while a chain forgets its start?"""
+    """Whether features rise or fall along the reads, as they do while a start is forgotten."""
     from scipy.stats import chi2
 
     time = torch.linspace(-1, 1, reads.num, dtype=torch.float64)
@@ -143,7 +150,7 @@ def repeats(reads: Reads) -> Part | None:
     r"""Equal pairs of reads against their number for independent ones.
 
     Of $R (R-1) / 2$ pairs a fraction $a = \sum p^2$ is equal, with variance $a - a^2 + 2 (R - 2)(b
-    - a^2)$ a pair, $b = \sum p^3$. Judged where states are many: else the G-test sees as much.
+    - a^2)$ per pair, $b = \sum p^3$. Judged where states are many: else the G-test sees as much.
     """
     R = reads.num
     a = reads.law.coincidence(2)
@@ -163,7 +170,7 @@ def repeats(reads: Reads) -> Part | None:
 
 
 def _countable(law: Law, pairs: float | int) -> bool:
-    """Whether equal pairs are many enough for a normal law, and states many enough to be worth it."""
+    """Whether equal pairs are many enough for a normal law, and states too many for a G-test."""
     n = law.graph.num_spins
     return n <= 62 and law.coincidence() < 0.02 and pairs * law.coincidence() >= 100
 
@@ -172,7 +179,14 @@ def _countable(law: Law, pairs: float | int) -> bool:
 
 
 def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
-    """Two sets of reads: correlations read by read and at every shift, and equal pairs where both laws are alike."""
+    """Two sets of reads: correlations read by read and at every shift, and equal pairs.
+
+    Args:
+        one: reads of one problem.
+        two: reads of another problem or call.
+        what: a name for the two, for messages.
+        alike: whether both have the same law, so that equal pairs can be counted.
+    """
     R = min(one.num, two.num)
     parts = []
     for name, kind in slices(one.law).items():
@@ -195,8 +209,10 @@ def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
     return parts
 
 
-def _of(some: Standard, both: Tensor) -> Tensor:
-    return some.correlation[both[some.kept]][:, both[some.kept]]
+def _of(features: Standard, both: Tensor) -> Tensor:
+    """The correlations of those features that are in `both`, a mask over the kind."""
+    shared = both[features.kept]
+    return features.correlation[shared][:, shared]
 
 
 def _shared(one: Reads, two: Reads, what: str) -> Part:
@@ -206,9 +222,9 @@ def _shared(one: Reads, two: Reads, what: str) -> Part:
     N = one.num
     M = two.num
     state, place = torch.cat([codes(one.spins), codes(two.spins)]).unique(return_inverse=True)
-    here = place[:N].bincount(minlength=len(state))
-    there = place[N:].bincount(minlength=len(state))
-    equal = float((here * there).sum())
+    count_one = place[:N].bincount(minlength=len(state))
+    count_two = place[N:].bincount(minlength=len(state))
+    equal = float((count_one * count_two).sum())
     pairs = N * M
     sigma = math.sqrt(pairs * (a - a * a + (N + M - 2) * (b - a * a)))
     return Part(
@@ -219,7 +235,10 @@ def _shared(one: Reads, two: Reads, what: str) -> Part:
 
 
 def across(call: Sequence[Reads]) -> Finding | None:
-    """The problems of a batch, read by read: the same random numbers for two problems correlate their reads."""
+    """The problems of a batch, read by read: random numbers used twice correlate their reads.
+
+    Few problems are compared pair by pair; of many, all pairs are summed at once.
+    """
     if len(call) < 2 or call[0].num * len(call) < 100:
         return None
     if len(call) <= 6:
@@ -232,11 +251,11 @@ def across(call: Sequence[Reads]) -> Finding | None:
         return Finding.of(parts) if parts else None
     parts = []
     for name, kind in slices(call[0].law).items():
-        some = [standard(reads, kind) for reads in call]
-        size = len(some[0].kept)
+        features = [standard(reads, kind) for reads in call]
+        size = len(features[0].kept)
         wide = torch.zeros(len(call), call[0].num, size, dtype=torch.float64)
         correlation = torch.zeros(len(call), size, size, dtype=torch.float64)
-        for k, (z, own, kept) in enumerate(some):
+        for k, (z, own, kept) in enumerate(features):
             wide[k][:, kept] = z
             correlation[k][kept.outer(kept)] = own.flatten()
         total = (wide.sum(0).square().sum() - wide.square().sum()) / 2
@@ -244,10 +263,6 @@ def across(call: Sequence[Reads]) -> Finding | None:
         variance = call[0].num * float(square) / 2
         if variance > 0:
             z = float(total) / math.sqrt(variance)
-            parts.append(
-                Part(
-                    two_sided(z),
-                    f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}",
-                )
-            )
+            seen = f"{name} of the batch's problems, read by read, are correlated: z = {z:.1f}"
+            parts.append(Part(two_sided(z), seen))
     return Finding.of(parts) if parts else None

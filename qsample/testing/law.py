@@ -1,4 +1,4 @@
-"""Small laws in full: every state's probability, the moments and their covariance, and tests of reads against them."""
+"""Small laws in full: the probability of every state, the moments, and tests of reads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.samples import Samples
+from qsample.support.faces import public
 
 MAX_SPINS = 16  # of a connected part: all of its states are listed
-# a direction of variance v is tested where reads x v is at least this: chi-squared's far tail holds
+# A direction of variance v is tested where reads x v is at least this: chi-squared's tail holds.
 CLEAR = 80
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A connected part of a problem: its spins, its edges, the probability of each of its states, and log Z."""
+    """A connected part of a problem: its spins, its edges, its states' probabilities, its log Z."""
 
     spins: Tensor
     edges: Tensor
@@ -151,8 +152,9 @@ def _connected(graph: Graph) -> list[tuple[Tensor, Tensor]]:
 # ---- the G-test ----------------
 
 
+@public("qsample.testing")
 def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]:
-    r"""`(p-value, total variation, its floor)` of reads against the enumerated law, for each problem of the batch.
+    r"""`(p-value, total variation, its floor)` of reads against the enumerated law, per problem.
 
     $G = 2 N \sum_k q_k \log(q_k / p_k)$ over states, those of expected count under 5 pooled,
     against chi-squared, with Williams' correction for small counts (Sokal and Rohlf, Biometry).
@@ -180,16 +182,24 @@ def codes(spins: Tensor) -> Tensor:
 
 
 def g_of(p: Tensor, k: Tensor, w: Tensor, N: Tensor) -> tuple[float, float, float]:
-    """`g_test` of states `k` with weights `w` and effective number `N` against the probabilities `p`."""
+    """`g_test` of one problem.
+
+    Args:
+        p: exact probabilities of the states, `[S]`.
+        k: the state of each read, `[R]`.
+        w: the weight of each read, `[R]`, of sum 1.
+        N: effective number of reads.
+    """
     from scipy.stats import binom, chi2
 
     q = torch.zeros_like(p).index_add_(0, k, w)
     floor = float(_mean_deviation(p, N).sum() / 2)
     distance = float((q - p).abs().sum() / 2)
     rare = N * p < 5
-    if rare.any():  # the pool may itself be rare: then it joins the smallest of the others
+    # Rare states are pooled; a pool that is rare itself joins the smallest of the others.
+    if rare.any():
         q, p = (torch.cat([t[~rare], t[rare].sum()[None]]) for t in (q, p))
-        # no third to join: an exact test of the rare states' number
+        # No third state to join: an exact test of the number of reads in rare states.
         if N * p[-1] < 5 and len(p) == 2:
             number = int((N * q[-1]).round()) - 1
             return float(binom.sf(number, int(N.round()), float(p[-1]))), distance, floor
@@ -205,7 +215,10 @@ def g_of(p: Tensor, k: Tensor, w: Tensor, N: Tensor) -> tuple[float, float, floa
 
 
 def _mean_deviation(p: Tensor, N: Tensor) -> Tensor:
-    """E|X/N - p|, X binomial (N, p): 2 v C(N, v) p^v (1 - p)^(N - v + 1) / N, v = floor(N p) + 1 (De Moivre 1730)."""
+    """E|X/N - p| of a binomial X (N, p), by De Moivre (1730).
+
+    2 v C(N, v) p^v (1 - p)^(N - v + 1) / N with v = floor(N p) + 1.
+    """
     v = (N * p).floor() + 1
     choose = torch.lgamma(N + 1) - torch.lgamma(v + 1) - torch.lgamma((N - v).clamp_min(0) + 1)
     return 2 * v / N * (choose + torch.xlogy(v, p) + torch.xlogy(N - v + 1, 1 - p)).exp() * (p < 1)
@@ -243,30 +256,35 @@ class Reads:
 
     @cached_property
     def deviation(self) -> Tensor:
-        """R w_r (x_r - E x), `[R, n + k]`: mean zero, and independent from row to row for independent reads."""
+        """R w_r (x_r - E x), `[R, n + k]`, of mean zero; independent where the reads are."""
         x = self.law.features(self.spins) - self.law.mean
         return x if self.weight is None else x * (self.num * self.weight)[:, None]
 
     @cached_property
     def covariance(self) -> Tensor:
-        """Of a row of `deviation`: exact; estimated where reads are weighted."""
+        """Covariance of a row of `deviation`: exact, or estimated where reads are weighted."""
         if self.weight is None:
             return self.law.covariance
         return self.deviation.mT @ self.deviation / self.num
 
 
 def whitened(covariance: Tensor, least: float) -> Tensor:
-    """Columns that turn `covariance` into the identity, of its directions of variance `least` or more."""
+    """Columns that whiten `covariance`, of its directions of variance `least` or more."""
     value, vector = torch.linalg.eigh(covariance)
     keep = value >= least
     return vector[:, keep] / value[keep].sqrt()
 
 
 def quadratic(total: Tensor, covariance: Tensor, num: int) -> tuple[float, int]:
-    r"""$d^\top C^{-1} d$ of a sum of `num` independent rows whose covariance is `covariance`, and its rank.
+    r"""$d^\top C^{-1} d / N$ of a sum d of N independent rows of covariance C, and its rank.
 
     With the exact covariance of the sufficient statistics this is Rao's score test of all fields
     and couplings.
+
+    Args:
+        total: the sum d, `[f]`.
+        covariance: the covariance C of one row, `[f, f]`; directions that hardly vary are left out.
+        num: number of rows, N.
     """
     basis = whitened(covariance, CLEAR / num)
     return float((total @ basis).square().sum() / num), basis.shape[1]

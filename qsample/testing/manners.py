@@ -1,4 +1,4 @@
-"""Good manners: shapes, types and energies, memory of one's own, seeds, and errors on bad requests."""
+"""What a call returns and leaves alone: shapes, energies, fresh memory, seeds, refusals."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from torch import Tensor
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import Generators, Sampler, mix
 from qsample.sampling.samples import Exactness, Samples
+from qsample.support.faces import public
 from qsample.testing.problems import alone, twins
 
 # An energy may be off by this times |offset| + sum |h| + sum |J|.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-6, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
+@public("qsample.testing")
 class ContractError(AssertionError):
     """A sampler broke the contract; the message names the case, the p-value and the seed."""
 
 
 class Watched:
-    """A sampler whose every call is looked at: its result, and all that a call must leave as it was."""
+    """A sampler whose every call is looked at: its result, and what a call must leave as it was.
+
+    Args:
+        sampler: the sampler under test.
+        seed: the seed of the generators of its calls.
+    """
 
     def __init__(self, sampler: Sampler, seed: int) -> None:
         self.sampler = sampler
@@ -39,7 +46,7 @@ class Watched:
         return f"{self.name} on {label!r}, seed {self.seed}"
 
     def generator(self) -> torch.Generator:
-        """The next call's own."""
+        """The generator of the next call."""
         self.calls += 1
         return torch.Generator().manual_seed(mix(self.seed, self.calls))
 
@@ -60,8 +67,7 @@ class Watched:
         if touched:
             raise ContractError(
                 f"{self.where(label)}: a call with a generator changed the random state of "
-                f"{touched[0]}: "
-                "draw from the generator alone"
+                f"{touched[0]}: draw from the generator alone"
             )
         return samples
 
@@ -73,7 +79,18 @@ class Watched:
         initial: Samples | None,
         generator: Generators | None,
     ) -> Samples:
-        """A call with just this generator, None included."""
+        """A call with just this generator, and the looks at its result.
+
+        Args:
+            label: the case's name in messages.
+            problem: the problem or batch.
+            num: number of reads.
+            initial: the chains to continue, or None.
+            generator: the generator, a list of them, or None for torch's own.
+
+        Raises:
+            ContractError: a wrong result, or an argument or an earlier result that was changed.
+        """
         where = self.where(label)
         before = _copies(problem, initial)
         samples = self.sampler.sample(problem, num, initial=initial, generator=generator)
@@ -125,10 +142,10 @@ def _world() -> dict[str, bytes | int]:
 
     (Python's own is left out: type checkers of the beartype kind draw from it.)
     """
-    numpy = np.random.get_state()  # noqa: NPY002
+    numpy: Any = np.random.get_state()  # noqa: NPY002
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": hash((numpy[1].tobytes(), *numpy[2:])),  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+        "numpy": hash((numpy[1].tobytes(), *numpy[2:])),
     }
 
 
@@ -161,7 +178,17 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def check_values(where: str, problem: Ising, samples: object, reads: int) -> None:
-    """Shapes, types, energies, weights, tag and info of one result."""
+    """Shapes, types, energies, weights, tag and info of one result.
+
+    Args:
+        where: how a message begins.
+        problem: the problem or batch that was asked.
+        samples: the result.
+        reads: number of reads that were asked for.
+
+    Raises:
+        ContractError: the first part that is not as the contract has it.
+    """
     if not isinstance(samples, Samples):
         raise ContractError(f"{where}: expected Samples; got {type(samples).__name__}")
     expected = (*problem.batch_shape, reads, problem.num_spins)
@@ -251,7 +278,17 @@ def _equal(a: Samples, b: Samples) -> bool:
 
 
 def check_seeds(ask: Watched, label: str, problem: Ising, num: int = 64) -> None:
-    """One seed one answer, another seed another; torch's default generator counts where none is given."""
+    """The generator decides the reads: equal seeds equal reads, other seeds other ones.
+
+    Args:
+        ask: the sampler.
+        label: the case's name in messages.
+        problem: a problem of many states.
+        num: number of reads, so many that two sets are never equal by chance.
+
+    Raises:
+        ContractError: the reads do not depend on the generator, or on more than it.
+    """
     name = ask.name
     seed = ask.seed
     seeds = [2 * seed, 2 * seed + 1, 2 * seed + (1 << 20)]
@@ -298,7 +335,17 @@ def _check_default(ask: Watched, label: str, problem: Ising, num: int) -> None:
 
 
 def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
-    """Problem k of a batch draws what it draws alone with its own generator of the list."""
+    """Problem k of a batch draws what it draws alone with its own generator of the list.
+
+    Args:
+        ask: the sampler.
+        label: the case's name in messages.
+        problem: a batch; a problem without one is asked as two alike.
+        num: number of reads.
+
+    Raises:
+        ContractError: a problem draws other reads than alone.
+    """
     batch = problem if problem.batch_shape else twins(problem)
     seeds = [mix(ask.seed, 7000 + k) for k in range(batch.batch_shape.numel())]
     together = ask(label, batch, num, generator=[_seeded(s) for s in seeds])
@@ -308,9 +355,8 @@ def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
         if not torch.equal(rows[k], single.spins):
             raise ContractError(
                 f"{ask.where(label)}: problem {k} of a batch with a list of generators draws "
-                "other reads than alone "
-                "with its own; or check_sampler(..., skip={'alone'}) for a sampler that does not "
-                "promise it"
+                "other reads than alone with its own; or check_sampler(..., skip={'alone'}) for a "
+                "sampler that does not promise it"
             )
 
 
@@ -318,7 +364,7 @@ def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
 
 
 def check_refusals(ask: Watched, problem: Ising) -> None:
-    """Bad requests raise ValueError."""
+    """Bad requests raise ValueError; ContractError names the first that does not."""
     one = alone(problem)
     n = one.num_spins
     bad = Ising(one.graph, one.h * math.nan, one.J, one.offset)

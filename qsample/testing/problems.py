@@ -1,4 +1,4 @@
-"""The problems of the contract: small ones of every kind, and larger ones whose law or whose memory is known."""
+"""The problems of the contract: small ones of every kind, and larger ones of known law."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from qsample.problem.graph import Graph, Kind
 from qsample.problem.ising import Ising
+from qsample.support.faces import public
 
 
+@public("qsample.testing")
 class Case(NamedTuple):
     """A problem (or batch) whose connected parts can be enumerated, with a name.
 
@@ -54,7 +56,13 @@ def single(*values: float) -> Tensor:
 def ring(
     n: int, chords: Sequence[tuple[int, int]] = (), labels: Sequence[str] | None = None
 ) -> Graph:
-    """A ring of n spins, its edges given both ways round, and chords."""
+    """A ring of n spins, its edges given both ways round, and chords.
+
+    Args:
+        n: number of spins.
+        chords: further edges, none by default.
+        labels: labels of the spins, 0..n-1 by default.
+    """
     around = [(k, (k + 1) % n) if k % 2 else ((k + 1) % n, k) for k in range(n)]
     return Graph.sparse(n, [*around, *chords], labels)
 
@@ -179,7 +187,7 @@ def reference_cases() -> list[Case]:
 
 
 def strong() -> Ising:
-    """Fields and couplings of 4 to 16 that nearly cancel: pinned spins hold others at even odds, so that these mix.
+    """Fields and couplings of 4 to 16 that nearly cancel, so that spins at even odds mix.
 
     Three pinned spins with two free ones each; the free ones stand in a row of weak couplings.
     """
@@ -190,14 +198,14 @@ def strong() -> Ising:
 
 
 def many_parts(normal: Normals, parts: int = 44) -> Ising:
-    """132 spins in rows of three, each with its own numbers: fields and couplings far down the list count as well."""
+    """132 spins in rows of three, each with its own numbers: those far down the list count too."""
     edges = [(3 * k + i, 3 * k + i + 1) for k in range(parts) for i in (0, 1)]
     h = 0.8 * normal.couplings(3 * parts)
     return Ising(Graph.sparse(3 * parts, edges), h, 0.8 * normal.couplings(2 * parts))
 
 
 def other_dtype(problem: Ising) -> Ising:
-    """Single precision for double, and double for all others."""
+    """The problem in the other precision: single for double, double for all others."""
     return problem.to(dtype=torch.float32 if problem.dtype == torch.float64 else torch.float64)
 
 
@@ -221,7 +229,9 @@ def twins(problem: Ising) -> Ising:
 
 
 def two_modes(kind: Kind) -> Ising:
-    """A ferromagnet of 12 spins, all coupled: 69 % of its mass all down, 31 % all up, and a wall of 20 or so between.
+    """A ferromagnet of 12 spins, all coupled: 69 % of its mass all down, 31 % all up.
+
+    A wall of about 20 in energy lies between the two.
 
     Only for samplers that claim exact draws: chains from random starts end in either mode as often.
     """
@@ -236,10 +246,15 @@ def two_modes(kind: Kind) -> Ising:
 
 
 def rows_of_three(kind: Kind, strengths: Sequence[float], copies: int) -> tuple[Ising, Tensor]:
-    """Rows of three spins, `copies` of each strength, and the spins of each row `[strengths, copies, 3]`.
+    """Rows of three spins, and the spins of each row `[strengths, copies, 3]`.
 
     The middle one is alone on the right side of a bipartite graph. Small fields make the three
     unlike each other.
+
+    Args:
+        kind: kind of the graph.
+        strengths: coupling strengths.
+        copies: number of rows of each strength.
     """
     rows = len(strengths) * copies
     n = 3 * rows
@@ -282,7 +297,14 @@ def long_row(kind: Kind, n: int = 128) -> tuple[Ising, Tensor]:
 
 
 def dense(kind: Kind, h: Tensor, J: Tensor, split: int) -> Ising:
-    """A problem of the given kind from a symmetric matrix; a bipartite one keeps what joins the two sides."""
+    """A problem of the given kind from a symmetric matrix.
+
+    Args:
+        kind: kind of the graph.
+        h: fields `[n]`.
+        J: couplings `[n, n]`, symmetric; a bipartite problem keeps those between its sides.
+        split: number of spins on the left side of a bipartite graph.
+    """
     n = len(h)
     if kind == "bipartite":
         return Ising(Graph.bipartite(split, n - split), h, J[:split, split:].contiguous())

@@ -9,7 +9,9 @@ from qsample import Exactness, Ising, ReliabilityWarning
 from qsample.annealers import AnnealedImportance, Corrected, Gibbs
 from qsample.problem.enumeration import log_partition, log_weights, states
 from qsample.testing import ContractError, check_sampler
-from tests.annealers.test_population_annealing import GRAPHS, Z_MAX, generator, problems, z_scores
+from tests.support.exact import Z_MAX
+from tests.support.problems import GRAPHS, problems, z_scores
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short

@@ -1,4 +1,4 @@
-"""Parallel tempering: the kernel leaves the law invariant, crosses between modes, and evens its ladder."""
+"""Parallel tempering leaves the law invariant, crosses between modes, and evens its ladder."""
 
 from dataclasses import replace
 
@@ -18,34 +18,14 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM, ContractError, check_sampler
 from qsample.testing.contract import g_test, reference_cases
 from qsample.testing.law import MAX_SPINS
-from tests.support.exact import untyped
+from tests.support.exact import Z_MAX, untyped
+from tests.support.problems import two_modes, up
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
-Z_MAX = 5
 CASES = {
     case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def two_modes(kind, n=12):
-    """A ferromagnet in a weak field: all up or all down, and hardly anything between."""
-    graph = {
-        "sparse": Graph.sparse(n, [(i, (i + k) % n) for i in range(n) for k in (1, 2)]),
-        "bipartite": Graph.bipartite(n // 2, n // 2),
-        "complete": Graph.complete(n),
-    }[kind]
-    strength = {"sparse": 1.2, "bipartite": 0.8, "complete": 0.5}[kind]
-    values = torch.full((graph.num_edges,), -strength)
-    return Ising(graph, torch.full((n,), -0.02), graph.couplings(values))
-
-
-def up(problem, num):
-    spins = torch.ones(num, problem.num_spins, dtype=torch.int8)
-    return Samples(spins, problem.energy(spins))
 
 
 @pytest.mark.parametrize("kind", ["sparse", "bipartite", "complete"])
@@ -190,7 +170,7 @@ def test_reads_of_one_ladder():
 @pytest.mark.long
 def test_the_torch_kernels_serve_too(sampler, monkeypatch):
     """As on other devices: every graph, betas one a replica."""
-    monkeypatch.setattr("qsample.annealers.kernels.replicas.native_for", lambda *_: None)
+    monkeypatch.setattr("qsample.annealers.kernels.sweeper.native_for", lambda *_: None)
     cases = [case for case in reference_cases() if case.problem.num_spins in (7, 10)]
     check_sampler(sampler, cases=cases)
 
@@ -231,7 +211,7 @@ def test_by_name_the_sweeps_are_shared_by_the_temperatures():
 
 
 def test_annealing_brings_every_level_near_its_law():
-    """After one sweep more, the mean energy of a level is that of its temperature; from random spins it is far off."""
+    """After one sweep more, a level has the mean energy of its temperature; random spins do not."""
     problem, betas = CASES["sparse"], (0.2, 0.6, 1.0)
 
     def mean(anneal, level):

@@ -6,48 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsample import Exactness, Graph, Ising, ReliabilityWarning
+from qsample import Exactness, Ising, ReliabilityWarning
 from qsample.annealers import PopulationAnnealing
 from qsample.annealers import population_annealing as population
-from qsample.annealers.kernels.replicas import Replicas, effective_fraction
-from qsample.annealers.population_annealing import step, systematic
+from qsample.annealers.kernels.sweeper import Sweeper
+from qsample.annealers.population_annealing import step, survivors
 from qsample.problem.enumeration import log_partition, log_weights, states
+from qsample.sampling.weights import effective_fraction
 from qsample.testing import ContractError, check_sampler
+from tests.support.exact import Z_MAX
+from tests.support.problems import GRAPHS, problems, z_scores
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
-
-Z_MAX = 5
-GRAPHS = {
-    "sparse": Graph.sparse(12, [(i, (i + k) % 12) for i in range(12) for k in (1, 3)]),
-    "bipartite": Graph.bipartite(8, 5),
-    "complete": Graph.complete(10),
-}
-
-
-def problems(kind, count=10, dtype=torch.float32):
-    """Random and frustrated, a batch; log Z differs from that of free spins by several units."""
-    graph, g = GRAPHS[kind], torch.Generator().manual_seed(3)
-    values = (
-        torch.randn(count, graph.num_edges, generator=g, dtype=dtype)
-        * 2
-        / graph.degree.double().mean().sqrt()
-    )
-    h, offset = (
-        torch.randn(*shape, generator=g, dtype=dtype) / 2
-        for shape in ((count, graph.num_spins), (count,))
-    )
-    return Ising(graph, h, graph.couplings(values.to(dtype)), offset)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def z_scores(problem, info):
-    """(Z estimated / Z - 1) / its error: the error of log Z is that of Z, relative to Z estimated."""
-    exact = log_partition(problem.to(dtype=torch.float64))
-    return (1 - (exact - info["log_partition"]).exp()) / info["log_partition_stderr"]
 
 
 def test_log_partition_and_its_error():
@@ -67,7 +39,7 @@ def test_log_partition_and_its_error():
 
 
 def test_the_error_is_honest_where_populations_are_small():
-    """Few replicas, steps too large: runs with other seeds spread as the error says, and Z stays unbiased."""
+    """Few replicas, large steps: runs of other seeds spread as the error says, Z is unbiased."""
     problem = problems("complete", 1)
     many = Ising(problem.graph, problem.h.expand(200, -1), problem.J, problem.offset)
     info = (
@@ -142,7 +114,7 @@ def test_systematic_resampling_keeps_each_replica_as_its_weight_says():
     mean = 50 * log_w.softmax(-1)
     total, runs = torch.zeros(4, 150, dtype=torch.float64), 400
     for _ in range(runs):
-        index = systematic(log_w, torch.rand(4, 3, 1, generator=g))
+        index = survivors(log_w, torch.rand(4, 3, 1, generator=g))
         assert (index // 50 == torch.arange(3).repeat_interleave(50)).all()
         count = torch.zeros(4, 150, dtype=torch.float64).scatter_add_(
             1, index, torch.ones(4, 150).double()
@@ -153,7 +125,7 @@ def test_systematic_resampling_keeps_each_replica_as_its_weight_says():
     error = (fraction * (1 - fraction) / runs).sqrt() + 1e-6
     assert ((total / runs - mean.flatten(1)).abs() / error).max() < Z_MAX
     assert torch.equal(
-        systematic(torch.zeros(1, 1, 7).double(), torch.full((1, 1, 1), 0.999)),
+        survivors(torch.zeros(1, 1, 7).double(), torch.full((1, 1, 1), 0.999)),
         torch.arange(7)[None],
     )
 
@@ -210,7 +182,7 @@ def test_steps_have_a_limit_and_the_note_says_it(scale):
 
 
 def test_the_last_step_keeps_the_estimate_of_z_unbiased():
-    """Two steps where ten are wanted: weights are wide, and the mean of Z over runs is right all the same."""
+    """Two steps where ten would do: weights are wide, the mean of Z over runs is right anyway."""
     one = problems("sparse", 1).scale(0.4)
     many = Ising(one.graph, one.h.expand(300, -1), one.J, one.offset)
     with pytest.warns(ReliabilityWarning, match="steps ran out"):
@@ -235,11 +207,11 @@ def test_coupling_scale_does_not_make_a_call_endless():
 
 
 def test_nobody_waits_for_the_slowest_of_a_batch(monkeypatch):
-    """The replicas that are swept grow with the number of problems, not with that times the longest run."""
+    """Replicas swept grow with the number of problems, not with that times the longest run."""
     swept = []
-    found = Replicas.sweep
+    found = Sweeper.sweep
     monkeypatch.setattr(
-        Replicas, "sweep", lambda self, betas: swept.append(betas.shape[1]) or found(self, betas)
+        Sweeper, "sweep", lambda self, betas: swept.append(betas.shape[1]) or found(self, betas)
     )
     g = problems("complete", 1).scale(0.05)
     slow = torch.ones(400)

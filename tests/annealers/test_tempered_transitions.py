@@ -1,4 +1,4 @@
-"""Tempered transitions of Ising problems: detailed balance by counts, the law, and both modes where Gibbs has one."""
+"""Tempered transitions: detailed balance by counts, the law, and both modes of two."""
 
 import pytest
 import torch
@@ -10,8 +10,9 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM
 from qsample.testing.contract import g_test, reference_cases
 from qsample.testing.law import MAX_SPINS
-from tests.annealers.test_parallel_tempering import generator, two_modes, up
 from tests.support.exact import Z_MAX, a_graph, a_problem
+from tests.support.problems import two_modes, up
+from tests.support.seeds import generator
 
 CASES = {
     case.name: case.problem for case in reference_cases() if case.problem.num_spins <= MAX_SPINS
@@ -36,7 +37,7 @@ def test_one_round_leaves_the_law_invariant(name):
 
 
 def asymmetry(sampler, problem):
-    """The largest z of "as often from a to b as back", over all pairs of states, from reads of the law."""
+    """The largest z of "as often from a to b as back" over all pairs of states, from the law."""
     start = law_start(problem, 100_000)
     end = sampler.sample(problem, 100_000, initial=start, generator=generator()).spins
     size = 1 << problem.num_spins

@@ -7,37 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qsample import data
 from qsample.annealers.registry import CATALOGUE, adjusted, named
-from qsample.cli import _advice, build, main, restore
+from qsample.cli import _advice, main, restore
 from qsample.learning.checkpoint import load
-from tests.learning.test_fit import assert_same
-
-ROOT = Path(__file__).parents[2]
-TINY = (
-    "--updates 6 --batch 10 --chains 16 --evaluate-every 2 --checkpoint-every 2 --sweeps 1".split()
-)
-
-
-def train(out, *options):
-    main(
-        [
-            "train",
-            "--out",
-            str(out),
-            "--data",
-            "bars-and-stripes-3x3",
-            "--hidden",
-            "3",
-            *TINY,
-            *options,
-        ]
-    )
+from qsample.learning.saved import model_of_flags
+from tests.support.commands import ROOT, TINY, train
+from tests.support.training import assert_same
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +54,8 @@ def test_every_model_trains_evaluates_and_samples(tmp_path, capsys, model, sampl
     assert set(np.unique(x)) <= ({0, 1} if model == "rbm" else {-1, 1})
     rebuilt, config = restore(run)
     assert_same(dict(rebuilt.state_dict()), load(run)["model"])
-    assert (
-        build(config).graph.kind
-        == {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
-    )
+    kind = {"rbm": "bipartite", "boltzmann": "complete", "grid": "sparse"}[model]
+    assert rebuilt.graph.kind == model_of_flags(config).graph.kind == kind
 
 
 def settings_of(run):
@@ -100,18 +78,8 @@ def test_settings_of_a_sampler_are_part_of_the_run(tmp_path):
     main(["train", "--out", str(tmp_path / "run"), "--resume"])  # nothing to do, and the same run
     with pytest.raises(SystemExit):
         train(tmp_path / "run", *options[:-1], "--resume")
-    main(
-        [
-            "evaluate",
-            str(tmp_path / "run"),
-            "--sampler",
-            "gibbs",
-            "--set",
-            "scan=palindromic",
-            "--reads",
-            "50",
-        ]
-    )
+    other = "--sampler gibbs --set scan=palindromic --reads 50".split()
+    main(["evaluate", str(tmp_path / "run"), *other])
 
 
 def test_evaluate_finds_log_z_once_and_says_how_well(trained, capsys, monkeypatch):
@@ -123,21 +91,8 @@ def test_evaluate_finds_log_z_once_and_says_how_well(trained, capsys, monkeypatc
         likelihood, "_log_partition", lambda *a, **k: calls.append(k) or real(*a, **k)
     )
     capsys.readouterr()
-    main(
-        [
-            "evaluate",
-            str(trained),
-            "--json",
-            "--method",
-            "ais",
-            "--steps",
-            "7",
-            "--chains",
-            "20",
-            "--reads",
-            "50",
-        ]
-    )
+    options = "--json --method ais --steps 7 --chains 20 --reads 50".split()
+    main(["evaluate", str(trained), *options])
     said = capsys.readouterr()
     result = json.loads(said.out)
     assert len(calls) == 1 and calls[0]["steps"] == 7 and calls[0]["chains"] == 20
@@ -225,18 +180,8 @@ def test_evaluate_for_people(trained, capsys):
 
 def test_sampling_goes_by_its_seed(trained, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        main(
-            [
-                "sample",
-                str(trained),
-                "--num",
-                "20",
-                "--seed",
-                str(seed),
-                "--out",
-                str(tmp_path / f"{name}.npy"),
-            ]
-        )
+        out = str(tmp_path / f"{name}.npy")
+        main(["sample", str(trained), "--num", "20", "--seed", str(seed), "--out", out])
     a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
     assert (a == b).all() and (a != c).any()
 
@@ -266,6 +211,14 @@ def test_help(capsys, command):
     assert "qsample" in said.out and said.err == ""
 
 
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("folder of the run", "number of hidden units", "number of gradient steps"):
+        assert words in said
+
+
 def test_resume_is_the_run_itself(trained, tmp_path, monkeypatch, capsys):
     from qsample.learning.run import Run
 
@@ -287,26 +240,9 @@ def test_resume_is_the_run_itself(trained, tmp_path, monkeypatch, capsys):
 
 
 def test_ctrl_c_from_the_keyboard(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "qsample.cli",
-        "train",
-        "--out",
-        str(tmp_path),
-        "--updates",
-        "1000000",
-    ]
-    command += [
-        "--data",
-        "bars-and-stripes",
-        "--checkpoint-every",
-        "10",
-        "--sweeps",
-        "1",
-        "--chains",
-        "8",
-    ]
+    command = [sys.executable, "-m", "qsample.cli", "train", "--out", str(tmp_path)]
+    options = "--updates 1000000 --checkpoint-every 10 --sweeps 1 --chains 8"
+    command += ["--data", "bars-and-stripes", *options.split()]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"}
     )

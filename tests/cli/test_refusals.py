@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from qsample.cli import build, main
+from qsample.cli import main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import load
-from tests.cli.test_commands import ROOT, TINY, train
+from qsample.learning.saved import model_of_flags
+from tests.support.commands import DATA, ROOT, TINY, train
 from tests.support.thinning import thinned
 
 
@@ -64,12 +65,12 @@ def trained(tmp_path_factory):
             ["--test", "-1"],
             "expected test between 0 and 13, bars-and-stripes-3x3 having 14 rows; got -1",
         ),
-        (["--hidden", "0"], "expected hidden >= 1 for an rbm, >= 0 otherwise; got 0"),
+        (["--hidden", "0"], "expected hidden >= 1 for model rbm; got 0"),
         (
             ["--model", "boltzmann", "--hidden", "-2"],
-            "expected hidden >= 1 for an rbm, >= 0 otherwise; got -2",
+            "expected hidden >= 0 for model boltzmann; got -2",
         ),
-        (["--model", "cube"], "'cube'"),
+        (["--model", "cube"], "unknown model 'cube'; expected one of rbm, boltzmann, grid"),
         (["--optimizer", "lion"], "'lion'"),
         (["--updates", "0"], "expected updates >= 1; got 0"),
         (["--updates", "many"], "--updates: invalid literal for int() with base 10: 'many'"),
@@ -136,18 +137,7 @@ def test_a_grid_needs_rows_and_columns(tmp_path, capsys):
 )
 def test_resume_refuses_another_run(trained, capsys, options, name):
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    given = [
-        "train",
-        "--out",
-        trained,
-        "--data",
-        "bars-and-stripes-3x3",
-        "--hidden",
-        "3",
-        "--test",
-        "4",
-        *TINY,
-    ]
+    given = ["train", "--out", trained, *DATA, "--test", "4", *TINY]
     assert f"cannot resume {trained}: it was made with {name}" in refused(
         capsys, *given, *options, "--resume"
     )
@@ -176,7 +166,7 @@ def test_runs_that_cannot_be_read(tmp_path, capsys, command, trained):
 @pytest.mark.parametrize("extra", [True, False])
 def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
     state = load(trained)
-    other = build({**state["config"], "hidden": 5}).state_dict()
+    other = model_of_flags({**state["config"], "hidden": 5}).state_dict()
     if not extra:
         del other["_extra_state"]
     checkpoint.save(tmp_path / "a", {**state, "model": dict(other)}, step=6)

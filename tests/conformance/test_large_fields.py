@@ -17,15 +17,14 @@ from qsample.annealers import (
     SimulatedAnnealing,
     TemperedGibbs,
 )
+from qsample.annealers.kernels.double import sweep_double
 from qsample.annealers.kernels.energies import energies
-from qsample.annealers.kernels.native import sweep
-from qsample.annealers.kernels.native_bipartite import sweep_bipartite
-from qsample.annealers.kernels.native_dense import sweep_dense
-from qsample.annealers.kernels.precision import field_sizes, wide_problems
-from qsample.annealers.kernels.stepwise import sweep_double, working
-from qsample.annealers.kernels.sweeper import native_for, run_torch
+from qsample.annealers.kernels.native import sweep_bipartite, sweep_dense, sweep_sparse
+from qsample.annealers.kernels.precision import field_sizes, wide_problems, working
+from qsample.annealers.kernels.sweeper import native_for
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, one_by_one, slow_energy
+from tests.support.sweeps import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
 
@@ -111,7 +110,7 @@ def test_whole_numbers_of_one_unit_need_no_more_than_single_precision():
             and wide.fields.tolist() == [False]
             and wide.energies.tolist() == [True]
         )
-    assert native_for(cancelling("sparse", 1.0), coldest=1e9) is sweep
+    assert native_for(cancelling("sparse", 1.0), coldest=1e9) is sweep_sparse
     spins = (
         Gibbs(9)
         .sample(
@@ -123,7 +122,7 @@ def test_whole_numbers_of_one_unit_need_no_more_than_single_precision():
 
 
 def test_who_serves_whom():
-    native = {"sparse": sweep, "bipartite": sweep_bipartite, "complete": sweep_dense}
+    native = {"sparse": sweep_sparse, "bipartite": sweep_bipartite, "complete": sweep_dense}
     for kind in KINDS:
         for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             graph = (
@@ -133,7 +132,7 @@ def test_who_serves_whom():
             )
             assert native_for(a_problem(graph, dtype=dtype)) is native[kind]
     cold = a_problem(Graph.sparse(9, [(k, k + 1) for k in range(8)]))
-    assert native_for(cold, coldest=1e6) is not sweep  # the largest beta counts
+    assert native_for(cold, coldest=1e6) is not sweep_sparse  # the largest beta counts
     assert working(cold).dtype == working(cold.to(dtype=torch.float64)).dtype == torch.float64
     assert working(cold.to(dtype=torch.float16)).dtype == torch.float32
     assert working(cold.to(dtype=torch.float32), 1e6).dtype == torch.float64
@@ -310,7 +309,7 @@ def test_half_precision_problems_follow_their_law(kind, dtype, way):
         found = Gibbs(30).sample(problem, 20_000, generator=torch.Generator().manual_seed(1))
         spins, energy = found.spins, found.energy
     else:
-        spins, energy, _ = run_torch(problem, 20_000, [1.0] * 30, initial=None, seeds=[1])
+        spins, energy, _ = run(problem, 20_000, [1.0] * 30, [1], native=False)
     assert energy.dtype == dtype
     exact = problem.to(dtype=torch.float64)
     torch.testing.assert_close(energy, exact.energy(spins).to(dtype))
@@ -351,10 +350,10 @@ def test_one_seed_one_answer_in_single_and_double():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
-@pytest.mark.parametrize("palindromic", [False, True])
-def test_double_sweeps_go_on_where_they_stopped(kind, rule, palindromic):
+@pytest.mark.parametrize("scan", ["forward", "palindromic"])
+def test_double_sweeps_go_on_where_they_stopped(kind, rule, scan):
     problem, betas = a_problem(a_graph(kind), h=(2,)), torch.linspace(0.2, 1.5, 9)
-    how = {"rule": rule, "palindromic": palindromic}
+    how = {"rule": rule, "scan": scan}
     whole = sweep_double(problem, 7, betas, [4, 5], **how)
     first = sweep_double(problem, 7, betas[:2], [4, 5], **how)
     rest = sweep_double(problem, 7, betas[2:], [4, 5], spins=first.spins, first_sweep=2, **how)

@@ -32,6 +32,7 @@ from qsample.diffusion import IsingScheduler
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.sampling.mixing import autocorrelation_time, split_rhat
 from tests.support.exact import untyped
+from tests.support.seeds import generator
 
 I64 = np.int64
 PLAIN_AND_NUMPY = {
@@ -64,10 +65,6 @@ PLAIN_AND_NUMPY = {
     "AnnealedImportance": (AnnealedImportance(9), lambda: AnnealedImportance(I64(9))),
     "Neal": (Neal(5), lambda: Neal(I64(5))),
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

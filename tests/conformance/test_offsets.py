@@ -18,6 +18,7 @@ from qsample.annealers import (
 from qsample.problem.enumeration import log_partition, log_weights
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, slow_law
+from tests.support.seeds import generator
 
 OFFSETS = {torch.bfloat16: 3e4, torch.float16: 3e4, torch.float32: 3e7, torch.float64: 1e15}
 TREE = Graph.sparse(30, [(i, i + 1) for i in range(29)])  # too many spins to list
@@ -31,10 +32,6 @@ CASES = [(kind, dtype) for kind in GRAPHS for dtype in OFFSETS]
 each_case = pytest.mark.parametrize(
     ("kind", "dtype"), CASES, ids=lambda v: str(v).removeprefix("torch.")
 )
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def problem_of(kind, dtype=torch.float64, offset=0.0, scale=1.0):

@@ -10,9 +10,10 @@ from qsample import Graph, Ising
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.annealers.kernels.betas import BLOCK, Constant, Ramp, blocks, listed, schedule
 from qsample.annealers.kernels.native import Swept
-from qsample.annealers.kernels.sweeper import EPOCH, native_for, run
-from tests.annealers.kernels.test_sparse import random_graph
+from qsample.annealers.kernels.sweeper import EPOCH, native_for
 from tests.support.exact import a_graph, a_problem
+from tests.support.problems import random_graph
+from tests.support.sweeps import run
 
 FEW = Ising.from_edges(torch.zeros(4), [(0, 1), (1, 2), (2, 3)], torch.ones(3))
 
@@ -80,7 +81,7 @@ def test_sweeps_that_are_not_reached_cost_nothing(name, sweeps, scale):
 @pytest.mark.parametrize("problem", [FEW, Ising(Graph.complete(4), FEW.h, 1 - torch.eye(4))])
 def test_more_sweeps_than_a_block_are_those_of_one_call(betas, problem):
     """The draws of sweep t depend on its number, not on how sweeps are split."""
-    spins, energy, done = run(problem, 3, betas, initial=None, seeds=[5])
+    spins, energy, done = run(problem, 3, betas, [5])
     native = native_for(problem)
     assert native is not None
     whole = native(problem, 3, betas.block(0, betas.count), [5])
@@ -99,7 +100,7 @@ def test_more_sweeps_than_one_seed_numbers(monkeypatch):
 
     monkeypatch.setattr("qsample.annealers.kernels.sweeper.EPOCH", 2 * BLOCK)
     monkeypatch.setattr("qsample.annealers.kernels.sweeper.native_for", lambda *_: counted)
-    done = run(FEW, 1, Constant(5 * BLOCK + 7), initial=None, seeds=[5])[2]
+    done = run(FEW, 1, Constant(5 * BLOCK + 7), [5])[2]
     assert done.tolist() == [5 * BLOCK + 7]
     assert [first for _, first, _ in seen] == [0, BLOCK] * 3 and seen[-1][2] == 7
     assert len({seeds for seeds, _, _ in seen}) == 3 and seen[0][0] == (5,)

@@ -25,16 +25,13 @@ from qsample.models import (
 )
 from tests.support.exact import untyped
 from tests.support.models import MODELS, law_samples, machine, rbm, some_data, units
+from tests.support.seeds import generator
 
 models = pytest.mark.parametrize("name", MODELS)
 TRACTABLE = [name for name in MODELS if "coupled" not in name and "both" not in name]
 tractable = pytest.mark.parametrize("name", TRACTABLE)
 # of torch's own second derivatives
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def plain_energy(model, x, hidden, weights):
@@ -260,10 +257,9 @@ def test_an_ensemble_of_models_and_bad_rows_under_vmap():
 @pytest.mark.long
 def test_compiled_callers_draw_and_learn_what_others_do():
     """In a process of its own: the compiler cannot read the type checks that tests make."""
-    script = Path(__file__).with_name("compiled.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-m", "tests.support.compiled"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root)
     assert done.stdout == "equal\n", done.stderr
 
 

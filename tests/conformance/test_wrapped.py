@@ -21,12 +21,9 @@ from qsample.models import (
 )
 from tests.support.exact import untyped
 from tests.support.models import MODELS, Law, law_samples, log_likelihood, randomise, rbm, some_data
+from tests.support.seeds import generator
 
 models = pytest.mark.parametrize("name", MODELS)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # ---- the centred gradient through parametrisations ----------------

@@ -24,15 +24,13 @@ from qsample.annealers import (
     SimulatedAnnealing,
     TemperedGibbs,
 )
-from qsample.annealers.kernels import sweeper as sweeping
-from qsample.annealers.kernels.native import sweep
-from qsample.annealers.kernels.native_bipartite import sweep_bipartite
-from qsample.annealers.kernels.native_dense import sweep_dense
-from qsample.annealers.kernels.replicas import Replicas
-from qsample.annealers.kernels.stepwise import sweep_double
+from qsample.annealers.kernels.double import sweep_double
+from qsample.annealers.kernels.native import sweep_bipartite, sweep_dense, sweep_sparse
+from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.annealers.kernels.update import METROPOLIS_CYCLE, rule_of
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX
+from tests.support.sweeps import run
 
 SPREADS = (0.0, 1e-6, 1e-4)  # of h and of J about its value
 READS = 2000
@@ -50,8 +48,8 @@ GRAPHS = {
     "cube": (networkx.hypercube_graph(3), -0.5),
 }
 SPARSE = {
-    "sparse": sweep,
-    "sparse, 16 bits": partial(sweep, precision="fixed16"),
+    "sparse": sweep_sparse,
+    "sparse, 16 bits": partial(sweep_sparse, precision="fixed16"),
     "dense": sweep_dense,
     "double": sweep_double,
 }
@@ -141,8 +139,9 @@ TORCH = {
 def test_torch_kernels_reach_the_law(kernel, precision):
     """What other devices run, and the products with their native draws."""
     problem = TORCH[kernel]()
-    how = {"initial": None, "seeds": [1, 2, 3], "rule": "metropolis", "precision": precision}
-    check_law(problem, sweeping.run_torch(problem, READS, [1.0] * 100, **how)[0], 4)
+    settings = {"rule": "metropolis", "precision": precision, "native": False}
+    spins, _, _ = run(problem, READS, [1.0] * 100, [1, 2, 3], **settings)
+    check_law(problem, spins, 4)
 
 
 LONG = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
@@ -197,7 +196,7 @@ def test_short_calls_one_after_the_other_reach_it_too(sweeps):
 def test_replicas_swept_one_sweep_a_call_go_on_counting(graph):
     """As between swaps: the draws of sweep t do not depend on how sweeps are split into calls."""
     problem = spread_out(graph, 0.5)
-    whole, parts = (Replicas(problem, 40, [1, 2, 3], rule="metropolis") for _ in range(2))
+    whole, parts = (Sweeper(problem, 40, [1, 2, 3], rule="metropolis") for _ in range(2))
     whole.sweep(torch.ones(2 * METROPOLIS_CYCLE + 1))
     for _ in range(2 * METROPOLIS_CYCLE + 1):
         parts.sweep(torch.ones(1))

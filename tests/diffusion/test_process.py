@@ -1,4 +1,4 @@
-"""The forward process against enumeration: its coupling, composition, noise, and the posterior it makes a field of."""
+"""The forward process against enumeration: coupling, composition, noise, posteriors."""
 
 import math
 
@@ -9,12 +9,9 @@ from qsample import Graph, Ising
 from qsample.diffusion import Uniform, UniformBits, cosine_times, log_times
 from qsample.diffusion.process import coupling
 from tests.support.exact import Z_MAX, a_graph, a_problem, all_states, slow_law, untyped
+from tests.support.seeds import generator
 
 RATES = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a, b, atol=1e-12):
@@ -123,7 +120,7 @@ def transition(forward, k, n):
 @pytest.mark.parametrize("rate", [0.7, RATES])
 @pytest.mark.parametrize("k", [1, 3, 4])
 def test_a_model_of_the_marginal_plus_the_field_is_the_bayes_posterior(rate, k):
-    """With latent spins: if the model's visible law is q_{k-1}, then its law given the field is q(x_{k-1} | x_k)."""
+    """With latent spins: a model of q_{k-1} has, given the field, the law q(x_{k-1} | x_k)."""
     forward, n = UniformBits(log_times(4), rate), 3
     problem = a_problem(a_graph("sparse"))  # 5 spins, the last 2 of them latent
     s = states(n)
@@ -148,9 +145,21 @@ def test_a_model_of_the_marginal_plus_the_field_is_the_bayes_posterior(rate, k):
         close((-energy(s)).softmax(-1), bayes[:, at])
 
 
+def test_the_bits_may_lie_on_any_spins():
+    """A condition on given sites is the one on the first spins of a problem numbered anew."""
+    forward, k = UniformBits(log_times(4), RATES), 2
+    problem, x = a_problem(a_graph("sparse")), states(3)
+    sites = torch.tensor([4, 0, 2])
+    conditional = forward.condition(problem, x, k, sites)
+    close(conditional.h[:, sites] - problem.h[sites], forward.fields(x, k))
+    assert torch.equal(conditional.h[:, [1, 3]], problem.h[[1, 3]].expand(8, 2))
+    first = forward.condition(problem, x, k)
+    assert torch.equal(first.h, forward.condition(problem, x, k, torch.arange(3)).h)
+
+
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_the_factorised_posterior(k):
-    """Of one bit, by Bayes: over a denoiser's x_0 and given x_0 itself; as fields of spins and as probabilities."""
+    """The posterior of one bit by Bayes, over a denoiser's x_0 and given x_0 itself."""
     forward, n = UniformBits(log_times(4), RATES), 3
     x, mean = states(n), 2 * torch.rand(8, n, generator=generator(), dtype=torch.float64) - 1
     before, last, whole = (

@@ -20,6 +20,7 @@ from qsample.evaluation.enumerated import listed_law, total_cumulants
 from qsample.evaluation.reference import plain
 from qsample.sampling.mixing import autocorrelation_time, chain_ess
 from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law
+from tests.support.thinning import thinned
 
 
 def ar1(phi, T, R, seed):
@@ -112,11 +113,6 @@ def reads(problem, num, seed):
     return Exact().sample(problem, num, generator=torch.Generator().manual_seed(seed))
 
 
-def and_long(quick, *long):
-    """Cases of make test, and cases of make test-long."""
-    return [*quick, *(pytest.param(case, marks=pytest.mark.long) for case in long)]
-
-
 def judge(problem, samples, seed=0, **how):
     return diagnose(problem, samples, generator=torch.Generator().manual_seed(seed), **how)
 
@@ -125,7 +121,7 @@ def of(problem, spins, **more):
     return Samples(spins, problem.energy(spins), **more)
 
 
-@pytest.mark.parametrize("kind", and_long(["bipartite"], "sparse", "complete"))
+@pytest.mark.parametrize("kind", thinned(["bipartite", "sparse", "complete"], 3))
 def test_exact_reads_pass_and_their_z_scores_are_standard(kind):
     """The z of 8 seeds is standard normal: |z| > 4 is one in 16,000 each.
 
@@ -146,7 +142,7 @@ def test_exact_reads_pass_and_their_z_scores_are_standard(kind):
         assert abs(float(z.mean())) < Z_MAX / 8**0.5
 
 
-@pytest.mark.parametrize("kind", and_long(["complete"], "bipartite", "sparse"))
+@pytest.mark.parametrize("kind", thinned(["complete", "bipartite", "sparse"], 3))
 @pytest.mark.parametrize(
     ("beta", "said", "energy"), [(1.2, "too cold", "too low"), (0.8, "too hot", "too high")]
 )
@@ -210,10 +206,10 @@ def exact_spins(name, num, seed, scale=1.0):
 
 
 @pytest.mark.parametrize(
-    "name", and_long(["glass of 11", "chain of 40, dense"], "RBM 30 x 6", "chain of 40")
+    "name", thinned(["glass of 11", "RBM 30 x 6", "chain of 40, dense", "chain of 40"], 2)
 )
-@pytest.mark.parametrize("num", and_long([1, 7, 400], 2, 40, 1000))
-@pytest.mark.parametrize("dtype", and_long([torch.bfloat16], torch.float32, torch.float64))
+@pytest.mark.parametrize("num", thinned([1, 2, 7, 40, 400, 1000], 2))
+@pytest.mark.parametrize("dtype", thinned([torch.bfloat16, torch.float32, torch.float64], 3))
 def test_right_reads_of_any_number_and_dtype_pass(name, num, dtype):
     problem = LAWS[name].to(dtype=dtype)
     law = problem.to(dtype=torch.float64)  # of these very numbers
@@ -303,7 +299,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name", and_long(["glass of 11"], "RBM 30 x 6", "chain of 40"))
+@pytest.mark.parametrize("name", thinned(["glass of 11", "RBM 30 x 6", "chain of 40"], 3))
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_reads_are_called_wrong(kind, name):
     verdict = judge(LAWS[name], wrong_reads(kind, name, 1000 if name != "glass of 11" else 500, 5))
@@ -376,16 +372,17 @@ def test_what_cannot_be_judged_is_not():
 
 @pytest.mark.parametrize(
     "sampler",
-    and_long(
+    thinned(
         [
             PopulationAnnealing(4, population=512),
+            AnnealedImportance(100),
             ParallelTempering(20, betas=8, reads_per_ladder=5),
+            Gibbs(100),
         ],
-        AnnealedImportance(100),
-        Gibbs(100),
+        2,
     ),
 )
-@pytest.mark.parametrize("problem", and_long([glass(11, 1.2, 0.3)], ferromagnet(40, 0.03, 0.05)))
+@pytest.mark.parametrize("problem", thinned([glass(11, 1.2, 0.3), ferromagnet(40, 0.03, 0.05)], 2))
 def test_reads_of_our_samplers_pass_weighted_or_in_families(sampler, problem):
     found = sampler.sample(problem, 500, generator=torch.Generator().manual_seed(0))
     verdict = judge(problem, found, budget=128)
@@ -402,7 +399,7 @@ def test_right_reads_are_seldom_called_wrong(part):
 
     At a rate of 1e-4, more than one alarm is one in a thousand parts.
     """
-    from judge_calibration import problems, right_sets
+    from experiments.claims.judge_calibration import problems, right_sets
 
     alarms = []
     for name, problem in list(problems().items())[part::4]:
@@ -461,8 +458,8 @@ def test_energy_cumulants_are_those_of_the_enumerated_law(kind, side):
     assert found == pytest.approx((mean - float(problem.offset), variance, third), rel=1e-9)
 
 
-@pytest.mark.parametrize("beta", and_long([1.0, 3.0], 0.8, 1.5))
-@pytest.mark.parametrize("num", and_long([3, 300], 10, 30))
+@pytest.mark.parametrize("beta", thinned([1.0, 0.8, 3.0, 1.5], 2))
+@pytest.mark.parametrize("num", thinned([3, 10, 300, 30], 2))
 def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
     """Rare excitations: what some thousand exact reads do not show is not impossible."""
     ring = Ising.from_edges(

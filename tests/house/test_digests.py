@@ -20,11 +20,13 @@ import qsample as qs
 from qsample.annealers import DWave, Gibbs, _engine
 from qsample.diffusion import UniformBits, log_times
 from qsample.models import BernoulliRBM, DenoisingThermodynamicModel, IsingCopula
-from tests.conformance.test_streams import CASES, SAMPLERS, problem_of
-from tests.support.solver_api import cell, connect, isolated
+from tests.support.problems import SHAPES, random_problem
+from tests.support.samplers import LOCAL, pairs
+from tests.support.solver_api import cell, connect
 
 DATA = Path(__file__).parents[1] / "data"
 DIGESTS = DATA / "digests.json"
+RECORDED = json.loads(DIGESTS.read_text())
 RUN = DATA / "run"
 THERMODYNAMIC = DATA / "thermodynamic.safetensors"
 COPULA = DATA / "copula.pt"
@@ -39,9 +41,10 @@ SETTINGS = {
     "decay": "none",
 }
 
-_ = isolated
-
-pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
+pytestmark = [
+    pytest.mark.usefixtures("isolated"),
+    pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning"),  # of runs this short
+]
 
 
 def machine() -> dict[str, str]:
@@ -55,7 +58,7 @@ def machine() -> dict[str, str]:
 def digest(name: str, graph: str) -> str:
     """SHA-256 of spins and energies of a batch of three."""
     generator = torch.Generator().manual_seed(7)
-    samples = SAMPLERS[name].sample(problem_of(graph, (3,)), 20, generator=generator)
+    samples = LOCAL[name].quick.sample(random_problem(graph, (3,)), 20, generator=generator)
     sha = hashlib.sha256(samples.spins.numpy().tobytes())
     sha.update(samples.energy.numpy().tobytes())
     return sha.hexdigest()[:32]
@@ -113,7 +116,7 @@ def write_recording() -> None:
 def write() -> None:
     """All of tests/data."""
     torch.set_num_threads(1)
-    draws = {f"{name}, {graph}": digest(name, graph) for name, graph in CASES}
+    draws = {f"{name}, {graph}": digest(name, graph) for name, graph in pairs(SHAPES)}
     DIGESTS.parent.mkdir(exist_ok=True)
     shutil.rmtree(RUN, ignore_errors=True)
     DIGESTS.write_text(json.dumps({"machine": machine(), "draws": draws}, indent=1) + "\n")
@@ -125,12 +128,12 @@ def write() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "graph"), CASES)
-def test_the_draws_are_those_of_before(name, graph):
-    recorded = json.loads(DIGESTS.read_text())
-    if recorded["machine"] != machine():
-        pytest.skip(f"written on {recorded['machine']}, this is {machine()}")
-    assert digest(name, graph) == recorded["draws"][f"{name}, {graph}"]
+@pytest.mark.parametrize("key", RECORDED["draws"])
+def test_the_draws_are_those_of_before(key):
+    if RECORDED["machine"] != machine():
+        pytest.skip(f"written on {RECORDED['machine']}, this is {machine()}")
+    name, graph = key.split(", ")
+    assert digest(name, graph) == RECORDED["draws"][key]
 
 
 def test_a_run_of_before_loads_and_goes_on(tmp_path):

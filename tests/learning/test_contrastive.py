@@ -18,12 +18,9 @@ from tests.support.models import (
     some_data,
     units,
 )
+from tests.support.seeds import generator
 
 models = pytest.mark.parametrize("name", MODELS)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Spy:

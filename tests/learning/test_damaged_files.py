@@ -25,7 +25,7 @@ from qsample.models import DenoisingThermodynamicModel
 from qsample.models.diffusion.tensor_file import read_file, write_file
 from qsample.problem.graph import Graph
 from qsample.problem.lattices import grid
-from tests.learning.test_fit import assert_same, rbm, run
+from tests.support.training import assert_same, rbm, run
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
@@ -407,7 +407,7 @@ def test_a_forged_answer_with_a_right_hash_is_refused(tmp_path, change):
 
 
 def test_a_changed_embedding_is_made_anew(tmp_path):
-    from tests.annealers.dwave.chip.test_embedding import ZEPHYR, same
+    from tests.support.chips import ZEPHYR, same
 
     first = place(Graph.complete(9), ZEPHYR, cache=tmp_path)
     (path,) = tmp_path.iterdir()

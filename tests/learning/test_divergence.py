@@ -15,7 +15,7 @@ from qsample.learning.checkpoint import load
 from qsample.learning.divergence import Diverged, Judge
 from qsample.learning.run import Run
 from qsample.models import BernoulliRBM, BoltzmannMachine
-from tests.learning.test_fit import SHORT, Dies, assert_same, coupled, rbm, rows, run
+from tests.support.training import SHORT, Dies, assert_same, coupled, rbm, rows, run
 
 
 def visible_only():

@@ -9,143 +9,18 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 
-from qsample import Graph, Settings, fit
-from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
-from qsample.data import bars_and_stripes
+from qsample.annealers import Gibbs
 from qsample.learning.checkpoint import NoCheckpoint, last_step, load
-from qsample.models import BernoulliRBM, BoltzmannMachine
 from tests.support.thinning import thinned
-
-SHORT = Settings(
-    updates=20, batch=13, lr=0.05, chains=24, seed=5, evaluate_every=4, checkpoint_every=5
-)
-ANNEAL = SimulatedAnnealing(8, beta_range=(0.0, 1.0), schedule="linear")
-
-
-class Stop(BaseException):
-    """As good as a kill: no handler of ours may be relied on."""
-
-
-class Dies:
-    """A sampler that stops the process, as it were, at its k-th call."""
-
-    reversible = False
-
-    def __init__(self, sampler, call, error=Stop):
-        self.sampler, self.left, self.error, self.warm_start = (
-            sampler,
-            call,
-            error,
-            sampler.warm_start,
-        )
-
-    def __repr__(self):
-        return repr(self.sampler)  # to a checkpoint, it is the sampler it wraps
-
-    def __getattr__(self, name):
-        return getattr(self.sampler, name)
-
-    def sample(self, problem, num, *, initial=None, generator=None):
-        self.left -= 1
-        if self.left == 0:
-            raise self.error
-        return self.sampler.sample(problem, num, initial=initial, generator=generator)
-
-
-class Counts:
-    """A sampler with state of its own, which its draws depend on."""
-
-    reversible, warm_start = False, True
-
-    def __init__(self):
-        self.calls = 0
-
-    def sample(self, problem, num, *, initial=None, generator=None):
-        self.calls += 1
-        return Gibbs(1 + self.calls % 3).sample(problem, num, initial=initial, generator=generator)
-
-    def state_dict(self):
-        return {"calls": self.calls}
-
-    def load_state_dict(self, state):
-        self.calls = state["calls"]
-
-
-def rbm():
-    return BernoulliRBM(9, 4, generator=torch.Generator().manual_seed(1))
-
-
-def coupled():
-    graph = Graph.complete(12)
-    return BoltzmannMachine(graph, range(9, 12), generator=torch.Generator().manual_seed(1))
-
-
-def rows(model):
-    x = bars_and_stripes(3, 3).float()
-    x = torch.cat(
-        [x, x[:7], (torch.rand(9, 9, generator=torch.Generator().manual_seed(2)) < 0.5).float()]
-    )
-    return x if model.coding == "bits" else 2 * x - 1
-
-
-def run(model, sampler, settings: Settings | None = SHORT, **options):
-    return fit(model, rows(model), sampler, settings, progress=False, **options)
+from tests.support.training import RUNS, SHORT, Dies, Stop, assert_same, rbm, run
 
 
 def without_seconds(history):
     return [{k: v for k, v in metrics.items() if k != "seconds"} for metrics in history]
 
 
-def assert_same(ours, theirs):
-    """Bit for bit, whatever is nested in it; clocks apart."""
-    if isinstance(ours, torch.Tensor):
-        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-        # nan equals nan here
-        assert bytes(ours.contiguous().numpy()) == bytes(theirs.contiguous().numpy())
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours.keys() - {"seconds"}:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            assert_same(a, b)
-    else:
-        assert repr(ours) == repr(theirs)
-
-
 # ---- resume equals an uninterrupted run ----------------
-
-RUNS = {
-    "persistent gibbs": (rbm, lambda: Gibbs(2), {}),
-    "persistent gibbs, centred, sgd": (
-        rbm,
-        lambda: Gibbs(2),
-        {"centred": True, "optimizer": "sgd"},
-    ),
-    "persistent corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"centred": True}),
-    "persistent, a sampler with state": (rbm, Counts, {}),
-    "persistent, coupled hidden units": (coupled, lambda: Gibbs(2), {"centred": True}),
-    "data gibbs, centred": (rbm, lambda: Gibbs(2), {"start": "data", "centred": True}),
-    "data gibbs, sgd": (
-        rbm,
-        lambda: Gibbs(2),
-        {"start": "data", "optimizer": "sgd", "weight_decay": 0.01},
-    ),
-    "data gibbs, coupled hidden units": (coupled, lambda: Gibbs(2), {"start": "data"}),
-    "data corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"start": "data"}),
-    "fresh exact": (rbm, Exact, {"start": "fresh", "decay": "none"}),
-    "fresh exact, coupled hidden units": (coupled, Exact, {"start": "fresh", "centred": True}),
-    "fresh annealing, centred, sgd": (
-        rbm,
-        lambda: ANNEAL,
-        {"start": "fresh", "centred": True, "optimizer": "sgd"},
-    ),
-    "fresh gibbs": (rbm, lambda: Gibbs(3), {"start": "fresh"}),
-    "fresh corrected": (rbm, lambda: Corrected(ANNEAL, Gibbs(2)), {"start": "fresh"}),
-}
 
 
 @pytest.mark.parametrize("name", thinned(RUNS, 2))

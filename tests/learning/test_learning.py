@@ -13,8 +13,8 @@ from qsample import Graph, Settings, fit, log_likelihood
 from qsample.annealers import Exact, Gibbs
 from qsample.learning.run import Run
 from qsample.models import BernoulliRBM, BoltzmannMachine
-from tests.learning.test_fit import RUNS, SHORT, assert_same, rbm, rows, run
 from tests.support.thinning import thinned
+from tests.support.training import RUNS, SHORT, assert_same, rbm, rows, run
 
 
 @pytest.mark.parametrize("batch", [1, 7, 30, 64, 100])
@@ -105,7 +105,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another():
 GLOBAL = """
 import random, numpy, torch
 from qsample import fit
-from tests.learning.test_fit import RUNS, SHORT, replace, rows
+from dataclasses import replace
+from tests.support.training import RUNS, SHORT, rows
 def states():
     return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
 before = states()

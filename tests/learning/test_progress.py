@@ -9,8 +9,8 @@ import pytest
 from qsample.annealers import Gibbs
 from qsample.cli import main
 from qsample.support.progress import progress_bar
-from tests.cli.test_commands import TINY
-from tests.learning.test_fit import SHORT, rbm, run
+from tests.support.commands import TINY
+from tests.support.training import SHORT, rbm, run
 
 
 class Terminal(io.StringIO):

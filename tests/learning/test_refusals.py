@@ -17,23 +17,17 @@ from qsample.learning.checkpoint import CheckpointError, load
 from qsample.learning.fit import fit
 from qsample.learning.settings import Settings
 from qsample.models import BernoulliRBM
-from tests.learning.test_fit import SHORT, Dies, Stop, assert_same, coupled, rbm, run
 from tests.support.thinning import thinned
-
-
-def weights(model):
-    return {name: t.clone() for name, t in model.state_dict().items()}
-
-
-def assert_refused(
-    match, model, sampler, settings=SHORT, error: type[Exception] = ValueError, **options
-):
-    """One line, and the model stays as it was."""
-    before = weights(model)
-    with pytest.raises(error, match=match) as caught:
-        run(model, sampler, settings, **options)
-    assert "\n" not in str(caught.value)
-    assert_same(weights(model), before)
+from tests.support.training import (
+    SHORT,
+    Dies,
+    Stop,
+    assert_refused,
+    assert_same,
+    coupled,
+    rbm,
+    run,
+)
 
 
 @pytest.fixture

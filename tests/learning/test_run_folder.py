@@ -15,7 +15,7 @@ from qsample.annealers import Gibbs
 from qsample.learning.checkpoint import load
 from qsample.support import files
 from qsample.support.files import FolderInUse, FolderLock
-from tests.learning.test_fit import Dies, assert_same, rbm, run
+from tests.support.training import Dies, assert_same, rbm, run
 
 
 class Does(Dies):

@@ -3,9 +3,11 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import spectral_norm
 
 import qsample as qs
 from qsample import load_run
@@ -13,10 +15,12 @@ from qsample.annealers import Gibbs
 from qsample.cli import main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError, NoCheckpoint, load
-from qsample.models import BernoulliRBM
-from tests.cli.test_commands import TINY
-from tests.learning.test_fit import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
+from qsample.models import BernoulliRBM, BoltzmannMachine
+from qsample.models.registry import architecture, rebuilt
+from tests.support.commands import TINY
+from tests.support.training import SHORT, Counts, Dies, Stop, assert_same, coupled, rbm, run
 
+OLD = Path(__file__).parents[1] / "data" / "run"
 STEADY = replace(SHORT, decay="none")
 FORMER = "--updates 6 --batch 10 --chains 16 --evaluate-every 4 --checkpoint-every 2 --sweeps 1"
 
@@ -53,6 +57,72 @@ def test_a_run_of_the_command_line_is_read_back(tmp_path, kind):
     assert len(saved.history) == 3
 
 
+@pytest.mark.parametrize("make", [rbm, coupled])
+def test_a_run_of_fit_says_how_its_model_is_made(tmp_path, make):
+    model = make().double()
+    run(model, Gibbs(1), replace(SHORT, updates=4, batch=4), out=tmp_path)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    saved = load_run(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(saved.model) is type(model) and saved.model.graph.kind == model.graph.kind
+    assert_same(dict(saved.model.state_dict()), dict(model.state_dict()))
+
+
+def test_labels_and_hidden_units_come_back():
+    graph = qs.Graph.sparse(4, [(0, 1), (1, 3), (2, 3)], ["a", ("b", 1), 7, "d"])
+    model = BoltzmannMachine(graph, [7, "a"])
+    record = architecture(model)
+    assert record is not None and record["name"] == "boltzmann"
+    again = rebuilt(record, 4)
+    again.load_state_dict(model.state_dict())  # which compares graph, labels and hidden units
+    assert list(again.graph.labels) == list(graph.labels)
+    with pytest.raises(ValueError, match="it has 3 units, not 4"):
+        rebuilt(record, 3)
+
+
+def test_a_model_that_no_name_stands_for_has_no_architecture():
+    class Mine(BernoulliRBM):
+        """A user's own."""
+
+    parametrised = rbm()
+    spectral_norm(parametrised, "W")
+    strange = BoltzmannMachine(qs.Graph.complete(2, [frozenset({1}), frozenset({2})]))
+    for model in (Mine(3, 2), parametrised, strange):
+        assert architecture(model) is None
+
+
+def test_runs_of_before_are_read_back(tmp_path):
+    """A checkpoint that does not say how its model is made: the weights, or the flags, do."""
+    saved = load_run(OLD)
+    assert isinstance(saved.model, BernoulliRBM) and saved.model.num_hidden == 4
+    assert_same(dict(saved.model.state_dict()), load(OLD)["model"])
+    train(tmp_path / "new", "--model", "grid", "--data", "bars-and-stripes-2x2", *TINY)
+    state = load(tmp_path / "new")
+    del state["architecture"]
+    checkpoint.save(tmp_path / "old", state, step=6)
+    assert_same(dict(load_run(tmp_path / "old").model.state_dict()), state["model"])
+    train(tmp_path / "old", "--resume", "--updates", "8", "--decay-from", "6")
+
+
+@pytest.mark.parametrize(
+    ("record", "match"),
+    [
+        ({"name": "cube", "arguments": {}}, "unknown model 'cube'; expected one of rbm"),
+        ({"name": "rbm", "arguments": {"n_visible": 10**9, "n_hidden": 1}}, "it has .* units, not"),
+        ({"name": "rbm", "arguments": {"n_visible": 9, "size": 4}}, "BernoulliRBM is made other"),
+        ({"name": "boltzmann", "arguments": {"graph": {"graph": {"kind": "x"}}}}, "no 'sizes'"),
+        ({"name": "rbm", "arguments": {"n_visible": 9, "n_hidden": 3}}, "weights of another model"),
+        ({"name": 3}, "its 'architecture' is damaged"),
+    ],
+)
+def test_a_false_architecture_is_one_line(tmp_path, record, match):
+    checkpoint.save(tmp_path, load(OLD) | {"architecture": record}, step=6)
+    with pytest.raises(ValueError, match=match) as caught:
+        load_run(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
 def test_a_double_run_is_read_back_as_one(tmp_path):
     model = rbm().double()
     run(model, Gibbs(1), out=tmp_path)
@@ -69,7 +139,10 @@ def test_chains_are_none_where_there_are_none(tmp_path):
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):
-    run(rbm(), Gibbs(1), out=tmp_path / "fit", config={"notes": "mine"})
+    class Mine(BernoulliRBM):
+        """A user's own."""
+
+    run(Mine(9, 4), Gibbs(1), out=tmp_path / "fit", config={"notes": "mine"})
     checkpoint.save(tmp_path / "other", {"weights": torch.zeros(3)}, step=1)
     for folder, model, error, match in (
         ("gone", None, NoCheckpoint, "no checkpoint at .*gone"),

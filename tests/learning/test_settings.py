@@ -10,8 +10,7 @@ import torch
 
 from qsample import Settings, fit
 from qsample.annealers import Exact, Gibbs
-from tests.learning.test_fit import SHORT, rbm, rows, run
-from tests.learning.test_refusals import assert_refused
+from tests.support.training import SHORT, assert_refused, rbm, rows, run
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Signals: the update is finished or given up, a checkpoint is written, and the end comes in time."""
+"""Signals: the update ends or is given up, a checkpoint is written, and the end comes in time."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from qsample.learning.checkpoint import load
 from qsample.learning.run import Run
 from qsample.support import interrupts
 from qsample.support.interrupts import Stopped
-from tests.learning.test_fit import Counts, Dies, assert_same, rbm, run
+from tests.support.training import Counts, Dies, assert_same, rbm, run
 
 ENDS = [signal.SIGTERM, signal.SIGHUP]
 
@@ -193,7 +193,7 @@ for line in sys.stdin:
 
 @pytest.mark.long
 def test_a_call_that_nothing_interrupts_is_left_behind(tmp_path):
-    """The main thread is in C for ever: the checkpoint is of the update before, the exit code of the signal."""
+    """The main thread is in C for ever: the checkpoint is of the update before."""
     command = [sys.executable, "-c", SCRIPT]
     server = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -1,4 +1,4 @@
-"""What weights are for travels with them, through casts of the whole state_dict; what is damaged is said so."""
+"""What weights are for travels with them, through casts of the whole state_dict."""
 
 import pytest
 import torch

@@ -45,7 +45,7 @@ def test_weights_travel_with_their_graph(name):
     ],
 )
 def test_weights_of_another_graph_are_refused(other, difference):
-    """All but the last two have tensors of the same shape: nothing but the graph's identity can tell."""
+    """All but two have tensors of the same shape: only the graph's identity can tell them apart."""
     model = machine("sparse", "c")
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(ValueError, match=f"weights of another model: its {difference} is"):
@@ -76,7 +76,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("k", [1, 4])
 def test_a_new_model_is_disordered_whatever_its_size(name, k):
-    """Order sets in where an eigenvalue of -J reaches 1: the Hessian of the naive mean-field free energy, 1 + J."""
+    """Order sets in where an eigenvalue of -J is 1: 1 + J is the naive mean-field Hessian."""
     problem = GRAPHS[name](k)
     n = problem.num_spins
     i, j = problem.graph.edges
@@ -89,7 +89,7 @@ def test_a_new_model_is_disordered_whatever_its_size(name, k):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_visible_bias_is_the_smoothed_logit(weighted):
-    """Without couplings the model's visible marginals are the data's, one count of each value added."""
+    """Without couplings the visible marginals are the data's, one count of each value added."""
     g = torch.Generator().manual_seed(0)
     data = (torch.rand(40, 3, generator=g) < torch.tensor([0.1, 0.5, 0.9])).double()
     weight = torch.rand(40, generator=g) if weighted else None

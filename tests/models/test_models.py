@@ -1,4 +1,4 @@
-"""The models against enumeration: energies, marginals, conditionals, and what travels with the weights."""
+"""The models against enumeration: energies, marginals, conditionals."""
 
 import itertools
 import math
@@ -74,7 +74,7 @@ def test_split_and_join_are_inverse(name):
 
 @models
 def test_free_energy_and_conditional_law(name):
-    """p(hidden | x) and the sum over hidden of the batched conditional problem are the joint's (kaiwu's are not)."""
+    """p(hidden | x), and the sum over hidden of the conditional problem, are the joint's."""
     model = MODELS[name]()
     x, hidden = units(model, model.num_visible), units(model, model.num_hidden)
     joint = model.energy(x[:, None], hidden[None])

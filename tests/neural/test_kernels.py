@@ -1,4 +1,4 @@
-"""Kernels on a neural energy: their transition matrices by enumeration, their reads by G-tests, and what must fail."""
+"""Kernels on a neural energy: transition matrices by enumeration, reads by G-tests, power."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -34,23 +34,12 @@ from qsample.neural.kernel import Chains, Kernel
 from qsample.problem.enumeration import states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import Z_MAX, a_problem, all_states, untyped
+from tests.support.neural import CHAINS, FITTED, KERNELS, NET, PALINDROMIC, SITES, network
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 K5 = Graph.complete(5)
-PALINDROMIC = Gibbs(2, scan="palindromic")
 EXACT = 1e-12
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def network(n, seed=0, scale=1.0):
-    g = generator(seed)
-    W, b, v = (
-        torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((n, 16), (16,), (16,))
-    )
-    return lambda s: scale * (torch.tanh((s @ W + b) / 2) @ v)
 
 
 def listed(n):
@@ -124,7 +113,7 @@ def test_first_order_moves_have_detailed_balance(kernel, monkeypatch):
 
 
 class Told:
-    """A sampler that proposes what it is told, for every chain, and keeps the problem it was handed."""
+    """A sampler that proposes what it is told, for every chain, and keeps the problem."""
 
     warm_start = reversible = True
     y: torch.Tensor
@@ -136,7 +125,7 @@ class Told:
 
 
 def heat_bath(E, i):
-    """One site redrawn, of n spins with energies E [*B, 2^n] in the order of `listed`: [*B, 2^n, 2^n]."""
+    """One site redrawn, of n spins with energies E [*B, 2^n] in the order of `listed`."""
     size = E.shape[-1]
     n = size.bit_length() - 1
     x = torch.arange(size)
@@ -168,7 +157,7 @@ INNER = {
 
 
 def block_chain(inner, surrogate, anchor, monkeypatch, n=5, K=3, scale=2.0):
-    """The law and the matrix of BlockMetropolis over every block of K sites, with `inner` for the sampler.
+    """The law and matrix of BlockMetropolis over every block of K sites, by a sampler `inner`.
 
     At an `anchor`, or at the state itself for None.
     """
@@ -222,14 +211,14 @@ def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     ("inner", "anchor"), [("ordered", ANCHOR), ("hot", ANCHOR), ("palindromic", None)]
 )
 def test_what_must_fail(inner, anchor, monkeypatch):
-    """An ordered sweep, a wrong beta, and an anchor that follows the state without its normaliser."""
+    """An ordered sweep, a wrong beta, and an anchor that follows the state, unnormalised."""
     law, P = block_chain(inner, secant, anchor, monkeypatch)
     invariant, balance = broken(law, P)
     assert invariant > 1e-4 and balance > 1e-4
 
 
 class Path:
-    """A kernel that follows given states, [M, R, n], and keeps the energies it was asked to move on."""
+    """A kernel that follows given states, [M, R, n], and keeps the energies that it moved on."""
 
     reversible = True
 
@@ -281,38 +270,6 @@ class Claims:
         )
 
 
-SITES, CHAINS = 10, 10_000
-NET = network(SITES, scale=1.5)
-FITTED = regression(
-    NET,
-    torch.ones(SITES).double(),
-    flips=0.5,
-    states=500,
-    generator=torch.Generator().manual_seed(4),
-)
-KERNELS: dict[str, Kernel] = {
-    "site": SiteGibbs(20),
-    "gwg": GibbsWithGradients(20),
-    "dmala": DiscreteLangevin(1.0, 20),
-    "blocks, secant": BlockMetropolis(PALINDROMIC, block=6, moves=3),
-    "blocks, regression": BlockMetropolis(
-        PALINDROMIC, partial(regression, flips=0.5, sampler=PALINDROMIC), 4, 3
-    ),
-    "blocks, exact": BlockMetropolis(
-        Exact(), linear, torch.tensor([[0, 1, 2, 3, 4], [9, 8, 7, 6, 5]]), 5
-    ),
-    "blocks, fitted once": BlockMetropolis(PALINDROMIC, FITTED, 6, 3),
-    "all sites, tempered": BlockMetropolis(TemperedGibbs(4), FITTED, SITES, 3),
-    "mixture": Cycle(
-        [
-            BlockMetropolis(TemperedGibbs(3), FITTED, SITES),
-            BlockMetropolis(PALINDROMIC, block=5),
-            SiteGibbs(3),
-        ]
-    ),
-    "tempered": TemperedTransitions(SiteGibbs(4), (1.0, 0.7, 0.4), 3),
-    "cycle": Cycle([GibbsWithGradients(3), BlockMetropolis(PALINDROMIC, block=5), SiteGibbs(3)], 2),
-}
 WRONG: dict[str, Kernel] = {
     "an ordered sweep": BlockMetropolis(Claims(Gibbs(1)), block=torch.arange(SITES)[None], moves=3),
     "a wrong beta": BlockMetropolis(Claims(Exact(), 0.7), block=6, moves=3),
@@ -339,7 +296,7 @@ def p_value(spins):
 
 @pytest.mark.parametrize("name", thinned(KERNELS, 2))
 def test_kernels_keep_the_law(name):
-    """Reads drawn from the law itself and moved: any bias of the kernel shows, and slow mixing does not."""
+    """Reads drawn from the law and moved: any bias of the kernel shows, slow mixing does not."""
     x = exact_reads(CHAINS)
     found = KERNELS[name].sample(NET, x, anchor=X_T, generator=generator(1))
     assert found.exactness is Exactness.ASYMPTOTIC and found.spins.dtype == torch.int8
@@ -361,7 +318,7 @@ def test_kernels_keep_the_law(name):
 )
 @pytest.mark.long
 def test_a_cycle_finds_the_law(blocks):
-    """From all spins up: blocks against random anchors or of a surrogate fitted once, and local moves."""
+    """From all spins up: blocks at random anchors or of one surrogate, and local moves."""
     kernel = Cycle([blocks, GibbsWithGradients(10)], 8)
     found = kernel.sample(
         NET, torch.ones(CHAINS, SITES, dtype=torch.float64), generator=generator(2)
@@ -451,7 +408,7 @@ def test_what_a_call_costs():
 
 
 def test_a_problem_of_all_sites_is_restricted_exactly():
-    """A quadratic energy as its own surrogate: every block is accepted, at one evaluation a move."""
+    """A quadratic energy as its own surrogate: all blocks accepted, one evaluation per move."""
     for graph in (
         Graph.complete(SITES),
         Graph.sparse(SITES, [(k, (k + 3) % SITES) for k in range(SITES)]),

@@ -1,4 +1,4 @@
-"""Surrogates against enumeration: where each is exact, what it costs, that batches are one by one."""
+"""Surrogates against enumeration: where each is exact, what it costs, batches one by one."""
 
 from collections.abc import Hashable
 from functools import partial
@@ -12,6 +12,7 @@ from qsample.annealers import Exact
 from qsample.diffusion import Counted, UniformBits, linear, regression, secant, taylor
 from qsample.problem.enumeration import states
 from tests.support.exact import a_problem, slow_energy, untyped
+from tests.support.seeds import generator
 
 N = 6
 S = states(N).double()
@@ -26,10 +27,6 @@ SURROGATES = {
     "regression on a ring": partial(regression, graph=RING, flips=0.4, states=50),
     "regression with a sampler": partial(regression, sampler=Exact(), rounds=3),
 }
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def close(a, b, atol=1e-10):
@@ -185,7 +182,7 @@ def test_regressions_states_lie_near_the_anchor():
 
 
 def acceptance(E, U):
-    """Of independent draws of exp(-U) as proposals for exp(-E), both over all states: its mean in the long run."""
+    """The mean of independent draws of exp(-U) as proposals for exp(-E), over all states."""
     p, q = (-E).softmax(-1), (-U).softmax(-1)
     log_w = (-E).log_softmax(-1) - (-U).log_softmax(-1)
     return float((p[:, None] * q * (log_w[None] - log_w[:, None]).clamp(max=0).exp()).sum())

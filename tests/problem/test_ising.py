@@ -1,4 +1,6 @@
-"""Energies, fields and clamps against pure Python over all states, in every combination of batch dimensions."""
+"""Energies, fields and clamps against pure Python over all states, in every combination of batch
+dimensions.
+"""
 
 import itertools
 
@@ -276,7 +278,9 @@ def test_to_and_detach():
     ("R", "a", "b"), [(1, 9, 4), (9, 33, 9), (3, 65, 137), (16, 80, 1), (40, 200, 150), (5, 0, 3)]
 )
 def test_products_round_alike_for_any_batch_and_thread_count(R, a, b, dtype):
-    """(The matrix library does not: its 7 products of 9 x 33 by 33 x 9 at once differ from one alone.)"""
+    """(The matrix library does not: its 7 products of 9 x 33 by 33 x 9 at once differ from one
+    alone.)
+    """
     g = torch.Generator().manual_seed(0)
     rows = (torch.randint(2, (7, R, a), generator=g) * 2 - 1).to(dtype)
     for J in (

@@ -9,6 +9,7 @@ import qsample as qs
 from qsample import Graph, Ising, Samples
 from qsample.annealers import AnnealedImportance, ParallelTempering, PopulationAnnealing
 from qsample.problem.enumeration import log_weights, states
+from tests.support.seeds import generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of runs this short
 
@@ -26,12 +27,10 @@ PROBLEMS = {
 }
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def z_scores(problem, reads):
-    """Of the mean energy and the magnetisation of each problem of a batch, by the error that `ess` gives them."""
+    """Of the mean energy and the magnetisation of each problem of a batch, by the error that `ess`
+    gives them.
+    """
     law, every = log_weights(problem).softmax(-1), states(problem.num_spins)
     found = {}
     for name, f in (("energy", problem.energy), ("magnetisation", lambda s: s.float().mean(-1))):
@@ -71,7 +70,9 @@ def test_the_error_of_population_annealing_over_many_runs(name, sweeps, populati
 
 
 def test_few_families_of_a_large_cold_ferromagnet():
-    """64 spins at beta 1.5 keep a few families of 256: one spin's mean is 0 by symmetry, its error that of families."""
+    """64 spins at beta 1.5 keep a few families of 256: one spin's mean is 0 by symmetry, its error
+    that of families.
+    """
     side = 8
     sites = [(r, c) for r in range(side) for c in range(side)]
     at = {site: k for k, site in enumerate(sites)}
@@ -87,7 +88,9 @@ def test_few_families_of_a_large_cold_ferromagnet():
 
 
 def clustered(copies=20, families=50):
-    """Independent reads, each there `copies` times, in a random order; and the same without a word of it."""
+    """Independent reads, each there `copies` times, in a random order; and the same without a word
+    of it.
+    """
     problem = Ising(RING, torch.full((12,), 0.2), torch.full((24,), -0.2))
     few = qs.annealers.Exact().sample(problem, families, generator=generator(5))
     label = torch.arange(families).repeat(copies)[

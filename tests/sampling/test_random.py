@@ -1,4 +1,6 @@
-"""Random numbers by item: SplitMix64 to the bit, any split of a stream alike, uniform, and independent of the batch."""
+"""Random numbers by item: SplitMix64 to the bit, any split of a stream alike, uniform, and
+independent of the batch.
+"""
 
 import torch
 from scipy.stats import kstest

@@ -36,7 +36,8 @@ def test_recovers_the_beta_of_exact_draws(kind, beta):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error_bar_is_calibrated(kind):
-    """64 independent repetitions in one batch: the rms z is within Z_MAX of its own error, 1/sqrt(2 * 64).
+    """64 independent repetitions in one batch: the rms z is within Z_MAX of its own error, 1/sqrt(2
+    * 64).
 
     The spins of a read are dependent, so an inverse Hessian, which counts them as independent,
     would be too small.
@@ -56,7 +57,9 @@ def test_the_error_bar_is_calibrated(kind):
 
 @pytest.mark.parametrize("kind", thinned(KINDS, 3))
 def test_weighted_draws_recover_the_target(kind):
-    """Draws at beta 0.6 with importance weights exp(-0.4 E) are draws at 1, with the error bar of their ESS."""
+    """Draws at beta 0.6 with importance weights exp(-0.4 E) are draws at 1, with the error bar of
+    their ESS.
+    """
     times, problem = 64, a_problem(LARGER[kind], scale=0.3, seed=2)
     batch = Ising(problem.graph, problem.h.expand(times, -1), problem.J)
     hot = draws(batch, 0.6, 1000, 5)
@@ -225,7 +228,9 @@ def few_cases():
 
 
 def coverage(problem, R, times, seed, dtype=torch.float64):
-    """The part of 95 % intervals that hold 1, and their median width over the estimate's own 95 % spread."""
+    """The part of 95 % intervals that hold 1, and their median width over the estimate's own 95 %
+    spread.
+    """
     batch = Ising(problem.graph, problem.h.expand(times, -1), problem.J).to(dtype=dtype)
     found = quiet(batch, draws(batch, 1.0, R, seed))
     value, stderr = found.value.double(), found.stderr.double()
@@ -274,7 +279,9 @@ def test_an_error_is_not_determined_below_five_reads(R, block):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_variance_of_a_score_is_that_of_the_enumerated_law(kind):
-    """The mean of `score_variance` over the law is the score's own variance: sums over all states, in plain Python."""
+    """The mean of `score_variance` over the law is the score's own variance: sums over all states,
+    in plain Python.
+    """
     from qsample.sampling.temperature import score_variance
     from tests.support.exact import coupling_list, slow_law
 
@@ -314,7 +321,7 @@ def test_reads_that_are_no_spins_are_refused():
     problem = a_problem(LARGER["sparse"], scale=0.4)
     s = draws(problem, 1.0, 50, 0)
     with pytest.raises(
-        ValueError, match=r"expected spins of -1 and \+1: reads of 0 and 1 .* 2 \* spins - 1"
+        ValueError, match=r"expected spins of -1 and \+1; got 0: reads of 0 and 1 .* 2 \* spins - 1"
     ):
         effective_beta(problem, Samples((s.spins + 1) // 2, s.energy))
     with pytest.raises(ValueError, match="the weights are nan"):

@@ -1,4 +1,7 @@
-"""What `torch.compile` makes of callers of qsample; run by test_transforms in a process without type checks."""
+"""What `torch.compile` makes of callers of qsample.
+
+test_transforms runs it in a process without type checks: `python -m tests.support.compiled`.
+"""
 
 from typing import Any
 
@@ -7,10 +10,7 @@ import torch
 from qsample import ContrastiveDivergence, Graph, cd_loss
 from qsample.annealers import Exact, Gibbs, ParallelTempering, SimulatedAnnealing
 from qsample.models import BernoulliRBM, BoltzmannMachine
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.support.seeds import generator
 
 
 def draws(backend):

@@ -112,11 +112,11 @@ def slow_sweep(
     first_replica: int = 0,
     first_sweep: int = 0,
     rule: str = "gibbs",
-    palindromic: bool = False,
+    scan: str = "forward",
     isa: str = "plain",
     precision: str = "full",
 ) -> np.ndarray:
-    """`compiled.sweep` of one problem; betas [S] or [S, R]; int8 [R, n]."""
+    """`native.sweep_sparse` of one problem; betas [S] or [S, R]; int8 [R, n]."""
     fused = isa != "plain"
     graph, h, J = problem.graph, problem.h.float().numpy(), problem.J.float().numpy()
     n, replicas = graph.num_spins, first_replica + np.arange(num)
@@ -143,7 +143,7 @@ def slow_sweep(
         fixed = both[rule]
         beta = np.broadcast_to(np.asarray(beta, dtype=np.float32), num)
         visits = [(2 * (first_sweep + k), i) for i in order]
-        visits += [(2 * (first_sweep + k) + 1, i) for i in reversed(order) if palindromic]
+        visits += [(2 * (first_sweep + k) + 1, i) for i in reversed(order) if scan == "palindromic"]
         for number, i in visits:
             if fixed is not None:
                 rounded = sum((fixed.twice_J[e] for _, e in sorted(near[i])), start=np.float32(0))

@@ -1,23 +1,10 @@
 """The loopback processor as the tests of `DWave` use it."""
 
-import os
-
-import pytest
 import torch
 
 import qsample as qs
 from qsample.annealers import DWave
-
-
-@pytest.fixture(scope="module", autouse=True)
-def isolated():
-    """No configuration of the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("DWAVE_")]:
-            patch.delenv(name)
-        patch.setenv("DWAVE_CONFIG_FILE", os.devnull)
-        patch.setenv("DWAVE_CACHE_ENABLED", "0")
-        yield
+from tests.support.seeds import generator
 
 
 def connect(server, **settings):
@@ -31,12 +18,8 @@ def connect(server, **settings):
     return DWave(**(given | settings))
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def whole(server, name, scale, bias=0.0, seed=0):
-    """Random fields and couplings on every qubit and coupler of a solver, labelled by the qubits."""
+    """Random numbers on all qubits and couplers of a solver, labelled by the qubits."""
     solver = server._routes.solvers[name]
     graph = qs.Graph.sparse(
         len(solver.qubits), torch.from_numpy(solver.ends), solver.qubits.tolist()

@@ -6,58 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract_power import CONDITIONS, WRONG, Wrong, exact, only_if, repeated, scaled
 from dwave.samplers import SimulatedAnnealingSampler, TabuSampler
 from scipy.stats import kstest
 
+from experiments.claims.contract_power import (
+    CONDITIONS,
+    WRONG,
+    Wrong,
+    exact,
+    only_if,
+    repeated,
+    scaled,
+)
 from qsample import Graph, Ising
 from qsample.annealers import (
-    AnnealedImportance,
-    Corrected,
     DimodAnnealer,
     Exact,
     Gibbs,
-    Neal,
-    ParallelTempering,
-    PopulationAnnealing,
-    SimulatedAnnealing,
-    TemperedGibbs,
 )
 from qsample.annealers.registry import CATALOGUE, named
-from qsample.testing import FALSE_ALARM, Case, ContractError, check_sampler
+from qsample.testing import Case, ContractError, check_sampler
 from qsample.testing.contract import reference_cases
+from tests.support.samplers import RIGHT, SAMPLERS, SHARE
 
-# Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for
-# these problems.
-SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
-DWAVE = {
-    "beta_schedule_type": "custom",
-    "beta_schedule": SLOW.tolist(),
-    "proposal_acceptance_criteria": "Gibbs",
-}
-RIGHT = {
-    "Exact": Exact,
-    "Gibbs": lambda: Gibbs(60),
-    "Gibbs, palindromic": lambda: Gibbs(40, scan="palindromic"),
-    "Gibbs, betas": lambda: Gibbs(betas=SLOW.tolist()),
-    "SimulatedAnnealing": lambda: SimulatedAnnealing(schedule=SLOW),
-    "SimulatedAnnealing, adaptive": lambda: SimulatedAnnealing(200, (0.0, 1.0), "adaptive"),
-    "SimulatedAnnealing, metropolis": lambda: SimulatedAnnealing(schedule=SLOW, rule="metropolis"),
-    "ParallelTempering": lambda: ParallelTempering(40, 3),
-    "ParallelTempering, annealed, metropolis": lambda: ParallelTempering(
-        40, (0.3, 0.6, 1.0), swap_every=2, anneal=20, rule="metropolis"
-    ),
-    "TemperedGibbs": lambda: TemperedGibbs((1.0, 0.5, 0.0), rounds=8),
-    "PopulationAnnealing": lambda: PopulationAnnealing(20),
-    "AnnealedImportance": lambda: AnnealedImportance(60),
-    "Neal": lambda: Neal(schedule=SLOW),
-    "Neal, metropolis": lambda: Neal(schedule=SLOW, rule="metropolis"),
-    "DimodAnnealer": lambda: DimodAnnealer(SimulatedAnnealingSampler(), **DWAVE),
-    "Corrected": lambda: Corrected(SimulatedAnnealing(5, beta_range=(0.1, 3.0)), Gibbs(60)),
-    "Corrected, palindromic": lambda: Corrected(Neal(5), Gibbs(40, scan="palindromic")),
-}
-# one false-alarm rate for all of them together
-SHARE = FALSE_ALARM / (len(RIGHT) + len(CATALOGUE) + 1)
 CASES = {case.name: case for case in reference_cases()}
 FEW = [
     CASES[name]
@@ -69,18 +40,17 @@ FEW = [
     )
 ]
 POWER = 0.15  # of the quick runs; `long` ones have the whole power and all cases
-LOCAL = [name for name, entry in CATALOGUE.items() if not entry.device]
+NAMED = [name for name, entry in CATALOGUE.items() if not entry.device]
 
 
-# the others, and all of them at full power, are `long`
-QUICK = ("Exact", "Gibbs", "SimulatedAnnealing, metropolis", "PopulationAnnealing")
+def marked(names, long):
+    """Names as parameters, those in `long` left to `make test-long`."""
+    return [pytest.param(name, marks=[pytest.mark.long] * (name in long)) for name in names]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in RIGHT]
-)
+@pytest.mark.parametrize("name", marked(RIGHT, [n for n in RIGHT if SAMPLERS[n].slow]))
 def test_right_samplers_pass(name):
-    verdicts = check_sampler(RIGHT[name](), false_alarm=SHARE, power=POWER, cases=FEW)
+    verdicts = check_sampler(RIGHT[name], false_alarm=SHARE, power=POWER, cases=FEW)
     print(verdicts)  # each total variation beside its floor: pytest -rP shows them
     assert {case.name for case in FEW} < {v.case for v in verdicts}
     assert all(0 <= v.p_value <= 1 for v in verdicts)
@@ -90,17 +60,17 @@ def test_right_samplers_pass(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_samplers_pass_with_full_power(name):
-    check_sampler(RIGHT[name](), false_alarm=SHARE)
+    check_sampler(RIGHT[name], false_alarm=SHARE)
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", NAMED)
 def test_every_sampler_of_the_catalogue_has_its_tag(name):
     assert CATALOGUE[name].installed
     assert named(name, 2).sample(CASES["sparse"].problem, 2).exactness is CATALOGUE[name].exactness
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", NAMED)
 def test_every_sampler_of_the_catalogue_passes(name):
     check_sampler(named(name, 400), false_alarm=SHARE)
 
@@ -167,9 +137,7 @@ LENGTHY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LENGTHY)) for name in SEEN]
-)
+@pytest.mark.parametrize("name", marked(SEEN, LENGTHY))
 def test_one_fault_is_found_by_the_test_made_for_it(name):
     import re
 
@@ -261,7 +229,7 @@ def test_the_table_in_the_docs_is_the_measured_one():
     root = Path(__file__).parents[2]
     measured = json.loads((root / "experiments" / "results" / "contract_power.json").read_text())
     page = (root / "docs" / "contract.md").read_text()
-    for name, row in measured["results"].items():
+    for name, row in measured["result"]["samplers"].items():
         assert f"| {name} | {row['rejected']} of {row['seeds']} |" in page
 
 

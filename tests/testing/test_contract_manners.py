@@ -11,7 +11,7 @@ from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Exact, Gibbs
 from qsample.testing import Case, ContractError, check_sampler
 from qsample.testing.contract import reference_cases
-from tests.testing.test_contract import SHARE
+from tests.support.samplers import SHARE
 
 FIRST = reference_cases()[:1]
 EXACT = Exactness.EXACT

@@ -47,7 +47,7 @@ class Lattice:
         return (2 * m + 1,) * 2, (2 * m,) * 2, self.shape[1]
 
     def coordinates(self, qubits: np.ndarray) -> np.ndarray:
-        """(u, w, k, p) of linear numbers [N], as [4, N]."""
+        """(u, w, k, p) of linear numbers `[N]`, as `[4, N]`."""
         _, _, size = self._bounds
         if self.family == "chimera":
             cell, rest = np.divmod(qubits, 2 * size)
@@ -66,9 +66,9 @@ class Lattice:
         u, w = np.divmod(rest, 2 * m + 1)
         return np.stack([u, w, k, 2 * z + j])
 
-    def numbers(self, at: np.ndarray) -> np.ndarray:
-        """The inverse of `coordinates`."""
-        (u, w, k, p) = at
+    def numbers(self, coordinates: np.ndarray) -> np.ndarray:
+        """Linear numbers `[N]` of coordinates `[4, N]`: the inverse of `coordinates`."""
+        (u, w, k, p) = coordinates
         size = self._bounds[2]
         if self.family == "chimera":
             y = np.where(u == 0, p, w)
@@ -79,31 +79,34 @@ class Lattice:
             return ((u * m + w) * 12 + k) * (m - 1) + p
         return (((u * (2 * m + 1) + w) * size + k) * 2 + p % 2) * m + p // 2
 
-    def moves(self, at: np.ndarray) -> Iterator[np.ndarray]:
-        """Linear numbers [N] of every place where the qubits `at` [4, N] can be moved to; the present one first."""
-        u, w, k, p = at
+    def moves(self, coordinates: np.ndarray) -> Iterator[np.ndarray]:
+        """Linear numbers `[N]` of every place where qubits at `[4, N]` can be moved to.
+
+        The present place comes first.
+        """
+        u, w, k, p = coordinates
         across, along, size = self._bounds
+        # positions on the grid, and their exclusive upper bounds, by qubit
         x = np.where(u == 0, w, p)
         y = np.where(u == 0, p, w)
-        wide = np.where(u == 0, across[0], along[1])  # bounds of x and of y by qubit
-        high = np.where(u == 0, along[0], across[1])
-        turns = (
-            [(0, 0)]
-            if self.family == "pegasus"
-            else [(a, b) for a in range(size) for b in range(size)]
-        )
+        width = np.where(u == 0, across[0], along[1])
+        height = np.where(u == 0, along[0], across[1])
+        # every step that keeps all qubits inside, with every turn of the lines of each direction
+        turns = [(0, 0)]
+        if self.family != "pegasus":
+            turns = [(a, b) for a in range(size) for b in range(size)]
         steps = [
             (dx, dy, turn)
-            for dy in range(-int(y.min()), int((high - y).min()))
-            for dx in range(-int(x.min()), int((wide - x).min()))
+            for dy in range(-int(y.min()), int((height - y).min()))
+            for dx in range(-int(x.min()), int((width - x).min()))
             for turn in turns
         ]
         steps.sort(key=lambda step: step != (0, 0, (0, 0)))
         for dx, dy, turn in steps:
-            shifted = (k + np.where(u == 0, *turn)) % size
-            yield self.numbers(
-                np.stack([u, w + np.where(u == 0, dx, dy), shifted, p + np.where(u == 0, dy, dx)])
-            )
+            moved_w = w + np.where(u == 0, dx, dy)
+            moved_k = (k + np.where(u == 0, *turn)) % size
+            moved_p = p + np.where(u == 0, dy, dx)
+            yield self.numbers(np.stack([u, moved_w, moved_k, moved_p]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +114,9 @@ class Chip:
     """The working graph of a solver.
 
     Args:
-        name: the solver's.
+        name: the solver's name.
         topology: "chimera", "pegasus" or "zephyr"; others get no templates and no tiling.
-        shape: of the topology, as in the solver's properties.
+        shape: the topology's sizes, as in the solver's properties.
         nodelist: qubits that work, in the solver's order.
         edgelist: couplers that work, as pairs of qubits.
     """
@@ -129,7 +132,10 @@ class Chip:
 
     @staticmethod
     def from_properties(properties: Mapping[str, Any]) -> Chip:
-        """The chip in the properties of a solver (`DWaveSampler().properties`, or `["properties"]` of a definition)."""
+        """The chip in the properties of a solver.
+
+        They are `DWaveSampler().properties`, or `["properties"]` of a definition.
+        """
         topology = properties.get("topology", {"type": "unknown", "shape": []})
         return Chip(
             str(properties.get("chip_id", "a solver")),
@@ -149,20 +155,20 @@ class Chip:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of topology, shape, qubits and couplers, in any order; the name does not enter."""
+        """SHA-256 of topology, shape, qubits and couplers, in any order, without the name."""
         digest = hashlib.sha256(f"{self.topology} {self.shape}".encode())
-        for part in (np.sort(self.nodes), np.sort(self.codes)):
-            digest.update(part.astype("<i8").tobytes())
+        for numbers in (np.sort(self.nodes), np.sort(self.codes)):
+            digest.update(numbers.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @functools.cached_property
     def nodes(self) -> np.ndarray:
-        """`nodelist` as int64 [N]."""
+        """`nodelist` as int64 `[N]`."""
         return np.array(self.nodelist, dtype=np.int64)
 
     @functools.cached_property
     def edges(self) -> np.ndarray:
-        """`edgelist` as int64 [M, 2]."""
+        """`edgelist` as int64 `[M, 2]`."""
         return np.array(self.edgelist, dtype=np.int64).reshape(-1, 2)
 
     @functools.cached_property
@@ -176,19 +182,21 @@ class Chip:
         return int(self.nodes.max(initial=0)) + 1
 
     def code(self, pairs: np.ndarray) -> np.ndarray:
-        """Pairs of qubits [..., 2], in either order, as in `codes`."""
+        """Pairs of qubits `[..., 2]`, in either order, as numbers of `codes`."""
         return pairs.min(-1) * self.span + pairs.max(-1)
 
     def coupled(self, pairs: np.ndarray) -> np.ndarray:
-        """Whether each pair of qubits [..., 2] has a coupler; False for numbers that are no qubits."""
+        """Whether each pair of numbers `[..., 2]` has a coupler; False where one is no qubit."""
         if not len(self.codes):
             return np.zeros(pairs.shape[:-1], dtype=bool)
-        code = np.where((pairs.max(-1) < self.span) & (pairs.min(-1) >= 0), self.code(pairs), -1)
-        return self.codes[np.searchsorted(self.codes, code).clip(max=len(self.codes) - 1)] == code
+        inside = (pairs.max(-1) < self.span) & (pairs.min(-1) >= 0)
+        code = np.where(inside, self.code(pairs), -1)
+        place = np.searchsorted(self.codes, code).clip(max=len(self.codes) - 1)
+        return self.codes[place] == code
 
     @functools.cached_property
     def max_degree(self) -> int:
-        """The most couplers at one qubit."""
+        """The largest number of couplers at one qubit."""
         return int(np.bincount(self.edges.ravel(), minlength=1).max())
 
     @functools.cached_property
@@ -204,8 +212,8 @@ class Chip:
         if self.lattice is None:
             raise ValueError(f"a {self.topology} chip has no tiles")
         sizes = {"zephyr": 1, "pegasus": 1, "chimera": 2}[self.topology]
-        thick = () if self.topology == "pegasus" else self.lattice.shape[-1:]
-        return Chip.perfect(self.topology, *(size,) * sizes, *thick)
+        lines = () if self.topology == "pegasus" else self.lattice.shape[-1:]
+        return Chip.perfect(self.topology, *(size,) * sizes, *lines)
 
     def graph(self) -> networkx.Graph:
         """The working graph, as dwave-graphs would make it."""
@@ -221,6 +229,7 @@ class Chip:
 
 
 def _generator(topology: str) -> Any:
+    """The function of dwave-graphs that makes a topology's graph."""
     with needs("dwave", "D-Wave's graphs"):
         import dwave.graphs
     try:

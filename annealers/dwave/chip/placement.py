@@ -1,4 +1,4 @@
-"""A problem laid on qubits: fields and couplings out, spins back in, by index tensors made once."""
+"""A problem laid on the qubits of an embedding, and read back, by index tensors made once."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from qsample.annealers.dwave.chip.chip import Chip
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
-Chains = tuple[tuple[tuple[int, ...], ...], ...]  # of each copy and variable: numbers of qubits
+Embedding = tuple[tuple[tuple[int, ...], ...], ...]  # by copy and variable: the qubits of a chain
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    r"""Copies of a graph on disjoint qubits of a chip, each variable a chain of one or more coupled qubits.
+    r"""Copies of a graph on disjoint qubits of a chip, each variable a chain of coupled qubits.
 
     With C_i the chain of variable i and K_ij the couplers between the chains of i and j, the
     physical problem is
 
-    $$h_q = \frac{h_i}{|C_i|}\ (q \in C_i), \qquad J_{qr} = \frac{J_{ij}}{|K_{ij}|}\ (qr \in K_{ij}), \qquad
+    $$h_q = \frac{h_i}{|C_i|}\ (q \in C_i), \qquad
+      J_{qr} = \frac{J_{ij}}{|K_{ij}|}\ (qr \in K_{ij}), \qquad
       J_{qr} = -\text{chain strength}\ (q, r \in C_i),$$
 
     so that where no chain is broken its energy is that of the logical problem but for a constant.
 
     Attributes:
         graph: the logical graph.
-        chains: qubits by copy and variable.
+        chains: the embedding, qubits by copy and variable.
         qubits: the Q qubits in use, chain after chain, copy after copy.
         edges: `[E, 2]`, the couplers in use as positions into `qubits`: those between chains, then
             those within.
-        copies: how many times the graph is laid out.
+        copies: number of times that the graph is laid out.
     """
 
     graph: Graph
-    chains: Chains
+    chains: Embedding
     qubits: list[int]
     edges: Tensor
     copies: int
@@ -53,10 +54,20 @@ class Placement:
     _length: Tensor  # [copies * n]
 
     @staticmethod
-    def of(graph: Graph, chip: Chip, chains: Chains) -> Placement:
-        """The placement of these chains, all their couplers used; ValueError where they do not embed the graph."""
+    def of(graph: Graph, chip: Chip, chains: Embedding) -> Placement:
+        """The placement of these chains, with all their couplers in use.
+
+        Args:
+            graph: the logical graph.
+            chip: where its chains lie.
+            chains: the embedding, qubits by copy and variable.
+
+        Raises:
+            ValueError: the chains do not embed the graph.
+        """
         n = graph.num_spins
         copies = len(chains)
+        # one chain of at least one qubit for each variable, no qubit in two of them
         flat = [chain for copy in chains for chain in copy]
         length = np.array([len(chain) for chain in flat], dtype=np.int64)
         if not copies or any(len(copy) != n for copy in chains) or not length.all():
@@ -66,6 +77,7 @@ class Placement:
         qubits = np.fromiter((q for chain in flat for q in chain), np.int64, int(length.sum()))
         if not np.isin(qubits, chip.nodes).all() or len(np.unique(qubits)) < len(qubits):
             raise ValueError(f"the chains use a qubit twice, or one that {chip.name} does not have")
+        # couplers within chains, which hold each in one piece, and between them
         chain = np.repeat(np.arange(len(flat)), length)  # of each position
         position = np.full(chip.span, -1)
         position[qubits] = np.arange(len(qubits))
@@ -74,6 +86,7 @@ class Placement:
         inside = chain[ends[:, 0]] == chain[ends[:, 1]]
         _connected(chain, ends[inside], len(flat))
         between, edge, copy = _couplers(graph, chain, ends[~inside])
+        # each coupling of each copy is served by at least one coupler
         slot = copy * graph.num_edges + edge
         count = np.bincount(slot, minlength=copies * graph.num_edges)
         if not count.all():
@@ -120,9 +133,9 @@ class Placement:
         """Fields `[*B, Q]` and couplings `[*B, E]` on the chip, every copy the same problem.
 
         Args:
-            problem: on this placement's graph.
-            chain_strength: a float or `[*B]`. Default: `uniform_torque_compensation` of each
-                problem.
+            problem: problems `*B` on this placement's graph.
+            chain_strength: a float or `[*B]`, in the problem's units. Default:
+                `uniform_torque_compensation` of each problem.
         """
         values, strength = self._checked(problem, chain_strength)
         variable = self._variable.to(problem.device)
@@ -144,24 +157,26 @@ class Placement:
 
         Args:
             problem: a batch of at most `copies` problems on this placement's graph.
-            chain_strength: a float or `[B]`. Default: `uniform_torque_compensation` of each
-                problem.
+            chain_strength: a float or `[B]`, in the problem's units. Default:
+                `uniform_torque_compensation` of each problem.
         """
         if len(problem.batch_shape) != 1 or not 1 <= problem.batch_shape[0] <= self.copies:
-            found = list(problem.batch_shape)
+            batch = list(problem.batch_shape)
             raise ValueError(
-                f"expected a batch of 1 to {self.copies} problems, one a copy; got batch {found}"
+                f"expected a batch of 1 to {self.copies} problems, one per copy; got batch {batch}"
             )
         values, strength = self._checked(problem, chain_strength)
         (size,) = problem.batch_shape
         device = problem.device
         h = problem.h.expand(size, -1)
         values = values.expand(size, -1)
-        at = self._copy.to(device) % size
-        edge_at = self._edge_copy.to(device) % size
-        h = h[at, self._variable.to(device)] * self._part.to(problem.h)
-        J = values[edge_at, self._edge.to(device)] * self._edge_part.to(problem.h)
-        return h, torch.cat([J, -strength.expand(size)[self._chain_copy.to(device) % size]])
+        # the problem of each qubit, of each coupler between chains and of each within one
+        qubit_problem = self._copy.to(device) % size
+        edge_problem = self._edge_copy.to(device) % size
+        chain_problem = self._chain_copy.to(device) % size
+        h = h[qubit_problem, self._variable.to(device)] * self._part.to(problem.h)
+        J = values[edge_problem, self._edge.to(device)] * self._edge_part.to(problem.h)
+        return h, torch.cat([J, -strength.expand(size)[chain_problem]])
 
     def logical(
         self, spins: Int[Tensor, "*batch reads qubits"], generator: torch.Generator | None = None
@@ -169,9 +184,9 @@ class Placement:
         """The majority of each chain, and whether the chain is broken (its qubits differ).
 
         Args:
-            spins: reads in the order of `qubits`, -1 and +1.
-            generator: breaks ties at random. Default: a tie takes the spin of the chain's first
-                qubit.
+            spins: reads `[*B, R, Q]` in the order of `qubits`, -1 and +1.
+            generator: source of the spins of chains that are split evenly. Default: those take the
+                spin of their first qubit.
         """
         if spins.shape[-1] != len(self.qubits):
             raise ValueError(
@@ -184,6 +199,7 @@ class Placement:
             return whole.clone(), torch.zeros_like(whole, dtype=torch.bool)
         start = self._start.to(spins.device)
         length = self._length.to(spins.device)
+        # the sum of each chain, as a difference of running sums
         first = spins[..., start]
         total = spins.cumsum(-1, dtype=torch.int32)
         votes = total[..., start + length - 1] - total[..., start] + first
@@ -198,12 +214,12 @@ class Placement:
     def _checked(
         self, problem: Ising, chain_strength: Tensor | float | int | None
     ) -> tuple[Tensor, Tensor]:
-        """One coupling an edge, and a strength that broadcasts with the batch."""
+        """A coupling per edge, and a strength that broadcasts with the batch."""
         if problem.graph is not self.graph and problem.graph.hash != self.graph.hash:
-            found = f"{problem.graph.kind} graph of {problem.num_spins} spins and {problem.graph.num_edges} couplings"
+            graph = problem.graph
             raise ValueError(
-                f"this placement holds another graph than the problem's ({found}): call "
-                "place(graph, chip)"
+                f"this placement holds another graph than the problem's ({graph.kind} graph of "
+                f"{graph.num_spins} spins and {graph.num_edges} couplings): call place(graph, chip)"
             )
         if chain_strength is None:
             strength = uniform_torque_compensation(problem)
@@ -217,7 +233,9 @@ class Placement:
 def uniform_torque_compensation(
     problem: Ising, prefactor: float = 1.414
 ) -> Float[Tensor, "*batch"]:
-    r"""A chain strength for each problem, $c\,\sqrt{2k/n}\,\sqrt{\sum_{ij} J_{ij}^2 / k}$ with k couplings on n spins.
+    r"""A chain strength for each problem, with k couplings on n spins.
+
+    $$c\,\sqrt{2k/n}\,\sqrt{\sum_{ij} J_{ij}^2 / k}$$
 
     Root mean degree times root mean square coupling: what the two halves of a chain feel from
     random neighbours (`dwave.embedding.chain_strength` in D-Wave's Ocean, with the same prefactor
@@ -229,15 +247,22 @@ def uniform_torque_compensation(
 
 
 def _connected(chain: np.ndarray, ends: np.ndarray, number: int) -> None:
-    """ValueError unless the couplers `ends` within chains join each of the chains into one piece."""
+    """ValueError unless the couplers `ends` within chains join each chain into one piece.
+
+    Args:
+        chain: the chain of each position in the qubits.
+        ends: `[k, 2]`, positions that couplers within chains join.
+        number: number of chains.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     size = len(chain)
     joined = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(size, size))
-    pieces, of = connected_components(joined, directed=False)
+    pieces, piece = connected_components(joined, directed=False)
     if pieces != number:
-        parts = np.bincount(chain[np.unique(of, return_index=True)[1]], minlength=number)
+        first = np.unique(piece, return_index=True)[1]
+        parts = np.bincount(chain[first], minlength=number)
         raise ValueError(
             f"chain {int(parts.argmax())} falls into {int(parts.max())} pieces: its qubits are "
             "not coupled"
@@ -247,21 +272,31 @@ def _connected(chain: np.ndarray, ends: np.ndarray, number: int) -> None:
 def _couplers(
     graph: Graph, chain: np.ndarray, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `ends` [E', 2] that serve a logical coupling, which one [E'] and in which copy [E']; in the graph's order."""
+    """The couplers `[E', 2]` that serve the graph's edges, with the edge and copy of each `[E']`.
+
+    In the order of the edges, copy after copy.
+
+    Args:
+        graph: the logical graph.
+        chain: the chain of each position in the qubits.
+        ends: `[k, 2]`, positions that couplers between chains join.
+    """
     n = graph.num_spins
     pairs = graph.edges.numpy()
     copy, variable = np.divmod(chain[ends], n)
-    code = pairs[0] * n + pairs[1]
-    order = np.argsort(pairs[0] * n + pairs[1])
-    wanted = variable.min(1) * n + variable.max(1)
-    if len(code):
-        found = order[np.searchsorted(code[order], wanted).clip(max=len(code) - 1)]
-        serves = (code[found] == wanted) & (copy[:, 0] == copy[:, 1])
+    # the edge of each coupler's two variables, by binary search among the sorted edges
+    edges = pairs[0] * n + pairs[1]
+    coupled = variable.min(1) * n + variable.max(1)
+    if len(edges):
+        order = np.argsort(edges)
+        edge = order[np.searchsorted(edges[order], coupled).clip(max=len(edges) - 1)]
+        serves = (edges[edge] == coupled) & (copy[:, 0] == copy[:, 1])
     else:
-        found = np.zeros(len(ends), dtype=np.int64)
+        edge = np.zeros(len(ends), dtype=np.int64)
         serves = np.zeros(len(ends), dtype=bool)
+    # those that serve one, in order
     ends = ends[serves]
-    edge = found[serves]
+    edge = edge[serves]
     copy = copy[serves, 0]
-    by = np.lexsort([ends[:, 1], ends[:, 0], edge, copy])
-    return ends[by], edge[by], copy[by]
+    order = np.lexsort([ends[:, 1], ends[:, 0], edge, copy])
+    return ends[order], edge[order], copy[order]

@@ -1,4 +1,7 @@
-"""How far a problem can be scaled before it leaves a range of the chip: one factor for h and J, nothing clipped."""
+"""How far a problem can be scaled before it leaves a range of the chip.
+
+One factor serves h and J, and nothing is clipped.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,47 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
+class SumRange:
+    """A range that sums of couplings must keep.
+
+    Args:
+        bounds: lowest and highest sum.
+        coupler: `[k]`, a coupling that enters a sum.
+        group: `[k]`, the number of that sum.
+        number: number of sums.
+    """
+
+    bounds: tuple[float, float]
+    coupler: Tensor
+    group: Tensor
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
 class Limits:
-    """The ranges of a solver on given qubits and couplers; made once, used at every submission."""
+    """The ranges of a solver on given qubits and couplers; made once, used at every call.
+
+    Args:
+        h: lowest and highest field.
+        J: lowest and highest coupling.
+        sums: ranges of sums of couplings.
+    """
 
     h: tuple[float, float]
     J: tuple[float, float]
-    # range, coupler [k], sum it enters [k], sums
-    sums: tuple[tuple[tuple[float, float], Tensor, Tensor, int], ...]
+    sums: tuple[SumRange, ...]
 
     @staticmethod
     def of(
         edges: Tensor, properties: Mapping[str, Any], qubits: Sequence[int] | None = None
     ) -> Limits:
-        """The limits in a solver's properties; see `largest_factor`."""
+        """The limits in a solver's properties; see the function `largest_factor`.
+
+        Args:
+            edges: `[E, 2]`, couplers as positions into the qubits.
+            properties: the solver's properties.
+            qubits: the solver's numbers of the qubits. Default: all of the solver's, in its order.
+        """
         chosen = properties["qubits"] if qubits is None else qubits
         ids = np.array(chosen, dtype=np.int64)
         ends = edges.cpu().numpy().reshape(-1, 2)
@@ -41,28 +72,28 @@ class Limits:
             )
         coupler = torch.arange(len(ends)).repeat(2)
         sums = []
-        if (bounds := properties.get("per_qubit_coupling_range")) is not None:
-            sums.append(
-                (_range(bounds), coupler, torch.from_numpy(ends.T.ravel().copy()), len(ids))
-            )
+        bounds = properties.get("per_qubit_coupling_range")
+        if bounds is not None:
+            qubit = torch.from_numpy(ends.T.ravel().copy())
+            sums.append(SumRange(_range(bounds), coupler, qubit, len(ids)))
+        bounds = properties.get("per_group_coupling_range")
         topology = properties.get("topology", {})
-        if (bounds := properties.get("per_group_coupling_range")) is not None and topology.get(
-            "type"
-        ) == "zephyr":
-            group = zephyr_groups(ids, ends, topology["shape"])
-            sums.append((_range(bounds), coupler, torch.from_numpy(group), 2 * len(ids)))
+        if bounds is not None and topology.get("type") == "zephyr":
+            group = torch.from_numpy(zephyr_groups(ids, ends, topology["shape"]))
+            sums.append(SumRange(_range(bounds), coupler, group, 2 * len(ids)))
         J = properties.get("extended_j_range") or properties["j_range"]
         return Limits(_range(properties["h_range"]), _range(J), tuple(sums))
 
     def largest_factor(self, h: Tensor, J: Tensor) -> float:
         """See the function of the same name."""
-        h, J = h.detach().double(), J.detach().double()
+        h = h.detach().double()
+        J = J.detach().double()
         loads = [_load(h, self.h), _load(J, self.J)]
-        for bounds, coupler, sum_of, number in self.sums:
-            coupler = coupler.to(J.device)
-            sum_of = sum_of.to(J.device)
-            total = J.new_zeros(*J.shape[:-1], number).index_add(-1, sum_of, J[..., coupler])
-            loads.append(_load(total, bounds))
+        for limit in self.sums:
+            terms = J[..., limit.coupler.to(J.device)]
+            zeros = J.new_zeros(*J.shape[:-1], limit.number)
+            sums = zeros.index_add(-1, limit.group.to(J.device), terms)
+            loads.append(_load(sums, limit.bounds))
         load = max(loads)
         return (1 - ROUNDING) / load if load else float("inf")
 
@@ -75,14 +106,16 @@ def largest_factor(
     *,
     qubits: Sequence[int] | None = None,
 ) -> float:
-    """The largest c for which c h and c J satisfy every range of the solver; infinite where h and J are zero.
+    """The largest c for which c h and c J satisfy every range of the solver.
+
+    It is infinite where h and J are zero.
 
     | property | bounds |
     |---|---|
     | `h_range` | each field |
     | `extended_j_range`, where a solver has none `j_range` | each coupling |
     | `per_qubit_coupling_range` | the sum of the couplings at each qubit |
-    | `per_group_coupling_range` | the same for the two groups of couplers at each qubit of a Zephyr chip |
+    | `per_group_coupling_range` | the same for both groups of couplers at a Zephyr qubit |
 
     The positive and the negative part have bounds of their own. The factor is rounded down by a
     relative 1e-12: use it in double precision (`c * h.double()`), as c h in single precision may
@@ -91,8 +124,8 @@ def largest_factor(
     Args:
         h: fields `[*, Q]`.
         J: couplings `[*, E]`. The factor fits the whole batch.
-        edges: `[E, 2]`, positions into the qubits.
-        properties: of the solver.
+        edges: `[E, 2]`, couplers as positions into the qubits.
+        properties: the solver's properties.
         qubits: the solver's numbers of the Q qubits. Default: all of the solver's, in its order.
 
     Raises:
@@ -102,11 +135,17 @@ def largest_factor(
 
 
 def zephyr_groups(qubits: np.ndarray, edges: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The group [2 E] that each coupler enters at its first end, then at its second; qubit number i has 2 i, 2 i + 1.
+    """The group `[2 E]` that each coupler enters at its first end, then at its second.
 
-    With p = 2 z + j the place of a qubit along its line: the first group holds its neighbours ahead
-    on the line (p' > p) and on the crossing lines w' = p + 1, the second those behind and on w' =
-    p. These are the groups of `dwave.system.coupling_groups`, for all couplers at once.
+    Qubit number i has the groups 2 i and 2 i + 1. With p = 2 z + j the place of a qubit along its
+    line: the first group holds its neighbours ahead on the line (p' > p) and on the crossing lines
+    w' = p + 1, the second those behind and on w' = p. These are the groups of
+    `dwave.system.coupling_groups`, for all couplers at once.
+
+    Args:
+        qubits: the solver's numbers of the qubits, `[Q]`.
+        edges: `[E, 2]`, couplers as positions into the qubits.
+        shape: the chip's sizes.
     """
     lattice = Lattice("zephyr", (*map(int, shape), 4)[:2])
     u, w, _, p = lattice.coordinates(qubits)
@@ -117,6 +156,7 @@ def zephyr_groups(qubits: np.ndarray, edges: np.ndarray, shape: Sequence[int]) -
 
 
 def _range(bounds: Sequence[float | int]) -> tuple[float, float]:
+    """Two bounds around zero, as floats."""
     low, high = map(float, bounds)
     if not low <= 0 <= high:
         raise ValueError(f"expected a range around zero; got [{low:g}, {high:g}]")
@@ -127,16 +167,18 @@ def _load(values: Tensor, bounds: tuple[float, float]) -> float:
     """How much of its range the worst value takes: 1 is just inside."""
     if not values.numel():
         return 0.0
-    least, most = (float(end) for end in values.aminmax())
-    if not (math.isfinite(least) and math.isfinite(most)):
+    smallest = float(values.min())
+    largest = float(values.max())
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
         raise ValueError(
-            f"expected finite h and J to scale into the solver's ranges; got values {least:g} to "
-            f"{most:g}"
+            "expected finite h and J to scale into the solver's ranges; got values "
+            f"{smallest:g} to {largest:g}"
         )
-    return max(_share(-least, -bounds[0]), _share(most, bounds[1]))
+    return max(_share(-smallest, -bounds[0]), _share(largest, bounds[1]))
 
 
 def _share(value: float, bound: float) -> float:
+    """What part of a bound a value takes; infinite where the bound is zero and the value is not."""
     if value <= 0:
         return 0.0
     return value / bound if bound else float("inf")

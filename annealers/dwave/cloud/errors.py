@@ -7,7 +7,10 @@ from qsample.support.faces import public
 
 @public("qsample.annealers.dwave")
 class DeviceError(OSError):
-    """The device cannot serve (as a `ConnectionError` is one of the system's); the message says what to do."""
+    """The device cannot serve; the message says what to do.
+
+    An `OSError`, as a `ConnectionError` is: the fault lies outside of the program.
+    """
 
 
 class Unavailable(DeviceError):
@@ -26,4 +29,4 @@ class Fallback(UserWarning):
 
 @public("qsample.annealers.dwave")
 class ChargeWarning(UserWarning):
-    """The service reported an access time that cannot be right; what was charged in its place is said."""
+    """The service reported an access time that cannot be right; the message says the charge."""

@@ -1,4 +1,8 @@
-"""What was spent: an append-only file, on the disk before each submission, which several processes may share."""
+"""What was spent: an append-only file, on the disk before each submission.
+
+Several samplers, threads and processes may share it, and one budget. All times are microseconds of
+QPU access time.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qsample.annealers.dwave.cloud.errors import BudgetExceeded, DeviceError
+from qsample.support.files import sync_folder
 
 # A line is one event of one submission, {"entry", "event", ...}. "post" charges its estimate and is
 # on the disk before anything is sent; "done" replaces it by the access time that the processor
@@ -25,14 +30,19 @@ from qsample.annealers.dwave.cloud.errors import BudgetExceeded, DeviceError
 # the service knows it.
 EVENTS = ("post", "job", "done", "free")
 BEGINS = b'{"entry": "'  # every line that we write
-PATIENCE = 30.0  # s that a lock is waited for
-# us: the most that a job can have cost, a hundred times the longest that a service runs today
+PATIENCE = 30.0  # seconds that a lock is waited for
+# Microseconds that a job can have cost: a hundred times the longest that a service runs today.
 LONGEST = 1e8
 
 
 @dataclass
 class Allowance:
-    """What one call may spend, and has spent, in microseconds."""
+    """What one call may spend, and has spent.
+
+    Args:
+        limit: microseconds that it may spend. Default: no limit.
+        used: microseconds that it has spent.
+    """
 
     limit: float | None = None
     used: float = 0.0
@@ -75,7 +85,7 @@ class Ledger:
             pass  # it is made, or read, and can be written
 
     def after_fork(self) -> None:
-        """In a forked child: a lock of its own, as a thread of the parent may have held that one."""
+        """In a forked child: a lock of its own, as the parent's may be held."""
         self._lock = threading.RLock()
 
     @property
@@ -89,7 +99,16 @@ class Ledger:
         return math.fsum(self._charge.values())
 
     def afford(self, cost: float, budget: float | None, call: Allowance) -> None:
-        """`BudgetExceeded` where so many microseconds are not left, of the run or of the call."""
+        """Check that a cost could be paid, and charge nothing.
+
+        Args:
+            cost: microseconds that are to be spent.
+            budget: microseconds that the ledger may reach; None is no limit.
+            call: what the call may spend.
+
+        Raises:
+            BudgetExceeded: so much is not left to the run or to the call.
+        """
         with self._lock:
             self.refresh()
             self._check(cost, budget, call)
@@ -108,7 +127,15 @@ class Ledger:
     def post(
         self, costs: Sequence[float], *, budget: float | None, call: Allowance, solver: str
     ) -> list[str]:
-        """Charge jobs about to be submitted, all or none; their entries, on the disk when this returns.
+        """Charge jobs about to be submitted, all or none; their entries.
+
+        The charges are on the disk when this returns.
+
+        Args:
+            costs: estimated microseconds of each job.
+            budget: microseconds that the ledger may reach; None is no limit.
+            call: what the call may spend.
+            solver: the solver's name, for whoever reads the file.
 
         Raises:
             BudgetExceeded: together they cost more than `budget` microseconds, or the call's own,
@@ -124,47 +151,57 @@ class Ledger:
         with self._locked() as file:
             self._check(math.fsum(costs), budget, call)
             entries = [uuid.uuid4().hex[:16] for _ in costs]
-            self._append(
-                file,
-                [
-                    {
-                        "entry": entry,
-                        "event": "post",
-                        "us": float(cost),
-                        "solver": solver,
-                        "time": time.time(),
-                    }
-                    for entry, cost in zip(entries, costs, strict=True)
-                ],
-                sync=True,
-            )
+            records = []
+            for entry, cost in zip(entries, costs, strict=True):
+                record = {"entry": entry, "event": "post", "us": float(cost)}
+                records.append(record | {"solver": solver, "time": time.time()})
+            self._append(file, records, sync=True)
             self._open |= zip(entries, costs, strict=True)
             call.used += math.fsum(costs)
             return entries
 
     def note(self, entry: str, event: str, **more: Any) -> None:
-        """A later event of an entry."""
+        """Add a later event of an entry.
+
+        Args:
+            entry: the ledger's name of the submission.
+            event: one of `EVENTS`.
+            **more: what the event says.
+        """
         with self._locked() as file:
             self._append(file, [{"entry": entry, "event": event, **more}], sync=False)
 
     def settle(self, entry: str, us: float, call: Allowance, job: str) -> None:
-        """The access time of a job that ran, in place of its estimate."""
+        """Charge the access time of a job that ran, in place of its estimate.
+
+        Args:
+            entry: the ledger's name of the submission.
+            us: its access time in microseconds.
+            call: what the call may spend.
+            job: the service's name of the job.
+        """
         with self._lock:
             self.note(entry, "done", us=us, job=job)
             call.used += us - self._open.pop(entry, 0.0)
 
     def free(self, entry: str, call: Allowance, why: str) -> None:
-        """Take back the charge of a job that did not run, once."""
+        """Take back the charge of a job that did not run, once.
+
+        Args:
+            entry: the ledger's name of the submission.
+            call: what the call may spend.
+            why: the reason, for whoever reads the file.
+        """
         with self._lock:
             if entry in self._open:
                 self.note(entry, "free", why=why)
                 call.used -= self._open.pop(entry)
 
     def merge(self, lines: Sequence[str]) -> None:
-        """Take over the lines of a checkpoint that are not here; what the file has beyond them stays.
+        """Take over the lines of a checkpoint that are missing; the file's further ones stay.
 
         Raises:
-            DeviceError: one that is no line of a ledger; nothing is taken over.
+            DeviceError: a line that is none of a ledger; nothing is taken over.
         """
         with self._locked() as file:
             new = []
@@ -204,12 +241,18 @@ class Ledger:
             new = not _exists(self._place)
             with _opened(self._place, os.O_RDWR | os.O_APPEND | (os.O_CREAT if new else 0)) as file:
                 if new:  # the name, too, must survive a crash
-                    _sync_folder(self._place.parent)
+                    self._sync_name(self._place.parent)
                 with _flock(file, self._place, shared=False):
                     rest = self._take_up(file)
                     if rest:
                         self._mend(file, rest)
                     yield file
+
+    def _sync_name(self, folder: Path) -> None:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            raise DeviceError(f"cannot write the ledger {self.path}: {error.strerror}") from None
 
     def _mend(self, file: int, rest: bytes) -> None:
         """End a whole line that lacks its end; drop one that a crash cut short.
@@ -250,14 +293,15 @@ class Ledger:
         A `DeviceError` where that is not ours, or the file no more the one that was read: it is
         left as it is.
         """
-        found = os.fstat(file)
-        which = found.st_dev, found.st_ino
-        if self._file is not None and (which != self._file or found.st_size < self._read):
+        status = os.fstat(file)
+        identity = (status.st_dev, status.st_ino)
+        if self._file is not None and (identity != self._file or status.st_size < self._read):
             raise DeviceError(
                 f"the ledger {self.path} was replaced or cut while in use: put it back, or "
                 "close() and begin anew"
             )
-        data = os.pread(file, found.st_size - self._read, self._read)
+        # whole lines, each a record of ours
+        data = os.pread(file, status.st_size - self._read, self._read)
         end = data.rfind(b"\n") + 1
         rest = data[end:]
         records = list[dict[str, Any]]()
@@ -268,21 +312,25 @@ class Ledger:
                 raise self._refused(number, known=bool(self.lines or lines))
             records.append(record)
             lines.append(line.decode())
+        # what a crash cut short begins as a record does
         number = len(self.lines) + len(lines) + 1
         if rest and _record(rest) is None and not _begun(rest, alone=number == 1):
             raise self._refused(number, known=number > 1)
         self._add(records, lines)
-        self._file = which
+        self._file = identity
         self._read = self._read + end
         return rest
 
     def _refused(self, number: int, *, known: bool) -> DeviceError:
         if known:
-            how = "its charge or event cannot be; nothing is spent until that line is mended"
-            return DeviceError(f"the ledger {self.path} is damaged in line {number}: {how}")
+            return DeviceError(
+                f"the ledger {self.path} is damaged in line {number}: its charge or event cannot "
+                "be; nothing is spent until that line is mended"
+            )
         return DeviceError(f"{self.path} is no ledger (line {number}): name another file")
 
     def _count(self, record: dict[str, Any]) -> None:
+        """Take a record into the charges by entry."""
         entry = record["entry"]
         event = record["event"]
         if event == "done" or event == "post" and entry not in self._charge:
@@ -294,25 +342,30 @@ class Ledger:
 def _record(line: str | bytes) -> dict[str, Any] | None:
     """The event in a line; None where it is none, or has a charge that cannot be."""
     try:
-        found = json.loads(line if isinstance(line, str) else line.decode())
+        record = json.loads(line if isinstance(line, str) else line.decode())
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("entry"), str) or not found["entry"]:
+    if not isinstance(record, dict):
         return None
-    event = found.get("event")
+    entry = record.get("entry")
+    event = record.get("event")
+    if not isinstance(entry, str) or not entry:
+        return None
     if not isinstance(event, str) or event not in EVENTS:
         return None
-    return found if event in ("job", "free") or is_charge(found.get("us")) else None
+    charges = event in ("post", "done")
+    return None if charges and not is_charge(record.get("us")) else record
 
 
 def _begun(rest: bytes, *, alone: bool) -> bool:
-    """Whether these bytes are the beginning of a line of ours; where they are all that there is, beyond doubt."""
+    """Whether these bytes begin a line of ours; beyond doubt where they are `alone` in the file."""
     if alone:
         return re.match(rb'\{"entry": "[0-9a-f]{16}", "ev', rest) is not None
     return rest.startswith(BEGINS) or BEGINS.startswith(rest)
 
 
 def _write(file: int, data: bytes) -> None:
+    """Write all of it: the system may take a part at a time."""
     while data:
         data = data[os.write(file, data) :]
 
@@ -320,7 +373,7 @@ def _write(file: int, data: bytes) -> None:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # the one who opens it hears why
+    except OSError:  # whoever opens it hears why
         return False
 
 
@@ -344,14 +397,15 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 @contextmanager
 def _flock(file: int, path: Path, *, shared: bool) -> Iterator[None]:
+    """Inside, the file is locked; a `DeviceError` where it cannot be."""
     import fcntl
 
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     until = time.monotonic() + PATIENCE
     try:
         while True:
             try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
@@ -370,13 +424,3 @@ def _flock(file: int, path: Path, *, shared: bool) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    except OSError:
-        pass  # some network file systems cannot
-    finally:
-        os.close(file)

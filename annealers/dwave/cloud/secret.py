@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import logging
 import re
@@ -13,10 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from qsample.support.faces import public
+
 E = TypeVar("E", bound=BaseException)
 HIDDEN = "(token)"
-PIECE = 12  # characters of a secret in a row that are hidden too: messages cut long values short
-LONGEST = 20_000  # characters of a text that is searched for pieces
+PIECE = (
+    12  # number of characters of a secret in a row that are hidden too: messages cut values short
+)
+LONGEST = 20_000  # number of characters up to which a text is searched for pieces
 FOREIGN = ("dwave", "requests", "urllib3", "http", "ssl", "pydantic")  # whose frames hold headers
 
 # What a file or a shell leaves around a token: white space, a byte order mark (also read as
@@ -27,7 +32,10 @@ SECRET_ARGUMENTS = ("token", "headers", "proxy", "defaults", "client_cert_key")
 
 
 class Spoken(str):
-    """A string for the client alone, whose repr hides it: what shows a frame or a header shows `(token)`."""
+    """A string for the client alone, whose repr hides it.
+
+    What shows a frame or a header shows `(token)`.
+    """
 
     __slots__ = ()
 
@@ -44,6 +52,7 @@ class Spoken(str):
         return str, (HIDDEN,)
 
 
+@public("qsample.annealers.dwave")
 class Secret:
     """A value that no repr, copy, pickle or checkpoint holds; `Secret(None)` is empty."""
 
@@ -91,9 +100,9 @@ class Secret:
                     f"the token has a character that no token has, {name} at position {place}: "
                     "copy it again"
                 )
-        found = Secret(text or None)
-        found._known = (*self.spellings, *found.spellings)  # as it was given, too
-        return found
+        token = Secret(text or None)
+        token._known = (*self.spellings, *token.spellings)  # as it was given, too
+        return token
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -115,13 +124,13 @@ class Secret:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Those that do not overlap: one is in every piece of twice the length."""
+        """Pieces that do not overlap: every piece of twice the length holds a whole one."""
         if self._parts is None:
             ways = self.spellings
-            found = {
+            parts = {
                 way[i : i + PIECE] for way in ways for i in range(0, len(way) - PIECE + 1, PIECE)
             }
-            self._parts = tuple(found)
+            self._parts = tuple(parts)
         return self._parts
 
     def hide(self, text: str) -> str:
@@ -147,12 +156,12 @@ def _texts(value: Any) -> Iterator[str]:
         value = value.decode(errors="replace")
     if isinstance(value, str):
         text = str.__str__(value)
-        found = {text, text.strip("\"' \t\r\n\0\ufeff")}
+        texts = {text, text.strip("\"' \t\r\n\0\ufeff")}
         for user, password in re.findall(r"//([^/@\s:]*):?([^/@\s]*)@", text):
-            found |= {f"{user}:{password}", password or user}
+            texts |= {f"{user}:{password}", password or user}
         for line in text.splitlines():  # of headers
-            found.add(line.partition(": ")[2].strip())
-        yield from (one for one in found if len(one) > 3)
+            texts.add(line.partition(": ")[2].strip())
+        yield from (text for text in texts if len(text) > 3)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _texts(item)
@@ -162,6 +171,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _ways(text: str) -> Iterator[str]:
+    """The ways in which messages may write a text: quoted, escaped, in hexadecimal, in base 64."""
     raw = text.encode(errors="replace")
     yield text
     for written in (
@@ -187,18 +197,21 @@ def _ways(text: str) -> Iterator[str]:
 def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
     """The text with every spelling of the secrets, and every piece of one, replaced.
 
-    Pieces of `PIECE` characters where `fine` (each text is searched long for them), else of twice
-    as many.
+    Args:
+        text: the text.
+        secrets: what is hidden in it.
+        fine: whether every piece of `PIECE` characters is hidden, for which each text is searched
+            long; else every piece of twice as many.
     """
+    # whole spellings
     secrets = list(secrets)
     for secret in secrets:
         for way in secret.spellings:
             text = text.replace(way, HIDDEN)
-    if (
-        len(text) > LONGEST
-        or not fine
-        and not any(part in text for one in secrets for part in one.parts)
-    ):
+    # pieces: each character that is in one is hidden
+    if len(text) > LONGEST:
+        return text
+    if not fine and not any(part in text for secret in secrets for part in secret.parts):
         return text
     pieces = frozenset[str]().union(*(secret.pieces for secret in secrets))
     shown = [True] * len(text)
@@ -207,10 +220,11 @@ def hidden(text: str, secrets: Iterable[Secret], *, fine: bool = True) -> str:
             shown[i : i + PIECE] = [False] * PIECE
     if all(shown):
         return text
-    parts = re.finditer(r"1+|0+", "".join("01"[not there] for there in shown))
-    return "".join(
-        HIDDEN if part[0][0] == "1" else text[part.start() : part.end()] for part in parts
-    )
+    # each run of hidden characters becomes one word
+    parts = []
+    for visible, run in itertools.groupby(range(len(text)), key=shown.__getitem__):
+        parts.append("".join(text[i] for i in run) if visible else HIDDEN)
+    return "".join(parts)
 
 
 def sealed(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,11 +236,10 @@ def sealed(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return (
-        name in SECRET_ARGUMENTS
-        or isinstance(value, str)
-        and re.search(r"//[^/\s]*@", value) is not None
-    )
+    """Whether an argument may hold a password: by its name, or as an address with a user in it."""
+    if name in SECRET_ARGUMENTS:
+        return True
+    return isinstance(value, str) and re.search(r"//[^/\s]*@", value) is not None
 
 
 def without_password(url: str) -> str:
@@ -238,46 +251,42 @@ def without_password(url: str) -> str:
 
 
 def cleaned(error: E, secrets: Iterable[Secret] = ()) -> E:
-    """The error, in place, without frames of the client and what it talks through, and without a secret in its words.
+    """The error, in place, without frames of the client and without a secret in its words.
 
-    One of ours says all in its line: what it was raised from, and through, goes. Raise what this
-    returns.
+    Frames of what the client talks through go, too. An error of ours says all in its line: what it
+    was raised from, and through, goes. Raise what this returns.
     """
     from qsample.annealers.dwave.cloud.errors import DeviceError
 
     known = list(secrets) or _FILTER.known
     seen = set[int]()
-    left: list[BaseException] = [error]
+    chain: list[BaseException] = [error]  # with causes and contexts, yet to be cleaned
     if isinstance(error, DeviceError):
         error.__cause__ = error.__context__ = None
         error.__traceback__ = None
-    while left:
-        one = left.pop()
-        if id(one) in seen:
+    while chain:
+        link = chain.pop()
+        if id(link) in seen:
             continue
-        seen.add(id(one))
-        left += [other for other in (one.__cause__, one.__context__) if other is not None]
-        one.__traceback__ = _ours(one.__traceback__)
-        texts = [arg for arg in one.args if isinstance(arg, str)]
+        seen.add(id(link))
+        chain += [other for other in (link.__cause__, link.__context__) if other is not None]
+        link.__traceback__ = _ours(link.__traceback__)
+        texts = [arg for arg in link.args if isinstance(arg, str)]
         if any(hidden(text, known) != text for text in texts):
-            one.args = tuple(
-                hidden(arg, known) if isinstance(arg, str) else arg for arg in one.args
+            link.args = tuple(
+                hidden(arg, known) if isinstance(arg, str) else arg for arg in link.args
             )
     return error
 
 
 def _ours(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback up to the first frame of the client's."""
-    at = traceback
-    while at is not None:
-        below = at.tb_next
-        if (
-            below is not None
-            and below.tb_frame.f_globals.get("__name__", "").split(".")[0] in FOREIGN
-        ):
-            at.tb_next = None
-            break
-        at = below
+    entry = traceback
+    while entry is not None and entry.tb_next is not None:
+        module = entry.tb_next.tb_frame.f_globals.get("__name__", "")
+        if module.split(".")[0] in FOREIGN:
+            entry.tb_next = None
+        entry = entry.tb_next
     return traceback
 
 
@@ -285,7 +294,7 @@ def _ours(traceback: TracebackType | None) -> TracebackType | None:
 
 
 class _Filter(logging.Filter):
-    """dwave-cloud-client logs its configuration, the token in it: rewritten here, on every logger of the client."""
+    """Rewrites what the client logs, on every logger of it: its configuration, the token in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,9 +305,9 @@ class _Filter(logging.Filter):
             text = record.getMessage()
         except Exception:  # the caller's bad format: logging reports it
             return True
-        said = hidden(text, self.known, fine=False)
-        if said != text:
-            record.msg = said
+        cleaned = hidden(text, self.known, fine=False)
+        if cleaned != text:
+            record.msg = cleaned
             record.args = None
         # as text: a handler may show the locals of its frames
         if record.exc_info and record.exc_info[1] is not None:
@@ -316,10 +325,10 @@ _LOADING = threading.RLock()
 
 def guard(*secrets: Secret) -> None:
     """Keep these out of the logs of the client, and of what it talks through, from now on."""
-    there = {secret.spellings for secret in _FILTER.known}
-    _FILTER.known += [
-        one for one in secrets if one.reveal() is not None and one.spellings not in there
-    ]
+    known = {secret.spellings for secret in _FILTER.known}
+    for secret in secrets:
+        if secret.reveal() is not None and secret.spellings not in known:
+            _FILTER.known.append(secret)
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("dwave", "urllib3", "requests"):
             logger = logging.getLogger(name)
@@ -334,18 +343,21 @@ def after_fork() -> None:
 
 
 class quiet:
-    """Inside, the client's configuration is read without a word: its token is not known yet. One at a time."""
+    """Inside, the client logs nothing: its configuration is read, and its token not known yet.
+
+    One thread at a time.
+    """
 
     def __enter__(self) -> None:
         _LOADING.acquire()
-        self._loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-        self._loggers = [
-            one for one in self._loggers if one.name.startswith("dwave.cloud") and not one.disabled
-        ]
-        for one in self._loggers:
-            one.disabled = True
+        self._loggers = []
+        for name in list(logging.root.manager.loggerDict):
+            logger = logging.getLogger(name)
+            if name.startswith("dwave.cloud") and not logger.disabled:
+                logger.disabled = True
+                self._loggers.append(logger)
 
     def __exit__(self, *exception: object) -> None:
-        for one in self._loggers:
-            one.disabled = False
+        for logger in self._loggers:
+            logger.disabled = False
         _LOADING.release()

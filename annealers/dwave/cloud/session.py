@@ -1,4 +1,7 @@
-"""The line to the service: D-Wave's own client, opened at first use, closed with everything it began."""
+"""A session with the service: D-Wave's own client, opened at first use.
+
+Closing it ends everything that it began.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from qsample.annealers.dwave.cloud.errors import DeviceError, Unavailable
 from qsample.annealers.dwave.cloud.secret import (
@@ -18,23 +21,34 @@ from qsample.annealers.dwave.cloud.secret import (
     sealed,
     without_password,
 )
+from qsample.annealers.dwave.programming import Programming
 from qsample.support.optional import install_line
 
-T = TypeVar("T")
 REFUSED = (429, 503)  # the service did not take the request
 DOUBTFUL = (500, 502, 504)  # it may have
-
-
 CLOSED = "this DWave was closed while its call was under way: call it again"
+CLOSING = 10.0  # seconds that each of the client's threads is waited for
 
 
 class Session:
     """A connected solver.
 
+    Args:
+        solver: its name, or features that it must have; None is the configured or largest one.
+        token: the token of the API.
+        settings: further configuration of D-Wave's client.
+        timeout: seconds that the solver is asked for, and the client's own limit.
+        pause: seconds to wait after failure k, from 0.
+        retries: repetitions of a failed request.
+
     Attributes:
         properties: what the solver says of itself.
-        name: of the solver.
+        name: the solver's name.
         closed: whether it was closed.
+
+    Raises:
+        DeviceError: no such solver, no token or one that is refused, a configuration that cannot be
+            read; `Unavailable` where the service does not answer or the solver is offline.
     """
 
     def __init__(
@@ -55,7 +69,10 @@ class Session:
         self.closed = False
         config = _configuration(token, settings)
         self.token: Secret = config.pop("token")
-        self._secrets = [self.token, *(one for one in config.values() if isinstance(one, Secret))]
+        self._secrets = [
+            self.token,
+            *(value for value in config.values() if isinstance(value, Secret)),
+        ]
         guard(*self._secrets)
         config.pop("client", None)
         config["polling_timeout"] = timeout
@@ -66,7 +83,7 @@ class Session:
             )
         except Exception as error:
             raise DeviceError(
-                self.hide(f"D-Wave's client does not start: {_line(error)}")
+                self.hide(f"D-Wave's client does not start: {one_line(error)}")
             ) from None
         try:
             self.solver = self._find(solver, timeout, pause, retries)
@@ -93,26 +110,26 @@ class Session:
         until = time.monotonic() + timeout
         for attempt in itertools.count():
             try:
-                found = self.client.get_solver(**filters)
+                connected = self.client.get_solver(**filters)
             except SolverAuthenticationError:
                 raise DeviceError(
                     f"{self.where} refused the token: check DWAVE_API_TOKEN or token="
                 ) from None
             except SolverNotFoundError:
                 raise DeviceError(
-                    f"no solver {_spoken(solver)} at {self.where}; {self._others()}"
+                    f"no solver {_described(solver)} at {self.where}; {self._others()}"
                 ) from None
             except Exception as error:
                 wait = pause(attempt)
                 if not passing(error) or attempt == retries or time.monotonic() + wait > until:
                     raise Unavailable(
-                        self.hide(f"{self.where} does not answer: {_line(error)}")
+                        self.hide(f"{self.where} does not answer: {one_line(error)}")
                     ) from None
                 time.sleep(wait)
             else:
-                if not found.online:
-                    raise Unavailable(f"solver {found.name} is offline; {self._others()}")
-                return found
+                if not connected.online:
+                    raise Unavailable(f"solver {connected.name} is offline; {self._others()}")
+                return connected
 
     @property
     def where(self) -> str:
@@ -120,33 +137,47 @@ class Session:
         return without_password(str(self.client.config.endpoint))
 
     def _others(self) -> str:
+        """What may be named in place of the solver, in an error's words."""
         try:
-            names = sorted(one.name for one in self.client.get_solvers(online=True))
+            names = sorted(solver.name for solver in self.client.get_solvers(online=True))
         except Exception:
             return "name another with solver="
         return f"online are {', '.join(names)}" if names else "none is online"
 
     def cost(self, qubits: int, params: Mapping[str, Any]) -> float:
-        """Microseconds of access time by the client's own estimate."""
-        wanted = {
-            name: value
-            for name, value in params.items()
-            if name not in ("answer_mode", "auto_scale")
-        }
-        if "anneal_schedule" in wanted:
+        """Microseconds of access time of a job by the client's own estimate.
+
+        Raises:
+            DeviceError: the client cannot tell.
+        """
+        ignored = ("answer_mode", "auto_scale")
+        timed = {name: value for name, value in params.items() if name not in ignored}
+        if "anneal_schedule" in timed:
             # the estimate asks only whether there is one
-            wanted.setdefault("initial_state", {0: 1})
+            timed.setdefault("initial_state", {0: 1})
         try:
-            return float(self.solver.estimate_qpu_access_time(qubits, **wanted))
+            return float(self.solver.estimate_qpu_access_time(qubits, **timed))
         except (KeyError, ValueError, TypeError) as error:
             raise DeviceError(
-                f"solver {self.name} cannot estimate the cost: {_line(error)}"
+                f"solver {self.name} cannot estimate the cost: {one_line(error)}"
             ) from None
 
-    def post(self, linear: dict, quadratic: dict, params: Mapping[str, Any], label: str) -> Any:
-        """Submit; the client's future, at once."""
+    def post(self, programming: Programming, params: Mapping[str, Any], label: str) -> Any:
+        """Submit a job; the client's future, at once.
+
+        Args:
+            programming: the fields and couplings of the job.
+            params: everything else that the job asks for.
+            label: what the service shows beside it.
+
+        Raises:
+            DeviceError: the session is closed, or the client refuses the problem.
+        """
         if self.closed:
             raise DeviceError(CLOSED)
+        qubits, couplers = programming.wiring.keys
+        linear = dict(zip(qubits, programming.h.tolist(), strict=True))
+        quadratic = dict(zip(couplers, programming.J.tolist(), strict=True))
         try:
             problem = (linear, quadratic, 0.0)
             return self.solver.sample_problem(
@@ -155,7 +186,7 @@ class Session:
         except KeyError as error:
             raise DeviceError(self.hide(f"solver {self.name}: {error.args[0]}")) from None
         except ValueError as error:
-            what = f"solver {self.name} cannot take the problem: {_line(error)}"
+            what = f"solver {self.name} cannot take the problem: {one_line(error)}"
             raise DeviceError(CLOSED if self.closed else self.hide(what)) from None
         except Exception:
             if self.closed:
@@ -163,7 +194,7 @@ class Session:
             raise
 
     def fetch(self, name: str) -> Any:
-        """The answer of a job that ran, as a future, once more."""
+        """The answer of a job that ran, once more, as the client's future."""
         try:
             future = self.client.retrieve_answer(name)
         except Exception:
@@ -180,7 +211,7 @@ class Session:
         self.client.close(wait=False)
         for kind in ("submission", "cancel", "poll", "load"):
             for worker in getattr(self.client, f"_{kind}_workers", []):
-                worker.join(10.0)
+                worker.join(CLOSING)
 
 
 def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,28 +219,29 @@ def _configuration(token: Secret, settings: Mapping[str, Any]) -> dict[str, Any]
     import dwave.cloud.config
 
     token = _checked(token)
-    guard(token, *(one for one in settings.values() if isinstance(one, Secret)))
-    asked = {name: value for name, value in _revealed(settings).items() if value is not None}
+    guard(token, *(value for value in settings.values() if isinstance(value, Secret)))
+    given = {name: value for name, value in _revealed(settings).items() if value is not None}
     try:
         with quiet():
-            found = sealed(dwave.cloud.config.load_config(**asked))
+            config = sealed(dwave.cloud.config.load_config(**given))
     # a parser repeats the line that it cannot read, and the token may be in it
     except Exception as error:
         plain = type(error) is ValueError or type(error).__name__ == "ConfigFileReadError"
-        what = token.hide(_line(error)) if plain else type(error).__name__
+        what = token.hide(one_line(error)) if plain else type(error).__name__
         hint = "a file holds [section] and key = value, with %% for a %"
         raise DeviceError(f"D-Wave's configuration cannot be read: {what}; {hint}") from None
     if token.reveal() is None:
-        token = _checked(found.get("token", Secret(None)))
+        token = _checked(config.get("token", Secret(None)))
     if token.reveal() is None:
         raise DeviceError(
             "no D-Wave token: set DWAVE_API_TOKEN, pass token= or run `dwave config create`; "
             "`qsample sapi` serves a loopback processor that needs no account"
         )
-    return found | {"token": token}
+    return config | {"token": token}
 
 
 def _checked(token: Secret) -> Secret:
+    """The token without what lies around it; a `DeviceError` for what no token is."""
     try:
         return token.token()
     except ValueError as error:
@@ -217,7 +249,7 @@ def _checked(token: Secret) -> Secret:
 
 
 def _revealed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """For the client alone."""
+    """The settings as the client takes them, for the client alone."""
     return {
         name: value.reveal() if isinstance(value, Secret) else value
         for name, value in settings.items()
@@ -226,7 +258,7 @@ def _revealed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _client(made: type[Any]) -> type[Any]:
-    """D-Wave's client, which validates its configuration into plain strings: the token in it hidden again."""
+    """D-Wave's client with the token hidden again, which it validates into a plain string."""
 
     class Client(made):
         def create_session(self) -> Any:
@@ -238,12 +270,12 @@ def _client(made: type[Any]) -> type[Any]:
 
 def code(error: BaseException) -> int | None:
     """The HTTP status behind an error of the client's, if one is."""
-    found = str(getattr(error, "error_code", None))
-    return int(found) if found.isdecimal() else None
+    status = str(getattr(error, "error_code", None))
+    return int(status) if status.isdecimal() else None
 
 
 def passing(error: BaseException) -> bool:
-    """Whether another try may go better: an overloaded or failing service, a connection that broke."""
+    """Whether another try may go better: the service is overloaded, or the connection broke."""
     from dwave.cloud.exceptions import InvalidAPIResponseError, Timeout
 
     if code(error) is not None:
@@ -252,15 +284,13 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, Timeout | InvalidAPIResponseError | OSError)
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The words of an error in one line; its class where it has none."""
     return " ".join((str(error) or type(error).__name__).split())
 
 
-def _spoken(solver: Any) -> str:
-    return (
-        repr(solver)
-        if isinstance(solver, str)
-        else f"with {dict(solver)}"
-        if solver
-        else "of the qpu kind"
-    )
+def _described(solver: Any) -> str:
+    """The solver asked for, in an error's words."""
+    if isinstance(solver, str):
+        return repr(solver)
+    return f"with {dict(solver)}" if solver else "of the qpu kind"

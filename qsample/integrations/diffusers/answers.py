@@ -1,34 +1,29 @@
-"""What a denoiser is asked and answers, whatever its coding: spins or tokens in, logits and couplings out."""
+"""What a denoiser is asked and answers: spins or tokens in, logits and couplings out."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from qsample.diffusion.reverse_step import Denoised, feature_couplings
 from qsample.problem.graph import Graph
 
 
-class Answer(NamedTuple):
-    """For spins `[B, n]`: logits of x_0 = +1 and E[x_0 | x_t] = tanh(logits / 2), `[B, n]`; couplings or None."""
+def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> Denoised:
+    r"""What a denoiser says of a sample.
 
-    logits: Tensor
-    mean: Tensor
-    coupling: Tensor | None  # [B, k] or [k]
-
-
-def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> Answer:
-    r"""A denoiser's `output` for a sample: a tensor of logits, or an object with `.logits` and `.coupling`.
-
-    With `pair_features` r the channels from C on are features u `[B, rC, ...]` and
-    $J_{ij} = -\tfrac12 u_i \cdot u_j$ on the graph's edges.
+    Args:
+        output: a tensor of logits, or an object with `.logits` and `.coupling`.
+        sample: what it was asked about, `[B, ...]`.
+        graph: the couplings of the next sample.
+        pair_features: r; the channels from C on are features u `[B, rC, ...]` and $J_{ij} =
+            -\tfrac12 u_i \cdot u_j$ on the graph's edges.
 
     Raises:
         ValueError: a shape that does not fit the sample, or couplings where the graph has no edges.
+        TypeError: logits that are no tensor.
     """
     logits = getattr(output, "logits", output)
     coupling = getattr(output, "coupling", None)
@@ -40,24 +35,27 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> A
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     B = len(sample)
     n = graph.num_spins
+
+    # channels of features are couplings
     if pair_features:
         C = sample.shape[1]
-        if logits.shape[:2] != (B, C * (1 + pair_features)):
+        channels = C * (1 + pair_features)
+        if logits.shape[:2] != (B, channels):
             raise ValueError(
-                f"expected {C * (1 + pair_features)} channels from the denoiser, {C} of logits "
-                f"and {pair_features} "
-                f"features for each; got {list(logits.shape)}"
+                f"expected {channels} channels from the denoiser, {C} of logits and "
+                f"{pair_features} features for each; got {list(logits.shape)}"
             )
-        u = logits[:, C:].reshape(B, pair_features, n)
-        i, j = graph.edges.to(u.device)
+        features = logits[:, C:].reshape(B, pair_features, n)
         logits = logits[:, :C]
-        coupling = -(u[..., i] * u[..., j]).sum(1) / 2
+        coupling = feature_couplings(features, graph, sites=2)
+
+    # two logits per token are one of their difference
     if not sample.is_floating_point() and logits.shape == (*sample.shape, 2):
         logits = logits[..., 1] - logits[..., 0]
     if logits.numel() != sample.numel() or len(logits) != B:
-        wanted = list(sample.shape) if sample.is_floating_point() else [*sample.shape, 2]
+        expected = list(sample.shape) if sample.is_floating_point() else [*sample.shape, 2]
         raise ValueError(
-            f"expected logits of shape {wanted} from the denoiser; got {list(logits.shape)}"
+            f"expected logits of shape {expected} from the denoiser; got {list(logits.shape)}"
         )
     if coupling is not None:
         coupling = coupling.to(logits)
@@ -67,12 +65,14 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> A
                 "scheduler.graph = graph, or "
                 "IsingScheduler(neighbours=[[0, 1], [1, 0]])"
             )
-    logits = logits.reshape(B, n)
-    return Answer(logits, (logits / 2).tanh(), coupling)
+    return Denoised(logits.reshape(B, n), coupling)
 
 
 def to_spins(sample: Tensor) -> Tensor:
-    """A sample `[B, ...]` as spins `[B, n]`: floating-point spins as they are, integer tokens 0 and 1 as -1 and +1."""
+    """A sample `[B, ...]` as spins `[B, n]`.
+
+    Floating-point spins stay as they are; integer tokens 0 and 1 are -1 and +1.
+    """
     flat = sample.flatten(1)
     if sample.is_floating_point():
         return flat
@@ -86,32 +86,11 @@ def to_spins(sample: Tensor) -> Tensor:
 
 
 def to_sample(spins: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `to_spins`, shaped and typed as `like`; means become means of tokens, which stay floats."""
+    """The inverse of `to_spins`, shaped and typed as `like`.
+
+    Means of spins become means of tokens, which stay floats.
+    """
     spins = spins.reshape(like.shape)
     if like.is_floating_point():
         return spins.to(like.dtype)
     return (1 + spins) / 2 if spins.is_floating_point() else (spins > 0).to(like.dtype)
-
-
-def grid_edges(shape: Sequence[int], offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Pairs of sites of a grid that stand an offset apart, without wrapping around; sites are numbered row by row.
-
-    Offsets may leave out leading axes: [0, 1] on a grid [C, H, W] is [0, 0, 1].
-    """
-    shape = tuple(shape)
-    place = torch.arange(math.prod(shape)).reshape(shape)
-    edges = []
-    for offset in offsets:
-        if not 0 < len(offset) <= len(shape) or not any(offset):
-            raise ValueError(
-                f"expected offsets on the grid {list(shape)}, not all zero; got {list(offset)}"
-            )
-        full = [0] * (len(shape) - len(offset)) + list(offset)
-        there = tuple(
-            slice(max(0, d), size + min(0, d)) for d, size in zip(full, shape, strict=True)
-        )
-        here = tuple(
-            slice(max(0, -d), size + min(0, -d)) for d, size in zip(full, shape, strict=True)
-        )
-        edges.append(torch.stack([place[here].flatten(), place[there].flatten()], 1).tolist())
-    return [(i, j) for i, j in itertools.chain.from_iterable(edges)]

@@ -1,4 +1,4 @@
-"""Guidance by choosing the noise: an annealer draws part of each step's noise, for any scheduler that adds some."""
+"""Guidance by choosing the noise: an annealer draws part of each step's noise."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from qsample.integrations.diffusers.guidance_frame import Frame
 from qsample.integrations.diffusers.guidance_step import Reverse, ddim, ddpm, euler_ancestral
 from qsample.neural.block_metropolis import BlockMetropolis
 from qsample.neural.energy import Counted
-from qsample.neural.expansion import second_order
-from qsample.neural.kernel import check_positive
-from qsample.neural.surrogates import Surrogate
+from qsample.neural.surrogates import Surrogate, second_order
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.sampling.samples import Exactness
+from qsample.support.checks import whole
 from qsample.support.faces import public
 from qsample.support.optional import needs
 
@@ -44,9 +43,12 @@ REVERSE: Mapping[type, Callable[[Any, Mapping[str, Any]], Reverse]] = {
 
 @public("qsample.diffusion")
 class AnnealedGuidance:
-    r"""A diffusers scheduler whose noise is drawn with an eye on an energy: one line in an existing pipeline.
+    r"""A diffusers scheduler whose noise is drawn with an eye on an energy.
 
-        pipe.scheduler = AnnealedGuidance(pipe.scheduler, energy, Gibbs(20, scan="palindromic"), scale=2.0)
+    One line in an existing pipeline:
+
+        sampler = Gibbs(20, scan="palindromic")
+        pipe.scheduler = AnnealedGuidance(pipe.scheduler, energy, sampler, scale=2.0)
 
     A reverse step is $x' = \mu + \sigma z$. Blocks of K coordinates are chosen at random, their
     noise is written $z_{block} = \mathrm{diag}(\epsilon) H s/\sqrt K$ with spins s (`Frame`), and s
@@ -92,14 +94,14 @@ class AnnealedGuidance:
             its timestep t, and the scheduler's prediction of x_0. A function of its own row alone
             (and of the row's number: labels).
         sampler: reversible, such as `Gibbs(20, scan="palindromic")`, or `Exact()` for K <= 24.
-        scale: $\lambda \ge 0$.
-        K: coordinates of a block, a power of two.
-        blocks: of a step, drawn together as one problem of K blocks spins.
+        scale: strength $\lambda \ge 0$ of the energy.
+        K: number of coordinates of a block, a power of two.
+        blocks: number of blocks per step, drawn together as one problem of K blocks spins.
         surrogate: `second_order`, `first_order` (one gradient, J = 0), or for an energy without
             gradients a fit, `partial(regression, flips=0.5, graph=Graph.sparse(K * blocks, []))`.
             (Without `graph` it fits all K (K - 1) / 2 couplings too, by thousands of evaluations.)
-        moves: of Metropolis and Hastings a step; 0 leaves the surrogate's draw as it is, from any
-            sampler.
+        moves: moves of Metropolis and Hastings per step; 0 leaves the surrogate's draw as it is,
+            from any sampler.
 
     Raises:
         TypeError: another scheduler, an energy or sampler that is none.
@@ -136,9 +138,9 @@ class AnnealedGuidance:
         moves: int = 1,
     ) -> None:
         if type(scheduler) not in REVERSE:
-            wanted = ", ".join(kind.__name__ for kind in REVERSE)
+            known = ", ".join(kind.__name__ for kind in REVERSE)
             raise TypeError(
-                f"expected one of {wanted}; got {type(scheduler).__name__}: "
+                f"expected one of {known}; got {type(scheduler).__name__}: "
                 "DDPMScheduler.from_config(pipe.scheduler.config) makes one"
             )
         if not callable(energy):
@@ -146,28 +148,24 @@ class AnnealedGuidance:
                 f"expected an energy, a function energy(x, x0, t) -> [B]; got {energy!r}"
             )
         check_is_sampler(sampler)
-        if (
-            isinstance(scale, bool)
-            or not isinstance(scale, int | float)
-            or not 0 <= scale < math.inf
-        ):
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not number or not 0 <= scale < math.inf:
             raise ValueError(
                 f"expected a finite scale >= 0; got {scale!r}: negate the energy to guide away "
                 "from it"
             )
-        check_positive("K", K)
+        K = whole("K", K, 1)
         if K & (K - 1):
             raise ValueError(f"expected K a power of two; got {K}: use {1 << (K.bit_length() - 1)}")
-        check_positive("blocks", blocks)
-        if isinstance(moves, bool) or not isinstance(moves, int) or moves < 0:
-            raise ValueError(f"expected moves >= 0; got {moves!r}")
+        blocks = whole("blocks", blocks, 1)
+        moves = whole("moves", moves, 0)
         if moves and not sampler.reversible:
             raise ValueError(
-                f"{sampler!r} is not reversible, so no correction makes it exact: use Gibbs(20, "
-                'scan="palindromic"), '
-                "or moves=0 for its draws as they are"
+                f"{sampler!r} is not reversible, so no correction makes it exact: use "
+                'Gibbs(20, scan="palindromic"), or moves=0 for its draws as they are'
             )
-        self.__dict__["__module__"] = type(scheduler).__module__  # saved beside the class's name
+        # the module of the class, as saved pipelines name it: past __setattr__, which forwards
+        self.__dict__["__module__"] = type(scheduler).__module__
         self.scheduler = scheduler
         self.energy = energy
         self.sampler = sampler
@@ -180,8 +178,24 @@ class AnnealedGuidance:
         self._alone: tuple[Guidance, bool] | None = None  # whether this energy is one of x0 alone
 
     # ---- a transparent wrapper ----------------
+    #
+    # Pipelines know a scheduler by isinstance, by arguments that they look for in the signatures of
+    # `step` and `set_timesteps`, by attributes that they read and set, and save it by the names of
+    # its class and module. A subclass of each scheduler would answer all that too, but its own
+    # methods would call the guided ones, and what it saves would need qsample to be loaded. So this
+    # object answers in the name of the one it wraps: `__class__` and `__module__` are the wrapped
+    # scheduler's (`type(guided)` stays AnnealedGuidance), and every attribute that is not in `_OWN`
+    # is read from and set on it.
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The wrapped scheduler's: pipelines ask isinstance, and save the name of the class."""
+        if "scheduler" not in self.__dict__:  # being copied
+            return AnnealedGuidance
+        return type(self.__dict__["scheduler"])
 
     def __getattr__(self, name: str) -> Any:
+        # of what this class has not
         if "scheduler" not in self.__dict__:  # being copied
             raise AttributeError(name)
         return getattr(self.__dict__["scheduler"], name)
@@ -196,18 +210,12 @@ class AnnealedGuidance:
         return len(self.scheduler)
 
     def __repr__(self) -> str:
-        return f"AnnealedGuidance({type(self.scheduler).__name__}, sampler={self.sampler!r}, scale={self.scale})"
-
-    @property
-    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The wrapped scheduler's: pipelines ask isinstance, and write down the name of the class."""
-        return (
-            type(self.__dict__["scheduler"]) if "scheduler" in self.__dict__ else AnnealedGuidance
-        )
+        kind = type(self.scheduler).__name__
+        return f"AnnealedGuidance({kind}, sampler={self.sampler!r}, scale={self.scale})"
 
     @property
     def config(self) -> Any:
-        """The wrapped scheduler's; a pipeline cannot make another scheduler of it without a word."""
+        """The wrapped scheduler's; a pipeline that makes a scheduler of it is refused."""
         frame = sys._getframe(1)
         callers = []
         # type checkers stand between, where there are some
@@ -239,12 +247,10 @@ class AnnealedGuidance:
 
         @wraps(wrapped)
         def step(*args: Any, **kwargs: Any) -> Any:
-            if self.scale == 0:
-                self.info["network"] += len(
-                    inspect.signature(wrapped).bind(*args, **kwargs).arguments["model_output"]
-                )
-                return wrapped(*args, **kwargs)
             bound = inspect.signature(wrapped).bind(*args, **kwargs)
+            if self.scale == 0:
+                self.info["network"] += len(bound.arguments["model_output"])
+                return wrapped(*args, **kwargs)
             bound.apply_defaults()
             return self._step(bound.arguments)
 
@@ -252,26 +258,25 @@ class AnnealedGuidance:
 
     # ---- a guided step ----------------
 
-    def _step(self, given: dict[str, Any]) -> Any:
+    def _step(self, arguments: dict[str, Any]) -> Any:
         """The scheduler's own step, then other noise in the blocks."""
-        if given.get("eta") == 0:
+        if arguments.get("eta") == 0:
             raise ValueError(
                 "DDIM adds no noise at eta=0, so there is none to choose: pass eta=1.0 to the "
                 "pipeline"
             )
-        if given.get("variance_noise") is not None:
+        if arguments.get("variance_noise") is not None:
             raise ValueError(
                 "variance_noise fixes the noise that guidance chooses: pass a generator instead"
             )
-        reverse = REVERSE[type(self.scheduler)](
-            self.scheduler, {k: _precise(v) for k, v in given.items()}
-        )
-        return_dict = given.pop("return_dict")
-        out = self.scheduler.step(**given, return_dict=True)
-        self.info["network"] += len(given["model_output"])
+        precise = {name: _precise(value) for name, value in arguments.items()}
+        reverse = REVERSE[type(self.scheduler)](self.scheduler, precise)
+        return_dict = arguments.pop("return_dict")
+        out = self.scheduler.step(**arguments, return_dict=True)
+        self.info["network"] += len(arguments["model_output"])
         if bool((reverse.std != 0).any()):
             usual = out.prev_sample
-            generator = given["generator"]
+            generator = arguments["generator"]
             if torch.is_inference_mode_enabled():  # which forbids the gradients of the energy
                 with torch.inference_mode(False), torch.no_grad():
                     out.prev_sample = self._choose(reverse.copied(), usual.clone(), generator)
@@ -291,6 +296,8 @@ class AnnealedGuidance:
             )
         if isinstance(generator, list) and len(generator) == 1:
             generator = generator[0]  # of the whole batch, as for diffusers
+
+        # where spins become noise, and the step's law there
         draws = Draws(draw_seeds(generator, (B,)), usual.device)
         frame = Frame.draw(draws, d, self.K, self.blocks)
         generators = draws.generators()
@@ -304,43 +311,42 @@ class AnnealedGuidance:
 
         def energy(s: Tensor) -> Tensor:
             """The energy of spins `[B, M, n]`, `[B, M]`: lambda G where they put x'."""
-            at = (place(one) for one in s.unbind(-2))
-            G = [
-                self._guidance(x.to(usual), self._x0(x, reverse, moving, usual), reverse)
-                for x in at
-            ]
-            return torch.stack(G, -1)
+            energies = []
+            for state in s.unbind(-2):
+                x = place(state)
+                x0 = reverse.x0_of(x) if moving else reverse.x0
+                energies.append(self._guidance(x.to(usual), x0.to(usual), reverse))
+            return torch.stack(energies, -1)
 
+        # spins drawn by that energy, in place of uniform ones
         spins = self._spins(Counted(energy), mean.new_zeros(B, n), draws, generators)
         return place(spins).to(usual)
 
-    @staticmethod
-    def _x0(x: Tensor, reverse: Reverse, moving: bool, like: Tensor) -> Tensor:
-        return (reverse.x0_of(x) if moving else reverse.x0).to(like)
-
     def _is_of_x0_alone(self, reverse: Reverse, usual: Tensor) -> bool:
-        """Whether x' itself does not enter the energy: by its gradient, by its values where it has none."""
+        """Whether x' itself does not enter the energy.
+
+        By its gradients; by its values where it has none.
+        """
         if self._alone is not None and self._alone[0] is self.energy:
             return self._alone[1]
         x0 = reverse.x0.to(usual)
         with torch.enable_grad():
             G = self._guidance(usual.detach().clone().requires_grad_(), x0, reverse)
-        alone = not G.requires_grad
-        if alone:
-            with torch.enable_grad():
-                alone = self._guidance(
-                    usual, x0.detach().clone().requires_grad_(), reverse
-                ).requires_grad
-            if not alone:  # no gradient at all
-                alone = torch.equal(G, self._guidance(reverse.mean.to(usual), x0, reverse))
+            alone = not G.requires_grad
+            if alone:
+                by_x0 = self._guidance(usual, x0.detach().clone().requires_grad_(), reverse)
+                alone = by_x0.requires_grad
+        if not alone and not G.requires_grad:  # no gradient at all
+            alone = torch.equal(G, self._guidance(reverse.mean.to(usual), x0, reverse))
         self._alone = self.energy, alone
         return alone
 
     def _guidance(self, x: Tensor, x0: Tensor, reverse: Reverse) -> Tensor:
+        """Lambda G, checked: `[B]`."""
         G = self.energy(x, x0, reverse.t)
         if G.shape != x.shape[:1]:
             raise ValueError(
-                f"expected energies [{len(x)}] of x {list(x.shape)}; got {list(G.shape)}: one an "
+                f"expected energies [{len(x)}] of x {list(x.shape)}; got {list(G.shape)}: one per "
                 "item"
             )
         return self.scale * _precise(G)
@@ -349,26 +355,29 @@ class AnnealedGuidance:
         self, energy: Counted, like: Tensor, draws: Draws, generators: list[torch.Generator]
     ) -> Tensor:
         """Spins `[B, n]` for each item: the surrogate's draw, moved by Metropolis and Hastings."""
-        problem = (
-            self.surrogate(energy, _anchor(draws, like), generator=generators)
-            .detach()
-            .to(dtype=torch.float32)
-        )
-        found = self.sampler.sample(problem, 1, generator=generators)
-        s = found.spins[:, 0].to(like)
+        # regression at flips=0.5 and the expansions about 0 need no better anchor than this
+        anchor = draws.spins(like.shape[-1]).to(like)
+        surrogate = self.surrogate(energy, anchor, generator=generators)
+        problem = surrogate.detach().to(dtype=torch.float32)
+        samples = self.sampler.sample(problem, 1, generator=generators)
+        s = samples.spins[:, 0].to(like)
         tag = Exactness.HEURISTIC
+
+        # corrected for what is not quadratic
         if self.moves:
             kernel = BlockMetropolis(self.sampler, problem)
             E = energy(s[:, None])[:, 0]
-            accepted = 0.0
+            acceptance = 0.0
             for _ in range(self.moves):
-                y, U, tag = kernel.propose(problem, s, generators)
+                y, fall, tag = kernel.propose(problem, s, generators)
                 E_y = energy(y[:, None])[:, 0]
-                yes = draws.uniform(1)[:, 0].log() < (E.double() - E_y.double()) - U
-                s = torch.where(yes[:, None], y, s)
-                E = torch.where(yes, E_y, E)
-                accepted += float(yes.double().mean()) / self.moves
-            self.info["acceptance"].append(accepted)
+                log_ratio = (E.double() - E_y.double()) - fall
+                accepted = draws.uniform(1)[:, 0].log() < log_ratio
+                s = torch.where(accepted[:, None], y, s)
+                E = torch.where(accepted, E_y, E)
+                acceptance += float(accepted.double().mean()) / self.moves
+            self.info["acceptance"].append(acceptance)
+
         self.info["exactness"] = tag if tag is Exactness.HEURISTIC else Exactness.ASYMPTOTIC
         self.info["energy"] += energy.counts["evaluations"] + energy.counts["gradients"]
         self.info["hessian_vectors"] += energy.counts["hessian_vectors"]
@@ -376,7 +385,10 @@ class AnnealedGuidance:
 
 
 class _Guarded(FrozenDict):
-    """A config as a pipeline reads it; what makes a scheduler of it asks which values are defaults, and is told."""
+    """A config as a pipeline reads it.
+
+    What makes a scheduler of it asks which values are defaults, and is refused.
+    """
 
     _pipeline: str
 
@@ -388,9 +400,8 @@ class _Guarded(FrozenDict):
         if key == "_use_default_values":
             raise ValueError(
                 f"{self._pipeline} makes a scheduler of its own from the given one's config, "
-                "without the guidance: "
-                "construct it with the plain scheduler, then pipe.scheduler = "
-                "AnnealedGuidance(pipe.scheduler, ...)"
+                "without the guidance: construct it with the plain scheduler, then "
+                "pipe.scheduler = AnnealedGuidance(pipe.scheduler, ...)"
             )
         return super().get(key, default)
 
@@ -401,10 +412,6 @@ def _precise(value: Any) -> Any:
     return value.float() if half else value
 
 
-def _anchor(draws: Draws, like: Tensor) -> Tensor:
-    """Uniform spins for an anchor: regression at flips=0.5 and the expansions about 0 need no better one."""
-    return draws.spins(like.shape[-1]).to(like)
-
-
 def _fresh() -> dict[str, Any]:
+    """The `info` of a run that has not begun."""
     return {"network": 0, "energy": 0, "hessian_vectors": 0, "acceptance": [], "exactness": None}

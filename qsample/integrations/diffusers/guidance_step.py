@@ -1,4 +1,4 @@
-"""The mean and standard deviation of a reverse step: one function for each of diffusers' schedulers."""
+"""The mean and standard deviation of a reverse step, for each of diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -31,28 +31,36 @@ class Reverse:
     gain: Tensor
 
     def copied(self) -> Reverse:
-        """The same numbers in new tensors, which are no inference tensors where this is called outside that mode."""
+        """The same numbers in new tensors.
+
+        They are no inference tensors, where this is called outside that mode.
+        """
         return Reverse(*(getattr(self, field.name).clone() for field in fields(self)))
 
     def x0_of(self, x: Tensor) -> Tensor:
-        r"""The prediction of x_0 as x' moves it: $\hat x_0 + \mathrm{gain}\,(x' - \mu)$, differentiable in x'."""
+        r"""The prediction of x_0 as x' moves it: $\hat x_0 + \mathrm{gain}\,(x' - \mu)$."""
         return self.x0 + self.gain.to(self.x0) * (x - self.mean)
 
 
-def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
-    r"""Ancestral sampling (Ho, Jain and Abbeel, NeurIPS 2020, Eq. 7), from t to the next timestep t'.
+def ddpm(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
+    r"""Ancestral sampling, from t to the next timestep t'.
+
+    Ho, Jain and Abbeel, NeurIPS 2020, Eq. 7:
 
     $$\mu = \frac{\sqrt{\bar\alpha_{t'}}\,\beta}{1-\bar\alpha_t}\,\hat x_0
       + \frac{\sqrt{\alpha}\,(1-\bar\alpha_{t'})}{1-\bar\alpha_t}\,x, \qquad
       \sigma^2 = \frac{1-\bar\alpha_{t'}}{1-\bar\alpha_t}\,\beta$$
 
     with $\alpha = \bar\alpha_t/\bar\alpha_{t'} = 1 - \beta$. $\sigma$ by `variance_type`; a network
-    of twice the channels predicts it (Nichol and Dhariwal, ICML 2021, Eq. 15). `given` are the
-    arguments of the scheduler's `step`.
+    of twice the channels predicts it (Nichol and Dhariwal, ICML 2021, Eq. 15).
+
+    Args:
+        scheduler: a `DDPMScheduler`.
+        arguments: those of its `step`, by name.
     """
-    output = given["model_output"]
-    t = given["timestep"]
-    x = given["sample"]
+    output = arguments["model_output"]
+    t = arguments["timestep"]
+    x = arguments["sample"]
     kind = scheduler.variance_type
     predicted = None
     if kind in ("learned", "learned_range") and output.shape[1] == 2 * x.shape[1]:
@@ -62,34 +70,42 @@ def ddpm(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     bar_then = _product(scheduler, then, scheduler.one)
     alpha = bar / bar_then
     x0, _ = _predict(scheduler, output, x, bar)
-    mean = (bar_then**0.5 * (1 - alpha)) / (1 - bar) * x0 + alpha**0.5 * (1 - bar_then) / (
-        1 - bar
-    ) * x
+    of_x0 = (bar_then**0.5 * (1 - alpha)) / (1 - bar)
+    of_x = alpha**0.5 * (1 - bar_then) / (1 - bar)
+    mean = of_x0 * x0 + of_x * x
     if t > 0:
         variance = scheduler._get_variance(t, predicted_variance=predicted)
-        # of the kinds with log in their names the scheduler answers with a logarithm, or has taken
-        # the root
-        std = {"fixed_small_log": lambda v: v, "learned_range": lambda v: torch.exp(0.5 * v)}.get(
-            kind, torch.sqrt
-        )
-        return Reverse(mean, std(variance), x0, torch.as_tensor(then), bar_then**0.5)
+        # some kinds the scheduler answers with the root already, or with a logarithm
+        if kind == "fixed_small_log":
+            std = variance
+        elif kind == "learned_range":
+            std = torch.exp(0.5 * variance)
+        else:
+            std = torch.sqrt(variance)
+        return Reverse(mean, std, x0, torch.as_tensor(then), bar_then**0.5)
     return Reverse(mean, torch.zeros(()), x0, torch.as_tensor(-1), torch.ones(()))
 
 
-def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
+def ddim(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
     r"""DDIM (Song, Meng and Ermon, ICLR 2021, Eq. 12 and 16), random for $\eta > 0$.
 
-    $$\mu = \sqrt{\bar\alpha_{t'}}\,\hat x_0 + \sqrt{1-\bar\alpha_{t'}-\sigma^2}\;\hat\epsilon, \qquad
-      \sigma^2 = \eta^2\,\frac{1-\bar\alpha_{t'}}{1-\bar\alpha_t}\,\Bigl(1-\frac{\bar\alpha_t}{\bar\alpha_{t'}}\Bigr)$$
+    $$\mu = \sqrt{\bar\alpha_{t'}}\,\hat x_0
+      + \sqrt{1-\bar\alpha_{t'}-\sigma^2}\;\hat\epsilon, \qquad
+      \sigma^2 = \eta^2\,\frac{1-\bar\alpha_{t'}}{1-\bar\alpha_t}\,
+      \Bigl(1-\frac{\bar\alpha_t}{\bar\alpha_{t'}}\Bigr)$$
+
+    Args:
+        scheduler: a `DDIMScheduler`.
+        arguments: those of its `step`, by name.
     """
-    t = given["timestep"]
-    x = given["sample"]
-    eta = given["eta"]
+    t = arguments["timestep"]
+    x = arguments["sample"]
+    eta = arguments["eta"]
     then = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     bar = scheduler.alphas_cumprod[t]
     bar_then = _product(scheduler, then, scheduler.final_alpha_cumprod)
-    x0, noise = _predict(scheduler, given["model_output"], x, bar)
-    if given["use_clipped_model_output"]:
+    x0, noise = _predict(scheduler, arguments["model_output"], x, bar)
+    if arguments["use_clipped_model_output"]:
         noise = (x - bar**0.5 * x0) / (1 - bar) ** 0.5
     variance = (1 - bar_then) / (1 - bar) * (1 - bar / bar_then)
     std = eta * variance**0.5
@@ -97,29 +113,37 @@ def ddim(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
     return Reverse(mean, torch.as_tensor(std), x0, torch.as_tensor(then), bar_then**0.5)
 
 
-def euler_ancestral(scheduler: Any, given: Mapping[str, Any]) -> Reverse:
-    r"""Euler's method down to $\sigma_-$, and noise up to $\sigma'$ again (k-diffusion; Karras et al., NeurIPS 2022).
+def euler_ancestral(scheduler: Any, arguments: Mapping[str, Any]) -> Reverse:
+    r"""Euler's method down to $\sigma_-$, and noise up to $\sigma'$ again.
+
+    k-diffusion; Karras et al., NeurIPS 2022:
 
     $$\mu = x + (\sigma_- - \sigma_t)\,\frac{x - \hat x_0}{\sigma_t}, \qquad
-      \sigma^2 = \frac{\sigma'^2\,(\sigma_t^2 - \sigma'^2)}{\sigma_t^2}, \qquad \sigma_-^2 = \sigma'^2 - \sigma^2$$
+      \sigma^2 = \frac{\sigma'^2\,(\sigma_t^2 - \sigma'^2)}{\sigma_t^2}, \qquad
+      \sigma_-^2 = \sigma'^2 - \sigma^2$$
+
+    Args:
+        scheduler: an `EulerAncestralDiscreteScheduler`.
+        arguments: those of its `step`, by name.
     """
-    output = given["model_output"]
-    x = given["sample"].to(torch.float32)
+    output = arguments["model_output"]
+    x = arguments["sample"].to(torch.float32)
     index = scheduler.step_index
     if index is None:
         begin = scheduler.begin_index
-        index = scheduler.index_for_timestep(given["timestep"]) if begin is None else begin
-    now = scheduler.sigmas[index]
-    then = scheduler.sigmas[index + 1]
+        index = scheduler.index_for_timestep(arguments["timestep"]) if begin is None else begin
+    sigma = scheduler.sigmas[index]
+    sigma_next = scheduler.sigmas[index + 1]
     if scheduler.config.prediction_type == "v_prediction":
-        x0 = output * (-now / (now**2 + 1) ** 0.5) + x / (now**2 + 1)
+        x0 = output * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
     else:
-        x0 = x - now * output
-    up = (then**2 * (now**2 - then**2) / now**2) ** 0.5
-    down = (then**2 - up**2) ** 0.5
+        x0 = x - sigma * output
+    up = (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5
+    down = (sigma_next**2 - up**2) ** 0.5
     last = index + 1 >= len(scheduler.timesteps)
     t = torch.as_tensor(-1) if last else scheduler.timesteps[index + 1]
-    return Reverse(x + (x - x0) / now * (down - now), up, x0, t, 1 / (1 + then**2))
+    mean = x + (x - x0) / sigma * (down - sigma)
+    return Reverse(mean, up, x0, t, 1 / (1 + sigma_next**2))
 
 
 def _predict(scheduler: Any, output: Tensor, x: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Binary latents of an autoencoder: the bits of a codebook's indices, or the signs of a continuous latent."""
+"""Binary latents of an autoencoder: the bits of a codebook's indices, or the signs of a latent."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def index_of(spins: Shaped[Tensor, "*batch bits h w"]) -> Int[Tensor, "*batch h 
 def encode(
     autoencoder: Any, images: Float[Tensor, "B c height width"]
 ) -> Float[Tensor, "B bits h w"]:
-    """Images as spins: bits of the codebook's indices (diffusers' `VQModel`), else signs of the latents.
+    """Images as spins: bits of the codebook's indices (`VQModel`), else signs of the latents.
 
     The second serves any autoencoder whose `encode` gives `.latents` or a `.latent_dist` (its mode
     is taken) and whose decoder was trained on signs.
     """
-    found = autoencoder.encode(images)
-    latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+    encoded = autoencoder.encode(images)
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     if not hasattr(autoencoder, "quantize"):
         return torch.where(latents > 0, 1.0, -1.0).to(images)
     index = autoencoder.quantize(latents)[2][2].reshape(len(images), *latents.shape[2:])
@@ -43,11 +43,12 @@ def decode(
     """The images of spins, as the autoencoder's decoder gives them.
 
     Raises:
-        ValueError: a codebook whose size is no power of two, or another number of bits a site.
+        ValueError: a codebook whose size is no power of two, or another number of bits per site.
     """
     if not hasattr(autoencoder, "quantize"):
         return autoencoder.decode(spins).sample
-    if spins.shape[1] != (bits := _bits(autoencoder)):
+    bits = _bits(autoencoder)
+    if spins.shape[1] != bits:
         raise ValueError(
             f"the codebook's indices have {bits} bits and the latents {spins.shape[1]} channels: "
             "one each"
@@ -61,6 +62,7 @@ def decode(
 
 
 def _bits(autoencoder: Any) -> int:
+    """Bits of an index of its codebook."""
     size = autoencoder.quantize.n_e
     if size & (size - 1) or size < 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A diffusers pipeline for bits: a denoiser, `IsingScheduler` and, for binary latents, an autoencoder."""
+"""A diffusers pipeline for bits: denoiser, scheduler and, for binary latents, an autoencoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ Generators = torch.Generator | list[torch.Generator]
 class IsingDiffusionPipeline(DiffusionPipeline):
     """Images from bits that an Ising sampler draws, step by step.
 
-        pipe = IsingDiffusionPipeline(unet, IsingScheduler(16, neighbours=[[0, 1], [1, 0]], pair_features=4))
+        scheduler = IsingScheduler(16, neighbours=[[0, 1], [1, 0]], pair_features=4)
+        pipe = IsingDiffusionPipeline(unet, scheduler)
         pipe.scheduler.sampler = Gibbs(sweeps=20)  # or any other
         image = pipe(generator=torch.Generator().manual_seed(0)).images[0]
         pipe.save_pretrained("mine")  # IsingDiffusionPipeline.from_pretrained("mine") loads it
@@ -38,7 +39,7 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         scheduler: the steps.
         vqvae: an autoencoder whose latents are the bits, see
             `qsample.integrations.diffusers.latents`; without one the bits are pixels.
-        time_scale: the denoiser sees the timestep, a fraction, times this.
+        time_scale: factor between the timestep, a fraction, and the time that the denoiser sees.
     """
 
     model_cpu_offload_seq = "unet->vqvae"
@@ -68,11 +69,9 @@ class IsingDiffusionPipeline(DiffusionPipeline):
     def encode(self, images: Any) -> Tensor:
         """Images (PIL, NumPy or a tensor of 0..1) as the denoiser's spins `[B, C, H, W]`."""
         pixels = self.image_processor.preprocess(images).to(self._execution_device, self.unet.dtype)
-        return (
-            torch.where(pixels > 0, 1.0, -1.0).to(pixels)
-            if self.vqvae is None
-            else encode(self.vqvae, pixels)
-        )
+        if self.vqvae is not None:
+            return encode(self.vqvae, pixels)
+        return torch.where(pixels > 0, 1.0, -1.0).to(pixels)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Spins as images in -1..1."""
@@ -101,32 +100,34 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         """Draw images.
 
         Args:
-            batch_size: how many (of an `image`: as many as it holds).
-            generator: one for the batch, or a list with one for each image.
-            num_inference_steps: denoising steps.
+            batch_size: number of images (of an `image`: as many as it holds).
+            generator: one for the batch, or a list with one per image; None is torch's default.
+            num_inference_steps: number of denoising steps.
             output_type: "pil", "np", "pt" or "latent" (the spins).
             return_dict: an `ImagePipelineOutput`, else a tuple of the images.
             timesteps: falling fractions in (0, 1] instead of `num_inference_steps` equal steps.
-            class_labels: one, or one for each image, for a denoiser with classes.
+            class_labels: one, or one per image, for a denoiser with classes.
             latents: spins at the first timestep `[B, C, H, W]`; random by default.
             image: images to start from (PIL, NumPy or a tensor of 0..1), as far back to noise as
                 `strength` says.
-            strength: in (0, 1], the part of the steps that an `image` goes through.
+            strength: part of the steps that an `image` goes through, in (0, 1].
             callback_on_step_end: called with (pipe, step, timestep, tensors) after each step;
                 returns a dictionary, whose latents go on.
-            callback_on_step_end_tensor_inputs: the tensors it is given.
+            callback_on_step_end_tensor_inputs: names of the tensors it is given.
+
+        Returns:
+            The images, as `output_type` and `return_dict` say.
+
+        Raises:
+            ValueError: a strength outside (0, 1], a callback that asks for other tensors.
         """
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        unknown = [
-            name
-            for name in callback_on_step_end_tensor_inputs
-            if name not in self._callback_tensor_inputs
-        ]
-        if unknown:
-            raise ValueError(
-                f"a callback may ask for {', '.join(self._callback_tensor_inputs)}; got {unknown}"
-            )
+        callback = callback_on_step_end
+        callback_inputs = callback_on_step_end_tensor_inputs
+        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+            callback_inputs = callback.tensor_inputs
+        self._check_inputs(callback_inputs)
+
+        # where the steps begin
         device = self._execution_device
         dtype = self.unet.dtype
         self._interrupt = False
@@ -138,30 +139,42 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             latents = self.scheduler.prior((batch_size, *self._shape), generator, device, dtype)
         x: Tensor = latents.to(device, dtype)  # pyright: ignore[reportOptionalMemberAccess]
         classes = self._classes(class_labels, len(x), device)
-        left = self.scheduler.timesteps[self.scheduler.begin_index or 0 :]
-        self._num_timesteps = len(left)
+        times = self.scheduler.timesteps[self.scheduler.begin_index or 0 :]
+        self._num_timesteps = len(times)
+
+        # the denoiser answers, the scheduler draws
         progress: Any = self.progress_bar
-        for i, t in enumerate(progress(left)):
+        for i, t in enumerate(progress(times)):
             if self.interrupt:
                 continue
-            output = self.unet(
-                self.scheduler.scale_model_input(x, t), t * self.config["time_scale"], **classes
-            )
+            bits = self.scheduler.scale_model_input(x, t)
+            output = self.unet(bits, t * self.config["time_scale"], **classes)
             output = getattr(output, "sample", output)
             x = self.scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
-            if callback_on_step_end is not None:
-                tensors = {"latents": x}
-                given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                x = callback_on_step_end(self, i, t, given).pop("latents", x)
+            if callback is not None:
+                tensors = dict.fromkeys(callback_inputs, x)  # "latents" is all one may ask for
+                x = callback(self, i, t, tensors).pop("latents", x)
+
+        # bits become images
         images: Any = x if output_type == "latent" else self.decode(x)
         images = self.image_processor.postprocess(images, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    def _check_inputs(self, names: Sequence[str]) -> None:
+        """ValueError for tensors that no callback can have."""
+        unknown = [name for name in names if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"a callback may ask for {', '.join(self._callback_tensor_inputs)}; got {unknown}"
+            )
+
     @property
     def _shape(self) -> tuple[int, ...]:
+        """Of a sample, `(C, H, W)`."""
         size = self.unet.config.sample_size
-        return (self.unet.config.in_channels, *([size, size] if isinstance(size, int) else size))
+        sides = [size, size] if isinstance(size, int) else size
+        return (self.unet.config.in_channels, *sides)
 
     def _noised(self, image: Any, strength: float, generator: Generators | None) -> Tensor:
         """The bits of images at the time where their steps begin."""
@@ -177,6 +190,7 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         return self.scheduler.add_noise(bits, noise, times[begin].expand(len(bits)))
 
     def _classes(self, labels: Any, count: int, device: torch.device) -> dict[str, Tensor]:
+        """What a denoiser with classes is told."""
         if labels is None:
             return {}
         return {"class_labels": torch.as_tensor(labels, device=device).expand(count)}

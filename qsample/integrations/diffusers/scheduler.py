@@ -1,24 +1,26 @@
-"""A diffusers scheduler for bits whose reverse step is an Ising problem: any sampler draws it, jointly."""
+"""A diffusers scheduler for bits: its reverse step is an Ising problem, which any sampler draws."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from qsample.annealers.registry import configured, described
-from qsample.diffusion.process import UniformBits, cosine_time, log_time
-from qsample.diffusion.reverse_step import draw, falling_times, index_of_time, noised
-from qsample.integrations.diffusers.answers import Answer, grid_edges, read, to_sample, to_spins
+from qsample.diffusion.process import UniformBits, noised
+from qsample.diffusion.reverse_step import Denoised, draw_near, reverse_problem
+from qsample.diffusion.times import cosine_time, falling_times, index_of_time, log_time
+from qsample.integrations.diffusers.answers import read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
+from qsample.problem.lattices import grid_edges
 from qsample.sampling.random import Draws
 from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
 from qsample.sampling.samples import Exactness
-from qsample.support.checks import is_whole, whole
+from qsample.support.checks import check_choice, is_whole, whole
 from qsample.support.faces import public
 from qsample.support.optional import needs
 
@@ -33,16 +35,22 @@ LIVE = "live: "  # what a config says of a sampler that JSON cannot hold
 
 
 def _listed(name: str, pairs: Any) -> list[list[int]] | None:
-    """Offsets or edges as lists of plain ints, of any array, tensor or sequence; ValueError for other numbers."""
+    """Offsets or edges as lists of plain ints, of any array, tensor or sequence.
+
+    ValueError for other numbers.
+    """
     if pairs is None:
         return None
     rows = pairs.tolist() if hasattr(pairs, "tolist") else [list(row) for row in pairs]
-    rows = [
-        [number.item() if hasattr(number, "item") else number for number in row] for row in rows
-    ]
+    rows = [[_item(number) for number in row] for row in rows]
     if not all(is_whole(number) for row in rows for number in row):
         raise ValueError(f"expected {name} as rows of whole numbers; got {rows[:4]}")
     return rows
+
+
+def _item(number: Any) -> Any:
+    """A plain number of NumPy's or torch's."""
+    return number.item() if hasattr(number, "item") else number
 
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -77,7 +85,7 @@ class IsingSchedulerOutput(BaseOutput):
 
 @public("qsample.diffusion")
 class IsingScheduler(SchedulerMixin, ConfigMixin):
-    r"""Reverse steps of the uniform bit diffusion (D3PM, K = 2), drawn as one Ising problem for the whole batch.
+    r"""Reverse steps of the uniform bit diffusion (D3PM, K = 2), drawn as batched Ising problems.
 
     $$P(x_{s} | x_t) \propto \exp\Bigl(-h \cdot x_s - \sum_{(i,j)} J_{ij}\, x_{s,i} x_{s,j}\Bigr)$$
 
@@ -91,11 +99,11 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     A sample is spins -1 and +1 `[B, ...]` in a floating-point type, or tokens 0 and 1 `[B, ...]` in
     an integer type. The denoiser answers with logits of x_0 = +1 in the sample's shape (two logits
-    a token for tokens, on a last axis); with `pair_features` r more channels for each; or with an
+    per token for tokens, on a last axis); with `pair_features` r more channels for each; or with an
     object that has `.logits` and `.coupling`.
 
     Args:
-        num_inference_steps: N; `set_timesteps` changes it.
+        num_inference_steps: number of steps N; `set_timesteps` changes it.
         schedule: how fast bits are resampled: "log" (a bit is still its own with probability 1 - t)
             or "cosine".
         sampler: a sampler, as `scheduler.sampler = Gibbs(50)` sets it, or the name of one that
@@ -103,13 +111,16 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             names no device.
         sampler_settings: arguments of the named sampler's class that are numbers, words or lists of
             numbers.
-        reads: of the sampler for each item, one of which is kept (by weight): weighted samplers
+        reads: reads of the sampler per item, one of which is kept (by weight): weighted samplers
             need many.
         neighbours: the graph as offsets on the sample's grid, such as [[0, 1], [1, 0]] for (rows,
             columns), or [channels, rows, columns]; no wrapping around.
         edges: or the graph as pairs of spin numbers; `scheduler.graph = graph` sets them.
-        pair_features: r; channels C..C + rC of the answer are features u, and $J_{ij} = -\tfrac12
-            u_i \cdot u_j$.
+        pair_features: features per spin, r; channels C..C + rC of the answer are features u, and
+            $J_{ij} = -\tfrac12 u_i \cdot u_j$.
+
+    Raises:
+        ValueError: an unknown schedule, sampler or setting, numbers that are not whole, two graphs.
     """
 
     order = 1
@@ -127,10 +138,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         edges: Sequence[Sequence[int]] | None = None,
         pair_features: int = 0,
     ) -> None:
-        if schedule not in get_args(Schedule):
-            raise ValueError(
-                f"unknown schedule {schedule!r}; expected one of {', '.join(get_args(Schedule))}"
-            )
+        check_choice("schedule", schedule, Schedule)
         if neighbours is not None and edges is not None:
             raise ValueError("neighbours and edges are both given: a scheduler has one graph")
         plain = {  # of arrays, tensors and their numbers, which no file holds
@@ -158,7 +166,10 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def sampler(self) -> Sampler:
-        """The sampler of steps with couplings. Setting one updates the config where JSON can hold it."""
+        """The sampler of steps with couplings.
+
+        Setting one updates the config, where JSON can hold it.
+        """
         if self._sampler is None:
             name = self.config["sampler"].removeprefix(LIVE)
             raise ValueError(
@@ -175,7 +186,7 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def graph(self) -> Graph | None:
-        """The graph that was set; None where the config alone decides it, with the sample's shape."""
+        """The graph that was set; None where the config decides it, with the sample's shape."""
         return self._graphs.get(())
 
     @graph.setter
@@ -190,7 +201,16 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         device: str | torch.device | None = None,
         timesteps: Sequence[float] | None = None,
     ) -> None:
-        """N equal steps from 1 down, or the given falling `timesteps` in (0, 1]."""
+        """Set the times of the steps.
+
+        Args:
+            num_inference_steps: N equal steps, from 1 down to 1/N.
+            device: of `timesteps`; the CPU by default.
+            timesteps: or the times themselves, which fall in (0, 1].
+
+        Raises:
+            ValueError: both or neither given, times that do not fall in (0, 1].
+        """
         falling = falling_times(num_inference_steps, timesteps)
         self.timesteps = falling.to(device, torch.float32)
         self.num_inference_steps = len(falling)
@@ -218,9 +238,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         self, timestep: int | float | Tensor, schedule_timesteps: Tensor | None = None
     ) -> int:
         """Where in `timesteps` this one stands; an integer is that number already."""
-        return index_of_time(
-            timestep, self._falling if schedule_timesteps is None else schedule_timesteps.tolist()
-        )
+        falling = self._falling if schedule_timesteps is None else schedule_timesteps.tolist()
+        return index_of_time(timestep, falling)
 
     def prior(
         self,
@@ -229,7 +248,14 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The sample at t = 1: uniform random spins of this shape, the first axis the items."""
+        """The sample at t = 1: uniform random spins.
+
+        Args:
+            shape: of the sample; the first axis counts the items.
+            generator: one for the batch, or a list with one per item; None is torch's default.
+            device: of the sample; the CPU by default.
+            dtype: of the sample; torch's default by default.
+        """
         draws = Draws(draw_seeds(generator, shape[:1]), torch.device("cpu"))
         return draws.spins(*shape[1:]).to(device, dtype or torch.get_default_dtype())
 
@@ -240,30 +266,40 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Tensor,
         generator: Generators | None = None,
     ) -> Tensor:
-        r"""x_t given x_0 = `original_samples`, for timesteps `[B]` or one: each bit is resampled, or kept.
+        r"""x_t given x_0: each bit is resampled, or kept.
 
-        `noise` is normal, as `randn_tensor` makes it: a bit flips where $\Phi(\mathrm{noise}) < (1
-        - a_t)/2$, and nothing else is drawn. Or it is a sample of uniform random bits, which show
-        where a mask drawn from `generator` says so, with probability 1 - a_t.
+        Args:
+            original_samples: x_0, `[B, ...]`.
+            noise: of the same shape. Normal, as `randn_tensor` makes it: a bit flips where
+                $\Phi(\mathrm{noise}) < (1 - a_t)/2$, and nothing else is drawn. Or a sample of
+                uniform random bits, which show where a mask says so, with probability 1 - a_t.
+            timesteps: t in [0, 1], one or `[B]`.
+            generator: draws the mask; one for the batch, or a list with one per item. None is
+                torch's default.
+
+        Raises:
+            ValueError: noise of another shape, timesteps outside [0, 1].
         """
         if noise.shape != original_samples.shape:
             raise ValueError(
                 f"expected noise of shape {list(original_samples.shape)}; got {list(noise.shape)}"
             )
-        t = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(
-            -1, 1
-        )
-        if not ((t >= 0) & (t <= 1)).all():
-            odd = float(t[~((t >= 0) & (t <= 1))][0])
+        t = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device)
+        t = t.reshape(-1, 1)
+        inside = (t >= 0) & (t <= 1)
+        if not inside.all():
+            odd = float(t[~inside][0])
             raise ValueError(
                 f"expected timesteps in [0, 1], fractions of the way to noise; got {odd:g}"
             )
         lost = -(-TIMES[self.config["schedule"]](t)).expm1()  # 1 - a
         spins = to_spins(original_samples)
-        given = noise.flatten(1) if noise.is_floating_point() else to_spins(noise)
-        x = noised(
-            spins, given, lost, lambda: Draws(draw_seeds(generator, spins.shape[:1]), spins.device)
-        )
+        flat = noise.flatten(1) if noise.is_floating_point() else to_spins(noise)
+
+        def draws() -> Draws:
+            return Draws(draw_seeds(generator, spins.shape[:1]), spins.device)
+
+        x = noised(spins, flat, lost, draws)
         return to_sample(x.to(torch.int8), original_samples)
 
     def scale_model_input(
@@ -273,7 +309,13 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         return sample
 
     def ising(self, model_output: Any, timestep: int | float | Tensor, sample: Tensor) -> Ising:
-        """The reverse step: problems `[B]` for the next spins, differentiable in the model's output."""
+        """The reverse step: problems `[B]` for the next spins.
+
+        Args:
+            model_output: the denoiser's answer; the problems are differentiable in it.
+            timestep: t of the sample.
+            sample: x_t, `[B, ...]`.
+        """
         return self._ask(model_output, timestep, sample)[1]
 
     @torch.no_grad()
@@ -285,21 +327,26 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators | None = None,
         return_dict: bool = True,
     ) -> Any:
-        """Draw the sample at the next time: an `IsingSchedulerOutput`, or (prev_sample, pred_original_sample).
+        """Draw the sample at the next time.
 
-        `generator`: one for the batch, or a list with one for each item, which then draws what it
-        would draw alone.
+        Args:
+            model_output: the denoiser's answer.
+            timestep: t of the sample.
+            sample: x_t, `[B, ...]`.
+            generator: one for the batch, or a list with one per item, which then draws what it
+                would draw alone. None is torch's default.
+            return_dict: an `IsingSchedulerOutput`, else (prev_sample, pred_original_sample).
         """
-        answer, problem, index = self._ask(model_output, timestep, sample)
+        denoised, problem, index = self._ask(model_output, timestep, sample)
         draws = Draws(draw_seeds(generator, sample.shape[:1]), sample.device)
-        drawn = draw(problem, draws, lambda: self.sampler, self.config["reads"])
+        samples = draw_near(problem, draws, lambda: self.sampler, self.config["reads"])
         self._step_index = index + 1
-        previous = to_sample(drawn.spins, sample)
-        mean = to_sample(answer.mean, sample)
+        previous = to_sample(samples.spins, sample)
+        mean = to_sample(denoised.mean, sample)
         if not return_dict:
             return previous, mean
         logits = getattr(model_output, "logits", model_output)
-        return IsingSchedulerOutput(previous, mean, logits, drawn.exactness, drawn.info)
+        return IsingSchedulerOutput(previous, mean, logits, samples.exactness, samples.info)
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -322,12 +369,16 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
 
     def _ask(
         self, model_output: Any, timestep: int | float | Tensor, sample: Tensor
-    ) -> tuple[Answer, Ising, int]:
+    ) -> tuple[Denoised, Ising, int]:
+        """What the denoiser says, the problem that it makes, and the number of the step."""
         index = self.index_for_timestep(timestep)
         graph = self._graph_of(tuple(sample.shape[1:]))
-        answer = read(model_output, sample, graph, self.config["pair_features"])
-        h = self._forward.posterior_fields(
-            to_spins(sample).to(answer.logits), answer.mean, len(self) - index
-        )
-        J = h.new_zeros(graph.num_edges) if answer.coupling is None else answer.coupling
-        return answer, Ising(graph, h, graph.couplings(J)), index
+        denoised = read(model_output, sample, graph, self.config["pair_features"])
+        x = to_spins(sample).to(denoised.logits)
+        if denoised.coupling is None:
+            coupling = x.new_zeros(graph.num_edges)
+        else:
+            coupling = denoised.coupling
+        J = graph.couplings(coupling)
+        problem = reverse_problem(self._forward, graph, x, denoised.mean, len(self) - index, J)
+        return denoised, problem, index

@@ -1,4 +1,4 @@
-"""A loopback solver API: D-Wave's own client over HTTP to our engine, with limits, costs and faults."""
+"""A loopback solver API: D-Wave's own client over HTTP to our engine, with costs and faults."""
 
 from __future__ import annotations
 

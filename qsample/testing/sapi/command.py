@@ -9,24 +9,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sapi:
-    """Serve D-Wave's solver API on this machine: their own client talks to it, our engine answers; no token needed."""
+    """Serve D-Wave's solver API on this machine, for their own client: our engine answers.
+
+    No token of D-Wave's is needed.
+    """
 
     topology: str = "zephyr-12"
     """zephyr-12 (Advantage2), pegasus-16 (Advantage), chimera-16 (2000Q) or another size"""
     beta: float = 6.35
     """the hidden inverse temperature, in units of h and J on the chip"""
     drift: float = 0.0
-    """beta swings by this share"""
+    """relative swing of beta from programming to programming"""
     bias: float = 0.0
-    """added to every active h"""
+    """field added to every active h"""
     noise: float = 0.0
     """relative Gaussian error of h and J, afresh at each programming"""
     real_time: bool = False
-    """a job takes as long as its QPU access time"""
+    """let a job take as long as its QPU access time"""
     seed: int = 0
-    """of all randomness"""
+    """seed of all randomness"""
     port: int = 0
-    """on 127.0.0.1; 0 picks a free one"""
+    """port on 127.0.0.1; 0 picks a free one"""
 
     def __call__(self) -> None:
         """Serve until Ctrl-C."""

@@ -1,4 +1,8 @@
-"""What a solver says of itself: shapes from dwave-cloud-client's own mock data, ranges as D-Wave publishes them."""
+"""What a solver says of itself.
+
+Shapes are those of dwave-cloud-client's own mock data, ranges those that D-Wave publishes. All
+times are in microseconds.
+"""
 
 from __future__ import annotations
 
@@ -71,21 +75,18 @@ def definition(
     Args:
         topology: "zephyr-12" (Advantage2), "pegasus-16" (Advantage), "chimera-16" (2000Q) or
             another size; further numbers are further sizes, as in "zephyr-3-2" or "chimera-2-3-4".
-        name: of the solver.
+        name: name of the solver. Default: "loopback_" and the topology.
         broken_qubits: numbers of qubits that do not work: they and their couplers are not served.
         broken_couplers: pairs of qubits whose coupler does not work.
-        **properties: replace properties of the solver, such as `h_range=[-2, 2]`.
+        **properties: properties of the solver in place of its own, such as `h_range=[-2, 2]`.
 
     Raises:
         ValueError: a topology of no known family, or defects that the chip does not have.
         ImportError: dwave-cloud-client is not installed.
     """
     family, *sizes = topology.split("-")
-    if (
-        family not in _FAMILY
-        or not sizes
-        or not all(size.isdecimal() and int(size) for size in sizes)
-    ):
+    numbers = sizes and all(size.isdecimal() and int(size) for size in sizes)
+    if family not in _FAMILY or not numbers:
         raise ValueError(
             f"unknown topology {topology!r}: expected one like zephyr-12, pegasus-16 or chimera-16"
         )
@@ -94,30 +95,35 @@ def definition(
     timing = mocks.qpu_problem_timing_data("2000q" if family == "chimera" else "advantage")
     if family == "zephyr":
         timing |= _ADVANTAGE2
-    found = make(*map(int, sizes))
-    chip = found["properties"]
-    found["avg_load"] = 0.0
-    found["identity"]["name"] = name or f"loopback_{topology}"
-    chip |= (
-        _COMMON
-        | _FAMILY[family]
-        | {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
-    )
-    chip["chip_id"] = found["identity"]["name"]
+    solver = make(*map(int, sizes))
+    solver["avg_load"] = 0.0
+    solver["identity"]["name"] = name or f"loopback_{topology}"
+    chip = solver["properties"]
+    chip |= _COMMON | _FAMILY[family]
+    chip |= {"parameters": PARAMETERS, "problem_timing_data": timing, "tags": ["loopback"]}
+    chip["chip_id"] = solver["identity"]["name"]
     if family == "zephyr" and chip["topology"]["shape"][1] != 4:
         del chip["per_group_coupling_range"]  # Ocean divides the couplers of tiles of 4 only
-    _break(
-        chip, {int(q) for q in broken_qubits}, {(min(pair), max(pair)) for pair in broken_couplers}
-    )
+    qubits = {int(qubit) for qubit in broken_qubits}
+    couplers = {(min(pair), max(pair)) for pair in broken_couplers}
+    _break(chip, qubits, couplers)
     chip |= properties
-    return found
+    return solver
 
 
 def _break(chip: dict[str, Any], qubits: set[int], couplers: set[tuple[int, int]]) -> None:
-    there = {(min(pair), max(pair)) for pair in chip["couplers"]}
-    if unknown := sorted(qubits - set(chip["qubits"])) or sorted(couplers - there):
+    """Take qubits, with their couplers, and couplers out of a chip's properties.
+
+    Args:
+        chip: the properties, changed in place.
+        qubits: numbers of qubits.
+        couplers: pairs of qubits, the lower first.
+    """
+    present = {(min(pair), max(pair)) for pair in chip["couplers"]}
+    unknown = sorted(qubits - set(chip["qubits"])) or sorted(couplers - present)
+    if unknown:
         raise ValueError(f"the chip has no {unknown[0]} that could be broken")
-    chip["qubits"] = [q for q in chip["qubits"] if q not in qubits]
+    chip["qubits"] = [qubit for qubit in chip["qubits"] if qubit not in qubits]
     chip["couplers"] = [
         [a, b]
         for a, b in chip["couplers"]
@@ -126,6 +132,7 @@ def _break(chip: dict[str, Any], qubits: set[int], couplers: set[tuple[int, int]
 
 
 def _mocks() -> Any:
+    """The client's own mock data."""
     with needs("dwave", "the loopback solver API"):
         from dwave.cloud.testing import mocks
     return mocks

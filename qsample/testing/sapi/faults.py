@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import threading
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
+
+import numpy as np
 
 from qsample.support.faces import public
 
@@ -15,7 +18,7 @@ STATUSES = ("401", "429", "500", "502", "503", "504")
 # "drop-after" does the work and loses the answer; "slow" answers `seconds` late; "failed" jobs end
 # as FAILED; "duplicate" delivers each status twice; "stale" is the answer of another job; the rest
 # are answers not in base64, a byte short, off in energy.
-_OWN = {
+_OF_ROUTE = {
     "post": ("failed",),
     "poll": ("duplicate",),
     "answer": ("stale", "bad-base64", "short", "energies"),
@@ -24,7 +27,14 @@ _OWN = {
 
 @public("qsample.testing.sapi")
 class Fault(NamedTuple):
-    """One thing that goes wrong at one route; `retry_after` goes with a status, `seconds` with "slow"."""
+    """One thing that goes wrong at one route.
+
+    Args:
+        route: where, such as "post".
+        kind: an HTTP status, or what happens in place of an answer.
+        retry_after: seconds in the header `Retry-After` of a status. Default: no such header.
+        seconds: delay of "slow", in seconds.
+    """
 
     route: str
     kind: str
@@ -33,11 +43,13 @@ class Fault(NamedTuple):
 
 
 def _checked(fault: Fault) -> Fault:
+    """The fault; a ValueError where there is none such."""
     if fault.route not in get_args(Route):
         raise ValueError(
             f"unknown route {fault.route!r}; expected one of {', '.join(get_args(Route))}"
         )
-    if fault.kind not in (kinds := _kinds(fault.route)):
+    kinds = _kinds(fault.route)
+    if fault.kind not in kinds:
         raise ValueError(
             f"no fault {fault.kind!r} at {fault.route!r}; expected one of {', '.join(kinds)}"
         )
@@ -45,10 +57,12 @@ def _checked(fault: Fault) -> Fault:
 
 
 def _kinds(route: str) -> tuple[str, ...]:
-    return (*STATUSES, "drop-before", "drop-after", "slow", *_OWN.get(route, ()))
+    """What can go wrong at a route."""
+    return (*STATUSES, "drop-before", "drop-after", "slow", *_OF_ROUTE.get(route, ()))
 
 
-#: Every fault there is, statuses 429 and 503 also with Retry-After: `faults.mix(dict.fromkeys(EVERY, 0.005))`.
+#: Every fault there is, statuses 429 and 503 also with Retry-After:
+#: `faults.mix(dict.fromkeys(EVERY, 0.005))`.
 EVERY: tuple[Fault, ...] = tuple(
     Fault(route, kind, retry_after)
     for route in get_args(Route)
@@ -58,7 +72,11 @@ EVERY: tuple[Fault, ...] = tuple(
 
 
 class Faults:
-    """The faults of a server: those queued by `next`, then those of the random mix. `seen` lists what was injected."""
+    """The faults of a server: those queued by `next`, then those of the random mix.
+
+    Attributes:
+        seen: what was injected, in order.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,13 +99,32 @@ class Faults:
         seconds: float = 0.5,
         times: int = 1,
     ) -> None:
-        """The next `times` requests at this route go wrong: `faults.next("post", 503, retry_after=1)`."""
+        """Let the next requests at a route go wrong: `faults.next("post", 503, retry_after=1)`.
+
+        Args:
+            route: where, such as "post".
+            kind: an HTTP status, or what happens in place of an answer.
+            retry_after: seconds in the header `Retry-After` of a status. Default: no such header.
+            seconds: delay of "slow", in seconds.
+            times: number of requests.
+
+        Raises:
+            ValueError: no such route, or no such fault at it.
+        """
         fault = _checked(Fault(route, str(kind), retry_after, seconds))
         with self._lock:
             self._queued += [fault] * times
 
     def mix(self, chances: Mapping[Fault, float], seed: int = 0) -> None:
-        """Each request at a fault's route meets it with this chance, at most one fault a request."""
+        """Let each request at a fault's route meet it by chance, at most one fault per request.
+
+        Args:
+            chances: probability by fault; those of a route sum to 1 at most.
+            seed: seed of the choice.
+
+        Raises:
+            ValueError: chances that are none, or sum to more than 1.
+        """
         chances = {_checked(fault): float(chance) for fault, chance in chances.items()}
         for route in get_args(Route):
             total = sum(chance for fault, chance in chances.items() if fault.route == route)
@@ -103,26 +140,28 @@ class Faults:
     def take(self, route: Route) -> Fault | None:
         """The fault that the present request meets."""
         with self._lock:
-            found = next((fault for fault in self._queued if fault.route == route), None)
-            if found is not None:
-                self._queued.remove(found)
+            fault = next((fault for fault in self._queued if fault.route == route), None)
+            if fault is not None:
+                self._queued.remove(fault)
             elif self._mix:
-                at = self._random.random()
-                for fault, chance in self._mix.items():
-                    if fault.route == route and (at := at - chance) < 0:
-                        found = fault
-                        break
-            if found is not None:
-                self.seen.append(found)
-            return found
+                fault = self._drawn(route)
+            if fault is not None:
+                self.seen.append(fault)
+            return fault
+
+    def _drawn(self, route: Route) -> Fault | None:
+        """A fault of the mix, or none: where a uniform number falls among the summed chances."""
+        u = self._random.random()
+        for fault, chance in self._mix.items():
+            if fault.route == route:
+                u -= chance
+                if u < 0:
+                    return fault
+        return None
 
 
 def corrupted(answer: dict, kind: str) -> dict:
     """The answer as it arrives after a fault of this kind."""
-    import base64
-
-    import numpy as np
-
     if kind == "bad-base64":
         return answer | {"solutions": "A"}
     if kind == "short":

@@ -1,4 +1,9 @@
-"""A pytest fixture: `from qsample.testing.sapi.fixture import sapi` in conftest.py, `def test_mine(sapi): ...`."""
+"""A pytest fixture: a loopback processor, the only one that D-Wave's tools find.
+
+from qsample.testing.sapi.fixture import sapi     # in conftest.py
+
+def test_mine(sapi): ...
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ with needs("test", "the fixture"):
 
 @pytest.fixture
 def sapi(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> SolverServer:
-    """A server of a Zephyr-4 chip, the only one that D-Wave's tools find: no configuration of the user's is read."""
+    """A server of a Zephyr-4 chip; no configuration of the user's is read."""
     # not a yield: a fixture that runtime type checkers wrap would not be seen to be a generator
     stack = ExitStack()
     request.addfinalizer(stack.close)

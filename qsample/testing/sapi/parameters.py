@@ -20,7 +20,22 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks for, defaults filled in; times in microseconds."""
+    """What a job asks for, with defaults filled in.
+
+    Args:
+        num_reads: number of anneals.
+        max_answers: largest number of answers returned.
+        raw: whether reads come in their order; otherwise as a histogram.
+        auto_scale: whether h and J are scaled to use the whole range.
+        anneal: microseconds of one anneal.
+        initial_state: spins or bits by qubit where reverse anneals begin, 3 where unused; None
+            anneals forward.
+        reinitialize_state: whether each reverse anneal begins at that state; otherwise at the last
+            read.
+        programming_thermalization: microseconds waited after programming.
+        readout_thermalization: microseconds waited after each readout.
+        reduce_intersample_correlation: whether to wait longer between reads.
+    """
 
     num_reads: int
     max_answers: int
@@ -40,7 +55,11 @@ class Request:
 
 
 def read(params: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
-    """The request in `params`; a `Refusal` for an unknown parameter or a value outside the solver's range."""
+    """The request in a job's parameters.
+
+    Raises:
+        Refusal: an unknown parameter, or a value outside the solver's range.
+    """
     for name in params:
         if name not in PARAMETERS and not name.startswith("x_"):
             raise Refusal(400, f"unknown parameter {name!r} for solver {properties['chip_id']}")
@@ -48,15 +67,13 @@ def read(params: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
     mode = params.get("answer_mode", "histogram")
     if mode not in ("histogram", "raw"):
         raise Refusal(400, f"answer_mode must be 'histogram' or 'raw'; got {mode!r}")
-    flags = {
-        name: _flag(params, name, default)
-        for name, default in (
-            ("auto_scale", True),
-            ("flux_drift_compensation", True),
-            ("reinitialize_state", True),
-            ("reduce_intersample_correlation", False),
-        )
+    defaults = {
+        "auto_scale": True,
+        "flux_drift_compensation": True,
+        "reinitialize_state": True,
+        "reduce_intersample_correlation": False,
     }
+    flags = {name: _flag(params, name, default) for name, default in defaults.items()}
     anneal, reverse = _anneal(params, properties)
     state = params.get("initial_state")
     if (state is None) == reverse:
@@ -86,26 +103,23 @@ def _anneal(params: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[f
     bounds = properties["annealing_time_range"]
     points = params.get("anneal_schedule")
     if points is None:
-        return _number(
-            params, "annealing_time", properties["default_annealing_time"], bounds
-        ), False
+        default = properties["default_annealing_time"]
+        return _number(params, "annealing_time", default, bounds), False
     if "annealing_time" in params:
         raise Refusal(400, "annealing_time and anneal_schedule are both given: set only one")
-    most = properties["max_anneal_schedule_points"]
+    longest = properties["max_anneal_schedule_points"]
     try:
         times, fractions = zip(*((float(t), float(s)) for t, s in points), strict=True)
     except (TypeError, ValueError):
         raise Refusal(400, f"anneal_schedule must be a list of [time, s]; got {points!r}") from None
-    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
-    if not (
-        2 <= len(times) <= most
-        and times[0] == 0
-        and rising
-        and fractions[0] in (0, 1)
-        and fractions[-1] == 1
-    ):
-        wanted = f"2 to {most} points from time 0 on, times rising, s from 0 or 1 to 1"
-        raise Refusal(400, f"anneal_schedule must have {wanted}; got {points!r}")
+    rising = times[0] == 0 and all(a < b for a, b in zip(times, times[1:], strict=False))
+    anneals = fractions[0] in (0, 1) and fractions[-1] == 1
+    if not (2 <= len(times) <= longest and rising and anneals):
+        raise Refusal(
+            400,
+            f"anneal_schedule must have 2 to {longest} points from time 0 on, times rising, s from "
+            f"0 or 1 to 1; got {points!r}",
+        )
     if not all(0 <= s <= 1 for s in fractions) or not times[-1] <= bounds[1]:
         raise Refusal(
             400, f"anneal_schedule must have s in [0, 1] and end by {bounds[1]} us; got {points!r}"
@@ -114,20 +128,19 @@ def _anneal(params: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[f
 
 
 def _state(state: object, num_qubits: int) -> tuple[int, ...] | None:
+    """The state of a reverse anneal, a number for each qubit of the chip."""
     if state is None:
         return None
-    if (
-        not isinstance(state, list)
-        or len(state) != num_qubits
-        or not all(s in (-1, 0, 1, 3) for s in state)
-    ):
+    values = state if isinstance(state, list) else []
+    if len(values) != num_qubits or not all(value in (-1, 0, 1, 3) for value in values):
         raise Refusal(
             400, f"initial_state must hold {num_qubits} numbers of -1, 0, 1, or 3 where unused"
         )
-    return tuple(int(s) for s in state)
+    return tuple(int(value) for value in values)
 
 
 def _flag(params: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A parameter that is true or false."""
     value = params.get(name, default)
     if not isinstance(value, bool):
         raise Refusal(400, f"{name} must be true or false; got {value!r}")
@@ -135,6 +148,7 @@ def _flag(params: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _whole(params: Mapping[str, Any], name: str, default: int, bounds: list) -> int:
+    """A parameter that is a whole number within bounds."""
     value = params.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not bounds[0] <= value <= bounds[1]:
         raise Refusal(
@@ -144,6 +158,7 @@ def _whole(params: Mapping[str, Any], name: str, default: int, bounds: list) -> 
 
 
 def _number(params: Mapping[str, Any], name: str, default: float, bounds: list) -> float:
+    """A parameter that is a finite number within bounds."""
     value = params.get(name, default)
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not bounds[0] <= value <= bounds[1]:

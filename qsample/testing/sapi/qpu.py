@@ -1,4 +1,4 @@
-"""The queue before a processor, and the ledger of what it ran."""
+"""The queue before a simulated processor, and the list of what it ran."""
 
 from __future__ import annotations
 
@@ -22,18 +22,40 @@ OVER = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def _now() -> str:
+    """The present time, as the API writes it."""
     return datetime.now(UTC).isoformat()
 
 
 @dataclass(eq=False)
 class Job:
-    """One accepted problem: what arrived, what it cost and how often its answer was delivered."""
+    """One accepted problem: what arrived, what it cost and how often its answer was delivered.
+
+    Args:
+        id: the service's name of it.
+        solver: the solver that it is for.
+        problem: the problem, decoded.
+        request: what it asks for.
+        scale: factor on h and J, other than 1 under `auto_scale`.
+        label: the client's text beside it.
+        seed: seed of its reads.
+        params: its parameters, as they arrived.
+        doomed: whether it will fail.
+        submitted_on: when it arrived.
+        solved_on: when it was over.
+        status: what the service says of it.
+        error: why it failed.
+        spins: reads `[R, n]`, int8, in the order drawn.
+        answer: the reads as they are sent.
+        programming: its number among the programmings of the processor.
+        charged: microseconds of access time.
+        deliveries: number of times that its answer was sent.
+    """
 
     id: str
     solver: Solver
     problem: Problem
     request: Request
-    scale: float  # what auto_scale made of 1
+    scale: float
     label: str | None
     seed: int
     params: dict[str, Any]
@@ -42,28 +64,37 @@ class Job:
     solved_on: str | None = None
     status: str = "PENDING"
     error: str | None = None
-    spins: np.ndarray | None = None  # [R, n] int8, in the order drawn
+    spins: np.ndarray | None = None
     answer: dict[str, Any] | None = None
-    programming: int | None = None  # its number among the programmings of the processor
-    charged: float = 0.0  # us of access time
+    programming: int | None = None
+    charged: float = 0.0
     deliveries: int = 0
 
     def message(self) -> dict[str, Any]:
         """Its status as the API tells it."""
-        identity = self.solver.definition["identity"]
-        found = {
+        status = {
             "id": self.id,
             "type": self.problem.kind,
-            "solver": identity,
+            "solver": self.solver.definition["identity"],
             "status": self.status,
+            "submitted_on": self.submitted_on,
         }
-        found |= {"submitted_on": self.submitted_on}
         more = {"label": self.label, "solved_on": self.solved_on, "error_message": self.error}
-        return found | {name: value for name, value in more.items() if value is not None}
+        return status | {name: value for name, value in more.items() if value is not None}
 
 
 class Processor:
-    """Runs jobs one after the other in a thread of its own; `jobs` is everything that was ever accepted."""
+    """Runs jobs one after the other in a thread of its own.
+
+    Args:
+        chip: the physics.
+        real_time: whether a job takes as long as its access time.
+
+    Attributes:
+        jobs: everything that was ever accepted, in the order of arrival.
+        online: whether jobs run; otherwise they fail.
+        programmings: number of times that the chip was programmed.
+    """
 
     def __init__(self, chip: Chip, real_time: bool) -> None:
         self.chip = chip
@@ -99,7 +130,11 @@ class Processor:
     # ---- what the API asks for ----------------
 
     def prepare(self, solver: Solver, body: dict[str, Any]) -> Job:
-        """A job from the body of a submission, checked whole; a `Refusal` where the service would refuse it."""
+        """A job from the body of a submission, checked whole.
+
+        Raises:
+            Refusal: the service would refuse it.
+        """
         params = body.get("params", {})
         label = body.get("label")
         if not isinstance(params, dict) or not (label is None or isinstance(label, str)):
@@ -108,19 +143,24 @@ class Processor:
         problem = solver.decode(body.get("type"), body.get("data"))
         if request.reverse:
             initial_spins(problem, request)
+
+        # how long it runs, and whether it fits the ranges
         needed = timing.duration(
             solver.properties["problem_timing_data"], request, len(problem.active)
         )
         longest = solver.properties["problem_run_duration_range"][1]
         if needed > longest:
-            said = "The upper limit on user-specified timing-related parameters exceeded"
             raise Refusal(
-                400, f"{said}: problem run duration {needed:.0f} us is over {longest:.0f} us"
+                400,
+                "The upper limit on user-specified timing-related parameters exceeded: problem run "
+                f"duration {needed:.0f} us is over {longest:.0f} us",
             )
         scale = solver.auto_scale(problem) if request.auto_scale else 1.0
         if not request.auto_scale:
             solver.check_ranges(problem)
-        told = (
+
+        # its seed: equal jobs differ by how many of them came before
+        asked = (
             self.chip.seed,
             solver.name,
             problem.kind,
@@ -128,22 +168,21 @@ class Processor:
             body["data"]["quad"],
             params,
         )
-        content = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).digest()
+        content = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
         with self._changed:
-            again = self._alike[content]
+            repetition = self._alike[content]
             self._alike[content] += 1
             number = len(self._alike)
-        seed = hashlib.sha256(content + again.to_bytes(8, "little")).digest()
-        name = f"{number:06d}-{seed.hex()[:12]}-{again}"
+        seed = hashlib.sha256(content + repetition.to_bytes(8, "little")).digest()
         return Job(
-            name,
-            solver,
-            problem,
-            request,
-            scale,
-            label,
-            int.from_bytes(seed[:8], "little") >> 1,
-            params,
+            id=f"{number:06d}-{seed.hex()[:12]}-{repetition}",
+            solver=solver,
+            problem=problem,
+            request=request,
+            scale=scale,
+            label=label,
+            seed=int.from_bytes(seed[:8], "little") >> 1,
+            params=params,
         )
 
     def accept(self, job: Job) -> None:
@@ -169,7 +208,7 @@ class Processor:
                 self._end(job, "CANCELLED")
 
     def wait(self, jobs: list[Job], timeout: float) -> None:
-        """Until one of the jobs is over, the time is up or the processor stops."""
+        """Return when one of the jobs is over, `timeout` seconds are or the processor stops."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._stopped or any(job.status in OVER for job in jobs), timeout
@@ -197,10 +236,9 @@ class Processor:
                     self._end(job, "FAILED", f"internal error: {error!r}")
 
     def _work(self, job: Job) -> None:
+        """Draw the reads of a job, and end it."""
         if job.doomed or not self.online:
-            reason = (
-                "Solver is offline" if not self.online else "The problem failed on the processor"
-            )
+            reason = "The problem failed on the processor" if self.online else "Solver is offline"
             with self._changed:
                 return self._end(job, "FAILED", reason)
         begun = time.monotonic()
@@ -222,6 +260,7 @@ class Processor:
             self._end(job, "COMPLETED")
 
     def _end(self, job: Job, status: str, error: str | None = None) -> None:
+        """Say that a job is over, and wake whoever waits for it."""
         job.status = status
         job.error = error
         job.solved_on = _now()

@@ -1,4 +1,4 @@
-"""The routes of the solver API, without HTTP: a method, a path and a body become a status and a body."""
+"""The routes of the solver API, without HTTP: method, path and body become status and body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ LONGEST_POLL = 30.0  # seconds
 
 
 class Reply(NamedTuple):
-    """A status, the kind of media that the body is (None: plain JSON), and the body."""
+    """What is answered to a request.
+
+    Args:
+        status: the HTTP status.
+        kind: what the body is, in the API's media types; None is plain JSON.
+        body: the bytes.
+    """
 
     status: int
     kind: str | None
@@ -24,7 +30,10 @@ class Reply(NamedTuple):
 
 
 class Routes:
-    """Solvers and a processor behind the paths of the solver API, version 3 (below `/sapi/v2/`)."""
+    """Solvers and a processor behind the paths of the solver API, version 3.
+
+    Its paths begin with `/sapi/v2/`.
+    """
 
     def __init__(self, solvers: Sequence[Solver], processor: Processor) -> None:
         self.solvers = {solver.name: solver for solver in solvers}
@@ -34,12 +43,12 @@ class Routes:
     def route(self, method: str, path: str) -> Route | None:
         """Which route a request takes, None for a path that does not exist."""
         try:
-            where = urlsplit(path).path.strip("/").split("/")
+            parts = urlsplit(path).path.strip("/").split("/")
         except ValueError:  # such as "//["
             return None
-        if where[:2] != ["sapi", "v2"]:
+        if parts[:2] != ["sapi", "v2"]:
             return None
-        match method, *where[2:]:
+        match method, *parts[2:]:
             case "GET", "solvers", "remote", *rest if len(rest) <= 1:
                 return "solvers"
             case "POST", "problems":
@@ -53,7 +62,17 @@ class Routes:
         return None
 
     def answer(self, route: Route, path: str, body: bytes, fault: Fault | None = None) -> Reply:
-        """The reply to a request that came through; a `Refusal` where the service would refuse it."""
+        """The reply to a request that came through.
+
+        Args:
+            route: which route it takes.
+            path: its path, with the query.
+            body: its body.
+            fault: what goes wrong with it. Default: nothing.
+
+        Raises:
+            Refusal: the service would refuse it.
+        """
         parts = urlsplit(path)
         last = parts.path.strip("/").split("/")[-1]
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -77,12 +96,8 @@ class Routes:
 
     def _definitions(self, last: str, chosen: str) -> Reply:
         if last == "remote":
-            body = (
-                b"["
-                + b",".join(self._definition(solver, chosen) for solver in self.solvers.values())
-                + b"]"
-            )
-            return Reply(200, "solver-definition-list", body)
+            definitions = [self._definition(solver, chosen) for solver in self.solvers.values()]
+            return Reply(200, "solver-definition-list", b"[" + b",".join(definitions) + b"]")
         return Reply(200, "solver-definition", self._definition(self._solver(last), chosen))
 
     def _solver(self, name: object) -> Solver:
@@ -91,7 +106,10 @@ class Routes:
         return self.solvers[name]
 
     def _definition(self, solver: Solver, chosen: str) -> bytes:
-        """A definition's fields, chosen by a filter such as `all,-status` or `none,+status`; megabytes, made once."""
+        """A definition's fields, chosen by a filter such as `all,-status` or `none,+status`.
+
+        They are megabytes, and made once.
+        """
         online = self.processor.online
         key = solver.name, chosen, online
         if key not in self._encoded:
@@ -99,34 +117,38 @@ class Routes:
             first, *rest = chosen.split(",")
             fields = set(whole) if first == "all" else set()
             for item in rest:
-                fields = (
-                    fields - {item[1:]} if item.startswith("-") else fields | {item.lstrip("+ ")}
-                )
-            self._encoded[key] = json.dumps(
-                {name: whole[name] for name in whole if name in fields}
-            ).encode()
+                if item.startswith("-"):
+                    fields.discard(item[1:])
+                else:
+                    fields.add(item.lstrip("+ "))
+            chosen_fields = {name: whole[name] for name in whole if name in fields}
+            self._encoded[key] = json.dumps(chosen_fields).encode()
         return self._encoded[key]
 
     # ---- problems ----------------
 
     def _submit(self, body: Any, fault: Fault | None) -> Reply:
-        """One status a problem, or the error for which it was refused; the others of the array run all the same."""
+        """One status per problem, or the error for which it was refused.
+
+        The others of the array run all the same.
+        """
         items = body if isinstance(body, list) else [body]
         if not items or not all(isinstance(item, dict) for item in items):
             raise Refusal(400, "expected a JSON array of problems")
-        found: list[dict[str, Any]] = []
+        statuses: list[dict[str, Any]] = []
         for item in items:
             try:
                 job = self._job(item)
             except Refusal as refusal:
-                found.append({"error_code": refusal.code, "error_msg": str(refusal)})
+                statuses.append({"error_code": refusal.code, "error_msg": str(refusal)})
                 continue
             job.doomed = fault is not None and fault.kind == "failed"
-            found.append(job.message())  # PENDING, before the processor may take it
+            statuses.append(job.message())  # PENDING, before the processor may take it
             self.processor.accept(job)
-        return _reply("problems", found if isinstance(body, list) else found[0])
+        return _reply("problems", statuses if isinstance(body, list) else statuses[0])
 
     def _job(self, item: dict[str, Any]) -> Job:
+        """The job in one problem of a submission; a `Refusal` for a solver that is not there."""
         identity = item.get("solver")
         solver = self._solver(identity.get("name") if isinstance(identity, dict) else identity)
         version = identity.get("version") if isinstance(identity, dict) else None
@@ -139,6 +161,7 @@ class Routes:
         return self.processor.prepare(solver, item)
 
     def _poll(self, query: dict[str, str], fault: Fault | None) -> Reply:
+        """The status of each job, when one of them is over or the time is up."""
         jobs = [self.processor.find(name) for name in query.get("id", "").split(",")]
         try:
             timeout = float(query.get("timeout", 0))
@@ -147,12 +170,12 @@ class Routes:
                 400, f"timeout must be a number of seconds; got {query['timeout']!r}"
             ) from None
         self.processor.wait(jobs, min(max(timeout, 0.0), LONGEST_POLL))
-        found = [job.message() for job in jobs]
-        return _reply(
-            "problems", found * 2 if fault is not None and fault.kind == "duplicate" else found
-        )
+        statuses = [job.message() for job in jobs]
+        twice = fault is not None and fault.kind == "duplicate"
+        return _reply("problems", statuses * 2 if twice else statuses)
 
     def _load(self, job: Job, fault: Fault | None) -> Reply:
+        """The answer of a job that is over, or that of another where the fault says so."""
         if fault is not None and fault.kind == "stale":
             others = [
                 other

@@ -1,4 +1,4 @@
-"""The solver API over HTTP on this machine only: what dwave-cloud-client talks to in place of the cloud."""
+"""The solver API over HTTP, on this machine only: what D-Wave's client talks to, not the cloud."""
 
 from __future__ import annotations
 
@@ -36,14 +36,19 @@ KINDS: dict[Route, tuple[str, ...]] = {
 LARGEST = 64 << 20  # bytes of a body, as sent and inflated
 CHUNK = 1 << 16
 HEAD = 1 << 15  # bytes of a request's line and headers
-PATIENCE = 15.0  # s that a client has for those, until it has shown the token
-BODY_PATIENCE = 60.0  # s for a body
-CONNECTIONS = 512  # at once; beyond, they are closed unread
-KEPT = 10_000  # requests without the token that are listed
+PATIENCE = 15.0  # seconds that a client has for those, until it has shown the token
+BODY_PATIENCE = 60.0  # seconds for a body
+CONNECTIONS = 512  # number of connections at once; further ones are closed unread
+KEPT = 10_000  # number of requests without the token that are listed
 
 
 class Arrival(NamedTuple):
-    """A request that arrived: its route (None: no such path) and the status answered, 0 where the answer was lost."""
+    """A request that arrived.
+
+    Args:
+        route: which route it took; None where there is no such path.
+        status: the status answered, 0 where the answer was lost.
+    """
 
     route: Route | None
     status: int
@@ -51,7 +56,9 @@ class Arrival(NamedTuple):
 
 @public("qsample.testing.sapi")
 class SolverServer:
-    """A loopback solver API, in a `with` statement: D-Wave's own client, unchanged, samples from our engine.
+    """A loopback solver API: D-Wave's own client, unchanged, samples from our engine.
+
+    In a `with` statement:
 
         with SolverServer("zephyr-4", chip=Chip(beta=6.35)) as server:
             sampler = DWaveSampler(endpoint=server.endpoint, token=server.token)
@@ -62,15 +69,20 @@ class SolverServer:
     and nothing else: its body is not read, its connection closed.
 
     Args:
-        *solvers: what is served: topologies such as "zephyr-12", or what `definition(...)` returns.
-        chip: the physics, with the beta that the client is not told.
-        real_time: a job takes as long as its access time says; otherwise as long as our engine
+        *solvers: topologies to serve, such as "zephyr-12", or what `definition(...)` returns.
+            Default: one "zephyr-4".
+        chip: the physics, with the beta that the client is not told. Default: `Chip()`.
+        real_time: whether a job takes as long as its access time; otherwise as long as our engine
             takes.
-        port: 0 picks a free one.
+        port: number of the port; 0 picks a free one.
 
     Attributes:
         faults: what goes wrong, on demand or at random.
         requests: every request that arrived, in the order answered.
+        token: what a client must show.
+
+    Raises:
+        ValueError: an unknown topology, or a port that is none.
     """
 
     def __init__(
@@ -80,12 +92,13 @@ class SolverServer:
         real_time: bool = False,
         port: int = 0,
     ) -> None:
-        served = [definition(s) if isinstance(s, str) else s for s in solvers or ("zephyr-4",)]
+        solvers = solvers or ("zephyr-4",)
+        served = [definition(solver) if isinstance(solver, str) else solver for solver in solvers]
         self.token = f"loopback-{secrets.token_hex(16)}"
         self.faults = Faults()
         self.requests = list[Arrival]()
         self._processor = Processor(chip or Chip(), real_time)
-        self._routes = Routes([Solver(found) for found in served], self._processor)
+        self._routes = Routes([Solver(solver) for solver in served], self._processor)
         if not 0 <= port <= 65535:
             raise ValueError(f"expected a port from 0 (any free one) to 65535; got {port}")
         self._http = _HTTP(self, port)
@@ -114,7 +127,10 @@ class SolverServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that lead D-Wave's tools here, and keep them from caching solvers on disk."""
+        """The environment variables that lead D-Wave's tools here.
+
+        They also keep them from caching solvers on disk.
+        """
         return {
             "DWAVE_API_ENDPOINT": self.endpoint,
             "DWAVE_API_TOKEN": self.token,
@@ -138,7 +154,7 @@ class SolverServer:
 
     @property
     def online(self) -> bool:
-        """Whether the solvers are; set it to False and jobs fail with "Solver is offline"."""
+        """Whether the solvers are online; set to False, jobs fail with "Solver is offline"."""
         return self._processor.online
 
     @online.setter
@@ -156,6 +172,8 @@ class SolverServer:
 
 
 class _HTTP(ThreadingHTTPServer):
+    """The listening socket, and the connections that are open."""
+
     daemon_threads = False  # joined by server_close
     request_queue_size = 128
 
@@ -194,14 +212,14 @@ class _HTTP(ThreadingHTTPServer):
 
 
 class _Incoming(io.RawIOBase):
-    """What a socket receives, up to a time and a number of bytes; beyond either, a `TimeoutError`."""
+    """What a socket receives, up to a time and a number of bytes; beyond either, `TimeoutError`."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.allow(HEAD, PATIENCE)
 
     def allow(self, count: int | None, seconds: float | None) -> None:
-        """So many further bytes, for so long; None is no limit."""
+        """Receive up to `count` further bytes, for so many seconds; None is no limit."""
         self.left = count
         self.until = None if seconds is None else time.monotonic() + seconds
 
@@ -225,6 +243,8 @@ class _Incoming(io.RawIOBase):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # status, headers and body leave in one piece
@@ -280,12 +300,15 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is not None and fault.kind == "drop-after":
                 return self._drop(route)
         except Refusal as refusal:
-            said = {"error_code": refusal.code, "error_msg": str(refusal)}
-            reply = Reply(refusal.code, None, json.dumps(said).encode())
+            error = {"error_code": refusal.code, "error_msg": str(refusal)}
+            reply = Reply(refusal.code, None, json.dumps(error).encode())
         self._send(route, reply, fault)
 
     def _refuse(self) -> None:
-        """401, the body unread: what is sent in spite of it is dropped for a moment, so that the answer arrives."""
+        """Answer 401 and leave the body unread.
+
+        What is sent in spite of it is dropped for a moment, so that the answer arrives.
+        """
         requests = self._owner.requests
         if len(requests) < KEPT:
             requests.append(Arrival(self._owner._routes.route(self.command, self.path), 401))
@@ -302,14 +325,10 @@ class _Handler(BaseHTTPRequestHandler):
                 pass
 
     def _length(self, *, refuse: bool = True) -> int:
-        """Bytes of the body."""
+        """Number of bytes of the body; where that cannot be known, a `Refusal`, or 1."""
         lengths = self.headers.get_all("Content-Length", ["0"])
-        fits = (
-            len(lengths) == 1
-            and re.fullmatch(r"[0-9]{1,12}", lengths[0])
-            and int(lengths[0]) <= LARGEST
-        )
-        if fits and "Transfer-Encoding" not in self.headers:
+        number = len(lengths) == 1 and re.fullmatch(r"[0-9]{1,12}", lengths[0])
+        if number and int(lengths[0]) <= LARGEST and "Transfer-Encoding" not in self.headers:
             return int(lengths[0])
         if not refuse:
             return 1
@@ -323,26 +342,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         """The body, inflated; never more of either than `LARGEST`."""
-        left = self._length()
+        remaining = self._length()
         encoding = self.headers.get("Content-Encoding", "identity")
         if encoding not in ("identity", "deflate"):
             self.close_connection = True
             raise Refusal(415, f"Content-Encoding must be deflate or none; got {encoding[:40]!r}")
         inflate = zlib.decompressobj() if encoding == "deflate" else None
-        found = bytearray()
-        self._incoming.allow(left, BODY_PATIENCE)  # some of it may be in the buffer already
+        body = bytearray()
+        self._incoming.allow(remaining, BODY_PATIENCE)  # some may be in the buffer already
         try:
-            while left:
-                chunk = self.rfile.read1(min(left, CHUNK))
+            while remaining:
+                chunk = self.rfile.read1(min(remaining, CHUNK))
                 if not chunk:
-                    raise Refusal(400, f"the body ends {left} bytes before its Content-Length")
-                left -= len(chunk)
-                found += (
-                    chunk
-                    if inflate is None
-                    else inflate.decompress(chunk, LARGEST + 1 - len(found))
-                )
-                if len(found) > LARGEST:
+                    raise Refusal(400, f"the body ends {remaining} bytes before its Content-Length")
+                remaining -= len(chunk)
+                if inflate is not None:
+                    chunk = inflate.decompress(chunk, LARGEST + 1 - len(body))
+                body += chunk
+                if len(body) > LARGEST:
                     raise Refusal(413, f"a body must inflate to at most {LARGEST} bytes")
             if inflate is not None and not inflate.eof:
                 raise Refusal(400, "the body is not deflated: it ends too early")
@@ -356,16 +373,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise
         self._incoming.allow(None, None)  # who has shown the token may keep the connection
-        return bytes(found)
+        return bytes(body)
 
     def _accepts(self, route: Route) -> None:
         """406 for a client that wants another media type or version than this API speaks."""
         media, _, version = self.headers.get("Accept", "*/*").replace('"', "").partition(";")
-        kinds = [
-            "*/*",
-            "application/json",
-            *(f"application/vnd.dwave.sapi.{kind}+json" for kind in KINDS[route]),
-        ]
+        kinds = [f"application/vnd.dwave.sapi.{kind}+json" for kind in KINDS[route]]
+        kinds += ["*/*", "application/json"]
         version = version.strip().removeprefix("version=")
         if media.strip() not in kinds or (version and version.split(".")[0] != "3"):
             raise Refusal(
@@ -374,6 +388,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _drop(self, route: Route) -> None:
+        """Close the connection without an answer."""
         self._owner.requests.append(Arrival(route, 0))
         self.close_connection = True
         try:

@@ -1,4 +1,7 @@
-"""A solver's graph as arrays: problems decoded from the format `qp` and checked against ranges, answers encoded."""
+"""A solver's graph as arrays.
+
+Problems are decoded from the format `qp` and checked against ranges, answers are encoded in it.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,35 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 ROUNDING = 1e-9  # a problem scaled onto the edge of a range is still inside
-KEPT = 64  # graphs kept, the oldest given up first
+KEPT = 64  # number of graphs kept, the oldest given up first
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A decoded problem on its active qubits; all arrays are float64 in the units submitted.
 
-    `linear` and `quadratic` are as sent; `h` and `J` are the same energies (but for a constant) in
-    spins.
+    Args:
+        kind: "ising" or "qubo".
+        active: numbers `[n]` of the active qubits, in the solver's order.
+        coupler: places `[k]` of the couplers among the solver's.
+        graph: the graph of the active qubits, with edges in the order of `quadratic`.
+        linear: linear terms `[n]`, as sent.
+        quadratic: quadratic terms `[k]`, as sent.
+        h: fields `[n]` that give spins the same energies, but for a constant.
+        J: couplings `[k]` that do.
     """
 
-    kind: str  # "ising" or "qubo"
-    active: np.ndarray  # numbers of the active qubits, in the solver's order
-    coupler: np.ndarray  # which of the solver's couplers `quadratic` belongs to
-    graph: Graph  # of the active qubits; edges in the order of `quadratic`
+    kind: str
+    active: np.ndarray
+    coupler: np.ndarray
+    graph: Graph
     linear: np.ndarray
     quadratic: np.ndarray
     h: np.ndarray
     J: np.ndarray
 
     def energy(self, spins: np.ndarray) -> np.ndarray:
-        """The energy as submitted, without its offset, of int8 spins [R, n]."""
+        """The energy as submitted, without its offset, of int8 spins `[R, n]`."""
         from scipy.sparse import coo_array, csr_array
 
         values = spins.astype(np.float64) if self.kind == "ising" else (spins + 1.0) / 2
@@ -66,7 +76,10 @@ class Solver:
 
     @functools.cached_property
     def _groups(self) -> tuple[str, list[float], csr_array] | None:
-        """The property that bounds sums of couplings, its range, and which couplers add up, [groups, couplers]."""
+        """The property that bounds sums of couplings, its range, and which couplers add up.
+
+        The last as a matrix `[groups, couplers]` of ones.
+        """
         from scipy.sparse import coo_array, csr_array
 
         number = np.arange(len(self.couplers))
@@ -81,7 +94,7 @@ class Solver:
                 from dwave.system.coupling_groups import coupling_groups
 
             couplers = [(int(a), int(b)) for a, b in self.couplers]
-            of = dict(zip((frozenset(pair) for pair in couplers), number.tolist(), strict=True))
+            place = {frozenset(pair): k for k, pair in enumerate(couplers)}
             chip = dwave.graphs.zephyr_graph(
                 *topology["shape"],
                 node_list=self.qubits.tolist(),
@@ -89,7 +102,7 @@ class Solver:
                 check_node_list=False,
             )
             pairs = [
-                (row, of[frozenset(pair)])
+                (row, place[frozenset(pair)])
                 for row, group in enumerate(coupling_groups(chip))
                 for pair in group
             ]
@@ -98,21 +111,23 @@ class Solver:
         else:
             return None
         shape = (int(rows.max(initial=0)) + 1, len(number))
-        return (
-            name,
-            self.properties[name],
-            csr_array(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape)),
-        )
+        member = csr_array(coo_array((np.ones(len(rows)), (rows, columns)), shape=shape))
+        return name, self.properties[name], member
 
     # ---- problems ----------------
 
     def decode(self, kind: object, data: object) -> Problem:
-        """The problem in a job's `type` and `data`; a `Refusal` for what is malformed."""
+        """The problem in a job's `type` and `data`.
+
+        Raises:
+            Refusal: what is malformed.
+        """
         if kind not in self.properties["supported_problem_types"]:
             raise Refusal(400, f"problem type {kind!r} is not supported by solver {self.name}")
         if not isinstance(data, dict) or data.get("format") != "qp":
             raise Refusal(400, "problem data must have format 'qp'")
         linear = _floats(data, "lin", len(self.qubits))
+        # qubits whose term is no number are not active, and have no couplers
         mask = ~np.isnan(linear)
         if not mask.any():
             raise Refusal(400, "the problem is empty: no qubit is active")
@@ -122,14 +137,18 @@ class Solver:
             raise Refusal(400, "problem data must be finite")
         linear = linear[mask]
         graph = self._graph(mask, coupler)
-        h, J = linear, quadratic
+        # the same energies in spins
+        h = linear
+        J = quadratic
         if kind == "qubo":  # x = (1 + s) / 2
-            h, J = linear / 2, quadratic / 4
+            h = linear / 2
+            J = quadratic / 4
             for end in graph.pairs.numpy():
                 h = h + np.bincount(end, J, len(h))
         return Problem(str(kind), self.qubits[mask], coupler, graph, linear, quadratic, h, J)
 
     def _graph(self, mask: np.ndarray, coupler: np.ndarray) -> Graph:
+        """The graph of the qubits in a mask, made once: the engine keeps much beside it."""
         key = mask.tobytes()
         if key not in self._graphs:
             if len(self._graphs) == KEPT:
@@ -139,7 +158,7 @@ class Solver:
         return self._graphs[key]
 
     def _loads(self, problem: Problem) -> list[tuple[str, list[float], np.ndarray]]:
-        """(property, its range, the numbers it bounds) of everything on the chip that has a range."""
+        """(property, its range, the numbers it bounds) of all that has a range on the chip."""
         loads = [
             ("h_range", self.properties["h_range"], problem.h),
             ("extended_j_range", self.properties["extended_j_range"], problem.J),
@@ -152,7 +171,10 @@ class Solver:
         return loads
 
     def auto_scale(self, problem: Problem) -> float:
-        """What D-Wave's `auto_scale` multiplies h and J by: the most that fits every range; 1 if all are zero."""
+        """The largest factor on h and J that fits every range, which `auto_scale` chooses.
+
+        It is 1 if all are zero.
+        """
         factor = 0.0
         for _, (low, high), values in self._loads(problem):
             factor = max(factor, values.max(initial=0) / high, values.min(initial=0) / low)
@@ -170,18 +192,31 @@ class Solver:
     # ---- answers ----------------
 
     def encode(
-        self, problem: Problem, spins: np.ndarray, timing: dict[str, float], raw: bool, most: int
+        self,
+        problem: Problem,
+        spins: np.ndarray,
+        timing: dict[str, float],
+        raw: bool,
+        max_answers: int,
     ) -> dict:
-        """The answer: reads in their order, or (a histogram) distinct states by energy with their numbers."""
+        """The answer: reads in their order, or a histogram of distinct states by energy.
+
+        Args:
+            problem: the problem.
+            spins: reads `[R, n]`, int8.
+            timing: the answer's times, in microseconds.
+            raw: whether the reads come in their order.
+            max_answers: largest number of answers.
+        """
         count = np.ones(len(spins), dtype="<i4")
         bits = np.packbits(spins > 0, axis=1)
         if not raw:
-            bits, at, number = np.unique(bits, axis=0, return_index=True, return_counts=True)
-            spins = spins[at]
+            bits, first, number = np.unique(bits, axis=0, return_index=True, return_counts=True)
+            spins = spins[first]
             count = number.astype("<i4")
         energy = problem.energy(spins)
         order = np.arange(len(spins)) if raw else energy.argsort(kind="stable")
-        order = order[:most]
+        order = order[:max_answers]
         return {
             "format": "qp",
             "num_variables": self.properties["num_qubits"],
@@ -194,16 +229,18 @@ class Solver:
 
 
 def _text(array: np.ndarray) -> str:
+    """An array's bytes in base 64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
 def _floats(data: dict[str, Any], name: str, count: int) -> np.ndarray:
+    """The `count` numbers of one field of a problem's data; a `Refusal` for what they are not."""
     try:
-        found = np.frombuffer(base64.b64decode(data[name], validate=True), dtype="<f8")
+        numbers = np.frombuffer(base64.b64decode(data[name], validate=True), dtype="<f8")
     except (KeyError, TypeError, ValueError) as error:
         raise Refusal(
             400, f"problem data {name!r} must be base64 of little-endian doubles ({error})"
         ) from None
-    if len(found) != count:
-        raise Refusal(400, f"problem data {name!r} must hold {count} numbers; got {len(found)}")
-    return found
+    if len(numbers) != count:
+        raise Refusal(400, f"problem data {name!r} must hold {count} numbers; got {len(numbers)}")
+    return numbers

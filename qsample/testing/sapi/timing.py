@@ -1,4 +1,7 @@
-"""What a job costs, by the timing model 1.0 that a solver's `problem_timing_data` parametrises; microseconds."""
+"""What a job costs, by the timing model 1.0 of a solver's `problem_timing_data`.
+
+All times are in microseconds.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,26 @@ from qsample.testing.sapi.parameters import Request
 def readout_time(timing: Mapping[str, Any], num_qubits: int) -> float:
     """Readout of one sample: piecewise linear in the number of qubits, or in both logarithms."""
     parameters = timing["readout_time_model_parameters"]
-    where = parameters[: len(parameters) // 2]
-    what = parameters[len(parameters) // 2 :]
+    half = len(parameters) // 2
+    sizes = parameters[:half]
+    times = parameters[half:]
     if timing["readout_time_model"] == "pwl_log_log":
-        return float(10 ** np.interp(np.log10(num_qubits), where, what))
-    return float(np.interp(num_qubits, where, what))
+        return float(10 ** np.interp(np.log10(num_qubits), sizes, times))
+    return float(np.interp(num_qubits, sizes, times))
 
 
 def duration(timing: Mapping[str, Any], request: Request, num_qubits: int) -> float:
-    """What `problem_run_duration_range` bounds: (anneal + thermalisation + readout) reads + programming's wait."""
-    a_read = request.anneal + request.readout_thermalization + readout_time(timing, num_qubits)
-    return a_read * request.num_reads + request.programming_thermalization
+    """What `problem_run_duration_range` bounds.
+
+    (anneal + thermalisation + readout) reads + programming's wait.
+
+    Args:
+        timing: the solver's `problem_timing_data`.
+        request: what the job asks for.
+        num_qubits: number of active qubits.
+    """
+    per_read = request.anneal + request.readout_thermalization + readout_time(timing, num_qubits)
+    return per_read * request.num_reads + request.programming_thermalization
 
 
 def charge(timing: Mapping[str, Any], request: Request, num_qubits: int) -> dict[str, float]:
@@ -32,7 +44,13 @@ def charge(timing: Mapping[str, Any], request: Request, num_qubits: int) -> dict
     access = programming + reads (anneal + readout + delay), where programming includes its
     thermalisation and the delay that of the readout, or the longer wait that decorrelates reads;
     reverse anneals cost a little more or less.
+
+    Args:
+        timing: the solver's `problem_timing_data`.
+        request: what the job asks for.
+        num_qubits: number of active qubits.
     """
+    # programming, and the delay of each read
     programming = timing["typical_programming_time"]
     delay = timing["qpu_delay_time_per_sample"]
     programming += request.programming_thermalization
@@ -46,6 +64,8 @@ def charge(timing: Mapping[str, Any], request: Request, num_qubits: int) -> dict
         share = request.anneal / timing["decorrelation_max_nominal_anneal_time"]
         wait = max(wait, shortest + share * (longest - shortest))
     delay = delay + wait
+
+    # all reads
     readout = readout_time(timing, num_qubits)
     sampling = request.num_reads * (request.anneal + readout + delay)
     return {

@@ -1,10 +1,13 @@
 """A heuristic sampler followed by a valid kernel: whose law, whose tag, whose notes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
+from qsample.sampling.sampler import Stateful
 
 PROBLEM = Ising(
     Graph.complete(4), torch.tensor([0.1, -0.2, 0.3, 0.4]), torch.ones(4, 4) - torch.eye(4)
@@ -61,15 +64,44 @@ class Notes:
 
 def test_chains_go_on_under_the_kernel_alone_with_its_carry():
     sampler, kernel = Notes(False), Notes(True)
-    composite, found = Corrected(sampler, kernel), None
+    composite, samples = Corrected(sampler, kernel), None
     for step in range(4):
-        found = composite.sample(PROBLEM, 3, initial=found)
+        samples = composite.sample(PROBLEM, 3, initial=samples)
         assert len(sampler.initials) == 1 and kernel.initials[-1] is not None
         # never the sampler's
-        assert found.carry is not None and int(found.carry["calls"]) == step + 1
-        assert found.log_weight is not None
-        assert torch.equal(found.log_weight, torch.arange(3.0))  # proper weights stay proper
+        assert samples.carry is not None and int(samples.carry["calls"]) == step + 1
+        assert samples.log_weight is not None
+        assert torch.equal(samples.log_weight, torch.arange(3.0))  # proper weights stay proper
         # what the sampler said is told once; notes do not pile up along a chain
-        assert found.info == (
+        assert samples.info == (
             {"by": "kernel", "before": {"by": "sampler"}} if step == 0 else {"by": "kernel"}
         )
+
+
+def test_the_state_of_the_sampler_is_the_composites():
+    class Kept(Notes):
+        """A sampler with a state, which says what it spent."""
+
+        irrevocable = True
+        state = 0
+
+        def sample(self, problem, num, **rest):
+            self.state += 1
+            samples = super().sample(problem, num, **rest)
+            return replace(samples, info={"spent": {"seconds": self.state}})
+
+        def state_dict(self):
+            return {"state": self.state}
+
+        def load_state_dict(self, state):
+            self.state = state["state"]
+
+    composite = Corrected(Kept(False))
+    assert composite.sample(PROBLEM, 3).info["spent"] == {"seconds": 1}
+    assert isinstance(composite, Stateful) and composite.irrevocable
+    other = Corrected(Kept(False))
+    other.load_state_dict(composite.state_dict())
+    assert other.state_dict() == {"sampler": {"state": 1}}
+    plain = Corrected(Neal(sweeps=2))
+    assert plain.state_dict() == {"sampler": None} and not plain.irrevocable
+    plain.load_state_dict(plain.state_dict())

@@ -1,4 +1,4 @@
-"""What goes wrong between `DWave` and the cloud: no read is lost, mislabelled or counted twice, no cost forgotten."""
+"""What fails between `DWave` and the cloud: no read lost or counted twice, no cost forgotten."""
 
 import json
 import logging
@@ -14,7 +14,8 @@ import torch
 
 import qsample as qs
 from qsample.annealers import Gibbs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -22,7 +23,7 @@ from qsample.annealers.dwave import BudgetExceeded, DeviceError, Fallback  # noq
 from qsample.annealers.dwave.cloud.session import Session  # noqa: E402
 from qsample.testing.sapi import EVERY, Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +77,18 @@ def events(path):
     ],
 )
 def test_each_fault_is_mended(server, tmp_path, route, kind, charged):
-    """The reads are those of a job that ran; a submission is charged again only where the first may have run."""
+    """The reads are of a job that ran; a second charge comes only if the first may have run."""
     path = tmp_path / "ledger"
     with calm(connect(server, ledger=path)) as sampler:
         before, spent = len(server.jobs), sampler.spent
         server.faults.next(route, kind)
-        found = sampler.sample(cell(), 30, generator=generator(1))
+        samples = sampler.sample(cell(), 30, generator=generator(1))
         jobs = {job.id: job for job in server.jobs[before:]}
-        (name,) = found.info["job_ids"]
-        assert torch.equal(torch.from_numpy(jobs[name].spins) * found.info["gauge"], found.spins)
-        cost = found.info["qpu_access_time"] / 1e6
+        (name,) = samples.info["job_ids"]
+        assert torch.equal(
+            torch.from_numpy(jobs[name].spins) * samples.info["gauge"], samples.spins
+        )
+        cost = samples.info["qpu_access_time"] / 1e6
         assert sampler.spent - spent == pytest.approx(charged * cost)
         assert server.faults.seen and sampler.spent >= server_cost(server, path) - 1e-9
 
@@ -101,7 +104,7 @@ def server_cost(server, path):
 
 @pytest.mark.long
 def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
-    """Each call's reads are those of its own jobs and problem; `experiments/qpu_faults.py` makes 1,000 calls."""
+    """Each call's reads are its own jobs' and problem's; `qpu_faults.py` makes 1,000 such calls."""
     caplog.set_level(1)
     threads = set(threading.enumerate())
     path, record = tmp_path / "ledger", tmp_path / "record"
@@ -111,22 +114,22 @@ def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
         for k in range(25):
             problem = cell((2,), seed=k)
             try:
-                found = sampler.sample(problem, 4, generator=generator(k))
+                samples = sampler.sample(problem, 4, generator=generator(k))
             except DeviceError as error:
                 assert "refused the token" in str(error) and server.token not in str(error)
                 failed += 1
                 continue
             jobs = {job.id: job for job in server.jobs}
-            names = found.info["job_ids"]
+            names = samples.info["job_ids"]
             assert len(names) == 4 and not used & set(names)
             used |= set(names)
             for i, name in enumerate(names):
                 b, g = divmod(i, 2)
-                gauge = found.info["gauge"][b, g]
+                gauge = samples.info["gauge"][b, g]
                 assert torch.equal(
-                    torch.from_numpy(jobs[name].spins) * gauge, found.spins[b].reshape(2, 2, 8)[g]
+                    torch.from_numpy(jobs[name].spins) * gauge, samples.spins[b].reshape(2, 2, 8)[g]
                 )
-                h = torch.from_numpy(jobs[name].problem.h) * gauge / found.info["scale"]
+                h = torch.from_numpy(jobs[name].problem.h) * gauge / samples.info["scale"]
                 assert torch.allclose(h, problem.h[b])
         assert failed < 10 and len(server.faults.seen) > 10 and time.monotonic() - begun < 60 * 20
         assert sampler.spent >= server_cost(server, path) - 1e-9
@@ -140,7 +143,9 @@ def test_a_random_mix_of_all_faults(server, tmp_path, caplog):
         assert server.token not in place
     assert "dwave.cloud" in caplog.text
     assert not [
-        one for one in threading.enumerate() if one not in threads and "request" not in one.name
+        thread
+        for thread in threading.enumerate()
+        if thread not in threads and "request" not in thread.name
     ]
 
 
@@ -163,8 +168,10 @@ def test_a_fallback_serves_with_a_warning(server):
         for _ in range(2):
             server.faults.next("post", 503)
             with pytest.warns(Fallback, match="failed 1 times.*; Gibbs serves instead"):
-                found = sampler.sample(cell(), 5)
-            assert found.info["fallback"] == "Gibbs" and found.exactness is qs.Exactness.ASYMPTOTIC
+                samples = sampler.sample(cell(), 5)
+            assert (
+                samples.info["fallback"] == "Gibbs" and samples.exactness is qs.Exactness.ASYMPTOTIC
+            )
         assert "fallback" not in sampler.sample(cell(), 5).info
 
 
@@ -217,7 +224,9 @@ def test_closing_cancels_and_leaves_no_thread(server):
         sampler.submit(cell(), 5)
         sampler.close()
         assert server.jobs[-1].status == "CANCELLED"
-    assert not [one for one in set(threading.enumerate()) - threads if "request" not in one.name]
+    assert not [
+        thread for thread in set(threading.enumerate()) - threads if "request" not in thread.name
+    ]
     assert sampler.sample(cell(), 5, generator=generator()).spins.shape == (5, 8)  # it opens again
     sampler.close()
 
@@ -281,14 +290,16 @@ def test_an_entry_is_on_the_disk_before_its_post(server, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_the_ledger_survives_kill_9(tmp_path):
-    """A run is killed with a job under way: it stays charged, the next run goes on from there within the budget."""
+    """A run killed with a job under way stays charged; the next goes on from there."""
     path = tmp_path / "ledger"
     with SolverServer("chimera-1", chip=Chip(beta=3.0, sweeps=8)) as server:
         code = f"""
 import sys; sys.path.insert(0, {os.getcwd()!r})
-from tests.support.solver_api import cell, generator
+from tests.support.solver_api import cell
+from tests.support.seeds import generator
 from qsample.annealers import DWave
-sampler = DWave(client={{"endpoint": {server.endpoint!r}}}, ledger={str(path)!r}, timeout=20, backoff=0.01)
+client = {{"endpoint": {server.endpoint!r}}}
+sampler = DWave(client=client, ledger={str(path)!r}, timeout=20, backoff=0.01)
 for k in range(10_000):
     sampler.sample(cell(), 20, generator=generator(k))
     print(k, flush=True)
@@ -332,10 +343,11 @@ def test_state_goes_through_a_checkpoint(server, tmp_path):
             Corrected(other).load_state_dict(state)
             assert other.spent == sampler.spent > 0
             before = len(server.jobs)
-            one = other.sample(cell(), 5, generator=generator())
+            resumed = other.sample(cell(), 5, generator=generator())
             assert len(server.jobs) == before + 1  # no pilot
             assert (
-                one.info["scale"] == sampler.sample(cell(), 5, generator=generator()).info["scale"]
+                resumed.info["scale"]
+                == sampler.sample(cell(), 5, generator=generator()).info["scale"]
             )
     assert server.token not in (tmp_path / "checkpoint.json").read_text()
 
@@ -405,7 +417,7 @@ def test_biases_that_cannot_be_scaled():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"budget": 0}, "expected budget > 0 seconds"),
         ({"budget_per_call": -1.0}, "expected budget_per_call > 0 seconds"),
@@ -417,8 +429,8 @@ def test_biases_that_cannot_be_scaled():
         ({"record": "a", "replay": "b"}, "record= and replay= are both given"),
     ],
 )
-def test_bad_settings(server, settings, said):
-    with pytest.raises((ValueError, TypeError), match=said):
+def test_bad_settings(server, settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         connect(server, **settings)
 
 
@@ -444,8 +456,8 @@ def test_files_that_are_no_ledger(server, tmp_path):
         connect(server, ledger=path).sample(cell(), 1)
     path.unlink()
     # they share it
-    with calm(connect(server, ledger=path)) as one, connect(server, ledger=path) as two:
-        assert two.spent == one.spent > 0
+    with calm(connect(server, ledger=path)) as first, connect(server, ledger=path) as second:
+        assert second.spent == first.spent > 0
 
 
 # ---- recordings ----------------
@@ -458,11 +470,11 @@ def test_a_recording_replays_bit_for_bit(server, tmp_path, monkeypatch):
     jobs = len(server.jobs)
     monkeypatch.delenv("DWAVE_API_TOKEN", raising=False)
     with connect(server, token=None, replay=path, gauges=2) as again:
-        for k, one in enumerate(live):
+        for k, samples in enumerate(live):
             two = again.sample(problem, 10, generator=generator(k))
-            assert torch.equal(one.spins, two.spins) and torch.equal(one.energy, two.energy)
-            assert torch.equal(one.info["gauge"], two.info["gauge"])
-            assert {**one.info, "gauge": 0} == {**two.info, "gauge": 0}
+            assert torch.equal(samples.spins, two.spins) and torch.equal(samples.energy, two.energy)
+            assert torch.equal(samples.info["gauge"], two.info["gauge"])
+            assert {**samples.info, "gauge": 0} == {**two.info, "gauge": 0}
         with pytest.raises(
             DeviceError, match=r"record holds no (further )?answer to this request: problem, reads"
         ):

@@ -1,4 +1,4 @@
-"""`DWave` against the loopback processor: the law of its reads, its temperature, placements and gauges."""
+"""`DWave` on the loopback processor: the law of its reads, temperature, placements and gauges."""
 
 from dataclasses import replace
 
@@ -11,7 +11,8 @@ import torch
 import qsample as qs
 from qsample.annealers import AsDimod, Corrected, Exact, Gibbs
 from qsample.testing import FALSE_ALARM, g_test
-from tests.support.solver_api import cell, connect, generator, isolated, whole
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect, whole
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -19,7 +20,7 @@ from qsample.annealers.dwave import OffTarget  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer, definition  # noqa: E402
 from tests.support.thinning import thinned
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_second_moments_after_calibration(chimera):
     problem = cell()
     with connect(chimera) as sampler:
         sampler.sample(problem, 4000, generator=generator())
-        found = sampler.sample(problem, 4000, generator=generator(1))
+        samples = sampler.sample(problem, 4000, generator=generator(1))
     states = torch.tensor(list(np.ndindex(*[2] * 8))).to(torch.int8) * 2 - 1
     p = (-problem.energy(states)).softmax(0)
     i, j = torch.triu_indices(8, 8, 1)
@@ -74,19 +75,19 @@ def test_second_moments_after_calibration(chimera):
         return torch.cat([spins, spins[:, i] * spins[:, j]], 1).double()
 
     mean = p @ features(states)
-    z = (features(found.spins).mean(0) - mean) / ((1 - mean**2) / 4000).sqrt()
+    z = (features(samples.spins).mean(0) - mean) / ((1 - mean**2) / 4000).sqrt()
     assert z.abs().max() < 5
-    assert g_test(problem, found)[0][0] > FALSE_ALARM / 100
-    assert g_test(problem.scale(1.2), found)[0][0] < FALSE_ALARM / 100
-    assert torch.allclose(found.energy, problem.energy(found.spins))
-    assert found.exactness is qs.Exactness.HEURISTIC
+    assert g_test(problem, samples)[0][0] > FALSE_ALARM / 100
+    assert g_test(problem.scale(1.2), samples)[0][0] < FALSE_ALARM / 100
+    assert torch.allclose(samples.energy, problem.energy(samples.spins))
+    assert samples.exactness is qs.Exactness.HEURISTIC
 
 
 @pytest.mark.parametrize(
     "graph", [qs.Graph.complete(6), qs.Graph.bipartite(5, 4), None], ids=["K6", "RBM", "sparse"]
 )
 def test_embedded_problems(chimera, graph):
-    """A graph that the cell does not have: chains, the logical beta, energies and the caller's order of spins."""
+    """A graph that needs chains: the logical beta, energies and the caller's order of spins."""
     g = generator(3)
     graph = graph or qs.Graph.sparse(5, [(0, 1), (1, 2), (2, 0), (3, 1), (4, 3)], "abcde")
     J = graph.couplings(0.4 * torch.randn(graph.num_edges, generator=g, dtype=torch.float64))
@@ -98,18 +99,18 @@ def test_embedded_problems(chimera, graph):
         connect(server, copies=1) as sampler,
     ):
         sampler.sample(problem, 2000, generator=generator())
-        found = sampler.sample(problem, 2000, generator=generator(1))
-    info = found.info
+        samples = sampler.sample(problem, 2000, generator=generator(1))
+    info = samples.info
     assert info["beta_stderr"] < 0.1 and abs(info["beta"] - 1) < 5 * 2**0.5 * info["beta_stderr"]
     assert 0 <= info["chain_break_fraction"] < 0.2
-    assert torch.allclose(found.energy, problem.energy(found.spins))
+    assert torch.allclose(samples.energy, problem.energy(samples.spins))
     exact = Exact().sample(problem, 20_000, generator=g)
-    z = (found.mean() - exact.mean()) / ((1 - exact.mean() ** 2) * (1 / 2000 + 1 / 20_000)).sqrt()
+    z = (samples.mean() - exact.mean()) / ((1 - exact.mean() ** 2) * (1 / 2000 + 1 / 20_000)).sqrt()
     assert z.abs().max() < 8  # chains bend the law a little
 
 
 def test_a_batch_is_one_programming_a_group_of_tiles():
-    """100 conditional problems: every job is accepted before the first is read, and there are few of them."""
+    """100 conditional problems: few jobs, and all accepted before the first is read."""
     problem = cell((100,))
     with SolverServer("zephyr-4", chip=Chip(beta=3.0)) as server, connect(server) as sampler:
         sampler.sample(problem, 10, generator=generator())  # pilot, and the search for a place
@@ -117,35 +118,35 @@ def test_a_batch_is_one_programming_a_group_of_tiles():
         with server.held():
             pending = sampler.submit(problem, 10, generator=generator(1))
             assert not pending.done()
-        found = pending.result()
+        samples = pending.result()
         (site,) = sampler.state.sites.values()
         assert site.placement.copies > 10
         assert server.programmings - before == -(-100 // site.placement.copies)
-    assert found.spins.shape == (100, 10, 8) and found.info["gauge"].shape == (100, 1, 8)
-    assert torch.allclose(found.energy, problem.energy(found.spins))
+    assert samples.spins.shape == (100, 10, 8) and samples.info["gauge"].shape == (100, 1, 8)
+    assert torch.allclose(samples.energy, problem.energy(samples.spins))
     states = torch.tensor(list(np.ndindex(*[2] * 8))).to(torch.int8) * 2 - 1
     p = (-problem.energy(states.expand(100, -1, -1))).softmax(-1)
     energy = problem.energy(states.expand(100, -1, -1))
     mean = (p * energy).sum(-1)
     variance = (p * energy**2).sum(-1) - mean**2
-    z = (found.energy.mean(-1) - mean).sum() / (variance / 10).sum().sqrt()
+    z = (samples.energy.mean(-1) - mean).sum() / (variance / 10).sum().sqrt()
     assert abs(z) < 5
 
 
 def test_copies_of_one_problem_share_the_reads():
     """On many tiles, a few reads of the chip are many of the problem, each counted once."""
     with SolverServer("zephyr-4", chip=Chip(beta=3.0)) as server, connect(server) as sampler:
-        found = sampler.sample(cell(), 500, generator=generator())
+        samples = sampler.sample(cell(), 500, generator=generator())
         (site,) = sampler.state.sites.values()
         assert server.jobs[-1].request.num_reads == -(-500 // site.placement.copies)
-        assert found.spins.shape == (500, 8)
+        assert samples.spins.shape == (500, 8)
 
 
 # ---- options ----------------
 
 
 def test_a_range_that_forbids_beta_1():
-    """The largest factor is used, the beta reached is told, and a warning says that nothing corrects it."""
+    """The largest factor is used, the beta told, and a warning says that nothing corrects it."""
     with SolverServer(definition("chimera-1", h_range=[-0.1, 0.1]), chip=Chip(beta=3.0)) as server:
         problem = cell()
         with connect(server) as sampler:
@@ -153,8 +154,8 @@ def test_a_range_that_forbids_beta_1():
             with pytest.warns(
                 OffTarget, match=r"allow the factor 0.0\d+ at most: the reads are at beta 0"
             ):
-                found = sampler.sample(problem, 4000, generator=generator())
-            info = found.info
+                samples = sampler.sample(problem, 4000, generator=generator())
+            info = samples.info
             assert info["range_limited"] and 0.1 < info["beta"] < 0.5
             assert abs(info["beta"] - 3 * info["scale"]) < 5 * info["beta_stderr"]
             assert float(problem.h.abs().max()) * info["scale"] == pytest.approx(0.1, rel=1e-4)
@@ -170,26 +171,26 @@ def test_a_range_that_forbids_beta_1():
 
 
 def test_gauges_average_a_bias_out():
-    """A chip that favours one direction shifts every spin without gauges, and none on the average of many."""
+    """A chip that favours one direction shifts every spin without gauges; many average it out."""
     problem = cell(scale=0.0)
     with SolverServer("chimera-1", chip=Chip(beta=3.0, bias=0.2)) as server:
         with connect(server, gauges=0, prefactor=1 / 3) as sampler:
             bare = sampler.sample(problem, 2000, generator=generator()).spins.double().mean()
         with connect(server, gauges=20, prefactor=1 / 3) as sampler:
-            found = sampler.sample(problem, 2000, generator=generator())
-            assert len(server.jobs) == 21 and found.info["gauge"].shape == (20, 8)
+            samples = sampler.sample(problem, 2000, generator=generator())
+            assert len(server.jobs) == 21 and samples.info["gauge"].shape == (20, 8)
     turned = np.tanh(0.2 * 3.0)
     assert abs(bare + turned) < 5 * ((1 - turned**2) / 16_000) ** 0.5
-    means = found.spins.reshape(20, 100, 8).double().mean(1) * found.info["gauge"]
+    means = samples.spins.reshape(20, 100, 8).double().mean(1) * samples.info["gauge"]
     assert abs(means.mean() + turned) < 5 * ((1 - turned**2) / 16_000) ** 0.5
-    assert abs(found.spins.double().mean()) < 5 * turned / 160**0.5
+    assert abs(samples.spins.double().mean()) < 5 * turned / 160**0.5
 
 
 def test_reads_beyond_one_job_are_several(chimera):
     with connect(chimera, num_reads=300) as sampler:
-        found = sampler.sample(cell(), 1000, generator=generator())
-        assert found.spins.shape == (1000, 8) and len(found.info["job_ids"]) == 1 + 4
-        assert found.info["gauge"].shape == (4, 8)
+        samples = sampler.sample(cell(), 1000, generator=generator())
+        assert samples.spins.shape == (1000, 8) and len(samples.info["job_ids"]) == 1 + 4
+        assert samples.info["gauge"].shape == (4, 8)
 
 
 def test_parameters_pass_through(chimera):
@@ -199,17 +200,17 @@ def test_parameters_pass_through(chimera):
         "answer_mode": "histogram",
     }
     with connect(chimera, annealing_time=50.0, parameters=more) as sampler:
-        found = sampler.sample(cell(), 500, generator=generator())
+        samples = sampler.sample(cell(), 500, generator=generator())
         params = chimera.jobs[-1].params
         assert params == more | {"annealing_time": 50.0, "num_reads": 500, "auto_scale": False}
-        assert found.spins.shape == (500, 8)
-        assert found.info["qpu_access_time"] == pytest.approx(
+        assert samples.spins.shape == (500, 8)
+        assert samples.info["qpu_access_time"] == pytest.approx(
             sum(job.charged for job in chimera.jobs[-2:])
         )
 
 
 def test_a_problem_of_local_minima_only():
-    """No finite beta explains the reads: the pilot goes down until one does, and the estimate says what it is."""
+    """No finite beta explains the reads: the pilot tries smaller scales, the estimate says why."""
     with SolverServer("chimera-1", chip=Chip(beta=60.0)) as server:
         with connect(server) as sampler:
             cold = sampler.sample(cell(scale=15.0), 50, generator=generator())
@@ -234,16 +235,16 @@ def test_reverse_annealing(chimera):
         start = torch.ones(6, 8, dtype=torch.int8)
         start[4:] = -1
         before = len(chimera.jobs)
-        found = sampler.sample(
+        samples = sampler.sample(
             problem, 6, initial=qs.Samples(start, torch.zeros(6)), generator=generator()
         )
-        assert found.spins.shape == first.spins.shape
+        assert samples.spins.shape == first.spins.shape
         jobs = chimera.jobs[before + 1 :]  # the pilot of this anneal comes first
         assert sorted(job.request.num_reads for job in jobs) == [2, 4] and all(
             job.request.reverse for job in jobs
         )
         for job in jobs:
-            state = torch.tensor(job.request.initial_state[:8]) * found.info["gauge"][0]
+            state = torch.tensor(job.request.initial_state[:8]) * samples.info["gauge"][0]
             assert abs(state.sum()) == 8
 
 
@@ -253,15 +254,15 @@ def test_repair_of_broken_chains():
     graph = qs.Graph.complete(8)
     J = graph.couplings(0.5 * torch.randn(28, generator=g, dtype=torch.float64))
     problem = qs.Ising(graph, torch.zeros(8, dtype=torch.float64), J)
-    found = {}
+    samples = {}
     for repair in ("majority", "gibbs"):
         with SolverServer("zephyr-4", chip=Chip(beta=3.0)) as server:
             with connect(server, repair=repair, chain_strength=0.3, copies=1) as sampler:
-                found[repair] = sampler.sample(problem, 500, generator=generator())
-    same = (found["majority"].spins == found["gibbs"].spins).double().mean()
-    broken = found["gibbs"].info["chain_break_fraction"]
+                samples[repair] = sampler.sample(problem, 500, generator=generator())
+    same = (samples["majority"].spins == samples["gibbs"].spins).double().mean()
+    broken = samples["gibbs"].info["chain_break_fraction"]
     assert broken > 0.01 and 1 - broken <= same < 1
-    assert torch.allclose(found["gibbs"].energy, problem.energy(found["gibbs"].spins))
+    assert torch.allclose(samples["gibbs"].energy, problem.energy(samples["gibbs"].spins))
 
 
 def test_calls_overlap():
@@ -270,12 +271,12 @@ def test_calls_overlap():
     with SolverServer("chimera-1", chip=Chip(beta=3.0)) as server, connect(server) as sampler:
         sampler.sample(problem, 10, generator=generator())
         with server.held():
-            one, two = (sampler.submit(problem, 10, generator=generator(k)) for k in range(2))
-            for job in (*one._jobs, *two._jobs):
+            first, second = (sampler.submit(problem, 10, generator=generator(k)) for k in range(2))
+            for job in (*first._jobs, *second._jobs):
                 job.future.wait_id(10)
-            assert not one.done() and not two.done() and len(server.jobs) == 4
-        assert two.result() is two.result() and one.result().spins.shape == (10, 8)
-        assert set(one.result().info["job_ids"]) != set(two.result().info["job_ids"])
+            assert not first.done() and not second.done() and len(server.jobs) == 4
+        assert second.result() is second.result() and first.result().spins.shape == (10, 8)
+        assert set(first.result().info["job_ids"]) != set(second.result().info["job_ids"])
 
 
 # ---- as dimod sees it ----------------
@@ -298,13 +299,13 @@ def test_dimod_api(session):
 @pytest.mark.parametrize("linear", [{}, {"a": 0.5}, {"a": 1.0, "b": -1.0, (0, "c"): 0.25}])
 @pytest.mark.parametrize("kind", [dimod.DictBQM, dimod.Float32BQM, dimod.Float64BQM])
 def test_dimod_problems(session, kind, linear, vartype):
-    """The cases of `dimod.testing.load_sampler_bqm_tests`: empty, one variable, a path; all types and vartypes."""
+    """The cases of `dimod.testing.load_sampler_bqm_tests`: empty, one variable, a path."""
     labels = list(linear)
     bqm = kind(linear, dict.fromkeys(zip(labels, labels[1:], strict=False), 0.75), 1.5, vartype)
-    found = session.sample(bqm, num_reads=3)
+    sampleset = session.sample(bqm, num_reads=3)
     assert (
-        found.vartype is bqm.vartype
-        and set(found.variables) == set(bqm.variables)
-        and len(found) == 3
+        sampleset.vartype is bqm.vartype
+        and set(sampleset.variables) == set(bqm.variables)
+        and len(sampleset) == 3
     )
-    dimod.testing.assert_sampleset_energies(found, bqm, precision=5)
+    dimod.testing.assert_sampleset_energies(sampleset, bqm, precision=5)

@@ -1,4 +1,4 @@
-"""The token is hidden in every spelling, from the constructor on: messages, warnings, logs, frames, files, copies."""
+"""The token is hidden in every spelling: in messages, warnings, logs, frames, files and copies."""
 
 import base64
 import copy
@@ -17,16 +17,17 @@ import warnings
 import pytest
 
 from qsample.annealers import Corrected, DWave, Gibbs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
 from qsample.annealers.dwave import DeviceError, Fallback  # noqa: E402
+from qsample.annealers.dwave.cloud.job import Connection  # noqa: E402
 from qsample.annealers.dwave.cloud.secret import HIDDEN, Secret, Spoken, cleaned  # noqa: E402
-from qsample.annealers.dwave.cloud.session import Session  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 TOKEN = "DEV-7f%c3+a9&b/=\"d1'0e\\5x<2>"  # awkward in URLs, in JSON, in reprs and in HTML
 AROUND = [
     "{}\n",
@@ -68,19 +69,19 @@ def shows(text, token=TOKEN):
 
 def told(error):
     """All that an error says: words, arguments, chain, frames with their locals."""
-    found, seen, left = io.StringIO(), set(), [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
+    text, seen, chain = io.StringIO(), set(), [error]
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
             continue
-        seen.add(id(one))
-        left += [one.__cause__, one.__context__]
-        print(repr(one), one, one.args, getattr(one, "__notes__", ""), vars(one), file=found)
-        print("".join(traceback.format_exception_only(one)), file=found)
-        for frame in traceback.TracebackException.from_exception(one, capture_locals=True).stack:
+        seen.add(id(link))
+        chain += [link.__cause__, link.__context__]
+        print(repr(link), link, link.args, getattr(link, "__notes__", ""), vars(link), file=text)
+        print("".join(traceback.format_exception_only(link)), file=text)
+        for frame in traceback.TracebackException.from_exception(link, capture_locals=True).stack:
             if "/tests/" not in frame.filename:  # where the token is in plain view
-                print(frame.filename, frame.name, frame.line, frame.locals, file=found)
-    return found.getvalue()
+                print(frame.filename, frame.name, frame.line, frame.locals, file=text)
+    return text.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def made(server, given, token, **more):
 def test_what_lies_around_a_token_is_dropped(server, around, given):
     with made(server, given, around.format(TOKEN)) as sampler:
         device = sampler.state.device(sampler)
-        assert isinstance(device, Session) and device.token.reveal() == TOKEN
+        assert isinstance(device, Connection) and device.session.token.reveal() == TOKEN
 
 
 @pytest.mark.parametrize("around", AROUND[:1])
@@ -144,27 +145,27 @@ def test_a_token_is_not_shown(server, given, around, caplog, tmp_path, capsys):
     away = {"client": {"endpoint": "http://127.0.0.1:9/", "http_retry_total": 0}, "token": token}
     with DWave(**away, retries=0, fallback=Gibbs(2)) as sampler, pytest.warns(Fallback) as warned:
         sampler.sample(cell(), 1)
-    seen += [str(one.message) for one in warned]
+    seen += [str(item.message) for item in warned]
     files = {"ledger": tmp_path / "l", "record": tmp_path / "r", "cache": tmp_path / "c"}
     with made(server, given, token, **files) as sampler:
         sampler.sample(cell(), 5, generator=generator())
         both = Corrected(sampler, Gibbs(1))
-        for one in (sampler, copy.deepcopy(sampler), both, pickle.loads(pickle.dumps(sampler))):
+        for item in (sampler, copy.deepcopy(sampler), both, pickle.loads(pickle.dumps(sampler))):
             seen += [
-                repr(one),
-                str(one),
-                str(vars(one)),
-                pprint.pformat(one),
-                str(pickle.dumps(one)),
+                repr(item),
+                str(item),
+                str(vars(item)),
+                pprint.pformat(item),
+                str(pickle.dumps(item)),
             ]
-            seen += [str(dataclasses.asdict(one)), str(dataclasses.astuple(one))]
+            seen += [str(dataclasses.asdict(item)), str(dataclasses.astuple(item))]
         seen += [repr(dataclasses.replace(sampler, retries=1)), str(sampler.state_dict())]
-        line = sampler.state.opened.line
-        assert line is not None
+        connection = sampler.state.opened.connection
+        assert connection is not None
         seen += [
             str(vars(sampler.state)),
-            str(vars(line.session)),
-            repr(line.session.client.config),
+            str(vars(connection.session)),
+            repr(connection.session.client.config),
         ]
     seen += [path.read_text() for path in tmp_path.glob("[lr]")] + [
         caplog.text,
@@ -203,8 +204,8 @@ def test_a_constructor_that_fails_shows_no_token(wrong, token):
 def test_what_is_no_token_is_refused_unseen(server, token):
     with connect(server, token=token) as sampler, pytest.raises(DeviceError) as caught:
         sampler.sample(cell(), 1)
-    said = str(caught.value)
-    assert "copy it again" in said or "expected the token as a string" in said
+    message = str(caught.value)
+    assert "copy it again" in message or "expected the token as a string" in message
     assert str(token) not in told(caught.value).replace(repr([token]), "") or token == 7
 
 
@@ -280,12 +281,14 @@ def test_interrupted_inside_the_client(server, monkeypatch):
 
 
 def test_secrets():
-    one = Secret(f" {TOKEN}\n").token()
-    assert one.reveal() == TOKEN and repr(one) == str(one) == HIDDEN and f"{one}" == HIDDEN
+    secret = Secret(f" {TOKEN}\n").token()
+    assert (
+        secret.reveal() == TOKEN and repr(secret) == str(secret) == HIDDEN and f"{secret}" == HIDDEN
+    )
     assert Secret("").token().reveal() is None and Secret(None).token().reveal() is None
     for text in (way for token in (TOKEN, f" {TOKEN}\n") for way in spellings(token)):
-        assert not shows(one.hide(f"a {text} b")) and one.hide(f"a {text} b").startswith("a ")
-    assert one.hide("nothing of DEV-7f here") == "nothing of DEV-7f here"
+        assert not shows(secret.hide(f"a {text} b")) and secret.hide(f"a {text} b").startswith("a ")
+    assert secret.hide("nothing of DEV-7f here") == "nothing of DEV-7f here"
     assert repr(Spoken("x")) == HIDDEN and pickle.loads(pickle.dumps(Spoken("x"))) == HIDDEN
     assert copy.deepcopy(Secret("abcdef")).reveal() == "abcdef"
     inner = ValueError(TOKEN)
@@ -295,8 +298,8 @@ def test_secrets():
         except ValueError:
             raise RuntimeError(f"no {TOKEN}") from inner
     except RuntimeError as error:
-        found = cleaned(error, [one])
-    assert found.args == (f"no {HIDDEN}",) and inner.args == (HIDDEN,)
+        clean = cleaned(error, [secret])
+    assert clean.args == (f"no {HIDDEN}",) and inner.args == (HIDDEN,)
 
 
 def test_a_logged_exception_has_no_frames(server, caplog):
@@ -311,7 +314,7 @@ def test_a_logged_exception_has_no_frames(server, caplog):
             logger.exception(
                 "with %r and %s", TOKEN, {"token": urllib.parse.quote(TOKEN)}, stack_info=True
             )
-    (record,) = [one for one in caplog.records if one.funcName.startswith("test_a_logged")]
+    (record,) = [logged for logged in caplog.records if logged.funcName.startswith("test_a_logged")]
     assert record.exc_info is None and "ValueError" in record.exc_text and not record.args
     assert not shows(str(vars(record)))
 
@@ -327,5 +330,5 @@ def test_warnings_of_a_fallback_show_no_token(server):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             sampler.sample(cell(), 1)
-    assert caught and not [one for one in caught if shows(str(one.message))]
+    assert caught and not [warning for warning in caught if shows(str(warning.message))]
     assert os.environ.get("DWAVE_API_TOKEN") is None

@@ -1,4 +1,4 @@
-"""One `DWave` for many threads, forked and spawned processes, closed at any time: one client, no thread left."""
+"""One `DWave` for many threads and processes, closed at any time: one client, no thread left."""
 
 import copy
 import multiprocessing
@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import qsample as qs
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -23,7 +24,7 @@ from qsample.annealers.dwave import BudgetExceeded, DeviceError  # noqa: E402
 from qsample.annealers.dwave.cloud import session as module  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -34,14 +35,16 @@ def server():
 
 
 def strangers(before):
-    """Threads of the client's that were not there, the server's own left out; those that end are waited for."""
+    """The client's threads that are new, after a wait for those that end; the server's left out."""
     deadline = time.monotonic() + 5
     while True:
-        found = [
-            one for one in threading.enumerate() if one not in before and "request" not in one.name
+        threads = [
+            thread
+            for thread in threading.enumerate()
+            if thread not in before and "request" not in thread.name
         ]
-        if not found or time.monotonic() > deadline:
-            return found
+        if not threads or time.monotonic() > deadline:
+            return threads
         time.sleep(0.02)
 
 
@@ -73,13 +76,16 @@ def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings)
     settings = {name: tmp_path / value for name, value in settings.items()}
     jobs = len(server.jobs)
     with connect(server, **settings) as sampler:
-        found = at_once(20, lambda k: sampler.sample(cell(), 10, generator=generator(k)))
-        assert not [one for one in found if isinstance(one, Exception)]
+        results = at_once(20, lambda k: sampler.sample(cell(), 10, generator=generator(k)))
+        assert not [result for result in results if isinstance(result, Exception)]
         assert len(made) == 1 and len(server.jobs) - jobs == 21
         spent = sum(job.charged for job in server.jobs[jobs:]) / 1e6
         assert sampler.spent == pytest.approx(spent)
         names = {
-            name for one in found if isinstance(one, qs.Samples) for name in one.info["job_ids"]
+            name
+            for result in results
+            if isinstance(result, qs.Samples)
+            for name in result.info["job_ids"]
         }
         assert len(names) == 21
     assert not strangers(before)
@@ -90,12 +96,12 @@ def test_a_first_call_from_many_threads(server, tmp_path, monkeypatch, settings)
 def test_threads_do_not_overspend(server, tmp_path):
     with connect(server, budget=0.2, ledger=tmp_path / "ledger") as sampler:
         jobs = len(server.jobs)
-        found = at_once(
+        results = at_once(
             16, lambda k: [sampler.sample(cell(), 20, generator=generator(k)) for _ in range(3)]
         )
-        refused = [one for one in found if isinstance(one, BudgetExceeded)]
+        refused = [result for result in results if isinstance(result, BudgetExceeded)]
         assert refused and not [
-            one for one in found if isinstance(one, Exception) and one not in refused
+            result for result in results if isinstance(result, Exception) and result not in refused
         ]
         assert (
             0.15 < sum(job.charged for job in server.jobs[jobs:]) / 1e6 <= 0.2
@@ -107,8 +113,8 @@ def test_an_opening_that_fails_fails_for_all_who_wait(server):
     """Once, not once a thread; and the next call tries anew."""
     before, asked = set(threading.enumerate()), len(server.requests)
     with connect(server, token="loopback-wrong-token") as sampler:
-        found = at_once(10, lambda k: sampler.sample(cell(), 1))
-        assert all("refused the token" in str(one) for one in found)
+        results = at_once(10, lambda k: sampler.sample(cell(), 1))
+        assert all("refused the token" in str(result) for result in results)
         assert len(server.requests) - asked < 10
         object.__setattr__(sampler, "token", connect(server).token)
         assert sampler.sample(cell(), 3, generator=generator()).spins.shape == (3, 8)
@@ -138,8 +144,12 @@ def test_an_opening_that_is_interrupted(server, monkeypatch):
                 seen.append(k)
                 return None
 
-        found = at_once(4, work)
-        assert len(seen) == 1 and len(tries) == 2 and sum(one is not None for one in found) == 3
+        results = at_once(4, work)
+        assert (
+            len(seen) == 1
+            and len(tries) == 2
+            and sum(result is not None for result in results) == 3
+        )
     assert not strangers(before)
 
 
@@ -162,11 +172,11 @@ def test_closing_while_it_opens(server, monkeypatch):
         go.set()
         with pytest.raises(DeviceError, match="was closed while its call was under way"):
             call.result(10)
-    assert not strangers(before) and sampler.state.opened.line is None
+    assert not strangers(before) and sampler.state.opened.connection is None
 
 
 def test_closing_while_calls_run(server, tmp_path):
-    """Each ends with a line, within seconds; what ran is charged, what did not is not; and it opens again."""
+    """Each ends within seconds; what ran is charged, what did not is not; and it opens again."""
     before = set(threading.enumerate())
     path = tmp_path / "ledger"
     sampler = connect(server, ledger=path, record=tmp_path / "record")
@@ -192,7 +202,7 @@ def test_closing_while_calls_run(server, tmp_path):
             for call in calls:
                 assert call.exception(20) is None or isinstance(call.exception(), DeviceError)
     sampler.close()
-    labels = {one.split('"')[3] for one in path.read_text().splitlines()}
+    labels = {line.split('"')[3] for line in path.read_text().splitlines()}
     charged = (
         sum(job.charged for job in server.jobs if job.label and job.label.split(":")[1] in labels)
         / 1e6
@@ -219,10 +229,10 @@ def in_child(work, seconds=60.0):
         child = FORK.Process(target=run)
         child.start()
     assert ours.poll(seconds), "the child hangs"
-    found = ours.recv()
+    result = ours.recv()
     child.join(20)
     assert child.exitcode == 0
-    return found
+    return result
 
 
 def test_a_forked_child(server, tmp_path):
@@ -248,7 +258,7 @@ def test_a_forked_child(server, tmp_path):
 
 
 def test_a_fork_while_calls_run(server, tmp_path):
-    """Locks that the parent's threads hold are not the child's; nor are the calls that it has under way."""
+    """Locks that the parent's threads hold are not the child's; nor are the calls under way."""
     torch.set_num_threads(1)
     with connect(server, ledger=tmp_path / "ledger") as sampler:
         sampler.sample(cell(), 5, generator=generator())
@@ -275,7 +285,7 @@ def test_a_budget_in_memory_is_not_forked(server):
 
 
 def test_pickles_and_copies(server, tmp_path):
-    """A pickle knows what was spent and has a client of its own; a deep copy shares the sampler's."""
+    """A pickle knows what was spent, and has its own client; a deep copy shares the sampler's."""
     with connect(server, budget=0.2) as sampler:
         sampler.sample(cell(), 5, generator=generator())
         other = copy.deepcopy(sampler)
@@ -321,14 +331,14 @@ def test_a_spawned_process_that_ends_with_a_call_under_way(server, tmp_path):
             and after > before
         )
         with server.held():
-            said = run.communicate("\n", timeout=60)
-            assert run.returncode == 0 and said == ("", "")
+            output = run.communicate("\n", timeout=60)
+            assert run.returncode == 0 and output == ("", "")
             assert server.jobs[-1].status == "CANCELLED"
         assert sampler.spent == pytest.approx(after)
 
 
 def test_corrected_threads_leave_the_warnings_alone():
-    """Each is told of its own reads' temperature or not; the filters of the process stay as they are."""
+    """Each is told of its own reads' temperature or not; the process's filters stay as they are."""
     from qsample.annealers import Corrected, Gibbs
     from qsample.annealers.dwave import OffTarget
     from qsample.testing.sapi import definition
@@ -339,10 +349,12 @@ def test_corrected_threads_leave_the_warnings_alone():
             filters = list(warnings.filters)
             sampler.sample(cell(scale=0.05), 100, generator=generator())
             both = Corrected(sampler, Gibbs(1))
-            found = at_once(
+            results = at_once(
                 8, lambda k: (both if k % 2 else sampler).sample(cell(), 5, generator=generator(k))
             )
-            assert [isinstance(one, OffTarget) for one in found] == [k % 2 == 0 for k in range(8)]
+            assert [isinstance(result, OffTarget) for result in results] == [
+                k % 2 == 0 for k in range(8)
+            ]
             assert warnings.filters == filters
 
 

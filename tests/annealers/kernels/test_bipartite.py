@@ -1,4 +1,4 @@
-"""The native bipartite kernel: its law, its energies, and bits that no split of the work can change."""
+"""The native bipartite kernel: its law, its energies, and bits no split of the work changes."""
 
 from typing import Any
 
@@ -8,14 +8,16 @@ import torch
 
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Gibbs, _engine
-from qsample.annealers.kernels.native_bipartite import sweep_bipartite
-from qsample.annealers.kernels.sweeper import clock, native_for, run_torch
+from qsample.annealers.kernels.native import sweep_bipartite
+from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.reference_sweep import Fixed16, random_bits
+from tests.support.sweeps import run
 from tests.support.thinning import thinned
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
+SCANS = ["forward", "palindromic"]
 EACH_ISA = pytest.mark.parametrize("isa", ISAS)
 SIZES = [(1, 1), (3, 0), (0, 2), (5, 4), (33, 9), (67, 130)]
 
@@ -50,7 +52,7 @@ LAWS = {
 }
 FORMS = {
     "forward": {},
-    "palindromic": {"palindromic": True},
+    "palindromic": {"scan": "palindromic"},
     "a beta each": {},
     "16 bits": {"precision": "fixed16"},
 }
@@ -82,9 +84,7 @@ def test_reads_follow_the_law(isa, rule, name, form):
 def test_the_torch_kernel_follows_the_law(rule, scan):
     """What other devices and double precision run."""
     problem = LAWS["sixteen spins"]
-    spins, energy, _ = run_torch(
-        problem, 20_000, [1.0] * 60, initial=None, seeds=[1], rule=rule, scan=scan
-    )
+    spins, energy, _ = run(problem, 20_000, [1.0] * 60, [1], rule=rule, scan=scan, native=False)
     assert g_test(problem, Samples(spins, energy))[0][0] > SHARE / 2
 
 
@@ -94,7 +94,7 @@ def test_the_torch_kernel_follows_the_law(rule, scan):
 @EACH_ISA
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
-@pytest.mark.parametrize("form", [{}, {"palindromic": True}, {"precision": "fixed16"}])
+@pytest.mark.parametrize("form", [{}, {"scan": "palindromic"}, {"precision": "fixed16"}])
 def test_energies_are_those_of_the_spins(isa, sizes, shape, form):
     problem = normal(*sizes, *shape)
     grid = Ising(
@@ -124,9 +124,7 @@ def test_energy_is_right_to_single_precision():
 # ---- bit for bit ----------------
 
 BETAS = torch.linspace(0.2, 1.5, 5)
-DRAWS: list[dict[str, Any]] = [
-    {"rule": rule, "palindromic": back} for rule in RULES for back in (False, True)
-]
+DRAWS: list[dict[str, Any]] = [{"rule": rule, "scan": scan} for rule in RULES for scan in SCANS]
 DRAWS += [{"rule": rule, "precision": "fixed16"} for rule in RULES]
 
 
@@ -230,7 +228,7 @@ def test_16_bits_spin_by_spin(isa, rule, back, sizes):
         start = 2 * torch.from_numpy(rng.integers(0, 2, (2, num, sum(sizes)), dtype=np.int8)) - 1
         how: dict[str, Any] = {
             "rule": rule,
-            "palindromic": back,
+            "scan": "palindromic" if back else "forward",
             "precision": "fixed16",
             "first_sweep": first,
         }

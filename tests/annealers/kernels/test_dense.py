@@ -1,14 +1,14 @@
-"""The native dense kernel and the torch kernels, each against the enumerated law and against each other."""
+"""The native dense kernel and the torch kernels, against the enumerated law and each other."""
 
 import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Gibbs
-from qsample.annealers.kernels.native import sweep
-from qsample.annealers.kernels.native_dense import sweep_dense
-from qsample.annealers.kernels.sweeper import clock, native_for, run_torch
+from qsample.annealers.kernels.native import sweep_dense, sweep_sparse
+from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
+from tests.support.sweeps import run
 from tests.support.thinning import thinned
 
 
@@ -47,21 +47,19 @@ PROBLEMS = {
     "single": complete(),
     "edges": dense_edges(),
 }
+SCANS = ["forward", "palindromic"]
 CASES = [
-    (name, rule, back)
-    for name in PROBLEMS
-    for rule in ("gibbs", "metropolis")
-    for back in (False, True)
+    (name, rule, scan) for name in PROBLEMS for rule in ("gibbs", "metropolis") for scan in SCANS
 ]
 TORCH = {"ring": ring(), "complete": complete(batch=(2,)), "edges": dense_edges()}
 SHARE = FALSE_ALARM / (4 * len(CASES) + 4 * 2 * len(TORCH))
 
 
-@pytest.mark.parametrize(("name", "rule", "back"), CASES)
-def test_law(name, rule, back):
+@pytest.mark.parametrize(("name", "rule", "scan"), CASES)
+def test_law(name, rule, scan):
     problem = PROBLEMS[name]
     seeds = list(range(problem.batch_shape.numel()))
-    swept = sweep_dense(problem, 10_000, [1.0] * 80, seeds, rule=rule, palindromic=back)
+    swept = sweep_dense(problem, 10_000, [1.0] * 80, seeds, rule=rule, scan=scan)
     batch = problem.batch_shape
     samples = Samples(swept.spins.reshape(*batch, 10_000, -1), swept.energy.reshape(*batch, 10_000))
     for p_value, *_ in g_test(problem, samples):
@@ -76,9 +74,7 @@ def test_law(name, rule, back):
 def test_torch_kernels_law(name, rule, scan):
     """What other devices run, on this one."""
     problem = TORCH[name]
-    spins, energy, _ = run_torch(
-        problem, 10_000, [1.0] * 60, initial=None, seeds=[1, 2], rule=rule, scan=scan
-    )
+    spins, energy, _ = run(problem, 10_000, [1.0] * 60, [1, 2], rule=rule, scan=scan, native=False)
     for p_value, *_ in g_test(problem, Samples(spins, energy)):
         assert p_value > SHARE
 
@@ -114,12 +110,12 @@ def test_bits_do_not_depend_on_batch_or_threads(own):
 
 @pytest.mark.parametrize("reads", [1, 7, 8, 9, 17, 40])
 @pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
-@pytest.mark.parametrize("back", [False, True])
-def test_first_reads_do_not_depend_on_how_many(reads, rule, back):
-    """Up to 8 reads send each flip out at once, more of them those of 24 spins together: the same bits."""
+@pytest.mark.parametrize("scan", SCANS)
+def test_first_reads_do_not_depend_on_how_many(reads, rule, scan):
+    """Up to 8 reads send out each flip at once, more of them those of 24 spins: the same bits."""
     problem = complete(61)
-    many = sweep_dense(problem, 64, [0.2] * 70, [2], rule=rule, palindromic=back)
-    few = sweep_dense(problem, reads, [0.2] * 70, [2], rule=rule, palindromic=back)
+    many = sweep_dense(problem, 64, [0.2] * 70, [2], rule=rule, scan=scan)
+    few = sweep_dense(problem, reads, [0.2] * 70, [2], rule=rule, scan=scan)
     assert torch.equal(few.spins[0], many.spins[0, :reads])
     torch.testing.assert_close(
         many.energy[0], problem.to(dtype=torch.float64).energy(many.spins)[0], rtol=1e-6, atol=1e-4
@@ -139,6 +135,6 @@ def test_interrupt_returns_what_is_done():
 
 
 def test_who_serves_whom():
-    assert native_for(ring()) is sweep
+    assert native_for(ring()) is sweep_sparse
     assert native_for(complete()) is native_for(dense_edges()) is sweep_dense
     assert Gibbs(3).sample(complete(), 4).spins.shape == (4, 7)

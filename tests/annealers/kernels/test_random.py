@@ -1,4 +1,7 @@
-"""The generator of the native sweeps: words by (seed, replica, pass, spin). Every test has the suite's false alarm."""
+"""The generator of the native sweeps: words by (seed, replica, pass, spin).
+
+Every test has the suite's false alarm.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from scipy import stats
 
 from qsample import Graph, Ising
 from qsample.annealers import _engine
-from qsample.annealers.kernels import native as compiled
+from qsample.annealers.kernels.native import sweep_sparse
 from qsample.testing import FALSE_ALARM
 from tests.support import reference_sweep as slow_sweep
 from tests.support.thinning import thinned
@@ -104,7 +107,7 @@ def test_a_walk_along_any_axis(axis, at, step):
 
 @EACH_AXIS
 def test_avalanche(axis):
-    """One input bit flipped turns each output bit with probability one half, and pairs of them independently."""
+    """One input bit flipped turns each output bit with probability 1/2, pairs independently."""
     rng = np.random.default_rng(1)
     width = {"seed": 63, "replica": 32, "pass": 32, "spin": 32}[axis]
     trials = 2000
@@ -137,7 +140,7 @@ def test_low_numbers_in_all_four_coordinates():
 
 @pytest.mark.parametrize("shape", [(1, 1, 4), (64, 16, 4), (1, 64, 64), (4096, 1, 1)])
 def test_collisions(shape):
-    """Birthdays: words that occur twice among N are Poisson of mean N^2 / 2^33, if words are as good as random."""
+    """Birthdays: words that occur twice among N random ones are Poisson of mean N^2 / 2^33."""
     w = np.sort(planes(shape, (1 << 17) // int(np.prod(shape))).reshape(-1))
     expected = len(w) ** 2 / 2.0**33
     found = int((w[1:] == w[:-1]).sum())
@@ -145,7 +148,10 @@ def test_collisions(shape):
 
 
 def test_birthday_spacings():
-    """Spacings that occur twice among m birthdays in a year of 2^32 days: Poisson, m^3 / 2^34 (Marsaglia 1985)."""
+    """Spacings that occur twice among m birthdays of 2^32 days: Poisson, m^3 / 2^34.
+
+    (Marsaglia 1985.)
+    """
     m = 4096
     for axis in AXES:
         found = 0
@@ -162,7 +168,7 @@ def test_birthday_spacings():
 
 @pytest.mark.parametrize("ones", [(0, 1), (1, 2), (0, 3), (2, 3), (1, 3), (0, 2)])
 def test_mixed_differences_cancel_nowhere(ones):
-    """w(a, b) ^ w(a', b) ^ w(a, b') ^ w(a', b') of neighbours in two coordinates is as random as a word."""
+    """w(a, b) ^ w(a', b) ^ w(a, b') ^ w(a', b') of neighbours is as random as a word."""
     w = planes((16, 16, 16), 16)
     for axis in ones:
         w = w ^ np.roll(w, 1, axis)
@@ -187,10 +193,10 @@ def test_seeds_are_as_good_as_replicas(rule):
     def distinct(spins: torch.Tensor) -> int:
         return len(spins.reshape(5000, 16).unique(dim=0))
 
-    reads = distinct(compiled.sweep(problem, 5000, [0.5], [1], spins=start, rule=rule).spins)
+    reads = distinct(sweep_sparse(problem, 5000, [0.5], [1], spins=start, rule=rule).spins)
     batch = Ising(problem.graph, problem.h.expand(5000, -1), problem.J)
     for seeds in (list(range(5000)), torch.randint(2**62, (5000,), generator=g).tolist()):
-        each = compiled.sweep(
+        each = sweep_sparse(
             batch, 1, [0.5], seeds, spins=start.reshape(5000, 1, 16), rule=rule
         ).spins
         assert distinct(each) > 0.95 * reads

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from qsample.annealers import SimulatedAnnealing
-from qsample.annealers.kernels.schedules import equal_lengths
+from qsample.annealers.simulated_annealing import equal_lengths
 from qsample.problem.enumeration import log_weights
 from qsample.sampling.sampler import mix
-from tests.annealers.test_population_annealing import GRAPHS, generator, problems
+from tests.support.problems import GRAPHS, problems
+from tests.support.seeds import generator
 
 
 def lengths(problem, betas):
-    """The exact length of each step: sigma_E, by enumeration, times the step, on 20 points within each."""
+    """The exact length of each step: sigma_E by enumeration, on 20 points within each, times it."""
     energy = -log_weights(problem.to(dtype=torch.float64))
     fine = betas[:-1, None] + betas.diff()[:, None] * (torch.arange(20) + 0.5) / 20
     law = (-fine[..., None] * energy).softmax(-1)

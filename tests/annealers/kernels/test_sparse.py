@@ -13,20 +13,15 @@ import torch
 
 from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import Gibbs, SimulatedAnnealing, _engine
-from qsample.annealers.kernels import native as compiled
+from qsample.annealers.kernels.native import Swept, structure, sweep_sparse
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX
+from tests.support.problems import random_graph
 from tests.support.reference_sweep import Fixed16, onsager, slow_sweep
 from tests.support.thinning import thinned
 
 ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
-
-
-def random_graph(n: int, edges: int, seed: int = 0) -> Graph:
-    pairs = torch.triu_indices(n, n, 1).T
-    g = torch.Generator().manual_seed(seed)
-    return Graph.sparse(n, pairs[torch.randperm(len(pairs), generator=g)[:edges]])
 
 
 def normal(
@@ -71,7 +66,7 @@ LAWS = {
 SLOW = torch.cat([torch.linspace(0, 1, 40), torch.ones(80)])
 FORMS = {
     "forward": {},
-    "palindromic": {"palindromic": True},
+    "palindromic": {"scan": "palindromic"},
     "a beta each": {},
     "16 bits": {"precision": "fixed16"},
 }
@@ -89,7 +84,7 @@ def test_reads_follow_the_law(isa, rule, name, form):
     if form == "a beta each":  # two temperatures by turns
         scales = [1.0, 0.5]
         betas = SLOW[:, None, None] * torch.tensor(scales).repeat(reads // 2).expand(P, -1)
-    swept = compiled.sweep(problem, reads, betas, list(range(P)), rule=rule, isa=isa, **FORMS[form])
+    swept = sweep_sparse(problem, reads, betas, list(range(P)), rule=rule, isa=isa, **FORMS[form])
     for k, scale in enumerate(scales):
         spins = swept.spins.reshape(*problem.batch_shape, reads, -1)[..., k :: len(scales), :]
         verdicts = g_test(problem.scale(scale), Samples(spins, problem.energy(spins)))
@@ -104,9 +99,9 @@ def test_mean_energy_of_the_2d_ferromagnet(isa, precision):
     graph = torus(size)
     problem = Ising(graph, torch.zeros(size * size), -torch.ones(graph.num_edges))
     how: dict[str, Any] = {"isa": isa, "precision": precision}
-    swept, means = compiled.sweep(problem, chains, [beta] * 300, [5], **how), []
+    swept, means = sweep_sparse(problem, chains, [beta] * 300, [5], **how), []
     for k in range(40):
-        swept = compiled.sweep(
+        swept = sweep_sparse(
             problem, chains, [beta] * 10, [5], spins=swept.spins, first_sweep=300 + 10 * k, **how
         )
         means.append(swept.energy[0])
@@ -125,7 +120,7 @@ def test_energies_are_those_of_the_spins(isa, shape):
         problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset
     )
     for num in (1, 3, 40, 70):
-        swept = compiled.sweep(
+        swept = sweep_sparse(
             grid, num, [0.5, 0.5], list(range(3))[: max(1, problem.batch_shape.numel())], isa=isa
         )
         spins = swept.spins.reshape(*problem.batch_shape, num, -1)
@@ -139,12 +134,12 @@ def test_energies_are_those_of_the_spins(isa, shape):
 DRAW = {
     "gibbs": {"rule": "gibbs"},
     "metropolis": {"rule": "metropolis"},
-    "palindromic": {"rule": "gibbs", "palindromic": True},
-    "palindromic metropolis": {"rule": "metropolis", "palindromic": True},
+    "palindromic": {"rule": "gibbs", "scan": "palindromic"},
+    "palindromic metropolis": {"rule": "metropolis", "scan": "palindromic"},
     "16 bits": {"rule": "gibbs", "precision": "fixed16"},
     "16 bits palindromic metropolis": {
         "rule": "metropolis",
-        "palindromic": True,
+        "scan": "palindromic",
         "precision": "fixed16",
     },
 }
@@ -153,7 +148,7 @@ EACH_ISA = pytest.mark.parametrize("isa", ISAS)
 BETAS = torch.linspace(0.2, 1.5, 7)
 
 
-def same(one: compiled.Swept, two: compiled.Swept) -> bool:
+def same(one: Swept, two: Swept) -> bool:
     return (
         torch.equal(one.spins, two.spins)
         and torch.equal(one.energy, two.energy)
@@ -173,7 +168,7 @@ def test_threads_change_nothing(isa, draw, threads):
         for count in (1, 2, 3):
             threads(count)
             found.append(
-                compiled.sweep(
+                sweep_sparse(
                     problem, num, betas, list(range(problem.batch_shape.numel())), isa=isa, **draw
                 )
             )
@@ -195,10 +190,10 @@ def test_batch_and_position_change_nothing(isa, draw, J, num):
         )
         - 1
     )
-    together = compiled.sweep(problem, num, beta, seeds, spins=start, isa=isa, **draw)
+    together = sweep_sparse(problem, num, beta, seeds, spins=start, isa=isa, **draw)
     for part in (slice(0, 1), slice(4, 5), slice(8, 9), slice(2, 8)):
         some = Ising(graph, problem.h[part], problem.J[part] if J else problem.J, problem.offset)
-        alone = compiled.sweep(
+        alone = sweep_sparse(
             some, num, beta[:, part], seeds[part], spins=start[part], isa=isa, **draw
         )
         assert torch.equal(alone.spins, together.spins[part]) and torch.equal(
@@ -211,10 +206,10 @@ def test_batch_and_position_change_nothing(isa, draw, J, num):
 @pytest.mark.parametrize("num", [2, 45])
 def test_sweeps_split_into_calls(isa, draw, num):
     problem = normal(random_graph(23, 60))
-    whole = compiled.sweep(problem, num, BETAS, [3], isa=isa, **draw)
+    whole = sweep_sparse(problem, num, BETAS, [3], isa=isa, **draw)
     for cut in (0, 1, 4):
-        one = compiled.sweep(problem, num, BETAS[:cut], [3], isa=isa, **draw)
-        two = compiled.sweep(
+        one = sweep_sparse(problem, num, BETAS[:cut], [3], isa=isa, **draw)
+        two = sweep_sparse(
             problem, num, BETAS[cut:], [3], spins=one.spins, first_sweep=cut, isa=isa, **draw
         )
         assert torch.equal(two.spins, whole.spins) and torch.equal(two.energy, whole.energy)
@@ -227,10 +222,10 @@ def test_replicas_split_into_calls_and_blocks(isa, draw, h):
     # whole: blocks of 64 lanes; the parts: of 32, or by colour
     problem, num = normal(random_graph(23, 60), h), 150
     seeds = [3, 4][: problem.batch_shape.numel()]
-    whole = compiled.sweep(problem, num, BETAS, seeds, isa=isa, **draw)
+    whole = sweep_sparse(problem, num, BETAS, seeds, isa=isa, **draw)
     edges = [0, 1, 3, 8, 14, 30, 63, 95, 150]
     for a, b in zip(edges, edges[1:], strict=False):
-        part = compiled.sweep(problem, b - a, BETAS, seeds, first_replica=a, isa=isa, **draw)
+        part = sweep_sparse(problem, b - a, BETAS, seeds, first_replica=a, isa=isa, **draw)
         assert torch.equal(part.spins, whole.spins[:, a:b]) and torch.equal(
             part.energy, whole.energy[:, a:b]
         )
@@ -239,7 +234,8 @@ def test_replicas_split_into_calls_and_blocks(isa, draw, h):
 # ---- shapes ----------------
 
 SHAPES = [
-    (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64), (65, 200), (70, 2415)
+    (1, 0), (2, 0), (2, 1), (5, 0), (7, 1), (9, 36), (16, 15), (17, 40), (31, 100), (64, 64),
+    (65, 200), (70, 2415),
 ]  # fmt: skip
 
 
@@ -253,9 +249,9 @@ def test_the_rule_spin_by_spin(isa, draw, n, edges):
         seed, first, sweep = (int(x) for x in rng.integers(0, 2**30, 3))
         betas = rng.uniform(0, 2, (2, num)).astype(np.float32)
         how = {"first_replica": first, "first_sweep": sweep, "isa": isa, **draw}
-        swept = compiled.sweep(problem, num, torch.from_numpy(betas[:, None]), [seed], **how)
+        swept = sweep_sparse(problem, num, torch.from_numpy(betas[:, None]), [seed], **how)
         assert np.array_equal(swept.spins[0].numpy(), slow_sweep(problem, num, betas, seed, **how))
-        again = compiled.sweep(problem, num, betas[:, 0].tolist(), [seed], spins=swept.spins, **how)
+        again = sweep_sparse(problem, num, betas[:, 0].tolist(), [seed], spins=swept.spins, **how)
         slow = slow_sweep(problem, num, betas[:, 0], seed, spins=swept.spins[0], **how)
         assert np.array_equal(again.spins[0].numpy(), slow)
 
@@ -272,7 +268,7 @@ def test_batches_of_any_shape_spin_by_spin(isa, trial):
         rng.uniform(0, 2, (3, P, num)).astype(np.float32),
         rng.integers(0, 2**63, P).tolist(),
     )
-    swept = compiled.sweep(problem, num, torch.from_numpy(betas), seeds, isa=isa, **draw)
+    swept = sweep_sparse(problem, num, torch.from_numpy(betas), seeds, isa=isa, **draw)
     for p in range(P):
         one = Ising(graph, problem.h[p], problem.J[p] if trial % 2 else problem.J)
         assert np.array_equal(
@@ -286,12 +282,12 @@ def test_batches_of_any_shape_spin_by_spin(isa, trial):
 @EACH_ISA
 def test_nothing_to_do(isa):
     empty = Ising(Graph.sparse(0, []), torch.zeros(0), torch.zeros(0), 1.5)
-    swept = compiled.sweep(empty, 3, [1.0], [0], isa=isa)
+    swept = sweep_sparse(empty, 3, [1.0], [0], isa=isa)
     assert swept.spins.shape == (1, 3, 0) and swept.energy.tolist() == [[1.5] * 3]
     problem = normal(random_graph(9, 12))
-    assert compiled.sweep(problem, 0, [1.0], [0], isa=isa).spins.shape == (1, 0, 9)
+    assert sweep_sparse(problem, 0, [1.0], [0], isa=isa).spins.shape == (1, 0, 9)
     start = torch.ones(1, 5, 9, dtype=torch.int8)
-    still = compiled.sweep(problem, 5, [], [0], spins=start, isa=isa)
+    still = sweep_sparse(problem, 5, [], [0], spins=start, isa=isa)
     assert torch.equal(still.spins, start) and still.sweeps == 0
     assert torch.allclose(still.energy.float(), problem.energy(start))
 
@@ -304,9 +300,9 @@ def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
         problem = Ising(
             Graph.sparse(3, [(0, 1)]), torch.tensor([1e4, -3e38 * sign, 0.0]), torch.tensor([1e6])
         )
-        spins = compiled.sweep(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins * sign
+        spins = sweep_sparse(problem, num, [1.0] * 20, [1], rule=rule, isa=isa).spins * sign
         assert (spins[..., 1] == 1).all() and (spins[..., 0] != spins[..., 1]).all()
-        frozen = compiled.sweep(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
+        frozen = sweep_sparse(problem, num, [3e38] * 5, [1], rule=rule, isa=isa).spins
         assert (frozen.abs() == 1).all()
 
 
@@ -315,7 +311,7 @@ def test_extreme_fields_neither_overflow_nor_stick(isa, num, rule):
 
 @pytest.mark.parametrize(("rule", "most"), [("gibbs", 6.5e-5), ("metropolis", 2.2e-4)])
 def test_probabilities_in_16_bits(rule, most):
-    """Of the reference, which the kernel repeats bit for bit: the most that any field's probability is off."""
+    """The most that a probability is off in the reference, which the kernel repeats bit for bit."""
     fixed = Fixed16(normal(SIXTEEN), rule)
     fields, words = np.linspace(-32766, 32766, 3001).astype(int), np.arange(65536)
     for beta in (0.01, 0.3, 1.0, 4.0):
@@ -333,13 +329,13 @@ def test_16_bits_refuse_what_they_cannot_hold():
     with pytest.raises(
         ValueError, match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 100000"
     ):
-        compiled.sweep(wide, 4, [1.0], [0], precision="fixed16")
+        sweep_sparse(wide, 4, [1.0], [0], precision="fixed16")
     with pytest.raises(ValueError, match=r"got beta 1000 with a field"):
-        compiled.sweep(normal(graph), 4, [1.0, 1000.0], [0], precision="fixed16")
+        sweep_sparse(normal(graph), 4, [1.0, 1000.0], [0], precision="fixed16")
     with pytest.raises(ValueError, match="betas >= 0 beside"):
-        compiled.sweep(normal(graph), 4, [-1.0], [0], precision="fixed16")
+        sweep_sparse(normal(graph), 4, [-1.0], [0], precision="fixed16")
     zero = Ising(graph, torch.zeros(9), torch.zeros(12))
-    assert compiled.sweep(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
+    assert sweep_sparse(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
 
 
 @pytest.mark.parametrize("make", [Gibbs, SimulatedAnnealing])
@@ -363,9 +359,10 @@ def arguments(**changed: Any) -> list[Any]:
     graph = random_graph(4, 5)
     given: dict[str, Any] = dict(
         spins=np.ones((6, 4), np.int8), energy=np.empty(6), done=np.empty(6, np.int32),
-        **compiled.structure(graph)._asdict(),
-        h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32), beta=np.ones((3, 1), np.float32),
-        seed=np.zeros(2, np.int64), first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
+        **structure(graph)._asdict(),
+        h=np.zeros((2, 4), np.float32), J=np.zeros((1, 5), np.float32),
+        beta=np.ones((3, 1), np.float32), seed=np.zeros(2, np.int64),
+        first_replica=0, first_sweep=0, metropolis=False, palindromic=False,
         random_start=True, fixed16=False, threads=1, isa="", alive=None,
     )  # fmt: skip
     return list((given | changed).values())
@@ -420,7 +417,7 @@ def test_alive_false_returns_what_is_done(num, count, threads):
         asked.append(time.perf_counter())
         return asked[-1] - asked[0] < 0.2
 
-    swept = compiled.sweep(problem, num, LONG, [1], alive=alive)
+    swept = sweep_sparse(problem, num, LONG, [1], alive=alive)
     assert len(asked) > 1 and 0.2 <= asked[-1] - asked[0] < 20
     assert swept.sweeps == swept.done.min() < len(LONG) and swept.done.max() > 0
     assert torch.allclose(
@@ -429,21 +426,21 @@ def test_alive_false_returns_what_is_done(num, count, threads):
     # what is done is done right: as many sweeps asked for give the same state
     for r in (0, num - 1):
         betas = LONG[: int(swept.done[0, r])]
-        again = compiled.sweep(problem, 1, betas, [1], first_replica=r)
+        again = sweep_sparse(problem, 1, betas, [1], first_replica=r)
         assert torch.equal(again.spins[0, 0], swept.spins[0, r])
 
 
 @pytest.mark.parametrize("num", [1, 100])
 def test_an_error_in_alive_is_raised(num):
     with pytest.raises(ZeroDivisionError):
-        compiled.sweep(normal(random_graph(200, 600)), num, LONG, [1], alive=lambda: 1 // 0 == 0)
+        sweep_sparse(normal(random_graph(200, 600)), num, LONG, [1], alive=lambda: 1 // 0 == 0)
 
 
 @pytest.mark.parametrize("num", [1, 100])
 def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
     threads(2)
     problem = normal(random_graph(200, 600))
-    compiled.sweep(problem, num, [1.0], [1])  # torch's own pool starts at first use, and stays
+    sweep_sparse(problem, num, [1.0], [1])  # torch's own pool starts at first use, and stays
     before, sent = native_threads(), []
 
     def press() -> None:
@@ -453,7 +450,7 @@ def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
     timer = threading.Timer(0.3, press)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        compiled.sweep(problem, num, LONG, [1])
+        sweep_sparse(problem, num, LONG, [1])
     assert time.perf_counter() - sent[0] < 5  # some 50 ms, but for a busy machine
     timer.join()
     assert native_threads() <= before

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from missed_modes import ferromagnet, hidden_mode
 
+from experiments.claims.missed_modes import ferromagnet, hidden_mode
 from qsample import Graph, Ising, ReliabilityWarning, Settings, fit, log_likelihood, log_partition
 from qsample.annealers import AnnealedImportance, Exact, PopulationAnnealing
 from qsample.annealers.modes.apart import basins, couple, minima, spread_rows, started_apart
@@ -16,12 +16,9 @@ from qsample.annealers.modes.missed import missed
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import states
 from tests.support.exact import KINDS, a_graph, a_problem
+from tests.support.seeds import generator
 
 QUICK: dict[str, Any] = {"steps": 100, "chains": 128}
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def noted(f, *args, **options):

@@ -83,14 +83,14 @@ def test_energies_vartype_and_labels(sampler, vartype, cls):
         vartype,
     )
     before = bqm.copy()
-    found = AsDimod(sampler).sample(bqm, num_reads=7, seed=1)
+    result = AsDimod(sampler).sample(bqm, num_reads=7, seed=1)
     assert bqm == before
-    assert found.vartype is bqm.vartype and set(found.variables) == set(bqm.variables)
-    assert int(found.record.num_occurrences.sum()) == 7
-    dimod.testing.assert_sampleset_energies(found, bqm, precision=5)
-    assert found.info["exactness"] in {tag.value for tag in Exactness}
+    assert result.vartype is bqm.vartype and set(result.variables) == set(bqm.variables)
+    assert int(result.record.num_occurrences.sum()) == 7
+    dimod.testing.assert_sampleset_energies(result, bqm, precision=5)
+    assert result.info["exactness"] in {tag.value for tag in Exactness}
     again = AsDimod(sampler).sample(bqm, num_reads=7, seed=1)
-    assert np.array_equal(found.record.sample, again.record.sample)
+    assert np.array_equal(result.record.sample, again.record.sample)
     assert AsDimod(sampler).sample_ising({"x": 1.0}, {}, num_reads=2).vartype is dimod.SPIN
     assert AsDimod(sampler).sample_qubo({("x", "y"): 1.0}, num_reads=2).vartype is dimod.BINARY
 
@@ -132,13 +132,13 @@ class Weighted:
 def test_weights_are_kept_on_request(vartype):
     """Reads without their weights would be another law, silently."""
     adapter = AsDimod(Weighted(), keep_weights=True)
-    found = adapter.sample(dimod.BQM({"a": 1.0}, {}, vartype), num_reads=6)
+    result = adapter.sample(dimod.BQM({"a": 1.0}, {}, vartype), num_reads=6)
     energy = Ising.from_bqm(dimod.BQM({"a": 1.0}, {}, vartype)).energy(
         torch.from_numpy(
-            2 * found.record.sample - 1 if vartype == "BINARY" else found.record.sample
+            2 * result.record.sample - 1 if vartype == "BINARY" else result.record.sample
         )
     )
-    np.testing.assert_allclose(found.record.log_weight, -energy)
+    np.testing.assert_allclose(result.record.log_weight, -energy)
 
 
 def weighted_problem():
@@ -162,7 +162,7 @@ def test_ocean_sees_the_law_of_weighted_reads(client):
             problem, num, generator=torch.Generator().manual_seed(1)
         )
         assert (reads.log_weight is None) == (client == "our own")
-        found = reads.mean().double()
+        result = reads.mean().double()
     else:
         if client == "composite":
             poly = dimod.BinaryPolynomial.from_hising(bqm.linear, bqm.quadratic)
@@ -171,12 +171,12 @@ def test_ocean_sees_the_law_of_weighted_reads(client):
             answer = adapter.sample(bqm, num_reads=num, seed=3)
         answer = answer.aggregate() if client == "aggregate" else answer
         rows = answer.record.sample[:, [answer.variables.index(i) for i in range(6)]]
-        found = torch.from_numpy(np.average(rows, axis=0, weights=answer.record.num_occurrences))
+        result = torch.from_numpy(np.average(rows, axis=0, weights=answer.record.num_occurrences))
         if client != "composite":  # which makes an info of its own
             left = answer.info["resampled"]
             assert 0.05 * num < left < 0.8 * num
     error = ((1 - mean**2) / (0.05 * num)).sqrt()
-    assert ((found - mean).abs() / error).max() < Z_MAX
+    assert ((result - mean).abs() / error).max() < Z_MAX
     unweighted = (
         sampler.sample(problem, num, generator=torch.Generator().manual_seed(3))
         .spins.double()
@@ -197,8 +197,8 @@ def test_the_same_seed_resamples_alike():
 def test_numpy_integers_are_seeds_and_numbers_of_reads(kind):
     bqm, adapter = weighted_problem(), AsDimod(Gibbs(3))
     with untyped():
-        found = adapter.sample(bqm, num_reads=kind(5), seed=kind(3))
-        assert found == adapter.sample(bqm, num_reads=5, seed=3) and len(found) == 5
+        result = adapter.sample(bqm, num_reads=kind(5), seed=kind(3))
+        assert result == adapter.sample(bqm, num_reads=5, seed=3) and len(result) == 5
         for seed in (1.5, "1", True):
             with pytest.raises(ValueError, match="expected a seed of 64 bits"):
                 adapter.sample(bqm, seed=seed)
@@ -263,18 +263,18 @@ def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name)
     theirs = (
         SimulatedAnnealingSampler().sample(bqm, num_reads=40, num_sweeps=1000, seed=1).first.energy
     )
-    found = AsDimod(OPTIMISERS[name], optimise=True).sample(bqm, num_reads=40, seed=1)
-    assert found.first.energy <= theirs + 1e-9 * abs(theirs)
+    result = AsDimod(OPTIMISERS[name], optimise=True).sample(bqm, num_reads=40, seed=1)
+    assert result.first.energy <= theirs + 1e-9 * abs(theirs)
     assert (
-        found.first.energy == pytest.approx(bqm.energy(found.first.sample))
-        and found.vartype is bqm.vartype
+        result.first.energy == pytest.approx(bqm.energy(result.first.sample))
+        and result.vartype is bqm.vartype
     )
-    hot, cold = found.info["beta_range"]
+    hot, cold = result.info["beta_range"]
     assert 0 < hot < cold
 
 
 def test_without_it_the_reads_follow_the_law():
-    """Of weak couplings beta 1 finds nothing: that is the law, and what surprised users of Ocean."""
+    """Weak couplings at beta 1 find no ground state: that is the law, and it surprised users."""
     bqm = dict(INSTANCES)["weak"]
     cold = AsDimod(SimulatedAnnealing(500), optimise=True).sample(bqm, num_reads=40, seed=1)
     plain = AsDimod(SimulatedAnnealing(500)).sample(bqm, num_reads=40, seed=1)
@@ -282,7 +282,10 @@ def test_without_it_the_reads_follow_the_law():
 
 
 def test_the_range_is_that_of_the_energies():
-    """Two spins by hand: flips change E by at most 2 (|h| + |J|) = 5, at least by 2 |J| = 1, which both spins feel."""
+    """Two spins by hand.
+
+    Flips change E by 2 (|h| + |J|) = 5 at most, and by 2 |J| = 1 at least, which both spins feel.
+    """
     problem = Ising.from_bqm(dimod.BQM({"a": 2.0, "b": 0.0}, {"ab": 0.5}, "SPIN"))
     hot, cold = optimising_range(problem)
     assert hot == pytest.approx(np.log(2) / 5) and cold == pytest.approx(np.log(200) / 1)
@@ -297,7 +300,7 @@ def test_the_range_is_that_of_the_energies():
 
 
 class Histogram(dimod.Sampler):
-    """Answers 99:1 as a histogram, in BINARY, columns in the opposite order: all a sampler may do."""
+    """Answers 99:1 as a histogram, in BINARY, columns in the opposite order: all is allowed."""
 
     parameters = {"num_reads": [], "seed": []}  # pyright: ignore
     properties = {}  # pyright: ignore
@@ -311,35 +314,35 @@ class Histogram(dimod.Sampler):
         labels = list(bqm.variables)[::-1]
         rows = np.array([[k % 2 for k in range(len(labels))], [1] * len(labels)], dtype=np.int64)
         counts = [num_reads - 1 + self.wrong, 1]
-        found = dimod.SampleSet.from_samples(
+        result = dimod.SampleSet.from_samples(
             (rows, labels), "BINARY", [0, 0], num_occurrences=counts
         )
-        return found.relabel_variables(dict(zip(labels, labels, strict=True)), inplace=False)
+        return result.relabel_variables(dict(zip(labels, labels, strict=True)), inplace=False)
 
 
 def test_occurrences_are_spread_and_columns_mapped():
     """(dwave's plugin read 99:1 as 50:50 in the positive phase.)"""
     graph = Graph.sparse(4, [(0, 1), (2, 3)], ["d", "a", ("c", 1), 0])
     problem = Ising(graph, torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, -1.0]), 2.0)
-    found = DimodAnnealer(Histogram()).sample(problem, 100)
-    assert found.spins.shape == (100, 4) and found.spins.dtype == torch.int8
+    result = DimodAnnealer(Histogram()).sample(problem, 100)
+    assert result.spins.shape == (100, 4) and result.spins.dtype == torch.int8
     expected = torch.tensor([1, -1, 1, -1])  # columns 0 1 0 1 in the opposite order of labels
     assert (
-        int((found.spins == expected).all(-1).sum()) == 99
-        and int((found.spins == 1).all(-1).sum()) == 1
+        int((result.spins == expected).all(-1).sum()) == 99
+        and int((result.spins == 1).all(-1).sum()) == 1
     )
-    torch.testing.assert_close(found.energy, problem.energy(found.spins))
-    torch.testing.assert_close(found.mean()[1], torch.tensor(-0.98))
+    torch.testing.assert_close(result.energy, problem.energy(result.spins))
+    torch.testing.assert_close(result.mean()[1], torch.tensor(-0.98))
 
 
 def test_a_batch_is_one_bqm_a_problem():
     h, J = torch.randn(2, 3, 4), torch.randn(3, 2)
     graph = Graph.sparse(4, [(0, 1), (2, 3)], "wxyz")
     inner = Histogram()
-    found = DimodAnnealer(inner).sample(
+    result = DimodAnnealer(inner).sample(
         Ising(graph, h, J), 5, generator=torch.Generator().manual_seed(0)
     )
-    assert found.spins.shape == (2, 3, 5, 4) and len(found.info.get("problems", range(6))) == 6
+    assert result.spins.shape == (2, 3, 5, 4) and len(result.info.get("problems", range(6))) == 6
     assert len(set(inner.seeds)) == 6 and all(0 <= seed < 2**31 for seed in inner.seeds)
     for k, bqm in enumerate(inner.bqms):
         i, j = divmod(k, 3)
@@ -373,7 +376,7 @@ def test_samplers_that_take_no_num_reads_are_refused():
     ids=repr,
 )
 def test_labels_in_any_order(sampler):
-    """One strong field a spin: the reads must line up with the problem's spins, whatever the labels say."""
+    """One strong field per spin: reads line up with the problem's spins, whatever the labels."""
     labels = [3, "b", (0, ("x",)), 0, 1]
     for graph in (
         Graph.sparse(5, [(4, 0), (1, 3)], labels),
@@ -381,10 +384,10 @@ def test_labels_in_any_order(sampler):
         Graph.complete(5, labels),
     ):
         h = torch.tensor([30.0, -30.0, 30.0, 30.0, -30.0])
-        found = sampler.sample(Ising(graph, h, torch.zeros(graph.coupling_shape)), 6)
-        assert (found.spins == -h.sign()).all() and found.exactness is Exactness.HEURISTIC
-        assert found.log_weight is None
-        torch.testing.assert_close(found.energy, torch.full((6,), -150.0))
+        result = sampler.sample(Ising(graph, h, torch.zeros(graph.coupling_shape)), 6)
+        assert (result.spins == -h.sign()).all() and result.exactness is Exactness.HEURISTIC
+        assert result.log_weight is None
+        torch.testing.assert_close(result.energy, torch.full((6,), -150.0))
 
 
 # ---- Neal ----------------
@@ -414,16 +417,16 @@ def test_neal_asks_for_a_boltzmann_law(monkeypatch):
 
 
 def test_neal_draws_the_law():
-    """Every state's count against its probability; slow annealing of a small problem is as good as exact."""
+    """Every state's count against its probability: slow annealing of a small problem is exact."""
     problem = Ising.from_edges(
         torch.tensor([0.3, -0.2, 0.1]).double(),
         [(0, 1), (1, 2)],
         torch.tensor([0.5, -0.7]).double(),
     )
-    found = Neal(sweeps=50).sample(problem, 20000, generator=torch.Generator().manual_seed(0))
+    result = Neal(sweeps=50).sample(problem, 20000, generator=torch.Generator().manual_seed(0))
     states, p, _ = slow_law(problem)
     for state, q in zip(states, p, strict=True):
-        count = int((found.spins == torch.tensor(state)).all(-1).sum())
+        count = int((result.spins == torch.tensor(state)).all(-1).sum())
         assert abs(count - 20000 * q) / (20000 * q * (1 - q)) ** 0.5 < Z_MAX
 
 

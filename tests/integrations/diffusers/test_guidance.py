@@ -1,9 +1,8 @@
-"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, the spins' law by enumeration, pipelines."""
+"""Annealed noise: each scheduler's mu and sigma bit for bit, moments, law of spins, pipelines."""
 
 import copy
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,15 +28,12 @@ from qsample.integrations.diffusers.guidance_frame import Frame, walsh_hadamard
 from qsample.problem.enumeration import states
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import Z_MAX, untyped
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 # diffusers' Euler schedulers hand tensors to NumPy in a way that NumPy 2 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 PALINDROMIC = Gibbs(5, scan="palindromic")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def nothing(x, x0, t):
@@ -149,7 +145,7 @@ def wrong_side(self, s):
 
 
 def test_moments_over_all_signs_and_spins():
-    """By enumeration: mean 0, covariance 1, and a block's mean of kurtosis 3 - 6/K + 4/K^2; 1 on the wrong side."""
+    """By enumeration: mean 0, covariance 1, and the kurtosis of a block's mean, 3 - 6/K + 4/K^2."""
     K = 8
     s = states(K).double()
     frames = Frame(torch.arange(K).expand(2**K, K), states(K).float(), K)
@@ -173,7 +169,7 @@ def test_moments_over_all_signs_and_spins():
 
 
 def moments(K, blocks, seed, N=10_000):
-    """z-scores of the first four moments of linear statistics of guided noise at G = 0, against normal noise."""
+    """z-scores of the first four moments of guided noise at G = 0, against normal noise."""
     scheduler = DDPMScheduler(clip_sample=False)
     guided = AnnealedGuidance(
         scheduler, nothing, Gibbs(1), K=K, blocks=blocks, surrogate=first_order, moves=0
@@ -245,10 +241,10 @@ def recorded(monkeypatch):
 
 
 def p_values(energy, monkeypatch, *, N, K, blocks=1, scale=1.5, seed=0, **options):
-    """Each item's spins against its own exact law, over 2^(K blocks) states: G-tests of the probability integral.
+    """Each item's spins against its own exact law: G-tests of the probability integral.
 
-    With F the distribution function in some order of the states and v uniform, F(s-) + v p(s) is
-    uniform. Ordered by energy (too hot, too cold), and by number.
+    With F the distribution function in some order of the 2^(K blocks) states and v uniform,
+    F(s-) + v p(s) is uniform. Ordered by energy (too hot, too cold), and by number.
     """
     frames = recorded(monkeypatch)
     scheduler = DDPMScheduler()
@@ -467,23 +463,6 @@ def test_one_line_in_a_pipeline():
     assert (draw(pipe) == plain).all() and pipe.scheduler.info["energy"] == 0
 
 
-def test_the_readmes_lines_run():
-    page = (Path(__file__).parents[3] / "README.md").read_text()
-    lines = page.split("## Guide any diffusers pipeline")[1].split("\n##")[0].splitlines()
-    code = "\n".join(
-        line.removeprefix("    ") for line in lines if line.startswith("    ") or not line
-    )
-    known = {
-        "torch": torch,
-        "pipe": pipeline(),
-        "labels": torch.arange(8),
-        "print": lambda info: found.append(info),
-    }
-    known["classifier"], found = lambda x, t: x.flatten(1)[:, :10], []
-    exec(code.replace("num_inference_steps=50", "num_inference_steps=2"), known)
-    assert len(known["images"]) == 8 and found[0]["network"] == 16
-
-
 def test_ddim_by_the_pipelines_eta():
     pipe = pipeline(DDIMPipeline, DDIMScheduler())
     plain = draw(pipe, eta=1.0)
@@ -619,7 +598,7 @@ def test_an_energy_of_x0_alone_guides(kind, surrogate):
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "euler"])
 def test_the_gain_is_that_of_the_best_denoiser_of_unit_variance(name):
-    """x_0 and x' jointly normal, data of variance 1: the regression of x_0 on x', from the scheduler's own noising."""
+    """x_0 and x' jointly normal, data of variance 1: the regression of x_0 on x'."""
     scheduler = SCHEDULERS[name]()
     scheduler.set_timesteps(7)
     x, g = torch.randn(2, 2, 4, 4, generator=generator()), generator(1)
@@ -674,7 +653,7 @@ def steps_of_x(x, x0, t):
 
 @pytest.mark.parametrize("energy", [steps_of_x0, steps_of_x])
 def test_the_advice_for_an_energy_without_a_gradient_works(energy):
-    """What the error says, run as it says: at scale 300 the energy of a step falls, at 36 evaluations for an image."""
+    """What the error says, run as it says: at scale 300 the energy of a step falls."""
     with pytest.raises(ValueError, match="no gradient: use surrogate=partial"):
         images(energy, surrogate=first_order)
     with pytest.raises(ValueError, match="no gradient") as error:

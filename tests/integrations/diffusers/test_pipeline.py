@@ -1,10 +1,8 @@
-"""IsingDiffusionPipeline: diffusers' manners, and the same image from the same seed in another process."""
+"""IsingDiffusionPipeline: diffusers' manners, and the same image from a seed in another process."""
 
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +21,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
 from qsample.integrations.diffusers.latents import decode, encode, index_of, spins_of
+from tests.support.seeds import generator
 
 GRID = [[0, 1], [1, 0]]
 SMALL: dict[str, Any] = {
@@ -51,10 +50,6 @@ def unet(channels=1, features=0, **options) -> Any:
 def quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(pipe, count=2, generator=None, **options) -> Any:
@@ -309,15 +304,3 @@ def test_any_sampler_by_one_line(pipe):
     before = draw(pipe)
     pipe.scheduler.sampler = SimulatedAnnealing(sweeps=20)
     assert draw(pipe).shape == before.shape and not torch.equal(draw(pipe), before)
-
-
-@pytest.mark.long
-def test_the_page_runs(tmp_path):
-    """docs/diffusers.md, as one program of a reader's."""
-    page = (Path(__file__).parents[3] / "docs" / "diffusers.md").read_text()
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mine" / "model_index.json").exists()

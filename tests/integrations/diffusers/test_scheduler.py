@@ -14,14 +14,15 @@ from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from torch import nn
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Corrected, Exact, Gibbs, SimulatedAnnealing
+from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
 from qsample.annealers.registry import CATALOGUE, configured, described
 from qsample.diffusion import IsingScheduler, UniformBits, log_times
-from qsample.integrations.diffusers.answers import grid_edges
 from qsample.models import IsingCopula
+from qsample.problem.lattices import grid_edges
 from qsample.sampling.samples import Exactness
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, untyped
+from tests.support.seeds import generator
 
 SHAPE, N = (1, 2, 3), 6
 GRID = [[0, 1], [1, 0]]
@@ -29,10 +30,6 @@ EDGES = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]  # of GRID on S
 DRAWS, CASES = 20_000, 24
 LEVEL = FALSE_ALARM / CASES
 CPU_SAMPLERS = [name for name, entry in CATALOGUE.items() if not entry.device]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def loaded(source, **settings) -> Any:
@@ -151,7 +148,7 @@ def test_the_check_rejects_a_wrong_law(wrong):
 
 
 def test_the_step_of_diffusers_own_scheduler_has_the_same_law():
-    """An implementation that shares no code with ours, on tokens; timesteps are step numbers there."""
+    """An implementation that shares no code with ours, on tokens; timesteps are step numbers."""
     theirs: Any = DiscreteDDIMScheduler(num_inference_steps=4)
     logits = torch.stack([torch.zeros(N), LOGITS], -1).expand(DRAWS, N, 2)
     tokens = ((many(N) + 1) / 2).long()
@@ -305,6 +302,7 @@ def test_grid_edges():
     assert grid_edges((3,), [[2]]) == [(0, 2)]
     assert grid_edges((2, 1, 2), [[1, 0, 0], [1, 0, -1]]) == [(0, 2), (1, 3), (1, 2)]
     assert grid_edges((1, 2), [[0, 5]]) == []
+    assert grid_edges((1, 4), [[0, 5]]) == []
 
 
 def test_the_problem_can_be_trained():
@@ -358,7 +356,7 @@ def test_types_are_kept(dtype):
 
 
 def test_an_existing_pipeline_takes_it_in_one_line():
-    """A loop as the discrete pipelines of diffusers have it: tokens, step numbers, arguments by signature."""
+    """A loop as the discrete pipelines of diffusers have it: tokens, step numbers, signatures."""
     pipe = SimpleNamespace(scheduler=DiscreteDDIMScheduler(num_inference_steps=6))
 
     def generate():
@@ -432,18 +430,22 @@ def test_names_and_settings_of_samplers(name):
 
 
 def test_the_extra_is_named_where_diffusers_is_missing():
-    code = "import sys; sys.modules['diffusers'] = None\nimport qsample.diffusion as d\nd.log_times(2)\nd.IsingScheduler"
+    code = (
+        "import sys; sys.modules['diffusers'] = None\n"
+        "import qsample.diffusion as d\n"
+        "d.log_times(2)\n"
+        "d.IsingScheduler"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("ImportError: IsingScheduler: ") and '".[diffusion]"' in line
+    assert line.startswith("ImportError: IsingScheduler: ") and '"qsample-torch[diffusion]"' in line
 
 
 def test_refusals(monkeypatch):
     x, plain, grid = X.reshape(1, *SHAPE), IsingScheduler(4), IsingScheduler(4, neighbours=GRID)
     logits, features = normal(1, *SHAPE), IsingScheduler(4, neighbours=GRID, pair_features=2)
     tokens = torch.tensor([[0, 1, 2]])
-    away = CATALOGUE["neal"]._replace(needs="not_there")
-    monkeypatch.setitem(CATALOGUE, "neal", away)
+    monkeypatch.setattr(Neal, "needs", "not_there")
     with pytest.raises(
         ImportError, match=r"sampler 'neal' needs not_there: pip install \"dwave-samplers\""
     ):

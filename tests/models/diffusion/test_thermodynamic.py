@@ -1,4 +1,4 @@
-"""The denoising thermodynamic model against enumeration: gradients, penalty, posterior, and the whole chain."""
+"""The denoising thermodynamic model against enumeration: gradients, penalty, posterior, chain."""
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import untyped
 from tests.support.models import Law, randomise
+from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
 GRAPHS = {
@@ -22,10 +23,6 @@ GRAPHS = {
 }
 graphs = pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
 VISIBLE = (2, 0, 1)  # bit i is not spin i
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(
@@ -177,7 +174,7 @@ def total_correlation(model, q, k, held=True):
 
 
 class AllPairs:
-    """Two reads of every problem: over a batch of n^2 copies of a problem, all pairs of states in turn."""
+    """Two reads of every problem: over n^2 copies of a problem, all pairs of states in turn."""
 
     warm_start = False
     reversible = False
@@ -231,7 +228,7 @@ def test_the_penalty_is_the_semi_gradient_of_the_total_correlation(graph):
 
 
 def test_weighted_reads_count_by_their_weight_in_the_penalty():
-    """The product of means from different reads, r != r', written out; i and j may each be of either."""
+    """The product of means from different reads, r != r', written out."""
     g, graph = generator(), Graph.complete(4)
     spins = torch.randn(3, 5, 4, generator=g, dtype=torch.float64)
     weight = torch.rand(3, 5, generator=g, dtype=torch.float64)
@@ -274,7 +271,7 @@ def posterior(model, q, k):
 
 
 def oracle(q, steps, times=None):
-    """Two visible spins and none latent: a machine can hold any law, and here holds the noised one of each step."""
+    """Two visible spins and none latent: a machine holds any law, and this one the noised law."""
     model = DenoisingThermodynamicModel(
         Graph.complete(2), 2, steps, visible=[1, 0], times=times
     ).double()
@@ -299,7 +296,7 @@ def test_true_marginals_make_true_posteriors(steps):
 
 @graphs
 def test_true_marginals_make_true_posteriors_with_latent_spins(graph):
-    """The data are the machine's own marginal, so that step 1 is the Bayes posterior; and `ising` says the same."""
+    """The data are the machine's own marginal: step 1 is the Bayes posterior, as `ising` says."""
     model = tiny(graph, steps=3)
     s, v = states(5), 3
     number = ((s[:, model.sites] > 0).long() << torch.arange(v)).sum(1)

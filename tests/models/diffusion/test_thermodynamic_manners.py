@@ -1,4 +1,4 @@
-"""Batches, labels, files, the penalty's controller, and what the thermodynamic model says to bad input."""
+"""Batches, labels, files, the penalty's controller, and the thermodynamic model on bad input."""
 
 import math
 from dataclasses import replace
@@ -22,13 +22,10 @@ from qsample.problem.lattices import OFFSETS, grid, scatter
 from qsample.sampling.mixing import split_rhat
 from tests.support.exact import Z_MAX, untyped
 from tests.support.models import randomise
+from tests.support.seeds import generator
 
 SAMPLERS = {name: entry.make(10) for name, entry in CATALOGUE.items() if not entry.device}
 SAMPLERS["fixed16"] = Gibbs(10, precision="fixed16")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(steps=2, seed=0, **settings):
@@ -74,7 +71,7 @@ def test_so_is_one_with_labels_and_weighted_reads(name):
 
 @pytest.mark.long
 def test_weighted_reads_are_kept_by_their_weight():
-    """Reads of a hotter problem with the weights that make up for it; without them the means are wrong."""
+    """Reads of a hotter problem with the weights that make up for it; else the means are wrong."""
 
     class Hot:
         warm_start = False
@@ -102,7 +99,7 @@ def test_weighted_reads_are_kept_by_their_weight():
 
 
 def test_a_step_is_one_call_with_one_coupling():
-    """Conditioning is a field: one batched problem, J without batch dimensions, for any number of conditions."""
+    """Conditioning is a field: one batched problem, one J, for any number of conditions."""
     model, seen = small(2), []
 
     class Watched:
@@ -286,7 +283,7 @@ def test_split_rhat_of_chains_that_agree_and_that_do_not():
 
 
 def test_rhat_of_steps_that_mix_and_of_one_that_sticks():
-    """Without its field the last step is free to sit in one of two ferromagnetic states; step 1 is held by x_1."""
+    """Without its field the last step sits in one of two ferromagnetic states; x_1 holds step 1."""
     model = small(2)
     with torch.no_grad():
         for k in (1, 2):
@@ -371,7 +368,7 @@ x = data(3)
         ),
         (
             lambda: denoising_loss(small(classes=2), x, Gibbs(1), labels=torch.tensor([0])),
-            r"one label a row of x, \[3\]",
+            r"one label per row of x, \[3\]",
         ),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0, -1])),
@@ -379,7 +376,7 @@ x = data(3)
         ),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0])),
-            r"expected one label a draw, \[2\]; got \[1\]",
+            r"expected one label per draw, \[2\]; got \[1\]",
         ),
         (lambda: small().sample(Gibbs(1), 0), "the batch is empty"),
         (lambda: small().to("meta").encode(x), "x is on cpu, the model on meta: move one"),

@@ -1,4 +1,4 @@
-"""Each fault of the loopback solver API as D-Wave's own client meets it, and the server's ledger beside it."""
+"""Each fault of the loopback API as D-Wave's client meets it, and what the server charges."""
 
 import os
 import time
@@ -144,7 +144,7 @@ def test_undecodable_answers_raise(server, ask, kind):
 
 
 def test_wrong_energies_and_the_answer_of_another_job_get_through(server, connected, ask):
-    """The client notices neither: only energies recomputed from the spins, and the id, betray them."""
+    """The client notices neither: energies recomputed from the spins, and the id, betray them."""
     server.faults.next("answer", "energies")
     future = ask()
     assert np.allclose(
@@ -206,11 +206,11 @@ def test_the_mix_has_its_chances_and_its_seed():
         )
         return [faults.take("post") for _ in range(2000)]
 
-    one = draw(1)
-    assert one == draw(1) != draw(2)
+    first = draw(1)
+    assert first == draw(1) != draw(2)
     for kind, chance in (("503", 0.2), ("slow", 0.1)):
-        found = sum(fault is not None and fault.kind == kind for fault in one)
-        assert abs(found - 2000 * chance) < 5 * (2000 * chance * (1 - chance)) ** 0.5
+        count = sum(fault is not None and fault.kind == kind for fault in first)
+        assert abs(count - 2000 * chance) < 5 * (2000 * chance * (1 - chance)) ** 0.5
     assert len(EVERY) == len(set(EVERY)) and {fault.route for fault in EVERY} == {
         "solvers",
         "post",
@@ -222,12 +222,12 @@ def test_the_mix_has_its_chances_and_its_seed():
 
 def test_unknown_faults():
     faults = Faults()
-    for route, kind, said in [
+    for route, kind, message in [
         ("post", 418, "no fault '418' at 'post'; expected one of 401, 429"),
         ("poll", "failed", "no fault 'failed' at 'poll'"),
         ("put", 503, "unknown route 'put'"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             faults.next(route, kind)
     with pytest.raises(ValueError, match="those at 'post' sum to 1.2"):
         faults.mix({Fault("post", "503"): 0.6, Fault("post", "500"): 0.6})

@@ -21,10 +21,9 @@ import torch
 import qsample as qs
 from qsample.annealers import Gibbs
 from qsample.testing import FALSE_ALARM, g_test
-from qsample.testing.sapi import Chip, SolverServer, definition, fixture
+from qsample.testing.sapi import Chip, SolverServer, definition
 from qsample.testing.sapi.parameters import read
 from qsample.testing.sapi.solver import Solver
-from tests.support.solver_api import isolated
 
 cloud = pytest.importorskip("dwave.cloud")
 system = pytest.importorskip("dwave.system")
@@ -38,7 +37,7 @@ from dwave.cloud.exceptions import (  # noqa: E402
 
 from tests.support.thinning import thinned  # noqa: E402
 
-sapi, _ = fixture.sapi, isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 BETA = 2.0
 
 
@@ -87,7 +86,7 @@ def spins_of(job):
 @pytest.mark.parametrize("auto_scale", [False, True])
 @pytest.mark.parametrize("kind", thinned(["ising", "qubo"], 2))
 def test_reads_follow_the_hidden_beta(server, solver, kind, auto_scale):
-    """What the client decodes follows exp(-beta E), E as programmed: with auto_scale at beta times its factor."""
+    """What the client decodes follows exp(-beta E), E as programmed, auto_scale's factor in it."""
     h, J = small(solver)
     params = {"num_reads": 10_000, "answer_mode": "raw", "auto_scale": auto_scale}
     if kind == "ising":
@@ -106,16 +105,16 @@ def test_reads_follow_the_hidden_beta(server, solver, kind, auto_scale):
 
 
 def test_moments_of_a_whole_chip(server, solver):
-    """On all 576 qubits: the hidden beta by pseudo-likelihood, and the mean energy of long Gibbs chains."""
+    """On all 576 qubits: the hidden beta by pseudo-likelihood, the mean energy of Gibbs chains."""
     rng = np.random.default_rng(0)
     h = {q: float(v) for q, v in zip(sorted(solver.nodes), rng.normal(0, 0.1, 576), strict=True)}
     edges = sorted(solver.undirected_edges)
     J = {pair: float(v) for pair, v in zip(edges, rng.normal(0, 0.1, len(edges)), strict=True)}
     solver.sample_ising(h, J, num_reads=500, answer_mode="raw", auto_scale=False).result()
-    problem, found = as_ising(h, J), spins_of(server.jobs[-1])
-    beta = qs.effective_beta(problem, found)
+    problem, spins = as_ising(h, J), spins_of(server.jobs[-1])
+    beta = qs.effective_beta(problem, spins)
     assert abs(beta.value - BETA) < 5 * beta.stderr and beta.stderr < 0.02 * BETA
-    energy = problem.energy(found.spins)
+    energy = problem.energy(spins.spins)
     chains = Gibbs(sweeps=500).sample(
         problem.scale(BETA), 500, generator=torch.Generator().manual_seed(1)
     )
@@ -134,15 +133,15 @@ def test_bias_noise_and_drift():
     assert torch.equal(Chip(bias=0.1).programmed(problem, 1.0, 7).h, calm.h / 2 + 0.1)
     for fixed in (False, True):
         chip = Chip(noise=0.03, fixed_noise=fixed)
-        one, two = chip.programmed(problem, 1.0, 7), chip.programmed(problem, 1.0, 8)
-        assert torch.equal(one.J, two.J) == fixed
+        first, second = chip.programmed(problem, 1.0, 7), chip.programmed(problem, 1.0, 8)
+        assert torch.equal(first.J, second.J) == fixed
     errors = [Chip(noise=0.03).programmed(problem, 1.0, seed).J / 0.25 - 1 for seed in range(200)]
     spread = torch.cat(errors).std() / 0.03
     assert abs(spread - 1) < 5 / (2 * 3200) ** 0.5
-    part = decoded(solver, np.where(np.arange(8) % 4 < 3, 0.5, np.nan), np.full(9, 0.25))
+    partial = decoded(solver, np.where(np.arange(8) % 4 < 3, 0.5, np.nan), np.full(9, 0.25))
     whole = Chip(noise=0.03, fixed_noise=True).programmed(problem, 1.0, 7).J
     assert torch.equal(
-        Chip(noise=0.03, fixed_noise=True).programmed(part, 1.0, 9).J, whole[part.coupler]
+        Chip(noise=0.03, fixed_noise=True).programmed(partial, 1.0, 9).J, whole[partial.coupler]
     )
     chip = Chip(beta=2.0, drift=0.1, period=100)
     assert [round(chip.beta_at(k), 12) for k in (0, 25, 50, 75)] == [2.0, 2.2, 2.0, 1.8]
@@ -183,19 +182,19 @@ def test_reverse_anneals_begin_at_the_state(server, solver):
 
 
 def test_equal_servers_give_equal_reads_in_any_order():
-    chip, found = Chip(beta=1.0, seed=5), []
+    chip, reads = Chip(beta=1.0, seed=5), []
     for order in ([0, 1, 2, 2], [2, 1, 2, 0]):
         with SolverServer("chimera-1", chip=chip) as server, connect(server) as client:
             solver = client.get_solver()
             for k in order:
                 solver.sample_ising({0: 0.1 * k}, {}, num_reads=200, auto_scale=False).result()
-            found.append(
+            reads.append(
                 {
                     (job.problem.h[0], job.seed): np.asarray(job.spins).tobytes()
                     for job in server.jobs
                 }
             )
-    assert found[0] == found[1] and len(found[0]) == len(set(found[0].values())) == 4
+    assert reads[0] == reads[1] and len(reads[0]) == len(set(reads[0].values())) == 4
 
 
 # ---- the client's ways ----------------
@@ -211,9 +210,9 @@ def test_histogram_counts_the_reads_by_energy(server, solver):
     assert answer.label == "mine" and server.jobs[-1].label == "mine"
     assert list(answer.energies) == sorted(answer.energies)
     states, counts = np.unique(server.jobs[-1].spins, axis=0, return_counts=True)
-    there = {tuple(s): c for s, c in zip(states.tolist(), counts, strict=True)}
+    counted = {tuple(s): c for s, c in zip(states.tolist(), counts, strict=True)}
     rows = np.array(answer.samples)[:, sorted(h)].tolist()
-    assert {tuple(s): c for s, c in zip(rows, answer.num_occurrences, strict=True)} == there
+    assert {tuple(s): c for s, c in zip(rows, answer.num_occurrences, strict=True)} == counted
     few = solver.sample_ising(h, J, num_reads=1000, auto_scale=False, max_answers=3)
     assert len(few.energies) == 3
 
@@ -224,15 +223,15 @@ def test_embedded_problems(server):
         endpoint=server.endpoint, token=server.token, solver="loopback_zephyr-4", polling_timeout=15
     ) as sampler:
         J = {(a, b): 0.2 for a in range(8) for b in range(a)}
-        found = system.EmbeddingComposite(sampler).sample_ising(
+        sampleset = system.EmbeddingComposite(sampler).sample_ising(
             {0: -1.0}, J, num_reads=50, return_embedding=True
         )
-        assert len(found.variables) == 8 and found.record.num_occurrences.sum() == 50
+        assert len(sampleset.variables) == 8 and sampleset.record.num_occurrences.sum() == 50
         bqm = dimod.BinaryQuadraticModel.from_ising({0: -1.0}, J)
         assert np.allclose(
-            found.record.energy, bqm.energies((found.record.sample, found.variables))
+            sampleset.record.energy, bqm.energies((sampleset.record.sample, sampleset.variables))
         )
-        assert found.info["timing"]["qpu_access_time"] == pytest.approx(server.jobs[-1].charged)
+        assert sampleset.info["timing"]["qpu_access_time"] == pytest.approx(server.jobs[-1].charged)
 
 
 def test_fifty_jobs_at_once(server, solver):
@@ -322,10 +321,10 @@ def test_other_shapes_and_defects(topology):
             assert dead not in solver.nodes and (a, b) not in solver.edges
             assert len(solver.nodes) == len(whole["qubits"]) - 1
             h = {q: 2.0 if i % 2 else -2.0 for i, q in enumerate(sorted(solver.nodes))}
-            found = solver.sample_ising(
+            sampleset = solver.sample_ising(
                 h, {pair: 0.01 for pair in solver.undirected_edges}, auto_scale=False
             )
-            assert all(found.samples[0][q] == -np.sign(h[q]) for q in h)
+            assert all(sampleset.samples[0][q] == -np.sign(h[q]) for q in h)
     for qubits, couplers in (([10**6], []), ([], [(a, a)])):
         with pytest.raises(ValueError, match="that could be broken"):
             definition(topology, broken_qubits=qubits, broken_couplers=couplers)
@@ -376,7 +375,7 @@ def test_unknown_parameters():
 
 
 def test_ranges(server, solver):
-    """Outside a range is refused with its name, the edge is inside, and auto_scale fits the chip exactly."""
+    """Outside a range is refused by its name, the edge is inside, auto_scale fits the chip."""
     degree = np.bincount([a for a, _ in solver.edges])
     a, b = pair = next(edge for edge in sorted(solver.edges) if degree[edge[0]] == 20)
     around = {edge: -2.0 for edge in solver.edges if edge[0] == a}
@@ -437,14 +436,14 @@ def test_malformed_requests(server):
         "data": {"format": "qp", "lin": "", "quad": ""},
         "params": {},
     }
-    for body, status, said in [
+    for body, status, message in [
         ("{", 400, "not JSON"),
         ("[]", 400, "array of problems"),
         ("[3]", 400, "array of problems"),
     ]:
         answer = requests.post(url, data=body, headers=token, timeout=10)
-        assert answer.status_code == status and said in answer.json()["error_msg"]
-    for change, code, said in [
+        assert answer.status_code == status and message in answer.json()["error_msg"]
+    for change, code, message in [
         ({}, 400, "'lin' must hold 576 numbers; got 0"),
         ({"data": {"format": "qp", "lin": "%", "quad": ""}}, 400, "'lin' must be base64"),
         ({"data": {"format": "qp"}}, 400, "'lin' must be base64"),
@@ -457,7 +456,9 @@ def test_malformed_requests(server):
         answer = requests.post(url, data=json.dumps([good | change]), headers=token, timeout=10)
         (item,) = answer.json()
         assert (
-            answer.status_code == 200 and item["error_code"] == code and said in item["error_msg"]
+            answer.status_code == 200
+            and item["error_code"] == code
+            and message in item["error_msg"]
         )
     for path, headers, status in [
         ("problems/?id=nothing", {}, 404),
@@ -558,10 +559,14 @@ def test_the_command(tmp_path):
     ) as served:
         assert served.stdout is not None
         lines = [served.stdout.readline() for _ in range(4)]
-        told = dict(line.removeprefix("export ").rstrip().split("=", 1) for line in lines[:3])
-        assert "Ctrl-C" in lines[3] and told["DWAVE_API_ENDPOINT"].startswith("http://127.0.0.1:")
+        environment = dict(
+            line.removeprefix("export ").rstrip().split("=", 1) for line in lines[:3]
+        )
+        assert "Ctrl-C" in lines[3] and environment["DWAVE_API_ENDPOINT"].startswith(
+            "http://127.0.0.1:"
+        )
         with cloud.Client(
-            endpoint=told["DWAVE_API_ENDPOINT"], token=told["DWAVE_API_TOKEN"]
+            endpoint=environment["DWAVE_API_ENDPOINT"], token=environment["DWAVE_API_TOKEN"]
         ) as client:
             client.get_solver().sample_ising({0: 1.0}, {}).result()
         served.send_signal(signal.SIGINT)

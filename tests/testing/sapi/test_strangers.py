@@ -1,4 +1,4 @@
-"""What the loopback server does for those who do not show its token, and for bodies that lie: little."""
+"""What the loopback server does for those who show no token, and for bodies that lie: little."""
 
 import contextlib
 import json
@@ -25,15 +25,15 @@ def server():
 
 
 def ask(server, head, body=b"", seconds=10.0):
-    """The status and body that come back for raw bytes; 0 where the connection was closed without."""
+    """The status and body that come back for raw bytes; 0 where the connection was just closed."""
     with socket.create_connection(("127.0.0.1", server._http.server_port), seconds) as line:
         with contextlib.suppress(ConnectionError):
             line.sendall(head.encode("latin-1") + body)
-        found = b""
+        reply = b""
         with contextlib.suppress(ConnectionError):
-            while part := line.recv(1 << 16):
-                found += part
-        return (int(found.split()[1]), found.split(b"\r\n\r\n", 1)[1]) if found else (0, b"")
+            while chunk := line.recv(1 << 16):
+                reply += chunk
+        return (int(reply.split()[1]), reply.split(b"\r\n\r\n", 1)[1]) if reply else (0, b"")
 
 
 def head(body, server=None, more=""):
@@ -49,11 +49,11 @@ def test_a_strangers_body_is_not_inflated(server, token):
     """100 KB that would be 100 MB: a 401, and a peak that shows that it was not even kept."""
     tracemalloc.start()
     try:
-        status, said = ask(server, head(BOMB, more=DEFLATE + token), BOMB)
+        status, body = ask(server, head(BOMB, more=DEFLATE + token), BOMB)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert status == 401 and json.loads(said)["error_msg"] == "Invalid token or access denied"
+    assert status == 401 and json.loads(body)["error_msg"] == "Invalid token or access denied"
     assert peak < 4 << 20
 
 
@@ -62,11 +62,11 @@ def test_a_body_inflates_to_a_bound(server, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1 << 20)
     tracemalloc.start()
     try:
-        status, said = ask(server, head(BOMB, server, DEFLATE), BOMB)
+        status, body = ask(server, head(BOMB, server, DEFLATE), BOMB)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert status == 413 and b"inflate to at most" in said and peak < 8 << 20
+    assert status == 413 and b"inflate to at most" in body and peak < 8 << 20
     fits = zlib.compress(b"[" + b" " * ((1 << 20) - 2) + b"]")
     assert ask(server, head(fits, server, DEFLATE), fits)[0] == 400  # an empty list of problems
 
@@ -110,7 +110,7 @@ def test_bodies_that_lie(server, lines, body, status):
     ],
 )
 def test_strangers_are_not_waited_for(server, monkeypatch, sent):
-    """Huge heads, slow heads and bodies that do not come end within their time, each its connection alone."""
+    """Huge heads, slow heads and cut bodies end within their time, each its connection alone."""
     monkeypatch.setattr(module, "PATIENCE", 0.3)
     begun = time.monotonic()
     assert ask(server, sent)[0] in (0, 400, 401, 414, 431)
@@ -135,11 +135,11 @@ def test_connections_are_counted(server, monkeypatch):
         while len(server._http._open) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
-        handlers = [one for one in threading.enumerate() if "process_request" in one.name]
+        handlers = [thread for thread in threading.enumerate() if "process_request" in thread.name]
         assert len(handlers) <= 4
     finally:
-        for one in hungry:
-            one.close()
+        for thread in hungry:
+            thread.close()
     deadline = time.monotonic() + 5
     while server._http._open and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,8 +1,9 @@
-"""Where graphs go on a chip: on their own qubits, on copies, on templates, from a file, or nowhere."""
+"""Where graphs go on a chip: on their own qubits, copies, templates, from a file, or nowhere."""
 
 import json
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import networkx as nx
 import numpy as np
@@ -10,16 +11,17 @@ import pytest
 import torch
 
 from qsample import Graph
+from qsample.annealers.dwave.chip.chains import largest
 from qsample.annealers.dwave.chip.chip import Chip, Lattice
 from qsample.annealers.dwave.chip.embedding import place
-from qsample.annealers.dwave.chip.minors import largest
 from qsample.annealers.dwave.chip.placement import Placement
 from qsample.annealers.dwave.chip.wires import Wires
+from qsample.support.files import write_whole
 from qsample.testing.sapi import definition
+from tests.support.chips import ZEPHYR, same
 from tests.support.exact import a_problem
 
 graphs = pytest.importorskip("dwave.graphs")
-ZEPHYR = Chip.perfect("zephyr", 3)
 RING = Chip("ring", "ring", (), tuple(range(12)), tuple((i, (i + 1) % 12) for i in range(12)))
 SHAPES = [("chimera", 2, 3, 4), ("pegasus", 4), ("zephyr", 3, 4), ("zephyr", 2, 2)]
 
@@ -35,14 +37,17 @@ def named(graph, name="s"):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_numbers_are_those_of_dwave_graphs(shape):
     lattice, qubits = Lattice(shape[0], shape[1:]), np.array(Chip.perfect(*shape).nodelist)
-    u, w, k, p = at = lattice.coordinates(qubits)
-    assert np.array_equal(lattice.numbers(at), qubits)
+    u, w, k, p = coordinates = lattice.coordinates(qubits)
+    assert np.array_equal(lattice.numbers(coordinates), qubits)
     size = shape[1]
     if shape[0] == "chimera":
         theirs = [graphs.chimera_coordinates(*shape[1:]).linear_to_chimera(q) for q in qubits]
         ours = np.stack([np.where(u == 0, p, w), np.where(u == 0, w, p), u, k], 1)
     elif shape[0] == "pegasus":
-        theirs, ours = [graphs.pegasus_coordinates(size).linear_to_pegasus(q) for q in qubits], at.T
+        theirs, ours = (
+            [graphs.pegasus_coordinates(size).linear_to_pegasus(q) for q in qubits],
+            coordinates.T,
+        )
     else:
         theirs = [graphs.zephyr_coordinates(*shape[1:]).linear_to_zephyr(q) for q in qubits]
         ours = np.stack([u, w, k, p % 2, p // 2], 1)
@@ -54,13 +59,15 @@ def test_moves_keep_couplers(shape):
     """A cell's couplers from one corner of the lattice to the other, at every move."""
     chip, tile = Chip.perfect(*shape), Chip.perfect(*shape).tile(2 if shape[0] == "pegasus" else 1)
     assert tile.lattice is not None and chip.lattice is not None
-    at, seen = tile.lattice.coordinates(tile.nodes), set()
+    coordinates, seen = tile.lattice.coordinates(tile.nodes), set()
     place_of = {q: i for i, q in enumerate(tile.nodelist)}
     ends = np.array([[place_of[a], place_of[b]] for a, b in tile.edgelist])
-    for moved in chip.lattice.moves(at):
+    for moved in chip.lattice.moves(coordinates):
         assert len(set(moved.tolist())) == len(moved) and 0 <= moved.min()
-        there = np.isin(moved[ends], chip.nodes).all(1)  # of Pegasus some are cut off at the border
-        assert chip.coupled(moved[ends])[there].all() and (shape[0] == "pegasus" or there.all())
+        present = np.isin(moved[ends], chip.nodes).all(
+            1
+        )  # of Pegasus some are cut off at the border
+        assert chip.coupled(moved[ends])[present].all() and (shape[0] == "pegasus" or present.all())
         seen |= set(moved.tolist())
     assert seen >= set(chip.nodelist) or shape[0] == "pegasus"
 
@@ -97,16 +104,16 @@ def test_a_chip_comes_from_a_solver():
 
 def test_a_graph_of_qubits_stays_where_it_is():
     chip = ZEPHYR
-    part = chip.nodelist[10:90]
-    edges = [(part.index(a), part.index(b)) for a, b in chip.edgelist if a in part and b in part][
-        ::-1
-    ]
-    graph = Graph.sparse(80, edges, labels=part)
+    qubits = chip.nodelist[10:90]
+    edges = [
+        (qubits.index(a), qubits.index(b)) for a, b in chip.edgelist if a in qubits and b in qubits
+    ][::-1]
+    graph = Graph.sparse(80, edges, labels=qubits)
     placement, problem = place(graph, chip, copies=1), a_problem(graph)
     h, J = placement.physical(problem)
-    assert placement.native and placement.qubits == list(part) and torch.equal(h, problem.h)
+    assert placement.native and placement.qubits == list(qubits) and torch.equal(h, problem.h)
     assert torch.equal(J, problem.J) and torch.equal(placement.edges.T.sort(0).values, graph.pairs)
-    assert place(graph, chip).qubits[:80] == list(part)  # further copies follow
+    assert place(graph, chip).qubits[:80] == list(qubits)  # further copies follow
 
 
 def test_the_whole_chip_is_native():
@@ -175,7 +182,7 @@ def test_crossing_wires(shape):
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_crossing_wires_avoid_defects(shape, seed):
-    """A twentieth of the qubits and a hundredth of the couplers gone: half of the largest side still fits."""
+    """With 5 % of the qubits and 1 % of the couplers gone, half of the largest side still fits."""
     perfect, draw = Chip.perfect(*shape), random.Random(seed)
     gone = set(draw.sample(perfect.nodelist, len(perfect.nodelist) // 20))
     edges = tuple(e for e in perfect.edgelist if not gone & set(e) and draw.random() < 0.99)
@@ -197,10 +204,10 @@ def test_a_chip_of_no_known_lattice():
 
 def test_the_seed_decides_and_the_result_is_kept():
     graph = Graph.complete(9)
-    one = place(graph, ZEPHYR, seed=3)
-    assert place(graph, ZEPHYR, seed=3) is one
-    assert place(Graph.complete(9), ZEPHYR, seed=3).chains == one.chains
-    assert place(graph, ZEPHYR, seed=3, copies=2).chains != one.chains
+    placement = place(graph, ZEPHYR, seed=3)
+    assert place(graph, ZEPHYR, seed=3) is placement
+    assert place(Graph.complete(9), ZEPHYR, seed=3).chains == placement.chains
+    assert place(graph, ZEPHYR, seed=3, copies=2).chains != placement.chains
 
 
 # ---- what does not fit ----------------
@@ -253,26 +260,26 @@ def test_refusals_come_with_the_numbers():
 # ---- files ----------------
 
 
-def same(one, other):
-    tensors = [name for name, value in vars(one).items() if isinstance(value, torch.Tensor)]
-    return (
-        len(tensors) == 10
-        and all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
-        and (one.qubits, one.chains, one.copies) == (other.qubits, other.chains, other.copies)
-    )
-
-
 def test_a_file_gives_the_same_placement(tmp_path, monkeypatch):
     folder = tmp_path / "new" / "embeddings"
     first = place(Graph.complete(9), ZEPHYR, cache=folder)
     (path,) = folder.iterdir()  # no temporary file is left
     assert Graph.complete(9).hash[:16] in path.name and ZEPHYR.hash[:16] in path.name
     # any search would fail
-    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find", None)
+    monkeypatch.setattr("qsample.annealers.dwave.chip.embedding.find_embedding", None)
     assert same(place(Graph.complete(9), ZEPHYR, cache=folder), first)
     for other in ({"copies": 1}, {"seed": 1}):
         with pytest.raises(TypeError):
             place(Graph.complete(9), ZEPHYR, cache=folder, **other)
+
+
+def test_threads_may_write_one_file_at_once(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([k]) * 100_000 for k in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_whole(path, content), contents * 4))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
@@ -290,8 +297,8 @@ def test_a_file_of_something_else_is_refused(tmp_path):
             place(Graph.complete(9), ZEPHYR, cache=tmp_path / what / "a")
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "bytes", "list", "format", "chains", "key"])
-def test_a_damaged_file_is_made_anew(tmp_path, how):
+@pytest.mark.parametrize("damage", ["empty", "cut", "bytes", "list", "format", "chains", "key"])
+def test_a_damaged_file_is_made_anew(tmp_path, damage):
     first = place(Graph.complete(9), ZEPHYR, cache=tmp_path)
     (path,) = tmp_path.iterdir()
     content = json.loads(path.read_text())
@@ -305,7 +312,7 @@ def test_a_damaged_file_is_made_anew(tmp_path, how):
         "format": whole.replace(b'"format": 2', b'"format": 7'),
         "chains": json.dumps(content).encode(),
         "key": b"{}",
-    }[how]
+    }[damage]
     path.write_bytes(damaged)
     with pytest.warns(UserWarning, match=f"{path.name} cannot be read and is made anew"):
         again = place(Graph.complete(9), ZEPHYR, cache=tmp_path)

@@ -1,4 +1,4 @@
-"""A problem on a chip has the energies of the problem itself, and its reads come back as they were."""
+"""A problem on a chip has the energies of the problem itself, and its reads come back whole."""
 
 import random
 
@@ -58,12 +58,12 @@ def test_couplings_are_split_over_all_couplers_and_fields_over_chains():
     problem = a_problem(graph)
     h, J = placement.physical(problem, chain_strength=2.5)
     assert torch.equal(h, problem.h.repeat_interleave(3) / 3)
-    found = {
+    couplings = {
         tuple(sorted(placement.qubits[e] for e in pair)): float(j)
         for pair, j in zip(placement.edges, J, strict=False)
     }
     half = float(problem.J[0]) / 2
-    assert found == {
+    assert couplings == {
         (2, 3): half,
         (0, 5): half,
         (0, 1): -2.5,
@@ -101,9 +101,9 @@ def test_a_batch_is_its_problems_one_by_one(kind, h, J, offset):
         and fields.dtype == torch.float32
     )
     assert couplings.shape == (*problem.batch_shape, len(placement.edges))
-    for at, one in one_by_one(problem):
-        alone = placement.physical(one)
-        torch.testing.assert_close((fields[at], couplings[at]), alone, rtol=1e-6, atol=0)
+    for index, single in one_by_one(problem):
+        alone = placement.physical(single)
+        torch.testing.assert_close((fields[index], couplings[index]), alone, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "bipartite", "complete"])
@@ -169,7 +169,7 @@ def test_states_survive_the_round_trip(data, kind, copies):
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_the_majority_of_any_read(data):
-    """Chains of 1, 2, 3 and 4 qubits in a path, two copies; every tie and every break counted by hand."""
+    """Chains of 1 to 4 qubits in a path, two copies: every tie and every break counted by hand."""
     path = Chip("path", "path", (), tuple(range(20)), tuple((i, i + 1) for i in range(19)))
     copy = ((0,), (1, 2), (3, 4, 5), (6, 7, 8, 9))
     chains = (copy, tuple(tuple(q + 10 for q in chain) for chain in copy))

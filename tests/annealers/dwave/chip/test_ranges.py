@@ -1,4 +1,4 @@
-"""The factor of a problem is the largest that every range of the solver allows: brute force against each."""
+"""A problem's factor is the largest that every range of the solver allows: by brute force."""
 
 import base64
 import itertools
@@ -29,7 +29,7 @@ def position(properties):
 
 
 def sums(properties):
-    """(range, the couplers [of the solver] that add up) of every sum that has a range, by Ocean's own groups."""
+    """(range, the solver's couplers that add up) of every sum with a range, by Ocean's groups."""
     couplers = [tuple(sorted(pair)) for pair in properties["couplers"]]
     if "per_qubit_coupling_range" in properties:
         for q in properties["qubits"]:
@@ -38,11 +38,11 @@ def sums(properties):
                 [k for k, pair in enumerate(couplers) if q in pair],
             )
     if "per_group_coupling_range" in properties:
-        at = {pair: k for k, pair in enumerate(couplers)}
+        place = {pair: k for k, pair in enumerate(couplers)}
         for group in groups.coupling_groups(Chip.from_properties(properties).graph()):
             yield (
                 properties["per_group_coupling_range"],
-                [at[tuple(sorted(pair))] for pair in group],
+                [place[tuple(sorted(pair))] for pair in group],
             )
 
 
@@ -56,11 +56,11 @@ def worst(values, bounds):
 
 def slow(h, J, properties):
     bounds = properties.get("extended_j_range", properties.get("j_range"))
-    found = [worst(h.tolist(), properties["h_range"]), worst(J.tolist(), bounds)]
-    found += [
+    loads = [worst(h.tolist(), properties["h_range"]), worst(J.tolist(), bounds)]
+    loads += [
         worst([sum(J[k].item() for k in group)], bounds) for bounds, group in sums(properties)
     ]
-    return min(found)
+    return min(loads)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -120,16 +120,16 @@ def encoded(solver, h, J):
     ],
 )
 def test_by_hand(ranges, h, J, factor):
-    found = largest_factor(
+    largest = largest_factor(
         torch.tensor(h, dtype=torch.float64), torch.tensor(J) * 1.0, EDGES, FREE | ranges
     )
-    assert found == pytest.approx(factor, rel=1e-11) and found <= factor
+    assert largest == pytest.approx(factor, rel=1e-11) and largest <= factor
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**20), name=st.sampled_from(sorted(SOLVERS)), size=st.integers(1, 40))
 def test_any_part_of_a_chip(seed, name, size):
-    """Some couplers of a chip, in any order and direction, by the qubits they use: as with zeros elsewhere."""
+    """Some couplers of a chip, in any order and direction, are as all with zeros elsewhere."""
     properties, g = SOLVERS[name], torch.Generator().manual_seed(seed)
     whole = position(properties)
     chosen = torch.randperm(len(whole), generator=g)[:size]
@@ -140,10 +140,10 @@ def test_any_part_of_a_chip(seed, name, size):
     h[used] = torch.randn(len(used), generator=g, dtype=torch.float64)
     order = torch.randperm(len(used), generator=g)
     qubits = [properties["qubits"][i] for i in used[order].tolist()]
-    found = largest_factor(
+    factor = largest_factor(
         h[used[order]], J[chosen], order.argsort()[ends], properties, qubits=qubits
     )
-    assert found == pytest.approx(largest_factor(h, J, whole, properties), rel=1e-14)
+    assert factor == pytest.approx(largest_factor(h, J, whole, properties), rel=1e-14)
 
 
 def test_a_batch_has_the_least_of_its_factors():

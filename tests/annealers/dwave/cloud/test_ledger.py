@@ -1,4 +1,4 @@
-"""The ledger: no file that is not ours is touched, no charge that cannot be is counted, no budget is overspent."""
+"""The ledger touches no file but its own, counts no charge that cannot be, overspends no budget."""
 
 import json
 import math
@@ -9,7 +9,8 @@ import threading
 import pytest
 import torch
 
-from tests.support.solver_api import cell, connect, generator, isolated
+from tests.support.seeds import generator
+from tests.support.solver_api import cell, connect
 
 pytest.importorskip("dwave.cloud")
 pytest.importorskip("dwave.system")
@@ -19,7 +20,7 @@ from qsample.annealers.dwave.cloud.ledger import LONGEST, Allowance, Ledger  # n
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
 from qsample.testing.sapi.routes import Routes  # noqa: E402
 
-_ = isolated
+pytestmark = pytest.mark.usefixtures("isolated")
 POST = {"entry": "0123456789abcdef", "event": "post", "us": 20_000.0, "solver": "s", "time": 1.0}
 
 
@@ -184,7 +185,7 @@ def test_a_checkpoint_with_a_temperature_that_cannot_be(server, track):
     + [(1e-9, 1), (0.05, 1), (0.2, None), (5.0, None), (20.0, None)],
 )
 def test_an_answer_with_an_access_time_that_cannot_be(server, monkeypatch, tmp_path, us, charged):
-    """Charged at the estimate, with a warning; more than ten times as much as told, and less is the service's word."""
+    """The estimate is charged, with a warning; beyond ten times as much, what the service says."""
     checked = Job._checked
     with connect(server, ledger=tmp_path / "ledger", record=tmp_path / "record") as sampler:
         sampler.sample(cell(), 20, generator=generator())
@@ -192,22 +193,22 @@ def test_an_answer_with_an_access_time_that_cannot_be(server, monkeypatch, tmp_p
             sampler.sample(cell(), 20, generator=generator()).info["qpu_access_time"],
             sampler.spent,
         )
-        told = us * usual if type(us) is float and 0.01 < us < 100 else us
+        reported = us * usual if type(us) is float and 0.01 < us < 100 else us
 
         def lying(self, result):  # the client itself refuses NaN
             return checked(
-                self, {**result, "timing": {**result["timing"], "qpu_access_time": told}}
+                self, {**result, "timing": {**result["timing"], "qpu_access_time": reported}}
             )
 
         monkeypatch.setattr(Job, "_checked", lying)
         if us in (0.2, 5.0):
-            found = sampler.sample(cell(), 20, generator=generator())
+            samples = sampler.sample(cell(), 20, generator=generator())
         else:
             with pytest.warns(ChargeWarning, match=r"says that job .* took .* us are charged$"):
-                found = sampler.sample(cell(), 20, generator=generator())
-        expected = usual if charged else told
+                samples = sampler.sample(cell(), 20, generator=generator())
+        expected = usual if charged else reported
         assert sampler.spent - before == pytest.approx(expected / 1e6)
-        assert found.info["qpu_access_time"] == pytest.approx(expected)
+        assert samples.info["qpu_access_time"] == pytest.approx(expected)
     with connect(server, ledger=tmp_path / "ledger") as sampler:  # what was written can be read
         assert sampler.spent == pytest.approx(before + expected / 1e6)
 
@@ -274,7 +275,7 @@ def test_the_first_line_cut_by_a_crash(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    """A charge that cannot be written is no charge, nothing is sent on it, and the file is whole."""
+    """A charge that cannot be written is none: nothing is sent on it, and the file is whole."""
     path = tmp_path / "ledger"
     ledger, write = Ledger(path), os.write
     post(ledger, 5.0)
@@ -292,20 +293,20 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert ledger.spent == Ledger(path).spent == 12.0
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced", "cut"])
-def test_a_ledger_that_vanishes(tmp_path, how):
+@pytest.mark.parametrize("change", ["deleted", "replaced", "cut"])
+def test_a_ledger_that_vanishes(tmp_path, change):
     path = tmp_path / "ledger"
     ledger = Ledger(path)
     post(ledger, 5.0)
-    if how == "cut":
+    if change == "cut":
         os.truncate(path, 0)
     else:
         path.rename(tmp_path / "gone")
-        if how == "replaced":
+        if change == "replaced":
             path.write_text("")
     with pytest.raises(DeviceError, match=r"ledger .*(was replaced or cut|No such file)"):
         post(ledger, 7.0)
-    assert how == "cut" or (tmp_path / "gone").read_text().count("post") == 1
+    assert change == "cut" or (tmp_path / "gone").read_text().count("post") == 1
 
 
 def test_a_relative_path_stays(tmp_path, monkeypatch):
@@ -331,7 +332,7 @@ def test_what_a_file_may_only_read(tmp_path):
         Ledger(path)
 
 
-def spend(path, budget, count, found):
+def spend(path, budget, count, results):
     ledger, sent = Ledger(path), 0
     for _ in range(count):
         try:
@@ -340,17 +341,17 @@ def spend(path, budget, count, found):
             continue
         sent += 1
         ledger.settle(entry, 10.0, Allowance(), "job")
-    found.put(sent)
+    results.put(sent)
 
 
 def test_processes_share_a_budget(tmp_path):
     """Four processes at once spend what one would, to the last job, and each sees the sum."""
     path, context = tmp_path / "ledger", multiprocessing.get_context("fork")
-    found = context.Queue()
-    runs = [context.Process(target=spend, args=(path, 300.0, 20, found)) for _ in range(4)]
+    results = context.Queue()
+    runs = [context.Process(target=spend, args=(path, 300.0, 20, results)) for _ in range(4)]
     for run in runs:
         run.start()
-    sent = [found.get(timeout=30) for _ in runs]
+    sent = [results.get(timeout=30) for _ in runs]
     for run in runs:
         run.join(30)
     assert sum(sent) == 30 and Ledger(path).spent == 300.0
@@ -368,23 +369,23 @@ def test_threads_share_a_budget(tmp_path):
                     pass
 
         threads = [threading.Thread(target=work) for _ in range(8)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join(30)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
         assert len(set(sent)) == 50 and ledger.spent == 500.0
 
 
 def test_a_job_is_freed_once():
     ledger, call = Ledger(), Allowance(100.0)
-    (one, two) = ledger.post([10.0, 20.0], budget=None, call=call, solver="s")
+    (first, second) = ledger.post([10.0, 20.0], budget=None, call=call, solver="s")
     for _ in range(2):
-        ledger.free(one, call, "cancelled")
+        ledger.free(first, call, "cancelled")
     assert call.used == 20.0 == ledger.spent
-    ledger.settle(two, 25.0, call, "job")
-    ledger.free(two, call, "cancelled")
+    ledger.settle(second, 25.0, call, "job")
+    ledger.free(second, call, "cancelled")
     assert call.used == 25.0 == ledger.spent
-    ledger.settle(one, 12.0, call, "job")  # its cancellation came too late: it ran
+    ledger.settle(first, 12.0, call, "job")  # its cancellation came too late: it ran
     assert call.used == 37.0 == ledger.spent
 
 

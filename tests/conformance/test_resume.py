@@ -1,0 +1,25 @@
+"""Training on every sampler: a run that dies and resumes ends where an unharmed one does."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.samplers import LOCAL
+from tests.support.training import SHORT, Dies, Stop, assert_same, rbm, run
+
+# Of so few reads, some have few effective runs.
+pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
+
+SETTINGS = replace(SHORT, updates=5, evaluate_every=2, checkpoint_every=2)
+
+
+@pytest.mark.parametrize("name", [name for name, row in LOCAL.items() if "bipartite" in row.kinds])
+def test_a_run_on_every_sampler_resumes_bit_for_bit(tmp_path, name):
+    sampler = LOCAL[name].quick
+    settings = replace(SETTINGS, start="persistent" if sampler.warm_start else "fresh")
+    whole, model = rbm(), rbm()
+    expected = run(whole, sampler, settings)
+    with pytest.raises(Stop):
+        run(rbm(), Dies(sampler, 4), settings, out=tmp_path)
+    assert_same(run(model, sampler, settings, out=tmp_path, resume=True), expected)
+    assert_same(dict(model.state_dict()), dict(whole.state_dict()))

@@ -1,0 +1,61 @@
+"""One reverse step: couplings of features, and reads kept by their weights."""
+
+import pytest
+import torch
+
+from qsample import Graph, Samples
+from qsample.annealers import Exact
+from qsample.diffusion.reverse_step import (
+    Denoised,
+    by_gumbel_weight,
+    by_inverse_weight,
+    draw,
+    feature_couplings,
+)
+from qsample.sampling.random import Draws
+from tests.support.exact import Z_MAX, a_problem
+
+GRAPH = Graph.sparse(4, [(0, 3), (1, 2), (2, 0)])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_features_on_either_axis_are_the_same_couplings():
+    u = torch.randn(3, 4, 2, generator=generator(), dtype=torch.float64)
+    coupling = feature_couplings(u, GRAPH, sites=1)
+    torch.testing.assert_close(feature_couplings(u.mT, GRAPH, sites=2), coupling)
+    for edge, (i, j) in enumerate(GRAPH.edges.T.tolist()):
+        torch.testing.assert_close(coupling[:, edge], -(u[:, i] * u[:, j]).sum(1) / 2)
+    logits = torch.tensor([[0.0, 2.0]])
+    torch.testing.assert_close(Denoised(logits).mean, 2 * logits.sigmoid() - 1)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda num: by_inverse_weight(Draws(range(num), torch.device("cpu"))),
+        lambda num: by_gumbel_weight(generator()),
+    ],
+)
+def test_a_read_is_kept_by_its_weight(choose):
+    num, p = 20_000, torch.tensor([0.1, 0.2, 0.0, 0.7], dtype=torch.float64)
+    spins = torch.ones(num, 4, 3, dtype=torch.int8)
+    log_weight = p.log().expand(num, 4) + torch.randn(num, 1, generator=generator())
+    kept = choose(num)(Samples(spins, torch.zeros(num, 4), log_weight))
+    assert kept.shape == (num, 1)
+    share = kept.flatten().bincount(minlength=4) / num
+    assert share[2] == 0
+    z = (share - p) / (p * (1 - p) / num).sqrt().clamp_min(1e-9)
+    assert z.abs().max() < Z_MAX
+
+
+def test_without_weights_the_first_read_is_kept():
+    problem = a_problem(GRAPH, h=(5,))
+    reads = Exact().sample(problem, 3, generator=generator())
+    for choose in (None, by_gumbel_weight(None)):
+        samples = draw(problem, Exact(), 3, choose=choose, generator=generator())
+        assert torch.equal(samples.spins, reads.spins[:, :1])
+        assert torch.equal(samples.energy, reads.energy[:, :1])
+        assert samples.exactness is reads.exactness
