@@ -20,35 +20,39 @@ from qsample.problem.ising import Ising
 SUBSETS = 16  # sets of spins whose joint law is tested
 
 
-def compare_cells(name: str, reads: Reads, other: Reads, cells: Tensor, others: Tensor) -> Finding:
+def compare_cells(
+    name: str, reads: Reads, other: Reads, cells: Tensor, other_cells: Tensor
+) -> Finding:
     """Numbers of reads in cells: a G-test of two samples.
 
     Cells of fewer than LEAST expected reads are pooled. Where reads cannot be counted, the largest
     z of a cell.
 
     Args:
-        name: of the test.
-        reads: the reads under test.
+        name: name of the test.
+        reads: reads under test.
         other: reads of the right law.
-        cells: the cell of each of the first, `[R]`, from 0.
-        others: that of each of the second, `[M]`.
+        cells: number of the cell of each read under test, `[R]`, from 0.
+        other_cells: number of the cell of each other read, `[M]`.
     """
-    K = int(max(cells.max(), others.max())) + 1
+    K = int(max(cells.max(), other_cells.max())) + 1
     if K == 1:
         return Finding(name, 1.0)
     if not (reads.independent and other.independent):
         # "in cell k" is a statistic of two values, as a spin is
         each = products(name, torch.arange(K)[:, None])
         moments = moments_of(replace(reads, spins=_signs(cells, K)), each)
-        other_moments = moments_of(replace(other, spins=_signs(others, K)), each)
+        other_moments = moments_of(replace(other, spins=_signs(other_cells, K)), each)
         deviations, tried = compare_moments(reads, other, moments, other_moments)
         p = min((deviation.p_value for deviation in deviations), default=1.0)
         return Finding(name, min(1.0, p * tried))
-    counts = torch.stack([torch.bincount(part, minlength=K) for part in (cells, others)]).double()
-    counts = _pooled(counts, min(len(reads), len(other)))
-    if counts.shape[1] < 2:
+    counts = torch.bincount(cells, minlength=K)
+    other_counts = torch.bincount(other_cells, minlength=K)
+    table = torch.stack([counts, other_counts]).double()
+    table = _pooled(table, min(len(reads), len(other)))
+    if table.shape[1] < 2:
         return Finding(name, 1.0)
-    return _g_test(name, counts)
+    return _g_test(name, table)
 
 
 def _signs(cells: Tensor, K: int) -> Tensor:
@@ -89,23 +93,24 @@ def _pooled(counts: Tensor, size: int) -> Tensor:
     if mass >= LEAST or large == 0:
         return torch.cat([counts[:, :large], rest], 1)
     # all rare cells together are rare too: they go to the smallest of the others
-    kept = counts[:, :large].clone()
-    kept[:, -1:] += rest
-    return kept
+    cells = counts[:, :large].clone()
+    cells[:, -1:] += rest
+    return cells
 
 
-def quantile_cells(values: Tensor, others: Tensor, cells: int = 10) -> tuple[Tensor, Tensor]:
+def quantile_cells(values: Tensor, other_values: Tensor, cells: int = 10) -> tuple[Tensor, Tensor]:
     """Cells of a real statistic, cut at quantiles of both samples together.
 
     Args:
-        values: of the first sample, `[R]`.
-        others: of the second, `[M]`.
-        cells: how many; fewer where values repeat.
+        values: values in the first sample, `[R]`.
+        other_values: values in the second sample, `[M]`.
+        cells: number of cells; fewer where values repeat.
     """
-    pooled = torch.cat([values, others]).double()
+    pooled = torch.cat([values, other_values]).double()
     place = torch.arange(1, cells) * (len(pooled) - 1) // cells
     cuts = pooled.sort().values[place.to(pooled.device)].unique()
-    return torch.searchsorted(cuts, values.double()), torch.searchsorted(cuts, others.double())
+    cells_of_values = torch.searchsorted(cuts, values.double())
+    return cells_of_values, torch.searchsorted(cuts, other_values.double())
 
 
 # ---- a few spins together ----------------
@@ -115,10 +120,10 @@ def subset_laws(problem: Ising, reads: Reads, other: Reads, generator: torch.Gen
     """The joint law of 2 to 6 spins, for 16 sets of them; Bonferroni over the sets.
 
     Args:
-        problem: of which both are reads.
-        reads: the reads under test.
+        problem: problem of which both are reads.
+        reads: reads under test.
         other: reads of the right law.
-        generator: of the choice of sets.
+        generator: randomness of the choice of sets.
     """
     # as many spins as leave some 20 reads for each of their states
     enough = max(4.0, min(reads.effective, other.effective) / 20)
@@ -129,8 +134,8 @@ def subset_laws(problem: Ising, reads: Reads, other: Reads, generator: torch.Gen
         index = list(subset)
         power = 1 << torch.arange(size, device=reads.spins.device)
         cells = ((reads.spins[:, index] > 0).long() * power).sum(-1)
-        others = ((other.spins[:, index] > 0).long() * power).sum(-1)
-        finding = compare_cells(f"law of spins {index}", reads, other, cells, others)
+        other_cells = ((other.spins[:, index] > 0).long() * power).sum(-1)
+        finding = compare_cells(f"law of spins {index}", reads, other, cells, other_cells)
         if finding.p_value < worst.p_value:
             worst = Finding(worst.name, finding.p_value, f"spins {index}: {finding.text}")
     return worst._replace(p_value=min(1.0, worst.p_value * len(subsets)))
@@ -178,15 +183,15 @@ def projections(reads: Reads, other: Reads) -> Iterator[tuple[str, Tensor, Tenso
         for k, name in ((1, "first mode"), (0, "second mode")):
             # rounded: equal states must fall into equal cells
             values = ((reads.spins @ axes[:, k]) * 1e4).round()
-            others = ((other.spins @ axes[:, k]) * 1e4).round()
-            yield name, values, others
+            other_values = ((other.spins @ axes[:, k]) * 1e4).round()
+            yield name, values, other_values
 
 
 def compare_modes(reads: Reads, other: Reads) -> Finding:
     """The weights of modes: cells along each projection; Bonferroni over them."""
     tests = []
-    for name, values, others in projections(reads, other):
-        cells, other_cells = quantile_cells(values, others)
+    for name, values, other_values in projections(reads, other):
+        cells, other_cells = quantile_cells(values, other_values)
         tests.append(compare_cells(name, reads, other, cells, other_cells))
     worst = min(tests, key=lambda test: test.p_value)
     return Finding("modes", min(1.0, worst.p_value * len(tests)), f"{worst.name}, {worst.text}")

@@ -48,7 +48,7 @@ class Diagnosis:
         energy_z: z of the mean energy against the exact one; None where states are too many to
             list.
         tests: every test with its p-value, before it is multiplied by their number.
-        reference: what the reads were compared with.
+        reference: description of what the reads were compared with.
         p_value: the chance of such reads or stranger ones from a right sampler, over all tests
             (Bonferroni).
     """
@@ -273,8 +273,8 @@ def _against(
     if min(len(reads), len(other)) >= FEW:
         # rounded: equal ones stay equal
         energies = reads.energy.mul(1e6).round()
-        others = other.energy.mul(1e6).round()
-        tests.append(compare_cells("energies", reads, other, *quantile_cells(energies, others)))
+        cells, other_cells = quantile_cells(energies, other.energy.mul(1e6).round())
+        tests.append(compare_cells("energies", reads, other, cells, other_cells))
         tests.append(compare_modes(reads, other))
         tests.append(subset_laws(problem, reads, other, draw))
     for products in all_products(problem, draw):
@@ -330,8 +330,10 @@ def _verdict(
         sentences = ["right, as far as can be seen"]
     else:
         ok = None
-        few = f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
-        sentences = [f"not judged: {reference.text if enough else few}"]
+        reason = reference.text
+        if not enough:
+            reason = f"only {effective:.1f} effective reads, at least {LEAST_READS} are needed"
+        sentences = [f"not judged: {reason}"]
 
     if wrong:
         sentences.append(wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +17,24 @@ from qsample.problem.ising import Ising
 EVEN = 10  # degrees of freedom from which on too even counts are wrong as well
 
 
-def listed_law(problem: Ising, side: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r"""Log-weights of all states, or of those of one side, and three cumulants of E in each.
+class ListedLaw(NamedTuple):
+    """Log-weights of states `[2^k]`, and the cumulants of the energy in each.
+
+    Attributes:
+        weights: log-weights `[2^k]`.
+        first: mean energy `[2^k]`.
+        second: variance of the energy, `[2^k]` or `[]`.
+        third: third cumulant of the energy, `[2^k]` or `[]`.
+    """
+
+    weights: Tensor
+    first: Tensor
+    second: Tensor
+    third: Tensor
+
+
+def listed_law(problem: Ising, side: int | None) -> ListedLaw:
+    r"""The law of all states, or of those of one side of a bipartite problem.
 
     Given the states v of a side, the others are independent: with fields f, and m = -tanh f their
     means, E has the cumulants $h_v v + \sum f m$, $\sum f^2 (1 - m^2)$ and $\sum f^3 (-2 m)(1 -
@@ -26,17 +43,14 @@ def listed_law(problem: Ising, side: int | None) -> tuple[Tensor, Tensor, Tensor
     Args:
         problem: one problem.
         side: the side of a bipartite problem to list, 0 or 1; None for all spins.
-
-    Returns:
-        Four tensors `[2^k]`; the last two are zeros `[]` where all spins are listed.
     """
     if side is None:
         weights = log_weights(problem)
-        return weights, -weights, torch.zeros(()), torch.zeros(())
+        return ListedLaw(weights, -weights, torch.zeros(()), torch.zeros(()))
     k = problem.graph.sizes[side]
     h = problem.h.split(problem.graph.sizes, -1)
     step = max(1, (1 << 20) // problem.num_spins)
-    parts = []
+    chunks = []
     for start in range(0, 1 << k, step):
         v = states(k, start, min(start + step, 1 << k))
         s = v.to(problem.h)
@@ -46,9 +60,8 @@ def listed_law(problem: Ising, side: int | None) -> tuple[Tensor, Tensor, Tensor
         first = s @ h[side] + (f * m).sum(-1)
         second = (f.square() * variance).sum(-1)
         third = (-2 * f**3 * m * variance).sum(-1)
-        parts.append((side_log_weights(problem, side, v), first, second, third))
-    weights, first, second, third = (torch.cat(part) for part in zip(*parts, strict=True))
-    return weights, first, second, third
+        chunks.append((side_log_weights(problem, side, v), first, second, third))
+    return ListedLaw(*map(torch.cat, zip(*chunks, strict=True)))
 
 
 def total_cumulants(chance: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Cumulants:
@@ -73,7 +86,7 @@ def state_tests(codes: Tensor, chance: Tensor, generator: torch.Generator) -> It
     Args:
         codes: the state of each read, `[R]`.
         chance: probabilities of the states `[K]`.
-        generator: of the order in which rare states are pooled.
+        generator: randomness of the order in which rare states are pooled.
     """
     counts = torch.bincount(codes, minlength=len(chance)).double()
     finding = _g_test(counts, len(codes) * chance, generator)
@@ -140,13 +153,13 @@ def _single_states(counts: Tensor, chance: Tensor, R: int) -> Finding:
 
     # Bonferroni: every state might have been visited, every frequent one too seldom
     number, probability = count_and_chance(visited)
-    more = binom.sf(number - 1, R, probability) * len(chance)
+    too_often = binom.sf(number - 1, R, probability) * len(chance)
     number, probability = count_and_chance(frequent)
-    fewer = binom.cdf(number, R, probability) * len(frequent)
-    p = float(more.min())
-    state = int(visited[int(more.argmin())])
-    if len(frequent) and fewer.min() < p:
-        p = float(fewer.min())
-        state = int(frequent[int(fewer.argmin())])
+    too_seldom = binom.cdf(number, R, probability) * len(frequent)
+    p = float(too_often.min())
+    state = int(visited[int(too_often.argmin())])
+    if len(frequent) and too_seldom.min() < p:
+        p = float(too_seldom.min())
+        state = int(frequent[int(too_seldom.argmin())])
     text = f"state {state} in {int(counts[state])} reads, expected {float(expected[state]):.2f}"
     return Finding("single states", min(1.0, 2 * p), text)

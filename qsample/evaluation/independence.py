@@ -28,7 +28,7 @@ def order_test(reads: Reads) -> Finding | None:
     together as one.
 
     Args:
-        reads: independent ones, which could stand in any order.
+        reads: independent reads, which could stand in any order.
     """
     if len(reads) < ENOUGH:
         return None
@@ -90,9 +90,9 @@ def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding 
     one is in C: by symmetry the read as often as the draw (a sign test, exact).
 
     Args:
-        reads: independent ones.
-        fresh: another draw `[R, n]` in the place of each read.
-        generator: of the choice of the half.
+        reads: independent reads.
+        fresh: other draws `[R, n]` of the law, one in the place of each read.
+        generator: randomness of the choice of the half.
     """
     from scipy.stats import binom
 
@@ -105,10 +105,10 @@ def repeats(reads: Reads, fresh: Tensor, generator: torch.Generator) -> Finding 
     half = set(states[: R // 2])
     read_repeats = np.array([state in half for state in states[R // 2 :]])
     draw_repeats = np.array([state in half for state in draws[R // 2 :]])
-    more = int((read_repeats & ~draw_repeats).sum())
-    fewer = int((draw_repeats & ~read_repeats).sum())
-    total = more + fewer
-    p = 2 * min(float(binom.sf(more - 1, total, 0.5)), float(binom.cdf(more, total, 0.5)))
+    only_reads = int((read_repeats & ~draw_repeats).sum())
+    only_draws = int((draw_repeats & ~read_repeats).sum())
+    law = binom(only_reads + only_draws, 0.5)
+    p = 2 * min(float(law.sf(only_reads - 1)), float(law.cdf(only_reads)))
     text = (
         f"{int(read_repeats.sum())} of {len(read_repeats)} reads are found in the other half, "
         f"expected {int(draw_repeats.sum())}"

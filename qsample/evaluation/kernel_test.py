@@ -46,11 +46,11 @@ def kernel_reads(
     """The reads after tempered transitions, a reversible kernel that leaves the law as it is.
 
     Args:
-        problem: in double precision.
-        reads: of it.
-        betas: a ladder of temperatures from 0 to 1.
-        rounds: transitions of each read.
-        generator: of the transitions.
+        problem: one problem in double precision.
+        reads: reads of it.
+        betas: ladder of inverse temperatures from 0 to 1.
+        rounds: number of transitions of each read.
+        generator: randomness of the transitions.
     """
     kernel = TemperedGibbs(betas=tuple(reversed(betas)), rounds=rounds)
     single = in_single(problem)
@@ -69,10 +69,10 @@ def kernel_tests(
     over clusters. The sum of changes over the root of the sum of their squares is the other test.
 
     Args:
-        problem: of which both are reads.
-        before: the reads under test.
-        after: these after the kernel, read by read.
-        generator: of the choice of pairs, where they are many.
+        problem: problem of which both are reads.
+        before: reads under test.
+        after: the same reads after the kernel, in the same order.
+        generator: randomness of the choice of pairs, where they are many.
     """
     names = []
     changes = []

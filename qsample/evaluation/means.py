@@ -31,7 +31,7 @@ def compare_means(
     reads: Reads,
     values: Tensor,
     other: Reads,
-    others: Tensor,
+    other_values: Tensor,
     *,
     exact: Cumulants | None = None,
     generator: torch.Generator,
@@ -43,17 +43,17 @@ def compare_means(
     show, but never less than the law's own.
 
     Args:
-        name: of the test.
-        reads: the reads under test.
+        name: name of the test.
+        reads: reads under test.
         values: the statistic of each, `[R]`.
         other: reads of the right law.
-        others: the statistic of each of these, `[M]`.
-        exact: the law's own cumulants, where they are known: `others` then enter only in the law
-            of few reads.
-        generator: of the means that are drawn.
+        other_values: the statistic of each other read, `[M]`.
+        exact: the law's own cumulants; None where they are not known. Where they are,
+            `other_values` enter in the law of few reads only.
+        generator: randomness of the means that are drawn.
     """
     mean = float(reads.shares @ values)
-    law = _cumulants(other, values, others) if exact is None else exact
+    law = _cumulants(other, values, other_values) if exact is None else exact
     equal = abs(mean - law.mean) <= 1e-9 * (1 + abs(law.mean))  # up to rounding
 
     # the error of the difference under the law, and the skewness of a mean of so many reads
@@ -67,11 +67,11 @@ def compare_means(
         if equal:
             p = 1.0
         elif len(reads) < FEW:
-            p = _drawn(mean, law.mean, len(reads), torch.cat([values, others]), generator)
+            p = _drawn(mean, law.mean, len(reads), torch.cat([values, other_values]), generator)
         else:
             p = _pearson_tail(z, skewness)
     else:
-        square = _spread(reads, values, other, others, exact)
+        square = _spread(reads, values, other, other_values, exact)
         # rare states that the reads do not show count as well
         z = 0.0 if equal else (mean - law.mean) / max(square, error**2, 1e-300) ** 0.5
         freedom = (a if exact is not None else min(a, b)) - 1
@@ -81,12 +81,12 @@ def compare_means(
     return Finding(name, p, f"{mean:.3f}, {known} {law.mean:.3f} (z = {z:+.1f})"), z
 
 
-def _cumulants(other: Reads, values: Tensor, others: Tensor) -> Cumulants:
-    """Mean of the others; variance and third cumulant of both sets together."""
-    pooled = torch.cat([values, others])
+def _cumulants(other: Reads, values: Tensor, other_values: Tensor) -> Cumulants:
+    """Mean of the other reads; variance and third cumulant of both sets together."""
+    pooled = torch.cat([values, other_values])
     away = pooled - pooled.mean()
     variance = float(away.square().mean())
-    return Cumulants(float(other.shares @ others), variance, float((away**3).mean()))
+    return Cumulants(float(other.shares @ other_values), variance, float((away**3).mean()))
 
 
 def _pearson_tail(z: float, skewness: float) -> float:
@@ -99,21 +99,22 @@ def _pearson_tail(z: float, skewness: float) -> float:
 
 
 def _spread(
-    reads: Reads, values: Tensor, other: Reads, others: Tensor, exact: Cumulants | None
+    reads: Reads, values: Tensor, other: Reads, other_values: Tensor, exact: Cumulants | None
 ) -> float:
     """The variance of the difference of means that the clusters themselves show."""
 
-    def square(part: Reads, x: Tensor, middle: float) -> float:
-        return float(part.by_cluster((part.shares * (x - middle))[:, None]).square().sum())
+    def square(sample: Reads, x: Tensor, middle: float) -> float:
+        away = sample.shares * (x - middle)
+        return float(sample.by_cluster(away[:, None]).square().sum())
 
     if exact is not None:
         return square(reads, values, exact.mean)
     a = reads.effective
     b = other.effective
     mean = float(reads.shares @ values)
-    expected = float(other.shares @ others)
+    expected = float(other.shares @ other_values)
     middle = (a * mean + b * expected) / (a + b)
-    return square(reads, values, middle) + square(other, others, middle)
+    return square(reads, values, middle) + square(other, other_values, middle)
 
 
 def _drawn(mean: float, goal: float, R: int, values: Tensor, generator: torch.Generator) -> float:

@@ -18,9 +18,9 @@ class Finding(NamedTuple):
     """The result of one test.
 
     Attributes:
-        name: what the test looked at.
+        name: statistic that was tested.
         p_value: chance of such reads or stranger ones from a right sampler.
-        text: what it saw.
+        text: values of the statistic, in words.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Reads:
         size = max(1, problem.graph.num_edges + problem.num_spins)
         energies = []
         scores = []
-        for part in spins.split(max(1, CHUNK // size)):
-            s = part.to(problem.h)
+        for chunk in spins.split(max(1, CHUNK // size)):
+            s = chunk.to(problem.h)
             a = -2 * s * problem.field(s)
             energies.append(problem.energy(s))
             scores.append((a * (-a).sigmoid()).sum(-1))
@@ -124,8 +124,8 @@ class Reads:
             reads = replace(reads.take(index), cluster=None)
         if reads.weight is not None:
             u = torch.rand(len(reads), generator=generator, dtype=torch.float64)
-            kept = u.to(reads.weight.device) < reads.weight / reads.weight.max()
-            reads = replace(reads.take(kept.nonzero()[:, 0]), weight=None)
+            accepted = u.to(reads.weight.device) < reads.weight / reads.weight.max()
+            reads = replace(reads.take(accepted.nonzero()[:, 0]), weight=None)
         return reads
 
 

@@ -36,7 +36,7 @@ class Reference:
     """Reads of the right law, or the reason why there are none.
 
     Attributes:
-        text: where they come from.
+        text: origin of the reads, or the reason.
         reads: independent ones, or correlated within each ladder; None where ladders disagree.
         chance: probabilities of the states of the spins `listed`, `[2^k]`; None where they are too
             many.
@@ -63,11 +63,11 @@ def coupled(problem: Ising) -> Ising:
     """The problem on the sparse graph of its couplings that are not zero."""
     values = problem.graph.edge_values(problem.J)
     edges = problem.graph.edges
-    kept = (values != 0).cpu()
-    if problem.graph.kind == "sparse" and bool(kept.all()):
+    nonzero = (values != 0).cpu()
+    if problem.graph.kind == "sparse" and bool(nonzero.all()):
         return problem
-    graph = Graph.sparse(problem.num_spins, edges[:, kept].T)
-    return Ising(graph, problem.h, values[kept.to(values.device)])
+    graph = Graph.sparse(problem.num_spins, edges[:, nonzero].T)
+    return Ising(graph, problem.h, values[nonzero.to(values.device)])
 
 
 # ---- exact ----------------
@@ -79,10 +79,10 @@ def exact_reference(
     """Exact reads, and the law itself where it can be listed; None where neither can be had.
 
     Args:
-        problem: a `plain` one.
-        num: reads under test; about ten exact ones are drawn for each.
-        limit: log2 of the states that may be listed, up to 20.
-        generator: of the exact reads.
+        problem: a `plain` problem.
+        num: number of reads under test; about ten exact ones are drawn for each.
+        limit: log2 of the largest number of states that may be listed, at most 20.
+        generator: randomness of the exact reads.
     """
     n = problem.num_spins
     number = min(max(10 * num, 4000), 40_000, max(4000, (1 << 23) // n))
@@ -131,9 +131,9 @@ def ladder(problem: Ising, sweeps: int, generator: torch.Generator) -> Tensor:
     It has two levels for each unit of its barrier, for swap rates near 1/2.
 
     Args:
-        problem: to be tempered.
-        sweeps: of each adaption, 32 at least.
-        generator: of the sweeps.
+        problem: problem to be tempered.
+        sweeps: number of sweeps of each adaption; 32 are the least.
+        generator: randomness of the sweeps.
     """
     levels = 16
     betas = torch.linspace(0, 1, 16, dtype=torch.float64)
@@ -158,10 +158,10 @@ def ladders_apart(
     their signs is below AGREE over all ladders, and no start differs from another at p < 1e-3.
 
     Args:
-        problem: a `plain` one.
-        reads: under test.
-        budget: sweeps of each ladder.
-        generator: of starts and sweeps.
+        problem: a `plain` problem.
+        reads: reads under test.
+        budget: number of sweeps of each ladder.
+        generator: randomness of starts and sweeps.
     """
     betas = ladder(problem, budget // 4, generator)
     levels = len(betas)

@@ -26,11 +26,12 @@ class Products(NamedTuple):
     """`number` statistics of a read that are -1 or +1.
 
     Attributes:
-        name: of their kind.
-        number: how many they are.
-        make: `make(spins, start, stop)` gives those from start to stop, `[R, stop - start]`.
-        sums: `sums(spins)` gives the sums of all over reads, `[number]` float64.
-        label: names a statistic by its number.
+        name: name of their kind.
+        number: number of statistics.
+        make: function (spins, start, stop) of the statistics from start to stop,
+            `[R, stop - start]`.
+        sums: function (spins) of the sums of all over reads, `[number]` float64.
+        label: function (k) of the name of statistic k.
     """
 
     name: str
@@ -197,7 +198,7 @@ def moments_of(reads: Reads, products: Products) -> Moments:
     return Moments(torch.cat(means), variance)
 
 
-def _by_count(reads: Reads, other: Reads, sums: Tensor, others: Tensor) -> list[Deviation]:
+def _by_count(reads: Reads, other: Reads, sums: Tensor, other_sums: Tensor) -> list[Deviation]:
     """Fisher's exact test of each product from its sums `[q]` over the reads of either set."""
     from scipy.stats import hypergeom
 
@@ -205,7 +206,7 @@ def _by_count(reads: Reads, other: Reads, sums: Tensor, others: Tensor) -> list[
     R = len(reads)
     M = len(other)
     up = (R + sums.double()) / 2
-    other_up = (M + others.double()) / 2
+    other_up = (M + other_sums.double()) / 2
     total = up + other_up
     # the exact test is slow: only for those with the largest z
     chance = total / (R + M)
@@ -222,24 +223,24 @@ def _by_count(reads: Reads, other: Reads, sums: Tensor, others: Tensor) -> list[
 
 
 def compare_moments(
-    reads: Reads, other: Reads, moments: Moments, others: Moments
+    reads: Reads, other: Reads, moments: Moments, other_moments: Moments
 ) -> tuple[list[Deviation], int]:
     """The z of each mean from the variance between clusters, and how many means were tested.
 
     A mean is tested where both values are expected in LEAST effective reads.
 
     Args:
-        reads: the reads under test.
+        reads: reads under test.
         other: reads of the right law.
-        moments: of the first.
-        others: of the second.
+        moments: moments of the reads under test.
+        other_moments: moments of the other reads.
     """
     a = reads.effective
     b = other.effective
     mean = moments.mean
-    expected = others.mean
+    expected = other_moments.mean
     middle = (a * mean + b * expected) / (a + b)
-    variance = moments.variance(middle) + others.variance(middle)
+    variance = moments.variance(middle) + other_moments.variance(middle)
     rarer = (1 - middle.abs()) / 2 * min(a, b)
     z = ((mean - expected) / variance.sqrt()).nan_to_num(0.0).where(rarer >= LEAST, 0)
     freedom = min(a, b) - 1

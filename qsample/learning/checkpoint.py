@@ -115,8 +115,8 @@ def _free_stem(folder: Path, step: int) -> str:
 def _prune(folder: Path, keep: set[str] | None) -> None:
     """Delete temporaries, and checkpoint files whose stem is not in `keep` (None: none of them)."""
     for path in list(folder.iterdir()):
-        ours = _OURS.fullmatch(path.name)
-        old = ours is not None and keep is not None and ours["stem"] not in keep
+        match = _OURS.fullmatch(path.name)
+        old = match is not None and keep is not None and match["stem"] not in keep
         if old or _TEMPORARY.fullmatch(path.name):
             with suppress(OSError):  # tidying only: the next save tries again
                 path.unlink()

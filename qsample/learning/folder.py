@@ -21,7 +21,7 @@ class RunFolder:
     """The folder that a run writes.
 
     Args:
-        path: of the folder; it is made by `take`.
+        path: path of the folder, which `take` makes.
 
     Attributes:
         saved: update of this run's last checkpoint in it, -1 before the first.
@@ -87,7 +87,7 @@ class RunFolder:
         """Make `state` the folder's checkpoint.
 
         Args:
-            state: of the run.
+            state: state of the run, as `state_of` gives it.
             update: number of updates made.
             history: all metrics, for a folder that has to be made anew.
 

@@ -63,7 +63,7 @@ def doubt_about_chains(ess: float, settings: Settings, update: int) -> str:
     if settings.start != "persistent" or ess * STICKY > settings.chains:
         return ""
     return (
-        f"chains hardly move: {ess:.3g} of {settings.chains} reads an update are independent "
+        f"chains hardly move: {ess:.3g} of {settings.chains} reads per update are independent "
         f"(update {update}); more sweeps, a lower learning rate or ParallelTempering may help"
     )
 

@@ -45,12 +45,11 @@ class Run:
         update: number of updates made.
         history: the metrics, one dict per evaluation.
         pending: metrics of the present update that wait for their likelihood.
-        energies: of the reads `[R]` of the last updates.
-        spent: what the sampler has spent so far, as it says in `Samples.info["spent"]`: names of
-            metrics and numbers.
+        energies: energies `[R]` of the reads of the last updates.
+        spent: totals of what the sampler has spent, by name, from its `Samples.info["spent"]`.
         former: settings of the runs that this one continues.
-        before: while an update is under way, what it moves before it is done, as it was.
-        buffers: the model's, which an update moves.
+        before: copy of what an update moves before it is done, while it is under way; else None.
+        buffers: buffers of the model, which an update moves.
     """
 
     def __init__(
@@ -262,7 +261,7 @@ class Run:
         limit = self.judge.limit(self.update == self.settings.updates)
         if not nats <= limit:  # nor where it is not a number
             raise self.diverged(
-                f"training diverged: the data cost {nats:.4g} nats a row, beyond {limit:.4g}"
+                f"training diverged: the data cost {nats:.4g} nats per row, beyond {limit:.4g}"
             )
         self.judged = self.update
 

@@ -180,12 +180,12 @@ def _check_same(run: Run, state: dict[str, Any], folder: Path) -> None:
         "config": (run.config, state["config"]),
         "identity": (_identity(run), state["identity"]),
     }
-    for part, (present, saved) in parts.items():
+    for kind, (present, saved) in parts.items():
         for name in sorted(present.keys() | saved.keys()):
             if saved.get(name) == present.get(name):
                 continue
             remedy = "use the same value, or another output folder"
-            if part == "settings":
+            if kind == "settings":
                 remedy = run.settings.remedy(name, former, state["update"])
             if remedy:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Autocorrelation against chains of known memory; diagnoses against reads known to be right or wrong."""
+"""Autocorrelation of chains of known memory; diagnoses of reads known to be right or wrong."""
 
 import dataclasses
 import math
@@ -24,7 +24,10 @@ from tests.support.thinning import thinned
 
 
 def ar1(phi, T, R, seed):
-    """Stationary chains x_t = phi x_(t-1) + noise, whose autocorrelation time is (1 + phi)/(1 - phi)."""
+    """Stationary chains x_t = phi x_(t-1) + noise.
+
+    Their autocorrelation time is (1 + phi)/(1 - phi).
+    """
     x = torch.randn(T, R, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for t in range(1, T):
         x[t] = phi * x[t - 1] + (1 - phi * phi) ** 0.5 * x[t]
@@ -37,7 +40,9 @@ def ar1(phi, T, R, seed):
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.7, 0.9])
 @pytest.mark.parametrize("drift", [False, True])
 def test_autocorrelation_time_of_chains_with_a_known_one(phi, drift):
-    """The error is Madras and Sokal's (J. Stat. Phys. 50, 1988): var tau = tau^2 2 (2 M + 1) / (T R), window M.
+    """The error is Madras and Sokal's (J. Stat. Phys. 50, 1988).
+
+    With window M it is var tau = tau^2 2 (2 M + 1) / (T R).
 
     M is where the autocorrelation sinks into its own noise, phi^M = (T R)^(-1/2); at least a pair
     of lags.
@@ -118,7 +123,10 @@ def of(problem, spins, **more):
 
 @pytest.mark.parametrize("kind", thinned(["bipartite", "sparse", "complete"], 3))
 def test_exact_reads_pass_and_their_z_scores_are_standard(kind):
-    """8 seeds: |z| > 4 is one in 16,000 each; the sum of squares is chi-squared, here within one in 10^6."""
+    """The z of 8 seeds is standard normal: |z| > 4 is one in 16,000 each.
+
+    The sum of squares is chi-squared, here within one in 10^6.
+    """
     problem, found = a_case(kind), []
     for seed in range(8):
         diagnosis = judge(problem, reads(problem, 300, seed))
@@ -348,7 +356,7 @@ def test_a_ferromagnet_of_40_spins_with_the_wrong_weights_of_its_modes():
 
 
 def test_what_cannot_be_judged_is_not():
-    """A cold glass on a graph that is no tree, whose ladders do not mix: neither right nor wrong."""
+    """A cold glass on a graph that is no tree: its ladders do not mix, so there is no verdict."""
     g = torch.Generator().manual_seed(3)
     edges = {
         tuple(sorted(e)) for e in torch.randint(120, (400, 2), generator=g).tolist() if e[0] != e[1]
@@ -387,7 +395,10 @@ def test_reads_of_our_samplers_pass_weighted_or_in_families(sampler, problem):
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(4))
 def test_right_reads_are_seldom_called_wrong(part):
-    """500 sets of 5 problems in each part: at 1e-4 in 2,000, more than one alarm here is one in a thousand parts."""
+    """500 sets of 5 problems in each part.
+
+    At a rate of 1e-4, more than one alarm is one in a thousand parts.
+    """
     from experiments.claims.judge_calibration import problems, right_sets
 
     alarms = []
@@ -450,7 +461,7 @@ def test_energy_cumulants_are_those_of_the_enumerated_law(kind, side):
 @pytest.mark.parametrize("beta", thinned([1.0, 0.8, 3.0, 1.5], 2))
 @pytest.mark.parametrize("num", thinned([3, 10, 300, 30], 2))
 def test_cold_reads_that_hardly_leave_their_minima_pass(beta, num):
-    """Rare excitations: what a few thousand exact reads do not show must not make a read impossible."""
+    """Rare excitations: what some thousand exact reads do not show is not impossible."""
     ring = Ising.from_edges(
         torch.zeros(10), [(i, (i + 1) % 10) for i in range(10)], -2 * torch.ones(10)
     )

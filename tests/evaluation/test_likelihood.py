@@ -74,9 +74,8 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
         ):
             log_partition(problem, "exact")
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
-    with pytest.raises(
-        ValueError, match="unknown method 'guess'; expected one of auto, exact, ais"
-    ):
+    match = "unknown method 'guess'; expected one of auto, exact, ais"
+    with pytest.raises(ValueError, match=match):
         log_partition(a_problem(a_graph("sparse")), "guess")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"ais takes one problem at a time; got a batch \[2\]"):
         log_partition(a_problem(Graph.complete(25), h=(2,)))
@@ -113,7 +112,10 @@ def ais_errors(kind, base, *, trials=30, steps=30, chains=200):
 @pytest.mark.parametrize("kind", thinned(KINDS[1:] + KINDS[:1], 3))
 @pytest.mark.parametrize("base", thinned(["own", "zero", "other"], 3))
 def test_ais_is_unbiased_and_knows_its_error(kind, base):
-    """exp(log Z) is unbiased, so over 30 problems z is standard normal, as far as its error is well estimated."""
+    """exp(log Z) is unbiased, so over 30 problems z is standard normal.
+
+    That holds as far as its error is well estimated.
+    """
     z = ais_errors(kind, base)
     assert z.abs().max() < Z_MAX
     assert abs(float(z.mean())) < Z_MAX / len(z) ** 0.5

@@ -71,10 +71,10 @@ def state_of(step: int) -> dict[str, Any]:
 
 
 def assert_is(folder: Path, *steps: int) -> None:
-    found = load(folder)
-    assert found["step"] in steps
-    assert_same(found, state_of(found["step"]))
-    assert last_step(folder) == found["step"]
+    state = load(folder)
+    assert state["step"] in steps
+    assert_same(state, state_of(state["step"]))
+    assert last_step(folder) == state["step"]
 
 
 def names(folder: Path) -> list[str]:
@@ -177,11 +177,11 @@ def test_views_and_shared_tensors_are_stored_as_their_values(tmp_path):
         "parameter": torch.nn.Parameter(base),
     }
     save(tmp_path, state, step=0)
-    found = load(tmp_path)
+    stored = load(tmp_path)
     for name, tensor in state.items():
-        assert torch.equal(found[name], tensor), name
-    found["same"].zero_()
-    assert torch.equal(found["base"], base)
+        assert torch.equal(stored[name], tensor), name
+    stored["same"].zero_()
+    assert torch.equal(stored["base"], base)
 
 
 def test_numpy_floats_and_string_subclasses_become_plain(tmp_path):
@@ -351,7 +351,7 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_full_disk(tmp_path):
-    """A limit on file size makes the kernel itself refuse, in the middle of the tensors or of the manifest."""
+    """A limit on file size: the system refuses in the middle of the tensors or the manifest."""
     save(tmp_path, state_of(1), step=1)
     code = """
 import resource, sys, torch
@@ -494,7 +494,8 @@ for line in sys.stdin:  # each line starts a saver; to fork costs less than to i
         step = int(line)
         while True:
             step += 1
-            save(sys.argv[1], {"step": step, "W": torch.full((40_000,), float(step))}, step=step, keep=1 + step % 2)
+            state = {"step": step, "W": torch.full((40_000,), float(step))}
+            save(sys.argv[1], state, step=step, keep=1 + step % 2)
             os.write(1, b"step %d\\n" % step)
     os.write(1, b"pid %d\\n" % child)
     os.waitpid(child, 0)
@@ -526,9 +527,9 @@ def test_kill_9_at_any_moment_leaves_the_last_acknowledged_step_or_a_later_one(t
             os.kill(pid, signal.SIGKILL)
             lines += iter(server.stdout.readline, "dead\n")
             acknowledged = max(int(line.split()[1]) for line in lines if line.startswith("step"))
-            found = load(tmp_path)
-            assert found["step"] >= acknowledged
-            assert torch.equal(found["W"], torch.full((40_000,), float(found["step"])))
-            acknowledged = found["step"]
+            state = load(tmp_path)
+            assert state["step"] >= acknowledged
+            assert torch.equal(state["W"], torch.full((40_000,), float(state["step"])))
+            acknowledged = state["step"]
     save(tmp_path, state_of(acknowledged + 1), step=acknowledged + 1)
     assert len(names(tmp_path)) == 2

@@ -79,20 +79,20 @@ def test_persistent_chains_move():
 
 @models
 def test_chains_belong_to_the_module(name):
-    """What the caller does to the samples reaches neither chains nor model (dwave: shared tensors, zero gradients)."""
+    """What the caller does to the samples reaches neither chains nor model."""
     runs: list[tuple] = []
     for vandal in (False, True):
         model = MODELS[name]()
         cd = ContrastiveDivergence(model, Gibbs(sweeps=2), num=6, generator=generator())
-        found = {}
+        gradient = {}
         for seed in range(3):
             data = some_data(model, seed=seed)
-            found = gradients(model, cd(data))
+            gradient = gradients(model, cd(data))
             if vandal and cd.samples is not None:
                 cd.samples.spins.fill_(0)
                 cd.samples.energy.fill_(float("nan"))
                 data.fill_(7)
-        runs.append((found, cd.chains.clone()))
+        runs.append((gradient, cd.chains.clone()))
     assert torch.equal(runs[0][1], runs[1][1])
     assert all(torch.equal(runs[0][0][k], runs[1][0][k]) for k in runs[0][0])
 
@@ -159,7 +159,7 @@ def transition(model):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cd_k_is_what_k_sweeps_make_of_the_data(weighted):
-    """The exact expectation of the CD-k gradient and its exact variance, by the sweep's transition matrix."""
+    """The exact mean and variance of the CD-k gradient, by the sweep's transition matrix."""
     model = randomise(rbm(), seed=3, scale=2.0)
     x, P = units(model, 3), transition(model)
     rows, copies = some_data(model, 3), 1000
@@ -172,20 +172,20 @@ def test_cd_k_is_what_k_sweeps_make_of_the_data(weighted):
     bias = []
     for k in (1, 3, 30):
         cd = ContrastiveDivergence(model, Gibbs(sweeps=k), start="data", generator=generator(k))
-        found = gradients(model, cd(data, weight.repeat(copies) if weighted else None))
+        gradient = gradients(model, cd(data, weight.repeat(copies) if weighted else None))
         reached = torch.stack(
             [torch.linalg.matrix_power(P, k)[(x == row).all(1)][0] for row in rows]
         )
         expected = gradients(
             model, (share @ model.free_energy(rows)) - (share @ reached) @ model.free_energy(x)
         )
-        for name in found:
+        for name in gradient:
             F = torch.stack([g[name] for g in each])
             mean, square = torch.tensordot(reached, F, 1), torch.tensordot(reached, F**2, 1)
             variance = torch.tensordot(share**2, square - mean**2, 1) / copies
-            z = (found[name] - expected[name]) / variance.sqrt()
+            z = (gradient[name] - expected[name]) / variance.sqrt()
             assert z.abs().max() < Z_MAX
-        bias.append(max(float((expected[name] - exact[name]).abs().max()) for name in found))
+        bias.append(max(float((expected[name] - exact[name]).abs().max()) for name in gradient))
     assert bias[0] > 2 * bias[1] > 4 * bias[2]  # of the expectation: no noise in it
 
 

@@ -1,4 +1,4 @@
-"""Files with flipped bits, and forged ones with a right hash: the same content, or one line that names the file."""
+"""Flipped bits, and forged files with a right hash: the same content, or an error with the file."""
 
 import copy
 import json
@@ -339,8 +339,8 @@ def recorded(path):
 
 def answers(path):
     replay = Replay(path)
-    found = [(key, list(queue)) for key, queue in replay._answers.items()]
-    spoken = [(k, [(a.spins.tolist(), a.timing, a.id) for a in queue]) for k, queue in found]
+    recorded = [(key, list(queue)) for key, queue in replay._answers.items()]
+    spoken = [(k, [(a.spins.tolist(), a.timing, a.id) for a in queue]) for k, queue in recorded]
     return replay.name, replay.properties, spoken
 
 
@@ -352,12 +352,12 @@ def test_a_damaged_recording_is_never_replayed(tmp_path):
     for data in damages(whole, random.Random(3), 300):
         path.write_bytes(data)
         try:
-            found = answers(path)
+            answered = answers(path)
         except DeviceError as error:
             assert str(path) in one_line(error)
         else:  # a line cut short is that of a run that was killed
             cut = whole.startswith(data)
-            assert found == expected or cut and found[2] == expected[2][: len(found[2])]
+            assert answered == expected or cut and answered[2] == expected[2][: len(answered[2])]
 
 
 def test_a_recording_goes_on_after_a_killed_run(tmp_path):

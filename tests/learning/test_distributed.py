@@ -1,4 +1,4 @@
-"""Learning in two processes: chains of their own from one seed, offsets of all, under DDP and FSDP2 as they come."""
+"""Learning in two processes: chains of their own from one seed, offsets of all; DDP and FSDP2."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def work(rank, folder, kinds):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
-    found = {}
+    results = {}
     for kind in kinds:
         cd = net("persistent")
         many, chains, reads = wrapped(kind, cd), [], []
@@ -57,13 +57,13 @@ def work(rank, folder, kinds):
             chains.append(cd.chains.clone())
             reads.append(cd.samples.spins.clone())
         whole = [getattr(p, "full_tensor", lambda p=p: p)().detach() for p in cd.model.parameters()]
-        found[kind] = chains, reads, cd.offsets, whole
+        results[kind] = chains, reads, cd.offsets, whole
     cd = net("data")
     cd(rows(0))
     assert cd.samples is not None
-    found["data"] = cd.samples.spins
-    found["refused"] = refusals()
-    torch.save(found, f"{folder}/{rank}")
+    results["data"] = cd.samples.spins
+    results["refused"] = refusals()
+    torch.save(results, f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Training that diverges, finite or not, is an error and keeps the last good checkpoint; ordinary training never."""
+"""Training that diverges, finite or not, is an error and keeps the last good checkpoint."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ MODELS = [rbm, coupled, visible_only]
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 100.0])
 def test_the_bound_is_one(make, scale):
-    """Never above the exact number, where every state is listed; near it where the model is far off."""
+    """Never above the exact number, of all states; near it where the model is far off."""
     model = make()
     data = rows(model)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_the_last_good_checkpoint_stands(tmp_path):
             return self.sampler.sample(problem, num, initial=initial, generator=generator)
 
     model = rbm()
-    with pytest.raises(Diverged, match="the data cost .* nats a row, beyond .* at update 8"):
+    with pytest.raises(Diverged, match="the data cost .* nats per row, beyond .* at update 8"):
         run(model, Pushes(model, 7), out=tmp_path)
     assert load(tmp_path)["update"] == 5
     again, whole = rbm(), rbm()
@@ -175,8 +175,8 @@ class Frozen:
     def sample(self, problem, num, *, initial=None, generator=None):
         if initial is None:
             return Gibbs(1).sample(problem, num, generator=generator)
-        found = Gibbs(1).sample(problem, num, initial=initial, generator=generator)
-        return replace(found, spins=initial.spins, energy=problem.energy(initial.spins))
+        samples = Gibbs(1).sample(problem, num, initial=initial, generator=generator)
+        return replace(samples, spins=initial.spins, energy=problem.energy(initial.spins))
 
 
 def test_chains_that_hardly_move_are_told_once():

@@ -1,4 +1,4 @@
-"""Training: it learns, it can be stopped anywhere and go on bit for bit, and it refuses what it cannot do right."""
+"""Training can be stopped anywhere and goes on bit for bit."""
 
 import json
 import random
@@ -75,7 +75,9 @@ from qsample.models import BernoulliRBM
 torch.set_num_threads(1)
 model = BernoulliRBM(9, 4, generator=torch.Generator().manual_seed(1))
 data = (torch.rand(40, 9, generator=torch.Generator().manual_seed(2)) < 0.5).float()
-settings = Settings(updates=150, batch=16, chains=16, centred=True, evaluate_every=7, checkpoint_every=1)
+settings = Settings(
+    updates=150, batch=16, chains=16, centred=True, evaluate_every=7, checkpoint_every=1
+)
 print("ready", flush=True)
 fit(model, data, Gibbs(2), settings, out=sys.argv[1], resume=True, progress=False)
 """

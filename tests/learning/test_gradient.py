@@ -1,4 +1,4 @@
-"""Under exact samples the surrogate's gradient is the exact log-likelihood's, for every parameter of every model."""
+"""Under exact samples the surrogate's gradient is that of the exact log-likelihood."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_gradient_is_that_of_the_log_likelihood(name, weighted, sampled):
 
 @models
 def test_weights_are_counts(name):
-    """A histogram 99:1 is a hundred rows (dwave's positive phase read it as 50:50), for data and for samples."""
+    """A histogram 99:1 is a hundred rows, of data and of samples; not two of equal weight."""
     model = MODELS[name]()
     data = some_data(model, 2)
     count = torch.tensor([99, 1])
@@ -83,10 +83,8 @@ def test_weights_of_the_positive_phase(name):
     weighted = Samples(spins, energy, torch.tensor([[3.0, 1.0], [1.0, 1.0]]).double().log())
     spread = Samples(spins[:, [0, 0, 0, 1]].clone(), energy[:, [0, 0, 0, 1]])
     spread.spins[1] = spins[1, [0, 0, 1, 1]]
-    ours, theirs = (
-        gradients(model, cd_loss(model, data, negative, positive=p)) for p in (weighted, spread)
-    )
-    assert_same(ours, theirs)
+    by_weight = gradients(model, cd_loss(model, data, negative, positive=weighted))
+    assert_same(by_weight, gradients(model, cd_loss(model, data, negative, positive=spread)))
 
 
 @models
@@ -156,7 +154,7 @@ def test_sampled_positive_phase_is_unbiased(name):
     cd = ContrastiveDivergence(
         model, Exact(), start="fresh", num=num, positive_num=positive_num, generator=generator
     )
-    found = gradients(model, cd(data))
+    gradient = gradients(model, cd(data))
     exact = gradients(model, -log_likelihood(model, data))
     states = units(model, model.graph.num_spins)
     i, j = model.graph.edges
@@ -170,7 +168,7 @@ def test_sampled_positive_phase_is_unbiased(name):
             p = joint * (visible == row).all(1)
             p = p / p.sum()
             variance += (p @ t**2 - (p @ t) ** 2) / positive_num / len(data) ** 2
-        z = (found[key] - exact[key]) / variance.sqrt().clamp_min(1e-12)
+        z = (gradient[key] - exact[key]) / variance.sqrt().clamp_min(1e-12)
         assert z.isfinite().all() and z.abs().max() < Z_MAX
 
 
@@ -220,7 +218,10 @@ def test_a_batch_of_samples_is_refused():
 
 
 def test_autocast_rounds_the_loss_and_nothing_else():
-    """The error of the gradient of W from the roundings to 8 bits, 2^-9 each, doubled for what is of second order."""
+    """The error of the gradient of W from the roundings to 8 bits, 2^-9 each.
+
+    It is doubled for what is of second order.
+    """
     generator = torch.Generator().manual_seed(0)
     model = BernoulliRBM(60, 40, scale=3.0, generator=generator)
     data = (torch.rand(200, 60, generator=generator) < 0.3).float()

@@ -1,4 +1,4 @@
-"""Training learns: every row once an epoch, a rising likelihood, the law itself where the model can represent it."""
+"""Training learns: every row once per epoch, a rising likelihood, a law that can be represented."""
 
 import math
 import subprocess
@@ -21,10 +21,10 @@ from tests.support.training import RUNS, SHORT, assert_same, rbm, rows, run
 def test_every_epoch_visits_each_row_once(batch):
     data = torch.cat([torch.eye(9), torch.zeros(1, 9), 1 - torch.eye(9), torch.ones(1, 9)])
     settings = replace(SHORT, batch=batch, updates=-(-3 * len(data) // batch))
-    one = Run(rbm(), data, Gibbs(1), settings, None, None, {})
+    training = Run(rbm(), data, Gibbs(1), settings, None, None, {})
     seen = []
-    for one.update in range(settings.updates):
-        drawn = one.rows()
+    for training.update in range(settings.updates):
+        drawn = training.rows()
         assert len(drawn) == batch
         seen += [int((data == row).all(1).nonzero()) for row in drawn]
     epochs = [seen[k : k + len(data)] for k in range(0, 3 * len(data), len(data))]
@@ -67,7 +67,7 @@ def test_training_raises_the_exact_likelihood(name):
     ),
 )
 def test_exact_samples_reach_a_law_that_the_model_can_represent(model, options):
-    """Two visible units represent every law, so the KL divergence tends to 0, up to the noise of the samples.
+    """Two visible units represent every law: the KL divergence tends to 0, but for noise.
 
     Were the weights fitted to the N = 4,096 reads of a single update, 2 N KL would be chi-squared
     with 3 degrees of freedom; the falling learning rate averages over many. 31 is exceeded once in

@@ -1,4 +1,4 @@
-"""What training refuses, and what stands afterwards: one line that names the value, and the last good checkpoint."""
+"""What training refuses, in a line that names the value; the last good checkpoint stands."""
 
 import errno
 import json
@@ -84,7 +84,10 @@ def test_another_configuration_is_refused_on_resume(stopped):
 
 @pytest.mark.parametrize("make", [coupled, lambda: BernoulliRBM(9, 5)])
 def test_another_model_is_refused_on_resume(stopped, make):
-    match = f"cannot resume {stopped}: (weights of another model: its sizes is .*, this one's|it was made with data=)"
+    match = (
+        f"cannot resume {stopped}: "
+        "(weights of another model: its sizes is .*, this one's|it was made with data=)"
+    )
     assert_refused(match, make(), Gibbs(1), out=stopped, resume=True, config={"data": "mine"})
 
 
@@ -109,19 +112,19 @@ def test_a_damaged_checkpoint_is_refused_on_resume(stopped, damage):
 
 
 class Breaks(Dies):
-    """Pushes a weight out of bounds in its k-th call, after the reads are drawn: what divergence looks like."""
+    """Pushes a weight out of bounds in its k-th call, after the reads are drawn."""
 
     def __init__(self, sampler, call, model, value):
         super().__init__(sampler, call)
         self.model, self.value = model, value
 
     def sample(self, problem, num, *, initial=None, generator=None):
-        found = self.sampler.sample(problem, num, initial=initial, generator=generator)
+        samples = self.sampler.sample(problem, num, initial=initial, generator=generator)
         self.left -= 1
         if self.left == 0:
             with torch.no_grad():
                 self.model.W[0, 0] = self.value
-        return found
+        return samples
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
