@@ -205,6 +205,8 @@ class Programmings:
             self.groups = _forward_groups(problems, gauges, num)
         else:
             self.groups = _reverse_groups(states, gauges)
+        self._problem = np.array([group.problem for group in self.groups])
+        self._gauge = np.array([group.gauge for group in self.groups])
         self._fill(site.placement.copies)
         self._lay(problem, chain_strength)
         self.largest_scale = site.limits.largest_factor(self.h, self.J)
@@ -252,13 +254,13 @@ class Programmings:
         """The problems of some groups, by their numbers, in the groups' gauges."""
         graph = problem.graph
         first, second = graph.edges
-        groups = [self.groups[number] for number in numbers]
-        g = torch.from_numpy(self.gauge[[group.gauge for group in groups]]).double()
+        problems = torch.from_numpy(self._problem[numbers])
+        g = torch.from_numpy(self.gauge[self._gauge[numbers]]).double()
         J = graph.edge_values(problem.J)
-        shared = len(J) == 1
-        members = [group.problem for group in groups]
-        couplings = J[[0] if shared else members] * (g[:, first] * g[:, second])
-        return Ising(graph, problem.h[members] * g, graph.couplings(couplings))
+        if len(J) > 1:  # one that all share broadcasts
+            J = J[problems]
+        couplings = J * (g[:, first] * g[:, second])
+        return Ising(graph, problem.h[problems] * g, graph.couplings(couplings))
 
     def at(self, scale: float) -> list[Programming]:
         """The K programmings at a scale: all fields and couplings times it."""
@@ -288,10 +290,10 @@ class Programmings:
 
         With the problem `[copies]` that each copy holds.
         """
-        groups = [self.groups[number] for number in self.tiles[0]]
-        gauge = self.gauge[[group.gauge for group in groups]]
+        numbers = self.tiles[0]
+        gauge = self.gauge[self._gauge[numbers]]
         spins = self.site.logical(reads)[0] * gauge[:, None]
-        return torch.from_numpy(spins), torch.tensor([group.problem for group in groups])
+        return torch.from_numpy(spins), torch.from_numpy(self._problem[numbers])
 
     def gather(self, answers: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Reads `[P, num, n]` from each programming's `[R, Q]`, and which chains were broken."""
