@@ -348,13 +348,19 @@ def _verdict(
     if tests:
         least = by_p_value[0]
         sentences.append(f"{len(tests)} tests, smallest p = {least.p_value:.2g} ({least.name})")
-    if samples.log_weight is not None:
-        sentences.append(f"weights: {effective:.0f} effective of {samples.num} reads")
-    elif effective < samples.num - 0.5:
-        sentences.append(f"{effective:.0f} families of {samples.num} reads")
+    sentences += _worth(samples, effective)
     sentences.append(f"tag: {samples.exactness.value}")
     text = "; ".join(sentences)
     return Diagnosis(ok, text, beta, energy_z, tuple(tests), reference.text, p_value)
+
+
+def _worth(samples: Samples, effective: float) -> list[str]:
+    """How many reads weighted or correlated ones are worth, in words; none where all count."""
+    if samples.log_weight is not None:
+        return [f"weights: {effective:.0f} effective of {samples.num} reads"]
+    if effective < samples.num - 0.5:
+        return [f"{effective:.0f} families of {samples.num} reads"]
+    return []
 
 
 def _energy(test: Finding, level: float) -> str:
