@@ -1,4 +1,4 @@
-"""qsample: one Ising problem between any energy model and any sampler, and the gradient that learns from the draws."""
+"""One Ising problem between any energy model and any sampler, and the gradient that learns."""
 
 from __future__ import annotations
 

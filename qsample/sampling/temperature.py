@@ -30,7 +30,8 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None
     value ± 1.96 stderr is an interval of 95 %: with $g_b$ the score of block b (a read, by
     default), $H_b$ its part of the curvature H and $q_b = H_b / H$,
 
-    $$\mathrm{stderr}^2 = H^{-2} \max\Big(t^2 \sum_b \frac{g_b^2}{1 - q_b},\; \sum_r w_r^2 v_r\Big)$$
+    $$\mathrm{stderr}^2 = H^{-2} \max\Big(
+      t^2 \sum_b \frac{g_b^2}{1 - q_b},\; \sum_r w_r^2 v_r\Big)$$
 
     The first is the sandwich (spins of one read are dependent, so the inverse Hessian alone is too
     small) in the form for few reads: each score is freed of its own pull on the fit (HC2; MacKinnon

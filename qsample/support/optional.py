@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 DISTRIBUTION = "qsample-torch"
-"""The name under which pip knows this project; the package `qsample` of PyPI is another project's."""
+"""What pip calls this project; the package `qsample` of PyPI is another project's."""
 
 
 def install_line(extra: str) -> str:
@@ -16,14 +16,15 @@ def install_line(extra: str) -> str:
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Imports that stand on an extra go inside, after `with needs` of the extra and who needs it.
+    """A place for imports that stand on an extra.
 
     Args:
-        extra: the name of the extra in pyproject.toml.
-        what: the thing that needs it, as the user named it.
+        extra: Name of the extra in pyproject.toml.
+        what: What needs it, as the user named it.
 
     Raises:
-        ImportError: an import inside failed; one line with what needs which extra and how to install it.
+        ImportError: An import inside failed; one line with what needs which extra and how to
+            install it.
     """
     try:
         yield

@@ -130,7 +130,7 @@ def test_clamp_takes_lists_and_any_numbers():
 
 
 def test_a_whole_side_is_taken_without_a_copy():
-    """An RBM's conditional problems over 500 rows of data must not copy W for each, nor even once."""
+    """An RBM's conditional problems over 500 rows must not copy W for each, nor even once."""
     problem = make("bipartite")
     rest = problem.clamp([], torch.empty(4, 0))
     assert rest.J.data_ptr() == problem.J.data_ptr()

@@ -41,7 +41,7 @@ def test_weight_mean_and_ess(batch, weighted):
 
 
 def test_weights_of_any_size():
-    """Log weights know no scale: an offset of 1e4 must not overflow, and -inf is a weight of zero."""
+    """Log weights know no scale: 1e4 must not overflow, and -inf is a weight of zero."""
     s = Samples(
         torch.ones(3, 2, dtype=torch.int8),
         torch.zeros(3),
