@@ -104,11 +104,11 @@ def check_sampler(
 def _manners(run: Run) -> None:
     """Seeds, lists of generators, refusals: no law needed."""
     first = _liveliest(run.cases)
-    one = alone(first.problem)
+    single = alone(first.problem)
     if "seeds" not in run.skip:
-        num = _enough(one)
+        num = _enough(single)
         if num:
-            check_seeds(run.ask, first.name, one, num)
+            check_seeds(run.ask, first.name, single, num)
         else:
             run.verdicts.notes.append("seeds: every case has all but one state")
     if "alone" not in run.skip:
@@ -236,19 +236,21 @@ FEW += [(0, 10, 12), (0, 100, 4), (0, 256, 2), (0, 1000, 1), (0, 1024, 1)]
 def _few(run: Run) -> None:
     """Few reads per call, of one problem or many: the union of many calls follows the law."""
     case = _liveliest([c for c in run.cases if c.problem.num_spins <= 8] or run.cases)
-    one = alone(case.problem)
-    (law,) = Law.of(one)
+    single = alone(case.problem)
+    (law,) = Law.of(single)
     times = run.reads / 4000
     for rows, num, calls in FEW:
         wide = max(4, round(rows * times)) if rows else 0
-        problem = Ising(one.graph, one.h.expand(wide, -1), one.J, one.offset) if wide else one
+        problem = single
+        if wide:
+            problem = Ising(single.graph, single.h.expand(wide, -1), single.J, single.offset)
         label = f"{case.name}, {num} reads" + (f" of each of {wide} alike" if wide else "")
         rows_of_calls = []
         for _ in range(calls if wide else math.ceil(calls * min(1.0, times))):
             samples = run.ask(label, problem, num)
             if samples.log_weight is not None:
                 break
-            rows_of_calls.append(samples.spins.reshape(-1, one.num_spins))
+            rows_of_calls.append(samples.spins.reshape(-1, single.num_spins))
         else:
             rows = torch.cat(rows_of_calls)
             few_reads(run, label, Reads(law, rows, None, float(len(rows))))

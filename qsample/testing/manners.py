@@ -365,25 +365,26 @@ def check_alone(ask: Watched, label: str, problem: Ising, num: int) -> None:
 
 def check_refusals(ask: Watched, problem: Ising) -> None:
     """Bad requests raise ValueError; ContractError names the first that does not."""
-    one = alone(problem)
-    n = one.num_spins
-    bad = Ising(one.graph, one.h * math.nan, one.J, one.offset)
-    hot = Ising(one.graph, one.h, one.J, one.offset * 0 + math.inf)
+    single = alone(problem)
+    n = single.num_spins
+    bad = Ising(single.graph, single.h * math.nan, single.J, single.offset)
+    hot = Ising(single.graph, single.h, single.J, single.offset * 0 + math.inf)
     wrong = Samples(torch.ones(3, n + 1, dtype=torch.int8), torch.zeros(3))
     short = Samples(torch.ones(2, n, dtype=torch.int8), torch.zeros(2))
     requests: dict[str, tuple[Ising, Any, Samples | None]] = {
-        "num=0": (one, 0, None),
-        "num=-1": (one, -1, None),
+        "num=0": (single, 0, None),
+        "num=-1": (single, -1, None),
         "NaN fields": (bad, 4, None),
         "an infinite offset": (hot, 4, None),
-        "a misshapen initial": (one, 3, wrong),
-        "an initial of another number of reads": (one, 3, short),
+        "a misshapen initial": (single, 3, wrong),
+        "an initial of another number of reads": (single, 3, short),
     }
-    if one.graph.num_edges:
-        requests["NaN couplings"] = (Ising(one.graph, one.h, one.J * math.nan, one.offset), 4, None)
+    if single.graph.num_edges:
+        torn = Ising(single.graph, single.h, single.J * math.nan, single.offset)
+        requests["NaN couplings"] = (torn, 4, None)
     if not ask.sampler.warm_start:
         fitting = Samples(torch.ones(3, n, dtype=torch.int8), torch.zeros(3))
-        requests["an initial, which it cannot continue,"] = (one, 3, fitting)
+        requests["an initial, which it cannot continue,"] = (single, 3, fitting)
     for what, (p, num, initial) in requests.items():
         try:
             ask.sampler.sample(p, num, initial=initial)

@@ -221,8 +221,8 @@ def alone(problem: Ising, at: int = 0) -> Ising:
 
 def twins(problem: Ising) -> Ising:
     """A batch of two alike, by its fields."""
-    one = alone(problem)
-    return Ising(one.graph, one.h.expand(2, -1), one.J, one.offset)
+    first = alone(problem)
+    return Ising(first.graph, first.h.expand(2, -1), first.J, first.offset)
 
 
 # ---- problems for the claims ----------------
