@@ -16,7 +16,8 @@ from qsample.annealers.modes.missed import missed
 from qsample.problem import enumeration
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds
+from qsample.sampling.random import Generators, draw_seeds
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples, warn_of
 from qsample.sampling.weights import (
     as_log_weight,

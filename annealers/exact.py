@@ -23,7 +23,8 @@ from qsample.problem.enumeration import (
 from qsample.problem.exact_products import product
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled

@@ -11,7 +11,8 @@ from qsample.annealers.kernels.results import passed_on
 from qsample.annealers.kernels.sweeper import Sweeper, check_time_limit, clock
 from qsample.annealers.kernels.update import Precision, Scan
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds
+from qsample.sampling.random import Generators, draw_seeds
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public

@@ -14,7 +14,8 @@ from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples, warn_of
 from qsample.sampling.weights import (
     as_log_weight,

@@ -13,7 +13,8 @@ from qsample.annealers.kernels.betas import Betas, Schedule, listed, schedule
 from qsample.annealers.kernels.sweeper import Sweeper, check_time_limit, clock
 from qsample.annealers.kernels.update import Precision, Rule
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.weights import ordered_sum
 from qsample.support.checks import check_choice, whole_settings

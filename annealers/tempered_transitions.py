@@ -13,7 +13,8 @@ from qsample.annealers.kernels.results import passed_on, samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.tempered_transition import tempered_transition
 from qsample.support.checks import is_whole, whole_settings

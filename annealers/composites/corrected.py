@@ -8,8 +8,8 @@ from typing import Any
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.problem.ising import Ising
+from qsample.sampling.random import Generators
 from qsample.sampling.sampler import (
-    Generators,
     Sampler,
     check_is_sampler,
     check_request,

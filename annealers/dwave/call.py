@@ -36,12 +36,8 @@ from qsample.annealers.dwave.temperature import (
     repaired,
 )
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import (
-    Generators,
-    draw_seeds,
-    mix,
-    warn_off_target,
-)
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import warn_off_target
 from qsample.sampling.samples import Estimate, Exactness, Samples
 from qsample.sampling.weights import as_log_weight
 

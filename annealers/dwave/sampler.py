@@ -15,7 +15,8 @@ from qsample.annealers.dwave.settings import Settings, document
 from qsample.annealers.dwave.state import State
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request
+from qsample.sampling.random import Generators
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled

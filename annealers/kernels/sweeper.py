@@ -18,7 +18,7 @@ from qsample.annealers.kernels.precision import check_sizes, wide_problems, work
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import mix_each
+from qsample.sampling.random import mix_each
 
 Alive = Callable[[], bool]
 

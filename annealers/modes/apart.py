@@ -18,7 +18,7 @@ from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 from qsample.sampling.mixing import split_rhat
-from qsample.sampling.sampler import Generators, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
 
 COLD = 1e3  # the beta that stands for a temperature of zero
 POWERS = (2, 5, 10, 20)  # of the couplings, applied to random vectors

@@ -12,7 +12,7 @@ from torch import Tensor
 from qsample.annealers.modes import apart
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import mix
+from qsample.sampling.random import mix
 from qsample.sampling.weights import log_mean_exp, relative_error
 from qsample.support.checks import evenly
 

@@ -18,14 +18,8 @@ from qsample.annealers.kernels.energies import energies_of
 from qsample.annealers.parallel_tempering import ParallelTempering
 from qsample.problem.convert import check_bqm
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import (
-    Generators,
-    Sampler,
-    check_is_sampler,
-    check_request,
-    draw_seeds,
-    mix,
-)
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import Sampler, check_is_sampler, check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import plain_seed, whole
 from qsample.support.faces import public

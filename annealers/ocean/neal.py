@@ -13,7 +13,8 @@ from qsample.annealers.kernels.update import Rule
 from qsample.annealers.ocean.dimod import DimodAnnealer
 from qsample.annealers.simulated_annealing import SimulatedAnnealing
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, check_request
+from qsample.sampling.random import Generators
+from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled

@@ -14,7 +14,8 @@ from qsample.diffusion.reverse_step import Denoised, draw, feature_couplings, re
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds, mix
+from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples
 from qsample.support.checks import check_choice, check_spins, is_whole
 from qsample.support.faces import public

@@ -22,7 +22,8 @@ from qsample.models.units import FixedIndex
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.problem.lattices import scatter
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
+from qsample.sampling.random import Generators
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 

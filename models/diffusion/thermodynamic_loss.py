@@ -10,7 +10,8 @@ from torch import Tensor
 
 from qsample.models.diffusion.thermodynamic import DenoisingThermodynamicModel
 from qsample.models.diffusion.thermodynamic_moments import Reads
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
+from qsample.sampling.random import Generators
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.support.faces import public
 from qsample.support.wrapped import bare
 

@@ -12,8 +12,7 @@ from torch.nn.functional import one_hot, pad
 
 from qsample.problem.graph import lasting
 from qsample.problem.ising import Ising
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
 from qsample.support.checks import check_spins
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled

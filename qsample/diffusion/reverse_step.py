@@ -17,8 +17,8 @@ from torch import Tensor
 from qsample.diffusion.process import Step, UniformBits
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, Sampler, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 

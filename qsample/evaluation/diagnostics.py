@@ -22,7 +22,8 @@ from qsample.evaluation.reference import (
 )
 from qsample.evaluation.spin_products import all_products, compare_products
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import check_finite, draw_seed
+from qsample.sampling.random import draw_seed
+from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Estimate, Samples, check_samples
 from qsample.sampling.temperature import beta_of_reads
 from qsample.support.faces import public

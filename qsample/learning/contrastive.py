@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qsample.learning.distributed import mean_of_ranks, own_generator
-from qsample.sampling.sampler import Sampler, check_is_sampler, draw_seed, mix
+from qsample.sampling.random import draw_seed, mix
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples, check_samples
 from qsample.support.checks import check_choice, check_tensors, whole
 from qsample.support.faces import public

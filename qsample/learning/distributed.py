@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsample.sampling.sampler import draw_seed, mix
+from qsample.sampling.random import draw_seed, mix
 
 
 def world() -> tuple[int, int]:

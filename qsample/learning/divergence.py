@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import check_finite, mix
+from qsample.sampling.random import mix
+from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Samples
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from qsample.learning.divergence import Diverged, Judge, check_precision, streng
 from qsample.learning.folder import Metrics, RunFolder
 from qsample.learning.settings import Settings
 from qsample.learning.state import before_update, restore, state_of
-from qsample.sampling.sampler import Sampler, check_is_sampler, mix
+from qsample.sampling.random import mix
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Estimate, Samples
 from qsample.sampling.temperature import beta_of_reads
 from qsample.support.interrupts import Stopper

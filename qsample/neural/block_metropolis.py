@@ -12,7 +12,8 @@ from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, weaker
 from qsample.neural.surrogates import Surrogate, restricted, secant
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler
+from qsample.sampling.random import Generators
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, Kernel, check_kernel, weaker
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, flip, gradient_moves
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from qsample.sampling.samples import Samples
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from qsample.neural.energy import Counted, Energy
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_spins
 

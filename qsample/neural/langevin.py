@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, gradient_moves
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from qsample.sampling.samples import Samples
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qsample.neural.energy import Energy
 from qsample.neural.kernel import Chains, flip
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from qsample.sampling.samples import Samples
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public

@@ -27,8 +27,8 @@ from qsample.neural.energy import Counted, Energy, NoGradient
 from qsample.problem.exact_products import product
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, Sampler, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.sampling.sampler import Sampler
 from qsample.support.checks import check_spins
 from qsample.support.faces import public
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsample.neural.energy import Counted, Energy
 from qsample.neural.kernel import Chains, Kernel, check_kernel, weaker
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.tempered_transition import check_ladder, tempered_transition
 from qsample.support.checks import whole_settings

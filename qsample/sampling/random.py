@@ -1,14 +1,85 @@
-"""Random numbers per item: those of item k depend on its own seed alone, never on the batch."""
+"""Random numbers: one seed per problem, and streams per item that never depend on the batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.sampling.sampler import mix
+from qsample.support.faces import public
+from qsample.support.transforms import uncompiled
+
+Generators = torch.Generator | Sequence[torch.Generator]
+MASK = (1 << 64) - 1
+
+
+@public("qsample.sampling")
+def mix(seed: int, k: int) -> int:
+    """A 63-bit seed from (seed, k): SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = (seed + (k + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def mix_many(seed: int, count: int) -> list[int]:
+    """`[mix(seed, k) for k in range(count)]`, by NumPy where that is faster.
+
+    A training step may hold 512 problems.
+    """
+    if count < 8:
+        return [mix(seed, k) for k in range(count)]
+    # modulo 2^64
+    return _finish(
+        np.uint64(seed & MASK)
+        + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
+
+
+def mix_each(seeds: Sequence[int], k: int) -> list[int]:
+    """`[mix(seed, k) for seed in seeds]`, the same."""
+    if len(seeds) < 8:
+        return [mix(seed, k) for seed in seeds]
+    return _finish(
+        np.array(seeds, dtype=np.uint64) + np.uint64((k + 1) * 0x9E3779B97F4A7C15 & MASK)
+    )
+
+
+def _finish(z: np.ndarray) -> list[int]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).tolist()
+
+
+@public("qsample.sampling")
+@uncompiled
+def draw_seeds(generator: Generators | None, batch: Sequence[int]) -> list[int]:
+    """One 63-bit seed per problem, the only randomness that a sampler takes from outside.
+
+    One generator serves the whole batch (seed k is `mix(seed, k)`); a list holds one for each
+    problem, and problem k then draws what it would draw alone. None is torch's default generator.
+    """
+    count = math.prod(batch)
+    if generator is None or isinstance(generator, torch.Generator):
+        return mix_many(draw_seed(generator), count)
+    generators = list(generator) if isinstance(generator, Sequence) else [generator]
+    if not all(isinstance(g, torch.Generator) for g in generators):
+        wanted = "a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them"
+        raise TypeError(f"expected {wanted}; got {generator!r}")
+    if len(generators) != count:
+        raise ValueError(
+            f"expected one generator, or one for each of {count} problems; got {len(generators)}"
+        )
+    return [mix(draw_seed(g), 0) for g in generators]
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """One number of 63 bits from a generator; None is torch's default."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 
 
 class Draws:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Sampler, check_is_sampler, mix
+from qsample.sampling.random import mix
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples
 from qsample.support.checks import plain_seed
 from qsample.support.faces import public

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import Generators, Sampler, mix
+from qsample.sampling.random import Generators, mix
+from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
 from qsample.testing.problems import alone, twins

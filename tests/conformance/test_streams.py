@@ -7,7 +7,7 @@ import torch
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Exact, Gibbs
-from qsample.sampling.sampler import mix, mix_each, mix_many
+from qsample.sampling.random import mix, mix_each, mix_many
 from tests.support.problems import SHAPES, random_problem
 from tests.support.samplers import LOCAL, pairs
 from tests.support.seeds import generator

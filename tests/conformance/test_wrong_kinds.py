@@ -95,9 +95,9 @@ MISFITS = [  # ValueError
     ("MODEL.split(torch.ones(4, 5))", "expected joint spins of shape [*, 6]; got [4, 5]"),
     (
         "qs.cd_loss(MODEL, X, READS, positive=positive(1))",
-        "expected positive spins of shape [3, R, 2], one problem a row of data; got [1, 3, 2]",
+        "expected positive spins of shape [3, R, 2], one problem per row of data; got [1, 3, 2]",
     ),
-    ("qs.cd_loss(MODEL, X, READS, positive=positive())", "one problem a row of data; got [3, 2]"),
+    ("qs.cd_loss(MODEL, X, READS, positive=positive())", "one problem per row of data; got [3, 2]"),
     ("qs.log_partition(NAN)", "h[0] is nan: expected finite numbers only"),
     ("qs.effective_beta(NAN, READS)", "h[0] is nan: expected finite numbers only"),
     (

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qsample import Exactness, Ising, Samples
 from qsample.models import BernoulliRBM, BoltzmannMachine
-from qsample.sampling.sampler import Generators
+from qsample.sampling.random import Generators
 from tests.support.exact import a_graph, all_states
 
 

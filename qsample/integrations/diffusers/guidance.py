@@ -18,8 +18,8 @@ from qsample.integrations.diffusers.guidance_step import Reverse, ddim, ddpm, eu
 from qsample.neural.block_metropolis import BlockMetropolis
 from qsample.neural.energy import Counted
 from qsample.neural.surrogates import Surrogate, second_order
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness
 from qsample.support.checks import whole
 from qsample.support.faces import public

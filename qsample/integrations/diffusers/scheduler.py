@@ -17,8 +17,8 @@ from qsample.integrations.diffusers.answers import read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.problem.lattices import grid_edges
-from qsample.sampling.random import Draws
-from qsample.sampling.sampler import Generators, Sampler, check_is_sampler, draw_seeds
+from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness
 from qsample.support.checks import check_choice, is_whole, whole
 from qsample.support.faces import public

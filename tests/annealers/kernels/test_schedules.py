@@ -6,7 +6,7 @@ import torch
 from qsample.annealers import SimulatedAnnealing
 from qsample.annealers.simulated_annealing import equal_lengths
 from qsample.problem.enumeration import log_weights
-from qsample.sampling.sampler import mix
+from qsample.sampling.random import mix
 from tests.support.problems import GRAPHS, problems
 from tests.support.seeds import generator
 
