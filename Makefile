@@ -43,7 +43,7 @@ types: setup
 	$(BIN)/basedpyright
 
 unit: setup
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=10 -m "not long"
 
 # Folders of tests/ by what they test; a folder that is not there yet is left out.
 FAST := problem sampling annealers models learning evaluation neural
