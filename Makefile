@@ -8,8 +8,8 @@ DOCS := .venv/.docs
 help:
 	@echo "make setup       create .venv and install qsample (editable) with what tests and experiments need"
 	@echo "make test        lint, format check, type check, tests (make lint, make types, make unit: each alone)"
-	@echo "make test-fast   the inner loop, within a minute: no lint, no types, none of the tests marked slow or long,"
-	@echo "                 none of the command line, of D-Wave, of diffusers, of experiments, of packaging, of pages"
+	@echo "make test-fast   the inner loop, within a minute: problems, contract, models, samplers, gradients; it leaves out"
+	@echo "                 kernels, judges, training, diffusion, neural energies, D-Wave, command line, pages, lint, types"
 	@echo "make test-long   the calibrations and attacks that take longer: false-alarm rates, power, coverage"
 	@echo "make docs        the documentation in build/site, strict: a warning or a broken link is an error"
 	@echo "make wheel       the source distribution and the wheel, in dist"
@@ -45,11 +45,13 @@ types: setup
 unit: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=10 -m "not long"
 
-# Folders of tests/ by what they test; a folder that is not there yet is left out.
-FAST := problem sampling annealers models learning evaluation neural
+# What a change of the library breaks first: problems, the contract, models, samplers' own files, the house's rules.
+FAST := $(addprefix tests/,problem sampling house/test_floors.py house/test_tests.py) \
+	$(wildcard tests/models/test_*.py tests/annealers/test_*.py) \
+	$(addprefix tests/learning/,test_contrastive.py test_gradient.py)
 
 test-fast: setup
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not slow" $(wildcard $(FAST:%=tests/%))
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not slow" $(FAST)
 
 test-long: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m long
