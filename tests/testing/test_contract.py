@@ -23,6 +23,7 @@ from qsample.annealers import (
     DimodAnnealer,
     Exact,
     Gibbs,
+    PopulationAnnealing,
 )
 from qsample.annealers.registry import CATALOGUE, named
 from qsample.testing import Case, ContractError, check_sampler
@@ -245,3 +246,10 @@ def test_what_a_case_must_be():
         check_sampler(Exact(), skip={"seed"})
     with pytest.raises(ValueError, match="expected power > 0; got 0"):
         check_sampler(Exact(), power=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 3])
+def test_few_weighted_reads_of_a_batch_are_no_alarm(seed):
+    """Means by weights of three reads are off alike in 48 problems: z was 11 to 19."""
+    check_sampler(PopulationAnnealing(20), power=0.05, seed=seed)
