@@ -155,7 +155,7 @@ class AnnealedImportance:
         nats = torch.zeros_like(start)
         mode_note = ""
         if self.check and num > 1:
-            found = missed(
+            comparison = missed(
                 bare.flat(),
                 sweeper.spins,
                 log_w + start[:, None],
@@ -164,10 +164,10 @@ class AnnealedImportance:
                 self._again,
                 starts,
             )
-            log_z = found.log_z
-            stderr = found.stderr
-            nats = found.nats
-            mode_note = found.notes[int(nats.argmax())]
+            log_z = comparison.log_z
+            stderr = comparison.stderr
+            nats = comparison.nats
+            mode_note = comparison.notes[int(nats.argmax())]
         offset = problem.offset.double().expand(problem.batch_shape).reshape(-1).cpu()
         info = {
             "sweeps": len(self.betas),

@@ -144,7 +144,9 @@ def local_fields(problem: Ising, spins: Tensor) -> Tensor:
         return problem.to(dtype=torch.float64).field(spins)
     from scipy.sparse import csr_array
 
-    start, neighbour, edge = (index.numpy() for index in problem.graph.csr)
+    start = problem.graph.csr[0].numpy()
+    neighbour = problem.graph.csr[1].numpy()
+    edge = problem.graph.csr[2].numpy()
     problems, reads, n = spins.shape
     flat = problem.flat()
     h = flat.h.double().numpy()

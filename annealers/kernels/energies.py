@@ -58,9 +58,11 @@ def _csr(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The graph's neighbours as the native code reads them, int32."""
 
     def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        start, near, edge = (
-            np.ascontiguousarray(part.numpy().astype(np.int32)) for part in graph.csr
-        )
-        return start, near, edge
+        start, neighbour, edge = graph.csr
+        return _narrow(start), _narrow(neighbour), _narrow(edge)
 
     return graph.cached("native csr", make)
+
+
+def _narrow(numbers: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(numbers.numpy().astype(np.int32))

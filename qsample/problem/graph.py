@@ -250,7 +250,8 @@ class Graph:
         """The colour of each spin of a sparse graph."""
         side = self._sides()
         colour = side.tolist()
-        start, neighbour, _ = (part.tolist() for part in self.csr)
+        start = self.csr[0].tolist()
+        neighbour = self.csr[1].tolist()
         for i in (-self.degree).argsort(stable=True).tolist():
             if side[i] >= 0:
                 continue

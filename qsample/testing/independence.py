@@ -179,20 +179,20 @@ def _countable(law: Law, pairs: float | int) -> bool:
 # ---- between problems, and between calls ----------------
 
 
-def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
+def between(reads: Reads, other: Reads, pair: str, *, alike: bool) -> list[Part]:
     """Two sets of reads: correlations read by read and at every shift, and equal pairs.
 
     Args:
-        one: reads of one problem.
-        two: reads of another problem or call.
-        what: a name for the two, for messages.
+        reads: reads of one problem.
+        other: reads of another problem or call.
+        pair: a name for the two, for messages.
         alike: whether both have the same law, so that equal pairs can be counted.
     """
-    R = min(one.num, two.num)
+    R = min(reads.num, other.num)
     parts = []
-    for name, kind in slices(one.law).items():
-        first = standard(one, kind)
-        second = standard(two, kind)
+    for name, kind in slices(reads.law).items():
+        first = standard(reads, kind)
+        second = standard(other, kind)
         both = first.kept & second.kept
         if not both.any():
             continue
@@ -201,12 +201,12 @@ def between(one: Reads, two: Reads, what: str, *, alike: bool) -> list[Part]:
         square = _of(first, both) * _of(second, both)
         cross = torch.fft.rfft(a, dim=0).conj() * torch.fft.rfft(b, dim=0)
         z = torch.fft.irfft(cross.sum(-1), n=R) / math.sqrt(R * float(square.sum()))
-        seen = f"{name} of {what}, read by read, are correlated: z = {float(z[0]):.1f}"
+        seen = f"{name} of {pair}, read by read, are correlated: z = {float(z[0]):.1f}"
         parts.append(Part(two_sided(float(z[0])), seen))
         if R > 1:
-            parts.append(_farthest(z[1:], 1, f"{name} of {what}"))
-    if alike and _countable(one.law, R * R) and one.weight is None and two.weight is None:
-        parts.append(_shared(one, two, what))
+            parts.append(_farthest(z[1:], 1, f"{name} of {pair}"))
+    if alike and _countable(reads.law, R * R) and reads.weight is None and other.weight is None:
+        parts.append(_shared(reads, other, pair))
     return parts
 
 
@@ -216,13 +216,13 @@ def _of(features: Standard, both: Tensor) -> Tensor:
     return features.correlation[shared][:, shared]
 
 
-def _shared(one: Reads, two: Reads, what: str) -> Part:
+def _shared(reads: Reads, other: Reads, pair: str) -> Part:
     """Equal pairs across two sets of reads of one law; for the variance see `repeats`."""
-    a = one.law.coincidence(2)
-    b = one.law.coincidence(3)
-    N = one.num
-    M = two.num
-    state, place = torch.cat([codes(one.spins), codes(two.spins)]).unique(return_inverse=True)
+    a = reads.law.coincidence(2)
+    b = reads.law.coincidence(3)
+    N = reads.num
+    M = other.num
+    state, place = torch.cat([codes(reads.spins), codes(other.spins)]).unique(return_inverse=True)
     count_one = place[:N].bincount(minlength=len(state))
     count_two = place[N:].bincount(minlength=len(state))
     equal = float((count_one * count_two).sum())
@@ -230,7 +230,7 @@ def _shared(one: Reads, two: Reads, what: str) -> Part:
     sigma = math.sqrt(pairs * (a - a * a + (N + M - 2) * (b - a * a)))
     return Part(
         two_sided((equal - pairs * a) / sigma),
-        f"{what} have {equal:.0f} equal pairs, where independent reads have {pairs * a:.0f} ± "
+        f"{pair} have {equal:.0f} equal pairs, where independent reads have {pairs * a:.0f} ± "
         f"{sigma:.0f}",
     )
 

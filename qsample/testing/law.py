@@ -198,7 +198,8 @@ def g_of(p: Tensor, k: Tensor, w: Tensor, N: Tensor) -> tuple[float, float, floa
     rare = N * p < 5
     # Rare states are pooled; a pool that is rare itself joins the smallest of the others.
     if rare.any():
-        q, p = (torch.cat([t[~rare], t[rare].sum()[None]]) for t in (q, p))
+        q = torch.cat([q[~rare], q[rare].sum()[None]])
+        p = torch.cat([p[~rare], p[rare].sum()[None]])
         # No third state to join: an exact test of the number of reads in rare states.
         if N * p[-1] < 5 and len(p) == 2:
             number = int((N * q[-1]).round()) - 1

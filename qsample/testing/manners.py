@@ -273,9 +273,11 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def _equal(a: Samples, b: Samples) -> bool:
-    one = _results(a)
-    two = _results(b)
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+    first = _results(a)
+    second = _results(b)
+    if first.keys() != second.keys():
+        return False
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def check_seeds(ask: Watched, label: str, problem: Ising, num: int = 64) -> None:
@@ -304,12 +306,13 @@ def check_seeds(ask: Watched, label: str, problem: Ising, num: int = 64) -> None
     for s, answer in zip(seeds, answers, strict=True):
         if not _equal(answer, ask(label, problem, num, generator=_seeded(s))):
             raise ContractError(
-                f"{name}: two calls with seed {s} return other reads: draw from the generator "
-                "alone, keep no state; "
+                f"{name}: two calls with seed {s} return other reads: "
+                "draw from the generator alone, keep no state; "
                 "or check_sampler(..., skip={'seeds'}) for a sampler that takes no seed"
             )
     both = _seeded(seeds[0])
-    first, second = (ask(label, problem, num, generator=both).spins for _ in range(2))
+    first = ask(label, problem, num, generator=both).spins
+    second = ask(label, problem, num, generator=both).spins
     if torch.equal(first, second):
         raise ContractError(
             f"{name}: two calls on one generator return the same {num} reads: it was not advanced"
