@@ -1,4 +1,4 @@
-"""Ising problems to and from dimod's BQMs and QUBO dictionaries, by arrays."""
+"""The parts of an Ising problem to and from dimod's BQMs and QUBO dictionaries, by arrays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from qsample.problem.graph import Graph
-from qsample.problem.ising import Ising
 from qsample.support.checks import WAYS_TO_BQM, WAYS_TO_QUBO, wrong_kind
 
 if TYPE_CHECKING:
     import dimod
 
 
-def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
+Parts = tuple[Graph, Tensor, Tensor, float]  # graph, h, J in its layout, offset
+
+
+def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Parts:
     """See `Ising.from_bqm`."""
     import dimod
 
@@ -33,7 +35,7 @@ def from_bqm(bqm: dimod.BinaryQuadraticModel, dtype: torch.dtype) -> Ising:
     graph = Graph.sparse(len(labels), ends[:, order].T, _plain(labels))
     h = np.asarray(vectors.linear_biases, dtype=float)
     J = np.asarray(vectors.quadratic.biases, dtype=float)[order]
-    return Ising(graph, _tensor(h, dtype), _tensor(J, dtype), float(spin.offset))
+    return graph, _tensor(h, dtype), _tensor(J, dtype), float(spin.offset)
 
 
 def check_bqm(bqm: object) -> None:
@@ -44,19 +46,26 @@ def check_bqm(bqm: object) -> None:
         raise wrong_kind("a dimod BinaryQuadraticModel", bqm, WAYS_TO_BQM)
 
 
-def to_bqm(problem: Ising) -> dimod.BinaryQuadraticModel:
-    """See `Ising.to_bqm`."""
+def to_bqm(graph: Graph, h: Tensor, J: Tensor, offset: float) -> dimod.BinaryQuadraticModel:
+    """See `Ising.to_bqm`.
+
+    Args:
+        graph: Graph of one problem.
+        h: Fields, `[n]` float64.
+        J: Couplings in the graph's layout, float64.
+        offset: Constant of the energy.
+    """
     import dimod
 
-    h, J, offset, edges = _arrays(problem)
+    quadratic = (*graph.edges.numpy(), graph.edge_values(J).numpy())
     return dimod.BinaryQuadraticModel.from_numpy_vectors(
-        h, (*edges, J), offset, dimod.SPIN, variable_order=list(problem.graph.labels)
+        h.numpy(), quadratic, offset, dimod.SPIN, variable_order=list(graph.labels)
     )
 
 
 def from_qubo(
     Q: Mapping[tuple[Hashable, Hashable], float], offset: float, dtype: torch.dtype
-) -> Ising:
+) -> Parts:
     """See `Ising.from_qubo`: h_i = Q_ii/2 + sum_j Q_ij/4, J_ij = Q_ij/4.
 
     Args:
@@ -90,14 +99,25 @@ def from_qubo(
     h = h + np.bincount(low, J, n) + np.bincount(high, J, n)
     offset = offset + float(values[diagonal].sum()) / 2 + float(J.sum())
     graph = Graph.sparse(n, np.stack([low, high], 1), _plain(list(place)))
-    return Ising(graph, _tensor(h, dtype), _tensor(J, dtype), offset)
+    return graph, _tensor(h, dtype), _tensor(J, dtype), offset
 
 
-def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
-    """See `Ising.to_qubo`."""
-    h, J, offset, (i, j) = _arrays(problem)
-    n = problem.num_spins
-    labels = list(problem.graph.labels)
+def to_qubo(
+    graph: Graph, fields: Tensor, couplings: Tensor, offset: float
+) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
+    """See `Ising.to_qubo`.
+
+    Args:
+        graph: Graph of one problem.
+        fields: h, `[n]` float64.
+        couplings: J in the graph's layout, float64.
+        offset: Constant of the energy.
+    """
+    h = fields.numpy()
+    J = graph.edge_values(couplings).numpy()
+    i, j = graph.edges.numpy()
+    n = graph.num_spins
+    labels = list(graph.labels)
     linear = 2 * h - 2 * (np.bincount(i, J, n) + np.bincount(j, J, n))
     Q: dict[tuple[Hashable, Hashable], float] = {
         (label, label): value for label, value in zip(labels, linear.tolist(), strict=True)
@@ -105,17 +125,6 @@ def to_qubo(problem: Ising) -> tuple[dict[tuple[Hashable, Hashable], float], flo
     for a, b, value in zip(i.tolist(), j.tolist(), (4 * J).tolist(), strict=True):
         Q[labels[a], labels[b]] = value
     return Q, offset + float(J.sum() - h.sum())
-
-
-def _arrays(problem: Ising) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    if problem.batch_shape:
-        raise ValueError(
-            f"expected one problem; got a batch {list(problem.batch_shape)}: "
-            "convert them one by one"
-        )
-    plain = problem.detach().to("cpu", torch.float64)
-    J = plain.graph.edge_values(plain.J)
-    return plain.h.numpy(), J.numpy(), float(plain.offset), plain.graph.edges.numpy()
 
 
 def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qsample.problem import convert
 from qsample.problem.exact_products import pick, product, times
 from qsample.problem.graph import Graph, check_graph
 from qsample.support.checks import as_numbers, check_spins, check_tensors
@@ -131,9 +132,7 @@ class Ising:
 
         Exact up to the rounding of `dtype`.
         """
-        from qsample.problem.convert import from_bqm
-
-        return from_bqm(bqm, dtype)
+        return Ising(*convert.from_bqm(bqm, dtype))
 
     @staticmethod
     def from_qubo(
@@ -148,26 +147,30 @@ class Ising:
             offset: Constant of the energy; 0 by default.
             dtype: Floating-point type of the problem; double precision by default.
         """
-        from qsample.problem.convert import from_qubo
-
-        return from_qubo(Q, offset, dtype)
+        return Ising(*convert.from_qubo(Q, offset, dtype))
 
     # ---- and out ----------------
 
     def to_bqm(self) -> dimod.BinaryQuadraticModel:
         """This problem (no batch) as a SPIN-valued dimod BQM with the graph's labels."""
-        from qsample.problem.convert import to_bqm
-
-        return to_bqm(self)
+        return convert.to_bqm(*self._one())
 
     def to_qubo(self) -> tuple[dict[tuple[Hashable, Hashable], float], float]:
         """`(Q, offset)` of the same energies in bits b, by s = 2b - 1.
 
         Q_ij = 4 J_ij, Q_ii = 2 h_i - 2 sum_j J_ij, and the offset is offset + sum J - sum h.
         """
-        from qsample.problem.convert import to_qubo
+        return convert.to_qubo(*self._one())
 
-        return to_qubo(self)
+    def _one(self) -> convert.Parts:
+        """The parts of a single problem in double precision on the CPU; ValueError for a batch."""
+        if self.batch_shape:
+            raise ValueError(
+                f"expected one problem; got a batch {list(self.batch_shape)}: "
+                "convert them one by one"
+            )
+        plain = self.detach().to("cpu", torch.float64)
+        return plain.graph, plain.h, plain.J, float(plain.offset)
 
     # ---- sizes and kinds ----------------
 
