@@ -471,7 +471,15 @@ def _parse(arguments: list[str] | None) -> Train | Evaluate | Sample | Samplers 
 def _resumed(command: Train, arguments: list[str]) -> Train:
     """The command again, with the run's own flags as the defaults."""
     flags = arguments[arguments.index("train") + 1 :]
-    return tyro.cli(Train, args=flags, default=command.former(), prog="qsample train")
+    former = command.former()
+    names_data = any(flag.split("=")[0] == "--data" for flag in flags)
+    if former is command and not names_data:
+        # a folder mistyped would begin another run, on the default data
+        raise ValueError(
+            f"no checkpoint at {command.out} to resume: name the run's folder by --out, "
+            "or begin a run without --resume"
+        )
+    return tyro.cli(Train, args=flags, default=former, prog="qsample train")
 
 
 def _point(complaint: str) -> str:

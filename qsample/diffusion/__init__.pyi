@@ -20,3 +20,7 @@ from qsample.neural.surrogates import taylor as taylor
 from qsample.neural.tempered import TemperedTransitions as TemperedTransitions
 
 __all__: list[str]
+
+# isort: split
+# Not public: a pipeline that is loaded looks beside its scheduler for the class that loads it.
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402, F401

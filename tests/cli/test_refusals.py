@@ -244,3 +244,13 @@ def test_evaluate_refuses_rows_that_the_run_did_not_see(tmp_path, capsys):
     np.save(tmp_path / "mine.npy", 1 - rows.numpy())
     said = refused(capsys, "evaluate", tmp_path / "run")
     assert f"mine.npy does not hold the rows that {tmp_path / 'run'} was trained on" in said
+
+
+def test_a_mistyped_folder_is_not_resumed(tmp_path, capsys):
+    """It would begin another run, on the default data."""
+    with pytest.raises(SystemExit) as error:
+        main(["train", "--out", str(tmp_path / "gone"), "--resume"])
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert f"no checkpoint at {tmp_path / 'gone'} to resume: name the run's folder by --out" in said
+    assert not (tmp_path / "gone").exists()

@@ -273,6 +273,14 @@ def test_types_are_kept():
     assert draw(pipe, output_type="latent").dtype == torch.bfloat16
 
 
+def test_a_saved_pipeline_is_loaded(pipe, tmp_path):
+    """By the names in its `model_index.json`, which are faces."""
+    pipe.save_pretrained(tmp_path)
+    loaded = quiet(IsingDiffusionPipeline.from_pretrained(tmp_path))
+    assert type(loaded.scheduler) is IsingScheduler
+    assert torch.equal(draw(loaded), draw(pipe))
+
+
 FRESH = """
 import sys, torch
 torch.set_num_threads(1)
