@@ -30,8 +30,9 @@ SITE = ROOT / "build" / "site"
 SPELLED = {"dwave": "D-Wave", "pcd": "PCD", "qpu": "QPU", "rbm": "RBM"}
 HEAD = """# Results
 
-Every figure that the README or these pages state comes from one of these files, written by the
-command that stands with it. `experiments/` holds the scripts; `--help` says what can be varied.
+The figures of experiments that the README and these pages state come from these files, written
+by the command that stands with each. `experiments/` holds the scripts; `--help` says what can be
+varied.
 """
 
 
