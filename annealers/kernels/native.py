@@ -118,7 +118,6 @@ def sweep_sparse(
         rule == "metropolis",
         scan == "palindromic",
         spins is None,
-        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,
@@ -169,6 +168,7 @@ def sweep_dense(
         scan == "palindromic",
         spins is None,
         torch.get_num_threads(),
+        "",
         alive,
     )
     return call.swept(fewest)
@@ -223,7 +223,6 @@ def sweep_bipartite(
         rule == "metropolis",
         scan == "palindromic",
         spins is None,
-        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,
