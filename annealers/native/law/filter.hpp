@@ -34,7 +34,7 @@ namespace law {
 constexpr double reach = 8;       // the logit at which the table ends
 constexpr int segments = 8;
 constexpr double widest = 0.1;    // error of a logit by its field in 16 bits beyond which too many lanes stay open
-constexpr int cut_below = 1024;   // lanes cut to `most` have y above 2^15 less this: 2 beta q < 2 widest, a step of y < 820
+constexpr int cut_below = 1024;   // lanes cut to `most` have y above 2^15 less this: 2 beta q < 2 widest, which is 820 steps of y
 
 // c0 - t (c1 - t c2), t = (y mod 2^12) / 2^12 in 16 bits, thresholds less 2^15; `error` is e.
 struct Quadratics {
@@ -96,9 +96,9 @@ static inline Scale scale_of(double beta, double unit) {
             static_cast<std::uint16_t>(std::ldexp(by, 16 - shift)), shift};
 }
 
-// Error of the logit by the field, at the largest beta: half a unit for each rounded number and 2 % for the rounding of
-// single precision in which those are made.
-static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.51 * rounded; }
+// Error of the logit by the field, at the largest beta: half a unit for each rounded number, and 3 % of one
+// for the roundings of single precision in which it is made (sparse/filter.hpp, `fill`).
+static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.53 * rounded; }
 
 // E[k] + 1, as numbers that 16 bits with a sign hold.
 static inline void margins(const Quadratics &table, Rule rule, double field, std::uint16_t margin[segments]) {

@@ -47,12 +47,20 @@ struct Bytes {
     static V right32(V a) { return _mm256_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm256_slli_epi32(a, by); }
-    static V left16(V a, int by) { return _mm256_sll_epi16(a, _mm_cvtsi32_si128(by)); }
+    typedef __m128i Count;
+    static Count count(int by) { return _mm_cvtsi32_si128(by); }
+    static V left16(V a, Count by) { return _mm256_sll_epi16(a, by); }
     static V signs16(V a) { return _mm256_srai_epi16(a, 15); }  // all ones where negative
     static V size16(V a) { return _mm256_abs_epi16(a); }
     static V least16(V a, V b) { return _mm256_min_epu16(a, b); }    // of numbers without sign
     static V signed16(V a, V b) { return _mm256_sign_epi16(a, b); }  // a, 0 or -a by the sign of b
     static V above16(V a, V b) { return _mm256_cmpgt_epi16(a, b); }
+    static V same8(V a, V b) { return _mm256_cmpeq_epi8(a, b); }
+    // x, of which compilers do not know that it is constant: they make three operations of a product by 0x0202.
+    static V unknown(V x) {
+        asm("" : "+x"(x));
+        return x;
+    }
     static V either(V where, V a, V b) { return _mm256_blendv_epi8(b, a, where); }  // by bytes of all ones or zeros
     // Sixteen bytes looked up, by the low four bits of bytes below 128.
     static V look(V table, V at) { return _mm256_shuffle_epi8(table, at); }
@@ -101,12 +109,19 @@ struct Bytes {
     static V right32(V a) { return _mm_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm_slli_epi32(a, by); }
-    static V left16(V a, int by) { return _mm_sll_epi16(a, _mm_cvtsi32_si128(by)); }
+    typedef __m128i Count;
+    static Count count(int by) { return _mm_cvtsi32_si128(by); }
+    static V left16(V a, Count by) { return _mm_sll_epi16(a, by); }
     static V signs16(V a) { return _mm_srai_epi16(a, 15); }
     static V size16(V a) { return _mm_abs_epi16(a); }
     static V least16(V a, V b) { return _mm_min_epu16(a, b); }
     static V signed16(V a, V b) { return _mm_sign_epi16(a, b); }
     static V above16(V a, V b) { return _mm_cmpgt_epi16(a, b); }
+    static V same8(V a, V b) { return _mm_cmpeq_epi8(a, b); }
+    static V unknown(V x) {
+        asm("" : "+x"(x));
+        return x;
+    }
     static V either(V where, V a, V b) { return _mm_blendv_epi8(b, a, where); }
     static V look(V table, V at) { return _mm_shuffle_epi8(table, at); }
     static V low8(V a, V b) { return _mm_unpacklo_epi8(a, b); }
