@@ -75,11 +75,15 @@ static inline Quadratics make_quadratics(Rule rule) {
     for (int y = 0; y < 32768; ++y) {
         const double q = look_up(table, y) + 32768.0;
         double &worst = table.error[y >> 12];
-        for (int off = 0; off <= 2; off += 2)
-            worst = std::fmax(worst, std::fabs(q - threshold(rule, (y + off) * reach / 32768)));
+        for (int off = 0; off <= 2; off += 2) {
+            const double error = std::fabs(q - threshold(rule, (y + off) * reach / 32768));
+            if (error > worst) worst = error;  // as std::fmax, over which GCC 12 breaks down on aarch64
+        }
     }
-    for (int y = 32768 - cut_below; y < 32768; ++y)
-        table.error[segments - 1] = std::fmax(table.error[segments - 1], look_up(table, y) + 32768.0);
+    for (int y = 32768 - cut_below; y < 32768; ++y) {
+        const double error = look_up(table, y) + 32768.0;
+        if (error > table.error[segments - 1]) table.error[segments - 1] = error;
+    }
     return table;
 }
 
