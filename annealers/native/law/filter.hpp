@@ -24,6 +24,7 @@
 //     3e-7) < 0.04 (Metropolis). Sums of E are rounded up.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 
@@ -75,11 +76,15 @@ static inline Quadratics make_quadratics(Rule rule) {
     for (int y = 0; y < 32768; ++y) {
         const double q = look_up(table, y) + 32768.0;
         double &worst = table.error[y >> 12];
-        for (int off = 0; off <= 2; off += 2)
-            worst = std::fmax(worst, std::fabs(q - threshold(rule, (y + off) * reach / 32768)));
+        for (int off = 0; off <= 2; off += 2) {
+            const double error = std::fabs(q - threshold(rule, (y + off) * reach / 32768));
+            if (error > worst) worst = error;  // as std::fmax, over which GCC 12 breaks down on aarch64
+        }
     }
-    for (int y = 32768 - cut_below; y < 32768; ++y)
-        table.error[segments - 1] = std::fmax(table.error[segments - 1], look_up(table, y) + 32768.0);
+    for (int y = 32768 - cut_below; y < 32768; ++y) {
+        const double error = look_up(table, y) + 32768.0;
+        if (error > table.error[segments - 1]) table.error[segments - 1] = error;
+    }
     return table;
 }
 
@@ -100,12 +105,23 @@ static inline Scale scale_of(double beta, double unit) {
 // for the roundings of single precision in which it is made (sparse/filter.hpp, `fill`).
 static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.53 * rounded; }
 
+// For check/, which is compiled with kernels of its own: a scale below 1 makes bounds wrong, which it must notice; and how
+// many lanes were left open.
+#if defined(QSAMPLE_CHECK)
+extern double margin_scale;
+extern std::atomic<std::int64_t> left_open;
+static inline void count_open() { ++left_open; }
+#else
+constexpr double margin_scale = 1;
+static inline void count_open() {}
+#endif
+
 // E[k] + 1, as numbers that 16 bits with a sign hold.
 static inline void margins(const Quadratics &table, Rule rule, double field, std::uint16_t margin[segments]) {
     for (int k = 0; k < segments; ++k) {
         const double least = std::fmax(0.0, k * reach / segments - field);
         const double error = 1 + table.error[k] + steepest(rule, least) * field + 0.125;
-        margin[k] = static_cast<std::uint16_t>(std::fmin(32767.0, std::ceil(error) + 1));
+        margin[k] = static_cast<std::uint16_t>(std::fmin(32767.0, std::ceil(error * margin_scale) + 1));
     }
 }
 

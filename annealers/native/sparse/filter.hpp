@@ -232,6 +232,7 @@ struct Filter {
 
     // The lane of a spin that 16 bits left open, by the law; `up` is its spin before.
     void decide_again(int i, int lane, Halves visit, Rule rule, bool up, const float *rate) {
+        law::count_open();
         const int place = place_of[lane], byte = place % 32, bit = place / 32 * 4;
         std::int32_t f = block.h[own_h ? std::int64_t{i} * L + place : i] - job.sum_K[i];
         for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
