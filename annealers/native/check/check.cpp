@@ -133,34 +133,36 @@ void stopped_trial(int trial, int replicas) {
 }
 
 void dense_trial(int trial) {
-    const int n = 1 + below(70), problems = 1 + below(3), replicas = 1 + below(20), sweeps = below(40);
+    const int n = 1 + below(trial % 4 ? 70 : 200), problems = 1 + below(3), replicas = 1 + below(trial % 2 ? 9 : 150);
+    const int sweeps = below(8);
     const std::int64_t row = (n + 15) / 16 * 16, lanes = std::int64_t{problems} * replicas;
     const bool own_J = below(2), own_beta = below(2);
-    const std::vector<float> h = reals(problems * n), beta = reals(sweeps * (own_beta ? lanes : 1));
+    std::vector<float> h = reals(std::size_t(problems) * n);
+    const std::vector<float> beta = reals(sweeps * (own_beta ? lanes : 1));
+    if (below(2))  // units of their own
+        for (int i = 0; i < n; ++i) h[i] *= 1000;
     std::vector<float> J((own_J ? problems : 1) * n * row);
     for (std::size_t p = 0; p < J.size(); p += n * row)
         for (int i = 0; i < n; ++i)
             for (int j = 0; j < i; ++j) J[p + i * row + j] = J[p + j * row + i] = real();
     const std::vector<std::uint64_t> seed(problems, trial);
-    const std::atomic<bool> stop{false};
-    Result result(lanes, n);
     dense::Job job{};
     job.n = n, job.row = row, job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
     job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? n * row : 0;
     job.beta = beta.data(), job.beta_stride = own_beta ? lanes : 0;
     job.metropolis = below(2), job.palindromic = below(2), job.random_start = below(2);
-    job.seed = seed.data(), job.stop = &stop;
-    result.into(job);
-    std::vector<dense::Run> runs{dense::plain};
-#if defined(__x86_64__)
-    if (cpu::has_avx2()) runs.push_back(dense::avx2);
-    if (cpu::has_avx512()) runs.push_back(dense::avx512);
-#endif
-    for (const dense::Run run : runs)
-        for (std::int64_t first = 0; first < lanes; first += dense::lanes) {
-            const int count = static_cast<int>(std::min<std::int64_t>(dense::lanes, lanes - first));
-            demand(run(job, first, count) == sweeps, "dense sweeps", trial);
-        }
+    job.seed = seed.data();
+    Result first(lanes, n);
+    for (const isa::Set &set : isa::sets()) {
+        Result whole(lanes, n), again(lanes, n);
+        whole.into(job);
+        demand(dense::run(job, *set.dense, 1, [] { return true; }) == sweeps, "dense sweeps", trial);
+        again.into(job);
+        dense::run(job, *set.dense, 2 + below(9), [] { return true; });  // in narrower blocks
+        demand(whole == again, "the same reads in other blocks are others", trial);
+        if (&set == &isa::sets()[0]) first = whole;
+        demand(whole == first, "another instruction set makes other reads", trial);
+    }
 }
 
 void bipartite_trial(int trial) {
