@@ -47,8 +47,8 @@ def hashed(lane: np.ndarray, visit: np.ndarray) -> np.ndarray:
 def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
     """The word of 32 random bits by replica and (pass, spin), which broadcast.
 
-    Replicas 2 k and 2 k + 1 share two hashes: the first has the upper 16 bits of both words, the
-    second the lower ones.
+    Replicas 2 k and 2 k + 1 share two hashes: the first has the upper 16 bits of both words, their
+    top bits turned, and the second the lower ones.
     """
     replicas = _u64(replicas)
     with np.errstate(over="ignore"):
@@ -63,7 +63,7 @@ def random_bits(seed: int, replicas, passes, spins) -> np.ndarray:
             hashed(lane ^ _u64(0x5BD1E995), visit ^ _u64(0x9E3779B9 << 32)),
         )
     )
-    return upper << np.uint32(16) | lower
+    return (upper ^ np.uint32(0x8000)) << np.uint32(16) | lower
 
 
 # ---- fields in whole units ----------------
