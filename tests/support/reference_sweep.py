@@ -4,13 +4,16 @@ Whole groups of uncoupled spins are redrawn at once, from fields that one produc
 sums of integers below 2^53 are exact in them, in any order.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from qsample import Graph, Ising
+from qsample.annealers import _engine
+from qsample.annealers.kernels.native import Swept
+from tests.support.exact import one_by_one
 
 LOW = np.uint64(2**32 - 1)
 HALF = np.uint32(2**16 - 1)
@@ -221,6 +224,47 @@ def slow_sweep(
     total = (s * (H + fields(everywhere).astype(np.int64))).sum(1)
     energy = torch.from_numpy(unit * total / 2) + problem.offset.double()
     return Slow(torch.from_numpy(s.astype(np.int8)), energy)
+
+
+def assert_lawful(
+    native: Callable[..., Swept],
+    problem: Ising,
+    num: int,
+    betas: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    spins: torch.Tensor | None = None,
+    order: str = "",
+    **how: Any,
+) -> torch.Tensor:
+    """Spins and energies are those of the reference, bit for bit, on every instruction set.
+
+    Args:
+        native: one of the native kernels.
+        problem: P problems.
+        num: number R of replicas of each.
+        betas: `[S]` or `[S, P, R]`.
+        seeds: one per problem.
+        spins: where to start, `[P, R, n]`.
+        order: as in `groups`.
+        **how: further arguments, of both.
+
+    Returns:
+        The spins, `[P, R, n]`.
+    """
+    slow: list[Slow] = []
+    for p, (_, alone) in enumerate(one_by_one(problem)):
+        own = betas if betas.dim() == 1 else betas[:, p]
+        start = None if spins is None else spins[p]
+        slow.append(slow_sweep(alone, num, own.numpy(), seeds[p], spins=start, order=order, **how))
+    expected = torch.stack([one.spins for one in slow])
+    energy = torch.stack([one.energy for one in slow])
+    for isa in _engine.instruction_sets():
+        swept = native(problem, num, betas, seeds, spins=spins, isa=isa, **how)
+        assert torch.equal(swept.spins, expected), isa
+        assert torch.equal(swept.energy, energy), isa
+        assert swept.sweeps == len(betas), isa
+    return expected
 
 
 def onsager(beta: float, size: int) -> float:
