@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Gibbs
+from qsample.annealers import Gibbs, _engine
 from qsample.annealers.kernels.native import sweep_dense, sweep_sparse
 from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
@@ -51,6 +51,7 @@ PROBLEMS = {
     "edges": dense_edges(),
 }
 SCANS = ["forward", "palindromic"]
+ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
 COUNTS = [1, 2, 3, 7, 8, 9, 31, 33, 64, 65, 130]
 CASES = [(name, rule, scan) for name in PROBLEMS for rule in RULES for scan in SCANS]
@@ -117,6 +118,21 @@ def test_numbers_of_every_size_bit_for_bit(numbers, rule):
     betas = torch.logspace(-1.5, 1, 20)
     for num in (1, 5, 40):
         assert_lawful(sweep_dense, problem, num, betas, [num], rule=rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("by_lane", [False, True])
+def test_ten_million_decisions_are_those_of_the_plain_rule(rule, by_lane):
+    """What a filter decides by its bounds, and leaves open, on each instruction set."""
+    problem = numbered(Graph.complete(160))
+    betas = torch.linspace(0.1, 2, 250)
+    if by_lane:
+        betas = betas[:, None, None] * torch.linspace(0.5, 1.5, 256)
+    plain = sweep_dense(problem, 256, betas, [1], rule=rule, isa="plain")
+    for isa in ISAS:
+        swept = sweep_dense(problem, 256, betas, [1], rule=rule, isa=isa)
+        assert torch.equal(swept.spins, plain.spins), isa
+        assert torch.equal(swept.energy, plain.energy), isa
 
 
 @pytest.mark.parametrize("own", [True, False])

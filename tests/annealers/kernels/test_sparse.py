@@ -258,6 +258,21 @@ def test_numbers_of_every_size_bit_for_bit(numbers, rule):
         assert_lawful(sweep_sparse, problem, num, betas, [num], rule=rule)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("by_lane", [False, True])
+def test_ten_million_decisions_are_those_of_the_plain_rule(rule, by_lane):
+    """What a filter decides by its bounds, and leaves open, on each instruction set."""
+    problem = numbered(random_graph(400, 1600))
+    betas = torch.linspace(0.1, 2, 100)
+    if by_lane:
+        betas = betas[:, None, None] * torch.linspace(0.5, 1.5, 256)
+    plain = sweep_sparse(problem, 256, betas, [1], rule=rule, isa="plain")
+    for isa in ISAS:
+        swept = sweep_sparse(problem, 256, betas, [1], rule=rule, isa=isa)
+        assert torch.equal(swept.spins, plain.spins), isa
+        assert torch.equal(swept.energy, plain.energy), isa
+
+
 @pytest.mark.parametrize("trial", thinned(range(40), 3))
 def test_batches_of_any_shape_bit_for_bit(trial):
     rng = np.random.default_rng(trial)
