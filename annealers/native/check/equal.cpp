@@ -73,10 +73,10 @@ struct Case {
         for (int i = 0; i < graph.n; ++i) {
             double size = 0;
             for (int p = 0; p < problems; ++p)
-                size = std::fmax(size, std::fabs(static_cast<double>(h[p * graph.n + graph.order[i]])));
+                size = std::max(size, std::fabs(static_cast<double>(h[p * graph.n + graph.order[i]])));
             for (std::int32_t e = graph.start[i]; e < graph.start[i + 1]; ++e)
                 size += std::fabs(static_cast<double>(J[graph.edge[e]]));
-            largest = std::fmax(largest, size);
+            largest = std::max(largest, size);
             degree = std::max(degree, graph.start[i + 1] - graph.start[i]);
         }
         const int groups = (degree + 3) / 4;

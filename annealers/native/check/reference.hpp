@@ -1,6 +1,7 @@
 // The law, lane by lane, spin by spin and sum by sum, with nothing of the kernels' but the rule and the random words.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -22,9 +23,9 @@ struct Reference {
         for (const auto &mine : near) {
             double sum = 0;
             for (const auto &neighbour : mine) sum += std::fabs(static_cast<double>(neighbour.second));
-            reach = std::fmax(reach, sum);
+            reach = std::max(reach, sum);
         }
-        for (const float one : h) field = std::fmax(field, std::fabs(static_cast<double>(one)));
+        for (const float one : h) field = std::max(field, std::fabs(static_cast<double>(one)));
         return law::unit(reach, field);
     }
 

@@ -108,8 +108,10 @@ struct Decisions {
         // The two bytes of entry k of a table of 16-bit numbers.
         const V k = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), c.twin), Bytes::all16(0x0100));
         const V t = Bytes::left16<4>(y);
-        const V inner = Bytes::sub16(Bytes::look(c.c1, k), Bytes::upper16(t, Bytes::look(c.c2, k)));
-        V threshold = Bytes::sub16(Bytes::look(c.c0, k), Bytes::upper16(t, inner));
+        const V inner = Bytes::sub16(Bytes::look(c.c1, k), Bytes::share16(t, Bytes::look(c.c2, k)));
+        // Metropolis' first segment is so steep that `inner` needs 16 bits.
+        const V fall = rule == Rule::heat_bath ? Bytes::share16(t, inner) : Bytes::upper16(t, inner);
+        V threshold = Bytes::sub16(Bytes::look(c.c0, k), fall);
         if (rule == Rule::heat_bath) {
             threshold = Bytes::signed16(threshold, f);
         } else {  // uphill where s f < 0: the flip of a spin +1 in a field f < 0, of one -1 in f > 0
@@ -203,25 +205,26 @@ struct Filter {
     __attribute__((always_inline)) inline void field(int i, int part, V *f) const {
         const Tables &tables = job.tables;
         const std::uint8_t *mine = state + part * Bytes::size;
-        const V four = Bytes::all8(0x0F);
+        V sum[per_part];
         for (int q = 0; q < per_part; ++q)
-            f[q] = own_h ? Bytes::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : Bytes::all16(base[i]);
+            sum[q] = own_h ? Bytes::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : Bytes::all16(base[i]);
         for (std::int32_t g = tables.group[i]; g < tables.group[i + 1]; ++g) {
             const std::uint32_t *at = tables.state + 4 * std::int64_t{g};
             V x = Bytes::load(mine + at[3]);
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[2]));
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[1]));
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[0]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[2]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[1]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[0]));
             const V lows = Bytes::table(tables.sums + 32 * std::int64_t{g});
             const V highs = Bytes::table(tables.sums + 32 * std::int64_t{g} + 16);
 #pragma GCC unroll 2
             for (int plane = 0; plane < planes; ++plane) {
-                const V index = planes == 1 ? x : Bytes::bit_and(plane ? Bytes::right16<4>(x) : x, four);
+                const V index = planes == 1 ? x : plane ? Bytes::upper4(x) : Bytes::lower4(x);
                 const V l = Bytes::look(lows, index), h = Bytes::look(highs, index);
-                f[2 * plane] = Bytes::add16(f[2 * plane], Bytes::low8(l, h));
-                f[2 * plane + 1] = Bytes::add16(f[2 * plane + 1], Bytes::high8(l, h));
+                sum[2 * plane] = Bytes::add16(sum[2 * plane], Bytes::low8(l, h));
+                sum[2 * plane + 1] = Bytes::add16(sum[2 * plane + 1], Bytes::high8(l, h));
             }
         }
+        for (int q = 0; q < per_part; ++q) f[q] = sum[q];
     }
     // All ones where the spins of vector q of a part are -1.
     __attribute__((always_inline)) inline V down(V bytes, int q) const {

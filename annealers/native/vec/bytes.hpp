@@ -36,6 +36,7 @@ struct Bytes {
     static V bit_xor(V a, V b) { return _mm256_xor_si256(a, b); }
     static V bit_not(V a) { return bit_xor(a, all8(-1)); }
     static V add8(V a, V b) { return _mm256_add_epi8(a, b); }
+    static V twice8(V a, V b) { return add8(add8(a, a), b); }  // 2 a + b
     static V add16(V a, V b) { return _mm256_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm256_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
@@ -43,6 +44,7 @@ struct Bytes {
     static V multiply16(V a, V b) { return _mm256_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm256_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm256_mulhi_epu16(a, b); }  // of the products of 16-bit numbers without sign
+    static V share16(V a, V b) { return upper16(a, b); }  // the same, of even a and b below 2^15
     template <int by>
     static V right16(V a) { return _mm256_srli_epi16(a, by); }
     template <int by>
@@ -51,6 +53,8 @@ struct Bytes {
     static V right32(V a) { return _mm256_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm256_slli_epi32(a, by); }
+    static V lower4(V a) { return bit_and(a, all8(0x0F)); }  // of bytes
+    static V upper4(V a) { return lower4(right16<4>(a)); }
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm256_sll_epi16(a, by); }
@@ -98,6 +102,7 @@ struct Bytes {
     static V bit_xor(V a, V b) { return _mm_xor_si128(a, b); }
     static V bit_not(V a) { return bit_xor(a, all8(-1)); }
     static V add8(V a, V b) { return _mm_add_epi8(a, b); }
+    static V twice8(V a, V b) { return add8(add8(a, a), b); }
     static V add16(V a, V b) { return _mm_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm_sub_epi16(a, b); }
@@ -105,6 +110,7 @@ struct Bytes {
     static V multiply16(V a, V b) { return _mm_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm_mulhi_epu16(a, b); }
+    static V share16(V a, V b) { return upper16(a, b); }
     template <int by>
     static V right16(V a) { return _mm_srli_epi16(a, by); }
     template <int by>
@@ -113,6 +119,8 @@ struct Bytes {
     static V right32(V a) { return _mm_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm_slli_epi32(a, by); }
+    static V lower4(V a) { return bit_and(a, all8(0x0F)); }
+    static V upper4(V a) { return lower4(right16<4>(a)); }
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm_sll_epi16(a, by); }
@@ -162,6 +170,7 @@ struct Bytes {
     static V bit_xor(V a, V b) { return veorq_u8(a, b); }
     static V bit_not(V a) { return vmvnq_u8(a); }
     static V add8(V a, V b) { return vaddq_u8(a, b); }
+    static V twice8(V a, V b) { return vmlaq_u8(b, a, vdupq_n_u8(2)); }
     static V add16(V a, V b) { return of(vaddq_u16(u16(a), u16(b))); }
     static V add32(V a, V b) { return of(vaddq_u32(u32(a), u32(b))); }
     static V sub16(V a, V b) { return of(vsubq_u16(u16(a), u16(b))); }
@@ -173,6 +182,7 @@ struct Bytes {
         const uint32x4_t low = vmull_u16(vget_low_u16(x), vget_low_u16(y)), high = vmull_high_u16(x, y);
         return of(vuzp2q_u16(vreinterpretq_u16_u32(low), vreinterpretq_u16_u32(high)));
     }
+    static V share16(V a, V b) { return of(vqdmulhq_s16(vreinterpretq_s16_u16(vshrq_n_u16(u16(a), 1)), s16(b))); }
     template <int by>
     static V right16(V a) { return of(vshrq_n_u16(u16(a), by)); }
     template <int by>
@@ -181,7 +191,11 @@ struct Bytes {
     static V right32(V a) { return of(vshrq_n_u32(u32(a), by)); }
     template <int by>
     static V left32(V a) { return of(vshlq_n_u32(u32(a), by)); }
-    static V left16(V a, int by) { return of(vshlq_u16(u16(a), vdupq_n_s16(static_cast<std::int16_t>(by)))); }
+    static V lower4(V a) { return vandq_u8(a, vdupq_n_u8(0x0F)); }
+    static V upper4(V a) { return vshrq_n_u8(a, 4); }
+    typedef int16x8_t Count;
+    static Count count(int by) { return vdupq_n_s16(static_cast<std::int16_t>(by)); }
+    static V left16(V a, Count by) { return of(vshlq_u16(u16(a), by)); }
     static V signs16(V a) { return of(vshrq_n_s16(s16(a), 15)); }
     static V size16(V a) { return of(vabsq_s16(s16(a))); }
     static V least16(V a, V b) { return of(vminq_u16(u16(a), u16(b))); }
@@ -189,6 +203,8 @@ struct Bytes {
         return of(vmulq_s16(s16(a), vmaxq_s16(vminq_s16(s16(b), vdupq_n_s16(1)), vdupq_n_s16(-1))));
     }
     static V above16(V a, V b) { return of(vcgtq_s16(s16(a), s16(b))); }
+    static V same8(V a, V b) { return vceqq_u8(a, b); }
+    static V unknown(V x) { return x; }
     static V either(V where, V a, V b) { return vbslq_u8(where, a, b); }
     static V look(V table, V at) { return vqtbl1q_u8(table, at); }
     static V low8(V a, V b) { return vzip1q_u8(a, b); }
