@@ -31,9 +31,12 @@ inline void turn(const std::int32_t *from, std::int64_t from_row, std::int32_t *
 }
 
 inline void round(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to) {
+    const std::int64_t spins[2] = {n, m};
     for (std::int64_t i = 0; i < n; ++i) round_row(J + i * m, m, inverse, to.twice_K[0] + i * to.row[0]);
     turn(to.twice_K[0], to.row[0], to.twice_K[1], to.row[1], n, m);
-    const std::int64_t spins[2] = {n, m};
+    for (int side = 0; side < 2; ++side)
+        for (std::int64_t i = 0; i < spins[side]; ++i)
+            for (std::int64_t j = spins[1 - side]; j < to.row[side]; ++j) to.twice_K[side][i * to.row[side] + j] = 0;
     std::int32_t *sum = to.sum_K, *size = to.sum_size;
     for (int side = 0; side < 2; ++side)
         for (std::int64_t i = 0; i < spins[side]; ++i) {
