@@ -1,7 +1,7 @@
 // The native kernels checked by themselves, without Python: `make sanitize`, `make cross`. Not installed.
 //
 //     check                        everything below, at sizes for every day
-//     check fuzz                   fuzzed problems; a digest a kernel, the same on every machine
+//     check fuzz [trials]          fuzzed problems; a digest a kernel, the same on every machine
 //     check bound [settings]       the filter's bound over all fields of 16 bits
 //     check equal [decisions] [threads]
 //                                  filtered sweeps against exact ones
@@ -20,10 +20,12 @@ std::atomic<std::int64_t> left_open{0};
 
 namespace {
 
-void fuzz() {
-    std::printf("sparse %016llx\n", check::fuzz_sparse(400));
-    std::printf("logits %016llx\n", check::fuzz_logits(100));
-    std::printf("philox %016llx\n", check::fuzz_philox(100));
+void fuzz(int trials) {
+    std::printf("sparse %016llx\n", check::fuzz_sparse(trials));
+    std::printf("dense %016llx\n", check::fuzz_dense(trials));
+    std::printf("bipartite %016llx\n", check::fuzz_bipartite(trials));
+    std::printf("logits %016llx\n", check::fuzz_logits(trials));
+    std::printf("philox %016llx\n", check::fuzz_philox(trials));
     check::stops();
 }
 
@@ -41,7 +43,7 @@ int main(int count, char **argument) {
     const std::string what = count > 1 ? argument[1] : "";
     const auto number = [&](int k, double otherwise) { return count > k ? std::atof(argument[k]) : otherwise; };
     bool good = true;
-    if (what.empty() || what == "fuzz") fuzz();
+    if (what.empty() || what == "fuzz") fuzz(static_cast<int>(number(2, 200)));
     if (what.empty() || what == "bound") good = check::bound(static_cast<int>(number(2, 12))) == 0 && good;
     if (what.empty() || what == "equal") good = check::equal(number(2, 1e7), static_cast<int>(number(3, 1))) == 0 && good;
     if (what.empty() || what == "planted") good = planted(2e6) && good;

@@ -8,6 +8,8 @@ namespace check {
 // Fuzzed problems: each instruction set, as many threads, any block and reads asked for one by one give the same bits, and
 // some lanes those of the law as reference.hpp has it. The digest of all results.
 unsigned long long fuzz_sparse(int trials);
+unsigned long long fuzz_dense(int trials);
+unsigned long long fuzz_bipartite(int trials);
 unsigned long long fuzz_logits(int trials);
 unsigned long long fuzz_philox(int trials);
 void stops();

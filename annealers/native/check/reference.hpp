@@ -16,7 +16,7 @@ namespace check {
 struct Reference {
     std::vector<float> h;
     std::vector<std::vector<std::pair<int, float>>> near;  // neighbours and their couplings
-    std::vector<int> order;                                // in which a sweep visits
+    std::vector<int> order, back;                          // in which a sweep visits; and goes back, where palindromic
 
     double unit() const {
         double reach = 0, field = 0;
@@ -55,11 +55,13 @@ struct Reference {
             const std::uint32_t number = lane.first_sweep + static_cast<std::uint32_t>(s);
             const law::Rule rule = law::rule_of(lane.metropolis, number);
             const float rate = law::rate(lane.beta[s], u);
-            for (int visit = 0; visit < (lane.palindromic ? 2 * n : n); ++visit) {
-                const int i = order[visit < n ? visit : 2 * n - 1 - visit];
+            const auto visit = [&](int i, std::uint32_t pass) {
                 const float x = rate * static_cast<float>(field(i));
-                spins[i] = law::decide(rule, x, word(2 * number + (visit >= n), i), spins[i] > 0) ? 1 : -1;
-            }
+                spins[i] = law::decide(rule, x, word(pass, i), spins[i] > 0) ? 1 : -1;
+            };
+            for (const int i : order) visit(i, 2 * number);
+            if (!lane.palindromic) continue;
+            for (const int i : back) visit(i, 2 * number + 1);
         }
         std::int64_t twice = 0;
         for (int i = 0; i < n; ++i) twice += std::int64_t{spins[i]} * (law::units(h[i], 1 / u) + std::int64_t{field(i)});
