@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.cell import Effort, Row, visit
@@ -37,7 +38,7 @@ class Column:
             effort: how often and how long.
         """
         if self._process is None:
-            self._process = ProcessPoolExecutor(1, get_context("spawn"))
+            self._process = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
         with _environment("QSAMPLE_ISA", self.isa):  # which a process takes over as it starts
             rows = self._process.submit(visit, case, engine, effort)
         try:
@@ -51,6 +52,13 @@ class Column:
         if self._process is not None:
             self._process.shutdown()
             self._process = None
+
+
+def end_with_parent() -> None:
+    """Let this process end when its parent does, even if that is killed."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -88,7 +89,8 @@ def main(options: Options) -> None:
     if options.publish and not whole(options, sets):
         raise SystemExit("only a run of all rows and columns, not a quick one, can be published")
     report = Report(options, __file__, PACKAGES)
-    rows, left_out = measure(options, sets, report.folder)
+    journal = Journal(report.folder / "finished.jsonl", settings(options, sets))
+    rows, left_out = measure(options, sets, journal)
     section = {
         "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,8 +108,10 @@ def main(options: Options) -> None:
         print(f"left out: {line}")
     if missing:
         report.write({"sections": sections})
+        journal.end()
         raise SystemExit("\n".join(["rows are missing, nothing is published:", *missing]))
     report.finish({"sections": sections}, picture(sections))
+    journal.end()
     if publish:
         readme_table.rewrite()
 
@@ -186,18 +190,21 @@ def place(section: Row) -> tuple[str, str, str]:
 # ---- rounds -----------------------------------------------------------------------------------
 
 
-def measure(options: Options, sets: Sequence[str], folder: Path) -> tuple[list[Row], list[Row]]:
+def settings(options: Options, sets: Sequence[str]) -> list[Any]:
+    """What finished turns depend on, beside the library itself."""
+    return [sets, options.peers, options.quick, machine(1), versions(PACKAGES)]
+
+
+def measure(options: Options, sets: Sequence[str], journal: Journal) -> tuple[list[Row], list[Row]]:
     """Rows of all cases, and what was left out, and why.
 
     Args:
         options: options of the run.
         sets: instruction sets.
-        folder: where finished parts are kept.
+        journal: where finished turns are kept.
     """
     rounds = 1 if options.quick else options.rounds
     effort = QUICK if options.quick else Effort()
-    settings = [list(sets), options.peers, options.quick, machine(1), versions(PACKAGES)]
-    journal = Journal(folder / "finished.jsonl", settings)
     columns = {isa: Column(isa) for isa in [*sets, None]}
     turns = [(case(name), number) for number in range(rounds) for name in options.problems]
     order = random.Random(0)
@@ -221,7 +228,6 @@ def measure(options: Options, sets: Sequence[str], folder: Path) -> tuple[list[R
     finally:
         for column in columns.values():
             column.close()
-    journal.end()
     return rows, left_out
 
 
