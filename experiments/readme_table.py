@@ -47,7 +47,7 @@ def short(value: float) -> str:
 def times(row: Mapping[str, Any]) -> str | None:
     """How many times the speed of dwave-samplers' Metropolis rule, and updates per ns."""
     ratio = row.get("times dwave Metropolis")
-    updates = f"{row['updates_per_ns']:.2g}"
+    updates = f"{row['updates_per_ns']:.3g}"
     return f"{short(ratio) if ratio else DASH} ({updates})"
 
 
@@ -96,7 +96,8 @@ def cell(line: Line, isa: str, section: Section) -> str:
 def chosen(sections: Sequence[Section]) -> dict[str, Section]:
     """The section that each instruction set's column is taken from, in the order of columns."""
     columns: dict[str, Section] = {}
-    for isa in SETS:
+    measured = [row["isa"] for section in sections for row in section["rows"] if row["isa"]]
+    for isa in dict.fromkeys([*SETS, *measured]):
         having = [s for s in sections if any(row["isa"] == isa for row in s["rows"])]
         if having:
             columns[isa] = max(having, key=lambda section: rank(section, isa))
@@ -116,13 +117,18 @@ def table(sections: Sequence[Section]) -> str:
         sections: the figures of each machine.
     """
     columns = chosen(sections)
-    head = ["reads × sweeps", *(SETS[isa] for isa in columns)]
+    head = ["reads × sweeps", *map(written, columns)]
     lines = [row_of(head), "|---" * len(head) + "|"]
     for line in LINES:
         cells = [cell(line, isa, section) for isa, section in columns.items()]
         if set(cells) != {DASH}:
             lines.append(row_of([line.label, *cells]))
     return "\n".join([*lines, "", measured_on(columns)]) + "\n"
+
+
+def written(isa: str) -> str:
+    """An instruction set as people write it."""
+    return SETS.get(isa, isa)
 
 
 def row_of(cells: Sequence[str]) -> str:
@@ -135,7 +141,7 @@ def measured_on(columns: Mapping[str, Section]) -> str:
     texts: list[str] = []
     sections = {id(section): section for section in columns.values()}
     for number, section in sections.items():
-        names = [SETS[isa] for isa, other in columns.items() if id(other) == number]
+        names = [written(isa) for isa, other in columns.items() if id(other) == number]
         machine = section["machine"]
         packages = ", ".join(f"{name} {section['versions'][name]}" for name in NAMED)
         model = f" ({machine['model']})" if machine.get("model") else ""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tomllib
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +85,14 @@ def test_a_case_of_a_name():
     assert case("pcd-3x2, 4 x 1").base == "plain torch"
 
 
+def test_what_the_readme_installs_brings_the_chips():
+    """`pip install ".[experiments]"` and `make setup`: none of the rows needs another extra."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = " ".join(extras["optional-dependencies"]["experiments"])
+    assert "dwave-graphs" in names and "matplotlib" in names
+    assert "[test,dev,experiments,dwave" in (ROOT / "Makefile").read_text()
+
+
 def test_problems_with_couplings_of_their_own():
     problem = make("own-64x28")
     assert problem.J.shape == (64, 12202) and problem.h.shape == (64, 784)
@@ -116,6 +125,11 @@ def test_the_table():
     newer, older = lines[-1].split("; ")[::-1]
     assert newer.startswith("AVX2, SSE4.1: 2 cores of Narrow") and "older" not in newer
     assert older.startswith("AVX-512: 2 cores of Wide") and "**an older build**" in older
+
+
+def test_a_new_instruction_set_has_a_column():
+    table = readme_table.table([section("sve", "sve", "plain")])
+    assert table.splitlines()[0] == "| reads × sweeps | plain C++ | sve |"
 
 
 def test_what_is_not_there_is_a_dash():
@@ -187,6 +201,14 @@ def test_sections_of_other_machines_stay():
     other = section("avx2", "avx2", processor="A")
     other["machine"]["model"] = "another generation"
     assert engine.merged([a], other) == [other, a]
+
+
+def test_older_builds_stay_while_the_table_shows_them():
+    old = section("avx512", "avx512", numbering=1)
+    narrow = section("avx2", "avx2", "plain")
+    wide = section("avx512", "avx512", "avx2", processor="W")
+    assert engine.merged([old], narrow) == [narrow, old]
+    assert engine.merged([narrow, old], wide) == [wide, narrow]
 
 
 def test_what_may_be_published(tmp_path):

@@ -177,8 +177,14 @@ def numbering() -> int:
 
 
 def merged(sections: Sequence[Row], section: Row) -> list[Row]:
-    """A section, and those of other machines."""
-    return [section, *(other for other in sections if place(other) != place(section))]
+    """A section, and those of other machines; of older builds, what the table still shows."""
+    everywhere = [section, *(other for other in sections if place(other) != place(section))]
+    shown = readme_table.chosen(everywhere).values()
+    return [
+        other
+        for other in everywhere
+        if other["numbering"] >= section["numbering"] or any(other is used for used in shown)
+    ]
 
 
 def place(section: Row) -> tuple[str, str, str]:
