@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments import readme_table
+from experiments import common, readme_table
 from experiments.benchmarks import cell, columns, engine
 from experiments.benchmarks.cases import ALL, LINES, case
 from experiments.benchmarks.instances import make, sizes
@@ -277,6 +277,59 @@ def test_finished_turns_are_not_measured_again(tmp_path, monkeypatch):
     rows, left_out = engine.measure(options, ["avx2"], Journal(path, 0))
     assert turns == ["a-1", "b-1", "b-1"] and not left_out
     assert [r["seconds"] for r in rows] == [2.0, 2.5]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A README and committed figures of another machine, to publish into."""
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    monkeypatch.setattr(readme_table, "ROOT", tmp_path)
+    before = {"result": {"sections": [section("avx512", "avx512", processor="Wide")]}}
+    (tmp_path / "engine.json").write_text(json.dumps(before))
+    (tmp_path / "README.md").write_text(f"head\n{readme_table.BEGIN}{readme_table.END}tail\n")
+    return tmp_path
+
+
+def made_up_turn(of_case, columns, *_):
+    """All rows of a case, without timing them."""
+    figures: dict[str, Any] = {} if of_case.base is None else {"base": "b", "times_base": 0.5}
+    figures |= {"base_seconds": 2.0, "base_cpu_seconds": 2.0} if figures else {}
+    rows = [
+        row(of_case.name, isa, threads, **figures)
+        for isa in columns
+        if isa is not None
+        for threads in of_case.threads
+    ]
+    return {"rows": rows, "left_out": []}
+
+
+def test_publishing(checkout, monkeypatch):
+    monkeypatch.setattr(engine, "turn", made_up_turn)
+    engine.main(engine.Options(out=checkout / "run", publish=True))
+    new, old = json.loads((checkout / "engine.json").read_text())["result"]["sections"]
+    assert old["machine"]["processor"] == "Wide"
+    assert {r["isa"] for r in new["rows"]} == set(instruction_sets())
+    assert new["machine"]["instruction_sets"] == instruction_sets()
+    assert (checkout / "engine.png").exists()
+    assert not (checkout / "run" / "finished.jsonl").exists()
+    readme = (checkout / "README.md").read_text()
+    assert "cores of Wide" in readme and "torch, two threads: a PCD-10 step" in readme
+    assert readme.startswith("head\n") and readme.endswith("tail\n")
+
+
+def test_nothing_is_published_where_a_row_is_missing(checkout, monkeypatch):
+    def broken(of_case, columns, *_):
+        part = made_up_turn(of_case, columns)
+        return part if of_case.name != "sk-1000" else {"rows": [], "left_out": []}
+
+    before = (checkout / "engine.json").read_text()
+    monkeypatch.setattr(engine, "turn", broken)
+    with pytest.raises(
+        SystemExit, match=f"nothing is published:\nsk-1000, {instruction_sets()[0]}"
+    ):
+        engine.main(engine.Options(out=checkout / "run", publish=True))
+    assert (checkout / "engine.json").read_text() == before
+    assert (checkout / "run" / "results.json").exists()  # what there is
 
 
 # ---- processes --------------------------------------------------------------------------------
