@@ -3,9 +3,6 @@
 The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone,
 so neither the batch nor the threads nor how sweeps are split into calls can change a draw. Threads
 are torch's. h and J are taken in single precision, whatever the problem's.
-
-Calls that name no instruction set take that of the environment variable QSAMPLE_ISA, which is read
-once, when this module is imported; without it, the best of this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +21,8 @@ from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
 ISA = os.environ.get("QSAMPLE_ISA", "")
-"""instruction set of calls that name none; "" is the best of this machine"""
+"""instruction set of calls that name none: the environment variable QSAMPLE_ISA, which is read once,
+when this module is imported; "" is the best of this machine"""
 
 
 class Swept(NamedTuple):
@@ -104,8 +102,7 @@ def sweep_sparse(
             1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside
             it.
         alive: function asked some times per second; False ends the call after the present sweep.
-        isa: "avx512", "avx2" or "plain"; that of QSAMPLE_ISA, or the best of this machine, by
-            default.
+        isa: "avx512", "avx2" or "plain"; the best of this machine by default.
 
     Raises:
         ValueError: 16 bits would round logits 2 beta f to steps of more than 1/64, as a field that
@@ -216,7 +213,7 @@ def sweep_bipartite(
             unit, so problems are then taken one by one, and those of fewer than 32 replicas leave
             lanes idle. Energies are those of the true couplings all the same.
         alive: False ends the call after the present sweep.
-        isa: an instruction set; by default as in `sweep_sparse`.
+        isa: an instruction set; the best of this machine by default.
     """
     from qsample.annealers import _engine
 
