@@ -123,7 +123,6 @@ def sweep_sparse(
         rule == "metropolis",
         scan == "palindromic",
         spins is None,
-        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,
@@ -174,6 +173,7 @@ def sweep_dense(
         scan == "palindromic",
         spins is None,
         torch.get_num_threads(),
+        "",
         alive,
     )
     return call.swept(fewest)
@@ -228,7 +228,6 @@ def sweep_bipartite(
         rule == "metropolis",
         scan == "palindromic",
         spins is None,
-        precision == "fixed16",
         torch.get_num_threads(),
         isa,
         alive,

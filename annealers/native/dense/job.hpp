@@ -1,0 +1,36 @@
+// What one call of the dense kernel works on. Plain data.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace dense {
+
+// P problems of n spins with R replicas each: lane l is replica l % R of problem l / R.
+struct Job {
+    std::int64_t n, row, problems, replicas;   // row: n rounded up to whole vectors
+    int sweeps;
+    const float *h;                            // [P, n]
+    const float *J;                            // [P or 1, n, row], symmetric, zero diagonal, padded with zeros
+    std::int64_t J_stride;                     // n row, or 0 where J is shared
+    const float *beta;                         // [sweeps], or [sweeps, P R]
+    std::int64_t beta_stride;                  // 0, or P R
+    bool metropolis, palindromic, random_start;
+    const std::uint64_t *seed;                 // [P]
+    std::uint32_t first_sweep;                 // randomness goes on from here
+    std::int8_t *spins;                        // [P R, n]
+    double *energy;                            // [P R], without the offset
+    std::int32_t *done;                        // [P R], sweeps
+    const std::atomic<bool> *stop;
+};
+
+constexpr int lanes = 64;  // replicas of a block, at most
+
+// Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
+using Run = int (*)(const Job &, std::int64_t first, int count);
+
+struct Kernel {
+    Run run;
+};
+
+}  // namespace dense

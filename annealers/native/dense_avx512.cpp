@@ -1,5 +1,0 @@
-#include "dense.hpp"
-
-namespace dense {
-const Run avx512 = run;
-}

@@ -1,0 +1,112 @@
+// Probabilities in 16 bits, and how far they may be from the law: what a filter needs to decide nearly every spin from a
+// field rounded to 16 bits, and to know which spins it cannot decide.
+//
+// A spin becomes +1 where its word w, of 32 bits, is below 2^32 / (1 + e^X), X = 2 beta u f (`law::decide`; Metropolis: a
+// flip uphill is taken below 2^32 e^-|X|). Let U be the word's upper half, so that U <= w / 2^16 < U + 1, and P the threshold
+// in the same units of 2^16. From a field F of whole units q a filter makes y and from it Q:
+//
+//     y = (min(|F|, most) << shift) * factor >> 16,   the logit 2 beta q |F| in units of reach / 2^15,
+//     Q = the quadratic of segment k = y >> 12 at y,  by symmetry with the sign of F.
+//
+// U < Q - E[k] is then below P for sure, and U > Q + E[k] above; `margin` is E + 1, and lanes |U - Q| < margin are decided
+// again by the law. E[k] adds up:
+//
+//  1. 1: U is a whole number below w / 2^16.
+//  2. e[k], the largest error of the table over every y of the segment, with y itself too small by up to 2: the product's
+//     upper half is cut (below 1), and `factor` is, which times a number below 2^16 counts below 1. Thresholds are monotone,
+//     so the error is largest at y or at y + 2. `Table` finds it by trying all 2^15 y. Lanes cut to `most` lie in the last
+//     segment, whose e counts thresholds down to 0.
+//  3. slope * field: the error `field` of the logit times the largest slope of the threshold that it can reach, at the least
+//     logit of the segment less that error. The field's error is half a unit q for each rounded number that is added up (base
+//     and groups of four couplings), of which 2 beta q is a logit.
+//  4. 1/8: the law in single precision. Its 2^x has a relative error of 3e-7 beside 4 roundings of x, 2^-22 |x| in all; no
+//     threshold moves by more than 65536 (0.23 * 2^-22 + 3e-7) < 0.04 (heat bath, since x p' < 0.23), or 65536 (0.37 * 2^-22 +
+//     3e-7) < 0.04 (Metropolis). Sums of E are rounded up.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "rule.hpp"
+
+namespace law {
+
+constexpr double reach = 8;       // the logit at which the table ends
+constexpr int segments = 8;
+constexpr double widest = 0.1;    // error of a logit by its field in 16 bits beyond which too many lanes stay open
+constexpr int cut_below = 1024;   // lanes cut to `most` have y above 2^15 less this: 2 beta q < 2 widest, a step of y < 820
+
+// c0 - t (c1 - t c2), t = (y mod 2^12) / 2^12 in 16 bits, thresholds less 2^15; `error` is e.
+struct Quadratics {
+    alignas(16) std::uint16_t c0[segments], c1[segments], c2[segments];
+    double error[segments];
+};
+
+static inline double threshold(Rule rule, double x) {
+    return 65536 * (rule == Rule::heat_bath ? 1 / (1 + std::exp(x)) : std::exp(-x));
+}
+static inline double steepest(Rule rule, double x) {  // slope of the threshold over the logit, x >= 0
+    return 65536 * (rule == Rule::heat_bath ? 1 / (2 + std::exp(x) + std::exp(-x)) : std::exp(-x));
+}
+
+// As vectors do it: Q less 2^15.
+static inline int look_up(const Quadratics &table, int y) {
+    const int k = y >> 12;
+    const std::uint32_t t = static_cast<std::uint32_t>(y) << 4 & 0xFFFFu;
+    const std::uint32_t inner = (table.c1[k] - (t * table.c2[k] >> 16)) & 0xFFFFu;
+    return static_cast<std::int16_t>(table.c0[k] - (t * inner >> 16));
+}
+
+// Quadratics through the Chebyshev nodes of their segments. The last one is lowered by half the threshold where it ends, to
+// stand for stronger fields as well.
+static inline Quadratics make_quadratics(Rule rule) {
+    Quadratics table{};
+    const double step = reach / segments;
+    for (int k = 0; k < segments; ++k) {
+        const double a = 0.5 - std::sqrt(3.0) / 4, b = 0.5, c = 0.5 + std::sqrt(3.0) / 4;
+        const auto p = [&](double t) { return threshold(rule, (k + t) * step); };
+        const double slope = (p(b) - p(a)) / (b - a), bend = ((p(c) - p(b)) / (c - b) - slope) / (c - a);
+        const double lowered = k + 1 < segments ? 0 : threshold(rule, reach) / 2;
+        const double at0 = std::fmin(p(a) - a * slope + a * b * bend - lowered, 65535.0);
+        table.c0[k] = static_cast<std::uint16_t>(static_cast<int>(std::lrint(at0)) - 32768);
+        table.c1[k] = static_cast<std::uint16_t>(std::lrint((a + b) * bend - slope));
+        table.c2[k] = static_cast<std::uint16_t>(std::lrint(std::fmax(bend, 0.0)));
+    }
+    for (int y = 0; y < 32768; ++y) {
+        const double q = look_up(table, y) + 32768.0;
+        double &worst = table.error[y >> 12];
+        for (int off = 0; off <= 2; off += 2)
+            worst = std::fmax(worst, std::fabs(q - threshold(rule, (y + off) * reach / 32768)));
+    }
+    for (int y = 32768 - cut_below; y < 32768; ++y)
+        table.error[segments - 1] = std::fmax(table.error[segments - 1], look_up(table, y) + 32768.0);
+    return table;
+}
+
+// How a field of whole units becomes y, at one beta.
+struct Scale {
+    std::uint16_t most, factor;
+    int shift;
+};
+static inline Scale scale_of(double beta, double unit) {
+    const double by = 2 * beta * unit * 32768 / reach;
+    int shift = 0;
+    while (by >= std::ldexp(65535.0 / 65536, shift)) ++shift;
+    return {static_cast<std::uint16_t>(std::fmin(32767.0, 32766 / by)),
+            static_cast<std::uint16_t>(std::ldexp(by, 16 - shift)), shift};
+}
+
+// Error of the logit by the field, at the largest beta: half a unit for each rounded number and 2 % for the rounding of
+// single precision in which those are made.
+static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.51 * rounded; }
+
+// E[k] + 1, as numbers that 16 bits with a sign hold.
+static inline void margins(const Quadratics &table, Rule rule, double field, std::uint16_t margin[segments]) {
+    for (int k = 0; k < segments; ++k) {
+        const double least = std::fmax(0.0, k * reach / segments - field);
+        const double error = 1 + table.error[k] + steepest(rule, least) * field + 0.125;
+        margin[k] = static_cast<std::uint16_t>(std::fmin(32767.0, std::ceil(error) + 1));
+    }
+}
+
+}  // namespace law

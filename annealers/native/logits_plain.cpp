@@ -1,5 +1,0 @@
-#include "logits.hpp"
-
-namespace logits {
-const Run plain = run;
-}

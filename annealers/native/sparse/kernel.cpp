@@ -1,0 +1,16 @@
+// The sparse kernel of one instruction set; compiled for each, which QSAMPLE_ISA names.
+#include "exact.hpp"
+#include "few.hpp"
+#include "filter.hpp"
+
+namespace sparse {
+
+#if defined(HAS_BYTES)
+extern const Kernel QSAMPLE_ISA;
+const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, run_filter<64>, run_filter<32>, run_few, fill};
+#else
+extern const Kernel QSAMPLE_ISA;
+const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, nullptr, nullptr, run_few, nullptr};
+#endif
+
+}  // namespace sparse

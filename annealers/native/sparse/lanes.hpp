@@ -1,0 +1,135 @@
+// A block of lanes: one replica each, of one problem or of several, a bit a spin and lane. Where the bits come from and go
+// to, the keys of their random numbers, their fields and their energies, whatever kernel sweeps them.
+#pragma once
+
+#include "../law/unit.hpp"
+#include "../vec/array.hpp"
+#include "../vec/bits.hpp"
+#include "../vec/words.hpp"
+#include "job.hpp"
+
+namespace sparse {
+namespace {
+
+using namespace vec;
+using counter::Halves;
+
+typedef double D __attribute__((vector_size(8 * W)));
+
+// `own_h` and `own_J`: whether fields and couplings differ by lane, since lanes belong to several problems.
+template <class Word, bool own_h, bool own_J>
+struct Lanes {
+    static constexpr int L = 8 * sizeof(Word), G = L / W;
+    static constexpr int H = own_h ? L : 1, K = own_J ? L : 1;
+
+    const Job &job;
+    const std::int64_t first;
+    const int count;
+    Array<Word> word;                 // [n], a bit a place
+    Array<std::int32_t> h, twice_own;  // H: [n] or [n, L]; 2 K by neighbour and place, where couplings differ
+    int lane_of[L];                   // the lane of the block at each place
+    double inverse[L];                // 1 / unit
+    std::uint32_t low[L], high[L], odd[L];
+    bool ready = false;
+
+    // The call's number of the lane at a place; idle places repeat the first lane.
+    std::int64_t lane(int place) const { return first + (lane_of[place] < count ? lane_of[place] : 0); }
+    std::int64_t problem(int place) const { return lane(place) / job.replicas; }
+    double unit(int place) const { return job.unit[problem(place)]; }
+    float beta(const float *now, int place) const { return now[job.beta_stride ? lane(place) : 0]; }
+    const float *J(int place) const { return job.J + problem(place) * job.J_stride; }
+    Halves key(int place) const { return Halves(std::uint64_t{high[place]} << 32 | low[place]); }
+
+    // `order(place)` is the lane of the block at a place.
+    template <class Order>
+    Lanes(const Job &j, std::int64_t f, int c, Order order) : job(j), first(f), count(c) {
+        for (int l = 0; l < L; ++l) {
+            lane_of[l] = order(l);
+            inverse[l] = 1 / unit(l);
+            const auto replica = job.first_replica + static_cast<std::uint32_t>(lane(l) % job.replicas);
+            const Halves lane_key(counter::lane_key(job.seed[problem(l)], replica >> 1));
+            low[l] = lane_key.low, high[l] = lane_key.high, odd[l] = replica & 1;
+        }
+        const std::int64_t n = job.n;
+        ready = word.resize(n) && h.resize(n * H) && (!own_J || twice_own.resize(job.start[n] * std::int64_t{L}));
+        if (!ready) return;
+        for (int l = 0; l < H; ++l) {
+            const float *fields = job.h + problem(l) * n;
+            for (std::int64_t i = 0; i < n; ++i) h[i * H + l] = law::units(fields[job.order[i]], inverse[l]);
+        }
+        for (int l = 0; own_J && l < L; ++l)
+            for (std::int64_t e = 0; e < job.start[n]; ++e)
+                twice_own[e * L + l] = 2 * law::units(J(l)[job.edge[e]], inverse[l]);
+    }
+
+    static std::uint32_t part(Word bits, int g) { return static_cast<std::uint32_t>(bits >> (W * g)) & ((1u << W) - 1); }
+    __attribute__((always_inline)) inline I field_h(std::int64_t i, int g) const {
+        return own_h ? load<I>(&h[i * L + W * g]) : (I)usplat(static_cast<std::uint32_t>(h[i]));
+    }
+    __attribute__((always_inline)) inline I coupling(std::int64_t e, int g) const {  // twice
+        return own_J ? load<I>(&twice_own[e * L + W * g]) : (I)usplat(static_cast<std::uint32_t>(job.twice_K[e]));
+    }
+    // H_i + sum_j K_ij s_j over the neighbours j < below: H_i - sum_j K_ij, and 2 K_ij of those that are +1.
+    __attribute__((always_inline)) inline void field(int i, I *f, int below) const {
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) f[g] = field_h(i, g);
+        for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+            if (job.near[e] >= below) continue;
+            const Word bits = word[job.near[e]];
+#pragma GCC unroll 8
+            for (int g = 0; g < G; ++g) {
+                const I twice = coupling(e, g);
+                f[g] = add_if(f[g] - (twice >> 1), part(bits, g), twice);
+            }
+        }
+    }
+
+    void pack() {
+        for (int a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? job.n - a : 64;
+            std::uint64_t row[64] = {};
+            for (int l = 0; l < L; ++l) row[l] = gather(job.spins + lane(l) * job.n + a, width);
+            transpose(row);
+            for (int i = 0; i < width; ++i) word[job.place[a + i]] = static_cast<Word>(row[i]);
+        }
+    }
+    // Uniform spins, by the first bit of a visit.
+    void scatter() {
+        for (int i = 0; i < job.n; ++i) {
+            const Halves visit(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(job.order[i])));
+            Word out = 0;
+            for (int g = 0; g < G; ++g) {
+                const U hash = counter::first_hash(load<U>(low + W * g), load<U>(high + W * g), usplat(visit.low),
+                                                   usplat(visit.high));
+                out |= static_cast<Word>(heads(hash >> (load<U>(odd + W * g) << 4) ^ 0x8000u)) << (W * g);
+            }
+            word[i] = out;
+        }
+    }
+    // Spins and energies, E = u sum_i s_i (H_i + sum over the neighbours j < i of K_ij s_j): a whole number of units.
+    void give(int sweeps) const {
+        for (int a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? job.n - a : 64;
+            std::uint64_t row[64] = {};
+            for (int i = 0; i < width; ++i) row[i] = word[job.place[a + i]];
+            transpose(row);
+            for (int l = 0; l < L; ++l)
+                if (lane_of[l] < count) spread(row[l], job.spins + lane(l) * job.n + a, width);
+        }
+        D total[G] = {};
+        for (int i = 0; i < job.n; ++i) {
+            I f[G];
+            field(i, f, i);
+            for (int g = 0; g < G; ++g)
+                total[g] += __builtin_convertvector(minus_unless(part(word[i], g), f[g]), D);
+        }
+        for (int l = 0; l < L; ++l)
+            if (lane_of[l] < count) {
+                job.energy[lane(l)] = total[l / W][l % W] * unit(l);
+                job.done[lane(l)] = sweeps;
+            }
+    }
+};
+
+}  // namespace
+}  // namespace sparse

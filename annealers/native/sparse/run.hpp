@@ -1,0 +1,174 @@
+// A call of the sparse kernel: what its blocks share is made ready once, lanes go to blocks, blocks to threads.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "../law/filter.hpp"
+#include "../law/unit.hpp"
+#include "../run/team.hpp"
+#include "job.hpp"
+
+namespace sparse {
+
+constexpr int few = 8;  // lanes
+
+// What blocks share, and the memory of it.
+class Shared {
+  public:
+    Shared(Job &job, const Kernel &kernel) {
+        measure(job);
+        job.unit = unit_.data();
+        job.one_unit = std::all_of(unit_.begin(), unit_.end(), [&](double one) { return one == unit_[0]; });
+        job.twice_K = job.sum_K = nullptr;
+        job.tables = Tables{};
+        if (job.J_stride || !job.one_unit) return;
+        round(job);
+        if (filters(job, kernel)) tabulate(job, kernel);
+    }
+
+  private:
+    std::vector<double> unit_, push_;  // by problem; the couplings' reach by spin, of the last J
+    std::vector<std::int32_t> twice_K_, sum_K_, group_;
+    std::vector<std::uint32_t> state_;
+    std::vector<std::uint8_t> sums_;
+    double largest_ = 0;  // field of any problem
+
+    void measure(const Job &job) {
+        double reach = 0;
+        for (int p = 0; p < job.problems; ++p) {
+            if (p == 0 || job.J_stride) {
+                const float *J = job.J + p * job.J_stride;
+                push_.assign(static_cast<std::size_t>(job.n), 0.0);
+                for (std::int64_t i = 0; i < job.n; ++i)
+                    for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
+                        push_[i] += std::fabs(static_cast<double>(J[job.edge[e]]));
+                reach = job.n ? *std::max_element(push_.begin(), push_.end()) : 0;
+            }
+            const float *h = job.h + std::int64_t{p} * job.n;
+            double field = 0;
+            for (std::int64_t i = 0; i < job.n; ++i) {
+                const double size = std::fabs(static_cast<double>(h[job.order[i]]));
+                field = std::max(field, size);
+                largest_ = std::max(largest_, size + push_[i]);
+            }
+            unit_.push_back(law::unit(reach, field));
+        }
+    }
+    void round(Job &job) {
+        const double inverse = 1 / unit_[0];
+        twice_K_.resize(static_cast<std::size_t>(job.start[job.n]) + 1);
+        sum_K_.assign(static_cast<std::size_t>(job.n) + 1, 0);
+        for (std::int64_t i = 0; i < job.n; ++i)
+            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+                const std::int32_t K = law::units(job.J[job.edge[e]], inverse);
+                twice_K_[e] = 2 * K, sum_K_[i] += K;
+            }
+        job.twice_K = twice_K_.data(), job.sum_K = sum_K_.data();
+    }
+
+    // Whether fields of 16 bits decide nearly every spin: where betas are so large that steps of a field are steps of the
+    // logit beyond `law::widest` (or below 0), lanes would mostly be left open. Tables cost as much as a third of a sweep
+    // of 64 lanes, and a filtered sweep a third of an exact one: they pay from the first sweep on, for more than 8 lanes.
+    bool filters(const Job &job, const Kernel &kernel) {
+        if (!kernel.fill || job.lanes() <= few || job.sweeps == 0) return false;
+        const std::int64_t betas = job.sweeps * (job.beta_stride ? job.beta_stride : 1);
+        const float coldest = *std::max_element(job.beta, job.beta + betas);
+        const float hottest = *std::min_element(job.beta, job.beta + betas);
+        int degree = 0;
+        for (std::int64_t i = 0; i < job.n; ++i) degree = std::max(degree, job.start[i + 1] - job.start[i]);
+        deepest_ = (degree + 3) / 4;
+        const double steps = 32766 - deepest_ - 1;
+        step_ = largest_ > 0 ? largest_ / steps : 1e-30;
+        return hottest >= 0 && law::field_error(static_cast<double>(coldest), step_, deepest_ + 1) <= law::widest;
+    }
+    void tabulate(Job &job, const Kernel &kernel) {
+        group_.push_back(0);
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; e += 4)
+                for (std::int32_t k = e; k < e + 4; ++k)  // past the end: a state of its own, whose sums are 0
+                    state_.push_back(32u * static_cast<std::uint32_t>(k < job.start[i + 1] ? job.near[k] : job.n));
+            group_.push_back(static_cast<std::int32_t>(state_.size() / 4));
+        }
+        sums_.resize(8 * state_.size() + 64);
+        std::uint8_t *aligned = sums_.data() + (64 - reinterpret_cast<std::uintptr_t>(sums_.data()) % 64) % 64;
+        job.tables = {static_cast<float>(step_), deepest_, group_.data(), state_.data(), aligned};
+        kernel.fill(job, aligned);
+    }
+
+    int deepest_ = 0;
+    double step_ = 0;
+};
+
+// Lanes first .. first + count - 1 of a job, in blocks of `width`; `alone` makes ready what they share.
+struct Piece {
+    Job job;
+    std::int64_t first, count;
+    int width;
+    bool alone;
+
+    int run(const Kernel &kernel) {
+        if (!alone) return blocks(kernel);
+        const Shared shared(job, kernel);
+        return blocks(kernel);
+    }
+
+  private:
+    int blocks(const Kernel &kernel) const {
+        int fewest = job.sweeps;
+        for (std::int64_t at = first; at < first + count; at += width) {
+            const int lanes = static_cast<int>(std::min<std::int64_t>(width, first + count - at));
+            fewest = std::min(fewest, chosen(kernel, lanes)(job, at, lanes));
+        }
+        return fewest;
+    }
+    // Up to 8 replicas of one problem take the colours' spins as lanes, unless colours are so small that those idle too.
+    Run chosen(const Kernel &kernel, int lanes) const {
+        if (job.problems == 1 && lanes <= few && job.n >= 8 * std::int64_t{job.colours}) return kernel.few;
+        if (job.tables.sums) return width == 64 ? kernel.filter64 : kernel.filter32;
+        return width == 64 ? kernel.lanes64 : kernel.lanes32;
+    }
+};
+
+// A block is 64 lanes, or 32 where 64 would leave threads idle. Problems with many replicas are taken one by one, so
+// that their fields are shared by the block; so are large problems with a J each, whose couplings by lane would not
+// fit a cache, and problems of so few replicas in all that lanes would idle. Other batches fill blocks across problems.
+inline std::vector<Piece> cut(const Job &job, int threads) {
+    const bool own_J = job.J_stride || !job.one_unit, large = job.start[job.n] > 16384;
+    const bool idle = job.n >= 8 * std::int64_t{job.colours} && job.lanes() <= few;
+    const bool apart = job.problems > 1 && (job.replicas >= 32 || (own_J && large) || idle);
+    const std::int64_t rows = apart ? job.replicas : job.lanes(), parts = apart ? job.problems : 1;
+    const int width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
+    const bool whole = apart && own_J && parts >= threads;  // what is made ready for a problem serves all its lanes
+    std::vector<Piece> pieces;
+    for (std::int64_t p = 0; p < parts; ++p) {
+        Job one = job;
+        if (apart) {
+            one.problems = 1;
+            one.h += p * job.n, one.J += p * job.J_stride, one.J_stride = 0, one.seed += p, one.unit += p;
+            one.spins += p * job.replicas * job.n, one.energy += p * job.replicas, one.done += p * job.replicas;
+            if (job.beta_stride) one.beta += p * job.replicas;
+        }
+        const std::int64_t step = whole ? rows : width;
+        for (std::int64_t first = 0; first < rows; first += step)
+            pieces.push_back({one, first, std::min(step, rows - first), width, apart && own_J});
+    }
+    return pieces;
+}
+
+// Run it all; `alive` is asked every 2 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps
+// any lane did, or -1 without memory.
+inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
+    std::atomic<bool> stop{false};
+    job.stop = &stop;
+    const Shared shared(job, kernel);
+    std::vector<Piece> pieces = cut(job, threads);
+    const double updates = static_cast<double>(job.lanes()) * (job.n + job.start[job.n] / 8.0) * job.sweeps;
+    return team::share(pieces.size(), threads, updates, job.sweeps, stop, alive,
+                       [&](std::size_t k) { return pieces[k].run(kernel); });
+}
+
+}  // namespace sparse

@@ -1,0 +1,123 @@
+// Vectors of bytes and of 16-bit numbers, as the filters use them: `Bytes` names each operation once for every instruction
+// set that has a table look-up by bytes. Elsewhere HAS_BYTES is not defined, and fields are summed exactly.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX2__) || defined(__SSE4_1__)
+#include <immintrin.h>
+#define HAS_BYTES
+#endif
+
+namespace vec {
+namespace {
+
+#if defined(__AVX2__)
+
+struct Bytes {
+    typedef __m256i V;
+    static constexpr int size = 32;
+    static V load(const void *p) { return _mm256_loadu_si256(static_cast<const V *>(p)); }
+    static void store(void *p, V a) { _mm256_storeu_si256(static_cast<V *>(p), a); }
+    static V table(const void *p) {  // sixteen bytes, for `look`
+        return _mm256_broadcastsi128_si256(_mm_load_si128(static_cast<const __m128i *>(p)));
+    }
+    static V zero() { return _mm256_setzero_si256(); }
+    static V all8(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+    static V all16(int x) { return _mm256_set1_epi16(static_cast<short>(x)); }
+    static V all32(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+    static V bit_and(V a, V b) { return _mm256_and_si256(a, b); }
+    static V and_not(V a, V b) { return _mm256_andnot_si256(a, b); }  // ~a & b
+    static V bit_or(V a, V b) { return _mm256_or_si256(a, b); }
+    static V bit_xor(V a, V b) { return _mm256_xor_si256(a, b); }
+    static V bit_not(V a) { return bit_xor(a, all8(-1)); }
+    static V add8(V a, V b) { return _mm256_add_epi8(a, b); }
+    static V add16(V a, V b) { return _mm256_add_epi16(a, b); }
+    static V add32(V a, V b) { return _mm256_add_epi32(a, b); }
+    static V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
+    static V sub16_saturated(V a, V b) { return _mm256_subs_epi16(a, b); }
+    static V multiply16(V a, V b) { return _mm256_mullo_epi16(a, b); }
+    static V multiply32(V a, V b) { return _mm256_mullo_epi32(a, b); }
+    static V upper16(V a, V b) { return _mm256_mulhi_epu16(a, b); }  // of the products of 16-bit numbers without sign
+    template <int by>
+    static V right16(V a) { return _mm256_srli_epi16(a, by); }
+    template <int by>
+    static V left16(V a) { return _mm256_slli_epi16(a, by); }
+    template <int by>
+    static V right32(V a) { return _mm256_srli_epi32(a, by); }
+    template <int by>
+    static V left32(V a) { return _mm256_slli_epi32(a, by); }
+    static V left16(V a, int by) { return _mm256_sll_epi16(a, _mm_cvtsi32_si128(by)); }
+    static V signs16(V a) { return _mm256_srai_epi16(a, 15); }  // all ones where negative
+    static V size16(V a) { return _mm256_abs_epi16(a); }
+    static V least16(V a, V b) { return _mm256_min_epu16(a, b); }    // of numbers without sign
+    static V signed16(V a, V b) { return _mm256_sign_epi16(a, b); }  // a, 0 or -a by the sign of b
+    static V above16(V a, V b) { return _mm256_cmpgt_epi16(a, b); }
+    static V either(V where, V a, V b) { return _mm256_blendv_epi8(b, a, where); }  // by bytes of all ones or zeros
+    // Sixteen bytes looked up, by the low four bits of bytes below 128.
+    static V look(V table, V at) { return _mm256_shuffle_epi8(table, at); }
+    // Bytes of a and b by turns, of each 16 bytes the first eight or the others; bytes of 16-bit numbers of all ones or
+    // zeros, back in the order before.
+    static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
+    static V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
+    static V pack(V a, V b) { return _mm256_packs_epi16(a, b); }
+    static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm256_movemask_epi8(a)); }  // of bytes
+    // Whether any 16-bit number is negative.
+    static bool any_negative(V a) { return _mm256_movemask_epi8(a) & 0xAAAAAAAAu; }
+    // The byte of `pack` that number w of its first (0) or second (1) half becomes.
+    static constexpr int byte_of(int half, int w) { return (w < 8 ? w : w + 8) + 8 * half; }
+};
+
+#elif defined(__SSE4_1__)
+
+struct Bytes {
+    typedef __m128i V;
+    static constexpr int size = 16;
+    static V load(const void *p) { return _mm_loadu_si128(static_cast<const V *>(p)); }
+    static void store(void *p, V a) { _mm_storeu_si128(static_cast<V *>(p), a); }
+    static V table(const void *p) { return _mm_load_si128(static_cast<const V *>(p)); }
+    static V zero() { return _mm_setzero_si128(); }
+    static V all8(int x) { return _mm_set1_epi8(static_cast<char>(x)); }
+    static V all16(int x) { return _mm_set1_epi16(static_cast<short>(x)); }
+    static V all32(std::uint32_t x) { return _mm_set1_epi32(static_cast<int>(x)); }
+    static V bit_and(V a, V b) { return _mm_and_si128(a, b); }
+    static V and_not(V a, V b) { return _mm_andnot_si128(a, b); }
+    static V bit_or(V a, V b) { return _mm_or_si128(a, b); }
+    static V bit_xor(V a, V b) { return _mm_xor_si128(a, b); }
+    static V bit_not(V a) { return bit_xor(a, all8(-1)); }
+    static V add8(V a, V b) { return _mm_add_epi8(a, b); }
+    static V add16(V a, V b) { return _mm_add_epi16(a, b); }
+    static V add32(V a, V b) { return _mm_add_epi32(a, b); }
+    static V sub16(V a, V b) { return _mm_sub_epi16(a, b); }
+    static V sub16_saturated(V a, V b) { return _mm_subs_epi16(a, b); }
+    static V multiply16(V a, V b) { return _mm_mullo_epi16(a, b); }
+    static V multiply32(V a, V b) { return _mm_mullo_epi32(a, b); }
+    static V upper16(V a, V b) { return _mm_mulhi_epu16(a, b); }
+    template <int by>
+    static V right16(V a) { return _mm_srli_epi16(a, by); }
+    template <int by>
+    static V left16(V a) { return _mm_slli_epi16(a, by); }
+    template <int by>
+    static V right32(V a) { return _mm_srli_epi32(a, by); }
+    template <int by>
+    static V left32(V a) { return _mm_slli_epi32(a, by); }
+    static V left16(V a, int by) { return _mm_sll_epi16(a, _mm_cvtsi32_si128(by)); }
+    static V signs16(V a) { return _mm_srai_epi16(a, 15); }
+    static V size16(V a) { return _mm_abs_epi16(a); }
+    static V least16(V a, V b) { return _mm_min_epu16(a, b); }
+    static V signed16(V a, V b) { return _mm_sign_epi16(a, b); }
+    static V above16(V a, V b) { return _mm_cmpgt_epi16(a, b); }
+    static V either(V where, V a, V b) { return _mm_blendv_epi8(b, a, where); }
+    static V look(V table, V at) { return _mm_shuffle_epi8(table, at); }
+    static V low8(V a, V b) { return _mm_unpacklo_epi8(a, b); }
+    static V high8(V a, V b) { return _mm_unpackhi_epi8(a, b); }
+    static V pack(V a, V b) { return _mm_packs_epi16(a, b); }
+    static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm_movemask_epi8(a)); }
+    static bool any_negative(V a) { return _mm_movemask_epi8(a) & 0xAAAA; }
+    static constexpr int byte_of(int half, int w) { return w + 8 * half; }
+};
+
+#endif
+
+}  // namespace
+}  // namespace vec
