@@ -21,8 +21,8 @@ from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
 ISA = os.environ.get("QSAMPLE_ISA", "")
-"""instruction set of calls that name none: the environment variable QSAMPLE_ISA, which is read once,
-when this module is imported; "" is the best of this machine"""
+"""instruction set of calls that name none: the environment variable QSAMPLE_ISA, read once, as this
+module is imported; "" is the best of this machine"""
 
 
 class Swept(NamedTuple):
