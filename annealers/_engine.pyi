@@ -187,7 +187,6 @@ def sweep_bipartite(
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
-    fixed16: bool,
     threads: int,
     isa: str,
     alive: Callable[[], bool] | None,
@@ -206,7 +205,6 @@ def sweep_bipartite(
         metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
         palindromic: whether each sweep ends with the right side once more.
         random_start: whether to start from uniform random spins.
-        fixed16: whether fields are kept in 16 bits.
         threads: the most threads to use.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.

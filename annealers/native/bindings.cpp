@@ -80,7 +80,7 @@ nb::tuple philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2
 
 }  // namespace
 
-//Bvoid bind_bipartite(nb::module_ &m);
+void bind_bipartite(nb::module_ &m);
 void bind_dense(nb::module_ &m);
 void bind_energies(nb::module_ &m);
 void bind_logits(nb::module_ &m);
@@ -93,7 +93,7 @@ NB_MODULE(_engine, m) {
           "out[p, i] = word start + i of the Philox4x32-10 stream of seeds[p], as a uniform strictly inside (0, 1).");
     m.def("philox4x32", &philox4x32, nb::arg("counter"), nb::arg("key"),
           "One block of four words of Philox4x32-10.");
-    (void)0;
+    bind_bipartite(m);
     bind_dense(m);
     bind_energies(m);
     bind_logits(m);

@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <string>
 
-#include "bipartite_run.hpp"
-#include "listen.hpp"
+#include "../run/isa.hpp"
+#include "../run/listen.hpp"
+#include "run.hpp"
 
 namespace nb = nanobind;
 
@@ -17,17 +18,17 @@ template <class T, int d>
 using Array = nb::ndarray<T, nb::ndim<d>, nb::c_contig, nb::device::cpu>;
 
 // See annealers/_engine.pyi for the arguments.
-int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done_by, Array<const float, 2> h,
+int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done, Array<const float, 2> h,
           Array<const float, 3> J, Array<const float, 2> beta, Array<const std::int64_t, 1> seed,
-          std::int64_t first_sweep, bool metropolis, bool palindromic, bool random_start, bool fixed16, int threads,
-          const std::string &isa, nb::object alive) {
+          std::int64_t first_sweep, bool metropolis, bool palindromic, bool random_start, int threads,
+          const std::string &set, nb::object alive) {
     const auto problems = static_cast<std::int64_t>(h.shape(0)), N = static_cast<std::int64_t>(h.shape(1));
     const auto lanes = static_cast<std::int64_t>(spins.shape(0)), own = static_cast<std::int64_t>(J.shape(0));
     const auto n = static_cast<std::int64_t>(J.shape(1)), m = static_cast<std::int64_t>(J.shape(2));
     const auto columns = static_cast<std::int64_t>(beta.shape(1));
     if (problems == 0 || lanes % problems || n + m != N || static_cast<std::int64_t>(spins.shape(1)) != N ||
         (own != 1 && own != problems) || (columns != 1 && columns != lanes) || threads < 1 ||
-        static_cast<std::int64_t>(energy.shape(0)) != lanes || done_by.shape(0) != energy.shape(0) ||
+        static_cast<std::int64_t>(energy.shape(0)) != lanes || done.shape(0) != energy.shape(0) ||
         static_cast<std::int64_t>(seed.shape(0)) != problems)
         throw nb::value_error("expected spins [P R, n + m], energy and done [P R], h [P, n + m], J [1 or P, n, m], "
                               "beta [S, 1 or P R], seed [P] and threads >= 1");
@@ -35,38 +36,30 @@ int sweep(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32
     if (first_sweep < 0 || first_sweep + static_cast<std::int64_t>(beta.shape(0)) >= std::int64_t{1} << 31)
         throw nb::value_error("expected 0 <= first_sweep, first_sweep + S < 2**31");
     bipartite::Job job{};
-    job.first_sweep = static_cast<std::uint32_t>(first_sweep);
     job.n = n, job.m = m, job.problems = problems, job.replicas = lanes / problems;
-    job.sweeps = static_cast<int>(beta.shape(0));
+    job.sweeps = static_cast<int>(beta.shape(0)), job.first_sweep = static_cast<std::uint32_t>(first_sweep);
     job.h = h.data(), job.J = J.data(), job.J_stride = own > 1 ? n * m : 0;
     job.beta = beta.data(), job.beta_stride = columns > 1 ? lanes : 0;
     job.metropolis = metropolis, job.palindromic = palindromic, job.random_start = random_start;
     job.seed = reinterpret_cast<const std::uint64_t *>(seed.data());
-    job.spins = spins.data(), job.energy = energy.data(), job.done = done_by.data();
-    const bipartite::Kernel *kernel = nullptr;
-    for (const bipartite::Kernel *one : bipartite::kernels())
-        if (!kernel && (isa.empty() || isa == one->name)) kernel = one;
-    if (!kernel) throw nb::value_error(("this machine has no instruction set '" + isa + "'").c_str());
-    std::vector<float> unit;
-    if (fixed16) {
-        unit = bipartite::units(job, *kernel), job.unit = unit.data();
-        job.tables = sparse::tables();
-    }
+    job.spins = spins.data(), job.energy = energy.data(), job.done = done.data();
+    const bipartite::Kernel &kernel = *isa::chosen(set).bipartite;
     Listener listen(std::move(alive));
-    int done = 0;
+    int fewest = 0;
     {
         nb::gil_scoped_release release;
-        done = bipartite::run(job, *kernel, threads, std::ref(listen));
+        fewest = bipartite::run(job, kernel, threads, std::ref(listen));
     }
-    listen.settle(done);
-    return done;
+    listen.settle(fewest);
+    return fewest;
 }
 
 }  // namespace
 
 void bind_bipartite(nb::module_ &m) {
-    m.def("sweep_bipartite", &sweep, nb::arg("spins"), nb::arg("energy"), nb::arg("done"), nb::arg("h"), nb::arg("J"),
-          nb::arg("beta"), nb::arg("seed"), nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"),
-          nb::arg("random_start"), nb::arg("fixed16"), nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
+    m.def("sweep_bipartite", &sweep, nb::arg("spins").noconvert(), nb::arg("energy").noconvert(),
+          nb::arg("done").noconvert(), nb::arg("h"), nb::arg("J"), nb::arg("beta"), nb::arg("seed"),
+          nb::arg("first_sweep"), nb::arg("metropolis"), nb::arg("palindromic"), nb::arg("random_start"),
+          nb::arg("threads"), nb::arg("isa"), nb::arg("alive").none(),
           "Sweeps of a batch of bipartite problems, in place; the fewest sweeps of any replica.");
 }

@@ -1,10 +1,22 @@
-// What one call of the bipartite kernel works on. Plain data.
+// What one call of the bipartite kernel works on. Plain data: this header is compiled for several instruction sets.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
 namespace bipartite {
+
+// The sides of a problem: 0 the left one, 1 the right one. Spins of both are numbered in one row, the left side first.
+
+// A shared J in whole units (law/unit.hpp). Rows are filled with zeros up to a whole number of `row_step` couplings.
+constexpr std::int64_t row_step = 32;
+inline std::int64_t row_length(std::int64_t couplings) { return (couplings + row_step - 1) / row_step * row_step; }
+
+struct Rounded {
+    std::int64_t row[2];             // the length of the rows of a side
+    std::int32_t *twice_K[2];        // [spins of the side, row]: 2 K of each spin of a side to all of the other
+    std::int32_t *sum_K, *sum_size;  // [n + m]: the sums of K and of |K|
+};
 
 // P problems of n left and m right spins with R replicas each: lane l is replica l % R of problem l / R.
 struct Job {
@@ -13,12 +25,11 @@ struct Job {
     const float *h;                            // [P, n + m]
     const float *J;                            // [P or 1, n, m]
     std::int64_t J_stride;                     // n m, or 0 where J is shared
-    const float *sum;                          // [P or 1, n + m]: of each row of J, then of each column
-    std::int64_t sum_stride;                   // n + m or 0
-    const float *beta;                         // [sweeps], or [sweeps, P R]
-    std::int64_t beta_stride;                  // 0, or P R
+    const double *unit;                        // [P]
+    Rounded rounded;                           // of a J shared in one unit
+    const float *beta;                         // [sweeps], or [sweeps, all lanes of the call]
+    std::int64_t beta_stride;                  // 0, or all lanes of the call
     bool metropolis, palindromic, random_start;
-    const double *unit;                        // [P], see law/unit.hpp
     const std::uint64_t *seed;                 // [P]
     std::uint32_t first_sweep;                 // randomness goes on from here
     std::int8_t *spins;                        // [P R, n + m]: in where not random_start; out
@@ -29,15 +40,15 @@ struct Job {
     std::int64_t lanes() const { return problems * replicas; }
 };
 
-constexpr int lanes = 256;      // of a block, at most
+constexpr int exact_lanes = 128;  // of a block of the exact path, at most
+
+// Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
+using Run = int (*)(const Job &, std::int64_t first, int count);
 
 struct Kernel {
-    // The sums of the rows and columns of J [n, m], and those of its sizes; `column` is room for m numbers.
-    void (*sums)(const float *J, std::int64_t n, std::int64_t m, double *column, float *sum);
-    void (*sizes)(const float *J, std::int64_t n, std::int64_t m, double *column, double *sum);
-    // Run the lanes first .. first + count - 1, of one problem where J is not shared: the number of sweeps done, or -1
-    // without memory.
-    int (*run)(const Job &, std::int64_t first, int count);
+    // 2 K, and the sums, of J [n, m] in units of 1 / inverse.
+    void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
+    Run exact;
 };
 
 }  // namespace bipartite

@@ -1,9 +1,10 @@
 // The bipartite kernel of one instruction set; compiled for each, which QSAMPLE_ISA names.
-#include "job.hpp"
+#include "exact.hpp"
+#include "round.hpp"
 
 namespace bipartite {
 
 extern const Kernel QSAMPLE_ISA;
-const Kernel QSAMPLE_ISA = {nullptr, nullptr, nullptr};
+const Kernel QSAMPLE_ISA = {round, run_exact};
 
 }  // namespace bipartite
