@@ -1,6 +1,7 @@
 """Rows and columns of benchmarks/engine.py and of the README's table, on figures made up."""
 
 import dataclasses
+import inspect
 import json
 import re
 import tomllib
@@ -388,6 +389,12 @@ def test_the_process_of_a_column_is_held_to_its_instruction_set():
         assert isinstance(r, dict) and r["isa"] == isa
     finally:
         column.close()
+
+
+def test_no_kernel_overlooks_the_variable():
+    """QSAMPLE_ISA is the default of each that takes an instruction set."""
+    source = inspect.getsource(cell.native)
+    assert "isa: str = ISA" in source and 'isa: str = ""' not in source
 
 
 def test_a_process_that_dies_takes_no_other_with_it(monkeypatch):
