@@ -18,6 +18,15 @@ struct Rounded {
     std::int32_t *sum_K, *sum_size;  // [n + m]: the sums of K and of |K|
 };
 
+// Sums of four couplings each for the filter (tables.hpp), of a side's spins. A spin's fields are in units of 2^drop u.
+constexpr int planes = 3, exact_planes = 5;  // bytes of an entry
+constexpr int least_drop = 6, drops = 16;
+constexpr std::int64_t most_inputs = 4096;  // sums of a 6-bit plane stay below 2^16
+struct Tables {
+    std::uint8_t *sums[2];               // null where the filter does not serve
+    const std::uint8_t *drop;            // [n + m]
+};
+
 // P problems of n left and m right spins with R replicas each: lane l is replica l % R of problem l / R.
 struct Job {
     std::int64_t n, m, problems, replicas;
@@ -27,6 +36,7 @@ struct Job {
     std::int64_t J_stride;                     // n m, or 0 where J is shared
     const double *unit;                        // [P]
     Rounded rounded;                           // of a J shared in one unit
+    Tables tables;                             // of the same
     const float *beta;                         // [sweeps], or [sweeps, all lanes of the call]
     std::int64_t beta_stride;                  // 0, or all lanes of the call
     bool metropolis, palindromic, random_start;
@@ -40,15 +50,18 @@ struct Job {
     std::int64_t lanes() const { return problems * replicas; }
 };
 
-constexpr int exact_lanes = 128;  // of a block of the exact path, at most
-
-// Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
-using Run = int (*)(const Job &, std::int64_t first, int count);
+constexpr int exact_lanes = 128;   // of a block of the exact path, at most
+constexpr int filter_lanes = 64;   // of a block of the filter, always of one problem
 
 struct Kernel {
     // 2 K, and the sums, of J [n, m] in units of 1 / inverse.
     void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
-    Run exact;
+    // Run the lanes first .. first + count - 1, at most `exact_lanes`: the number of sweeps done, or -1 without memory.
+    int (*exact)(const Job &, std::int64_t first, int count);
+    // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side, and a run of
+    // the blocks first .. end - 1, each problem's replicas being cut into blocks of `filter_lanes`.
+    void (*tabulate)(const Job &, int side, std::int64_t first, std::int64_t end);
+    int (*filter)(const Job &, std::int64_t first, std::int64_t end);
 };
 
 }  // namespace bipartite

@@ -8,11 +8,16 @@
 #include <new>
 #include <vector>
 
+#include "../law/filter.hpp"
 #include "../law/unit.hpp"
 #include "../run/team.hpp"
 #include "job.hpp"
+#include "kept.hpp"
 
 namespace bipartite {
+
+constexpr std::int64_t few = 16;                             // replicas
+constexpr double widest_error = 0.3, widest_step = 0.2;  // of a logit
 
 // The largest sum of |J| over a row or a column of J [n, m]: one function for all instruction sets, in one order of sums.
 inline double reach_of(const float *J, std::int64_t n, std::int64_t m) {
@@ -60,31 +65,91 @@ class Units {
     std::vector<double> unit_;
 };
 
-// J in whole units, for problems that share it and its unit.
+// What blocks share: J in whole units, for problems that share it and its unit, and the filter's tables.
 class Shared {
   public:
-    Shared(Job &job, const Kernel &kernel) {
+    Shared(Job &job, const Kernel &kernel) : job_(job) {
         const std::int64_t spins[2] = {job.n, job.m}, N = job.n + job.m;
-        Rounded &to = job.rounded;
+        std::int64_t couplings = 0;
         for (int side = 0; side < 2; ++side) {
-            to.row[side] = row_length(spins[1 - side]);
-            twice_K_[side].resize(static_cast<std::size_t>(spins[side] * to.row[side]));
-            to.twice_K[side] = twice_K_[side].data();
+            job.rounded.row[side] = row_length(spins[1 - side]);
+            couplings += spins[side] * job.rounded.row[side];
         }
-        sums_.resize(static_cast<std::size_t>(2 * N));
-        to.sum_K = sums_.data(), to.sum_size = sums_.data() + N;
-        kernel.round(job.J, job.n, job.m, 1 / job.unit[0], to);
+        const std::int64_t entries = couplings / 4 * 16 * planes;
+        memory_.need(static_cast<std::size_t>(4 * (couplings + 2 * N) + entries + N + 1024));
+        for (int side = 0; side < 2; ++side)
+            job.rounded.twice_K[side] = memory_.take<std::int32_t>(spins[side] * job.rounded.row[side]);
+        job.rounded.sum_K = memory_.take<std::int32_t>(N), job.rounded.sum_size = memory_.take<std::int32_t>(N);
+        kernel.round(job.J, job.n, job.m, 1 / job.unit[0], job.rounded);
+        job.tables = Tables{};
+        drop_ = memory_.take<std::uint8_t>(N);
+        if (!filters(kernel)) return;
+        job.tables.drop = drop_;
+        for (int side = 0; side < 2; ++side) {
+            job.tables.sums[side] = memory_.take<std::uint8_t>(spins[side] * job.rounded.row[side] / 4 * 16 * planes);
+            kernel.tabulate(job, side, 0, spins[side]);
+        }
     }
 
   private:
-    std::vector<std::int32_t> twice_K_[2], sums_;
+    const Job &job_;
+    Kept memory_;
+    std::uint8_t *drop_ = nullptr;
+
+    // The one place that chooses between the paths: the filter wherever it can, for problems of more than `few` replicas. It
+    // cannot do Metropolis' rule, betas by lane, betas below 0, one side alone, or more than 4096 spins on a side; and where a
+    // field's error is steps of the logit, most lanes would be left open.
+    bool filters(const Kernel &kernel) {
+        if (!kernel.filter || job_.metropolis || job_.beta_stride || job_.sweeps == 0 || job_.replicas <= few) return false;
+        if (!job_.n || !job_.m || job_.n > most_inputs || job_.m > most_inputs) return false;
+        double coldest = 0, hottest = 1e30;  // of those above 0: at 0 fields do not matter
+        for (int s = 0; s < job_.sweeps; ++s) {
+            const auto beta = static_cast<double>(job_.beta[s]);
+            if (!(beta >= 0)) return false;
+            coldest = std::max(coldest, beta);
+            if (beta > 0) hottest = std::min(hottest, beta);
+        }
+        const double unit = job_.unit[0];
+        const std::int64_t N = job_.n + job_.m;
+        for (std::int64_t i = 0; i < N; ++i) {
+            double largest = 0;
+            for (std::int64_t p = 0; p < job_.problems; ++p)
+                largest = std::max(largest, std::fabs(static_cast<double>(job_.h[p * N + i])));
+            const double H = std::nearbyint(largest / unit), inputs = static_cast<double>(i < job_.n ? job_.m : job_.n);
+            const int drop = drop_of(job_.rounded.sum_size[i], H, inputs / 4 + 4, 2 * hottest * unit);
+            const double step = 2 * coldest * std::ldexp(unit, drop);  // of the logit
+            if (16 * step > widest_step || step * (17.0 / 32 * (inputs / 4 + 4) + 8.5) > widest_error) return false;
+            drop_[i] = static_cast<std::uint8_t>(drop);
+        }
+        return true;
+    }
+    // The least drop at which 20 bits hold a spin's field less H, |field - H| <= size, and 16 bits the upper part of all of it;
+    // unless those may saturate, all the logits beyond the table's reach being alike.
+    static int drop_of(double size, double H, double groups, double logit) {
+        const auto fits = [&](double x, int bits, int drop) {
+            return x / std::ldexp(1.0, drop) + 2 * groups + 32 < std::ldexp(1.0, bits - 1);
+        };
+        int drop = least_drop;
+        while (!fits(size, 20, drop)) ++drop;
+        const bool far = 16 * std::ldexp(logit, drop) * 32768 / law::reach >= 1;  // whether 2^15 steps reach that end
+        const bool apart = far && H / std::ldexp(16.0, drop) < 32767;
+        while (!apart && !fits(size + H, 20, drop)) ++drop;
+        return drop;
+    }
 };
 
-// Lanes first .. first + count - 1 of a job in blocks, which one thread runs.
-inline int run_blocks(const Job &job, const Kernel &kernel, std::int64_t first, std::int64_t count) {
+// The blocks of a job, in the order of lanes.
+inline std::int64_t blocks_of(const Job &job) {
+    if (job.tables.drop) return job.problems * ((job.replicas + filter_lanes - 1) / filter_lanes);
+    return (job.lanes() + exact_lanes - 1) / exact_lanes;
+}
+
+// All lanes of a job, which one thread runs.
+inline int run_alone(const Job &job, const Kernel &kernel) {
+    if (job.tables.drop) return kernel.filter(job, 0, blocks_of(job));
     int fewest = job.sweeps;
-    for (std::int64_t at = first; at < first + count; at += exact_lanes) {
-        const int lanes = static_cast<int>(std::min<std::int64_t>(exact_lanes, first + count - at));
+    for (std::int64_t at = 0; at < job.lanes(); at += exact_lanes) {
+        const int lanes = static_cast<int>(std::min<std::int64_t>(exact_lanes, job.lanes() - at));
         fewest = std::min(fewest, kernel.exact(job, at, lanes));
     }
     return fewest;
@@ -117,17 +182,24 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
                 Job one = alone(job, static_cast<std::int64_t>(p));
                 try {
                     const Shared shared(one, kernel);
-                    return run_blocks(one, kernel, 0, one.lanes());
+                    return run_alone(one, kernel);
                 } catch (const std::bad_alloc &) {
                     return -1;
                 }
             });
         const Shared shared(job, kernel);
+        if (job.tables.drop) {  // blocks side by side share the tables in a cache
+            const std::int64_t blocks = blocks_of(job), pieces = std::min<std::int64_t>(threads, blocks);
+            return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
+                const auto piece = static_cast<std::int64_t>(k);
+                return kernel.filter(job, piece * blocks / pieces, (piece + 1) * blocks / pieces);
+            });
+        }
         const std::int64_t width = team::block_width(job.lanes(), exact_lanes, threads, 16);
         const std::int64_t pieces = (job.lanes() + width - 1) / width;
         return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
             const std::int64_t first = static_cast<std::int64_t>(k) * width;
-            return run_blocks(job, kernel, first, std::min(width, job.lanes() - first));
+            return kernel.exact(job, first, static_cast<int>(std::min(width, job.lanes() - first)));
         });
     } catch (const std::bad_alloc &) {
         return -1;

@@ -40,6 +40,7 @@ struct Bytes {
     static V add16(V a, V b) { return _mm256_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm256_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
+    static V add16_saturated(V a, V b) { return _mm256_adds_epi16(a, b); }
     static V sub16_saturated(V a, V b) { return _mm256_subs_epi16(a, b); }
     static V multiply16(V a, V b) { return _mm256_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm256_mullo_epi32(a, b); }
@@ -58,6 +59,9 @@ struct Bytes {
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm256_sll_epi16(a, by); }
+    static V right32_signed(V a, Count by) { return _mm256_sra_epi32(a, by); }
+    // The second byte of each 16-bit number, as a number: a multiplication, since shifts contend with look-ups.
+    static V odd8(V a) { return _mm256_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm256_srai_epi16(a, 15); }  // all ones where negative
     static V size16(V a) { return _mm256_abs_epi16(a); }
     static V least16(V a, V b) { return _mm256_min_epu16(a, b); }    // of numbers without sign
@@ -77,6 +81,13 @@ struct Bytes {
     static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
     static V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
     static V pack(V a, V b) { return _mm256_packs_epi16(a, b); }
+    // Likewise of 32-bit numbers by turns; and numbers of four vectors that are below 256, as bytes: of each 16 bytes of the
+    // four, one after the other.
+    static V low32(V a, V b) { return _mm256_unpacklo_epi32(a, b); }
+    static V high32(V a, V b) { return _mm256_unpackhi_epi32(a, b); }
+    static V narrow(V a, V b, V c, V d) { return _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d)); }
+    // Sums and registers stay as they are written: the compiler may not take this value apart.
+    static void keep(V &a) { asm volatile("" : "+x"(a)); }
     static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm256_movemask_epi8(a)); }  // of bytes
     // Whether any 16-bit number is negative.
     static bool any_negative(V a) { return _mm256_movemask_epi8(a) & 0xAAAAAAAAu; }
@@ -106,6 +117,7 @@ struct Bytes {
     static V add16(V a, V b) { return _mm_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm_sub_epi16(a, b); }
+    static V add16_saturated(V a, V b) { return _mm_adds_epi16(a, b); }
     static V sub16_saturated(V a, V b) { return _mm_subs_epi16(a, b); }
     static V multiply16(V a, V b) { return _mm_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm_mullo_epi32(a, b); }
@@ -124,6 +136,8 @@ struct Bytes {
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm_sll_epi16(a, by); }
+    static V right32_signed(V a, Count by) { return _mm_sra_epi32(a, by); }
+    static V odd8(V a) { return _mm_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm_srai_epi16(a, 15); }
     static V size16(V a) { return _mm_abs_epi16(a); }
     static V least16(V a, V b) { return _mm_min_epu16(a, b); }
@@ -139,6 +153,10 @@ struct Bytes {
     static V low8(V a, V b) { return _mm_unpacklo_epi8(a, b); }
     static V high8(V a, V b) { return _mm_unpackhi_epi8(a, b); }
     static V pack(V a, V b) { return _mm_packs_epi16(a, b); }
+    static V low32(V a, V b) { return _mm_unpacklo_epi32(a, b); }
+    static V high32(V a, V b) { return _mm_unpackhi_epi32(a, b); }
+    static V narrow(V a, V b, V c, V d) { return _mm_packus_epi16(_mm_packus_epi32(a, b), _mm_packus_epi32(c, d)); }
+    static void keep(V &a) { asm volatile("" : "+x"(a)); }
     static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm_movemask_epi8(a)); }
     static bool any_negative(V a) { return _mm_movemask_epi8(a) & 0xAAAA; }
     static constexpr int byte_of(int half, int w) { return w + 8 * half; }

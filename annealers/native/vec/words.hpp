@@ -161,17 +161,18 @@ template <Rule rule, int N, class Lower>
 __attribute__((always_inline)) inline void redraw(F *x, const U *upper, std::uint32_t *bits, Lower lower) {
     if (rule == Rule::metropolis) each<N>([&](int g) { x[g] = minus_unless(bits[g], x[g]); });
     power<N>(x);
-    const auto below = [&](int g, U word) {  // what the word decides: +1, or a flip
-        const F w = to_float(word);
+    const auto below = [&](int g, F w) {  // what the word decides: +1, or a flip
         return rule == Rule::heat_bath ? not_above(w * x[g] + w, splat(0x1p32f)) : not_above(w, x[g] * 0x1p32f);
     };
     std::uint32_t all[N], none[N], open = 0;
-    each<N>([&](int g) { all[g] = below(g, upper[g] << 16 | 0xFFFFu); });
-    each<N>([&](int g) { none[g] = below(g, upper[g] << 16); });
+    F w[N];  // of the upper half alone; one sum rounds it with the lower half as a conversion would
+    each<N>([&](int g) { w[g] = to_float((I)upper[g]) * 0x1p16f; });
+    each<N>([&](int g) { all[g] = below(g, w[g] + 65535.0f); });
+    each<N>([&](int g) { none[g] = below(g, w[g]); });
     each<N>([&](int g) { open |= all[g] ^ none[g]; });
     if (__builtin_expect(open != 0, 0))
         for (int g = 0; g < N; ++g)
-            if (all[g] != none[g]) all[g] = below(g, upper[g] << 16 | lower(g));
+            if (all[g] != none[g]) all[g] = below(g, w[g] + to_float((I)lower(g)));
     each<N>([&](int g) { bits[g] = rule == Rule::heat_bath ? all[g] : bits[g] ^ all[g]; });
 }
 

@@ -1,0 +1,390 @@
+// Sweeps over a bipartite problem by fields of 20 bits: sums of four couplings are looked up by bytes (tables.hpp), nearly
+// every spin is decided by a quadratic in the upper 16 bits, and the few lanes that these leave open (law/filter.hpp) are
+// decided again from the exact field.
+//
+// State: a byte a chain for each group of four spins of a side, 64 chains side by side: a byte is a look-up's index. Tiles of
+// 16 spins are swept outside and blocks of chains inside, so that a tile's tables come from a near cache for all blocks but
+// the first. Sums of a plane of 6 bits are added up in bytes for four groups, then in 16 bits; the top plane has 8 bits, and
+// its sums need no more (mod 2^20).
+//
+// The bound. In units q = 2^drop u, the field less H is X = sum of S / q - sum_K / q, S as in tables.hpp. What is added up is
+// Y = C + the sum of the entries, and the filter's field is F = floor(Y / 16) + H16, in units of 16 q, with C the whole number
+// nearest to (rest - sum_K) / q + (17/32) groups + 8, and H = 16 q H16 + rest. Then 16 F differs from the field by
+//   - 17/32 a group: entries are too small by between 0 and 17/16, and the mean of these bounds is in C;
+//   - 8: the floor of Y / 16 takes away between 0 and 15, of which C gives 8;
+//   - 1/2: C is rounded.
+// Y stands for itself mod 2^20 while |Y| < 2^19, and F does not saturate, or does so only where its logit is beyond the
+// table's reach: `drop` is chosen for that (run.hpp).
+#pragma once
+
+#include "../law/filter.hpp"
+#include "exact.hpp"
+#include "tables.hpp"
+
+#if defined(HAS_BYTES)
+namespace bipartite {
+namespace {
+
+constexpr int tile = 16;    // spins
+
+// Constants of the decisions of spins of one drop, at one beta.
+struct Threshold {
+    alignas(16) std::uint16_t margin[law::segments];
+    law::Scale scale;
+};
+
+// Made at the first call.
+inline const law::Quadratics &quadratics() {
+    static const law::Quadratics table = law::make_quadratics(law::Rule::heat_bath);
+    return table;
+}
+
+struct Filter {
+    typedef Bytes::V V;
+    static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
+    static constexpr int V2 = 2, parts = filter_lanes / (V2 * Bytes::size);  // vectors of chains that are taken together
+
+    // Blocks of one problem share what its fields make.
+    struct Spin {
+        std::uint32_t start;  // C mod 2^20
+        std::int16_t H;       // H16
+    };
+    struct Late {  // a visit that left lanes open: bit b is the chain of byte b
+        std::int32_t spin, block;
+        std::uint64_t open;
+    };
+
+    const Job &job;
+    const std::int64_t first, blocks, per_problem;   // of the call, here, of each problem
+    const std::int64_t n[2];
+    std::int64_t groups[2];                          // of a side as inputs, filled up to whole fours
+    Array<std::uint8_t> state[2];                    // [blocks, groups, 64]
+    Array<std::uint8_t> bits;                        // [chains, row bytes]: the inputs of a pass, a bit each
+    Array<std::uint32_t> low, high;                  // [blocks, 32]: keys of pairs
+    Array<Spin> spin;                                // [problems here, n + m]
+    Array<Late> late;                                // [blocks] for each spin of a tile
+    std::int64_t late_count[tile] = {};
+    Threshold threshold[drops];
+    float rate = 0;
+    bool ready = false;
+
+    std::int64_t problem(std::int64_t block) const { return (first + block) / per_problem; }
+    std::int64_t replica(std::int64_t block) const { return (first + block) % per_problem * filter_lanes; }
+    int count(std::int64_t block) const {
+        const std::int64_t left = job.replicas - replica(block);
+        return static_cast<int>(left < filter_lanes ? left : filter_lanes);
+    }
+    std::int64_t lane(std::int64_t block) const { return problem(block) * job.replicas + replica(block); }
+    // Number w of a part's vector v (even bytes or odd ones) is lane ((part V2 + v) 2 + odd) numbers + w: replicas in pairs.
+    static constexpr int byte_of(int lane) {
+        const int vector = lane / numbers, w = lane % numbers;
+        return vector / 2 * Bytes::size + 2 * w + vector % 2;
+    }
+    static constexpr int lane_of(int byte) {
+        return (byte / Bytes::size * 2 + byte % 2) * numbers + byte % Bytes::size / 2;
+    }
+    std::uint8_t *at(int side, std::int64_t block, std::int64_t group) const {
+        return &state[side][(block * groups[side] + group) * filter_lanes];
+    }
+
+    Filter(const Job &j, std::int64_t f, std::int64_t end)
+        : job(j), first(f), blocks(end - f), per_problem((j.replicas + filter_lanes - 1) / filter_lanes), n{j.n, j.m} {
+        for (int side = 0; side < 2; ++side) {
+            groups[side] = (n[side] + 15) / 16 * 4;
+            if (!state[side].resize(blocks * groups[side] * filter_lanes)) return;
+        }
+        const std::int64_t spins = n[0] + n[1], problems = problem(blocks - 1) - problem(0) + 1;
+        const std::int64_t row = job.rounded.row[0] > job.rounded.row[1] ? job.rounded.row[0] : job.rounded.row[1];
+        if (!bits.resize(blocks * filter_lanes * (row / 8)) || !low.resize(blocks * 32) || !high.resize(blocks * 32) ||
+            !spin.resize(problems * spins) || !late.resize(blocks * tile))
+            return;
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int k = 0; k < filter_lanes / 2; ++k) {
+                const auto pair = static_cast<std::uint32_t>(replica(b) / 2 + k);
+                const Halves key(counter::lane_key(job.seed[problem(b)], pair));
+                low[b * 32 + k] = key.low, high[b * 32 + k] = key.high;
+            }
+        for (std::int64_t p = 0; p < problems; ++p) {
+            const double inverse = 1 / job.unit[problem(0) + p];
+            const float *h = job.h + (problem(0) + p) * spins;
+            for (std::int64_t i = 0; i < spins; ++i) spin[p * spins + i] = constants(i, law::units(h[i], inverse));
+        }
+        ready = true;
+    }
+    Spin constants(std::int64_t place, std::int32_t H) const {
+        const std::int64_t inputs = groups[place < n[0]];
+        const double q = std::ldexp(1.0, job.tables.drop[place]), H16 = std::nearbyint(H / (16 * q));
+        const double C = (H - 16 * q * H16 - job.rounded.sum_K[place]) / q + 17.0 / 32 * static_cast<double>(inputs) + 8;
+        const auto whole = static_cast<std::int64_t>(std::nearbyint(C));
+        return {static_cast<std::uint32_t>(whole) & 0xFFFFFu, static_cast<std::int16_t>(H16)};
+    }
+    const Spin *spins_of(std::int64_t block) const { return &spin[(problem(block) - problem(0)) * (n[0] + n[1])]; }
+
+    // Floor(Y / 16) mod 2^16 of vector v: of even bytes, or of odd ones. Plane 0 has the bits 4 and 5 of Y below plane 1.
+    static V field16(const PlaneSums<planes, V2> &sums, int v, int odd) {
+        const V top = odd ? Bytes::bit_and(sums.top[v], Bytes::all16(0xFF00)) : Bytes::left16<8>(sums.top[v]);
+        return Bytes::add16(Bytes::add16(Bytes::right16<4>(sums.plane[0][v][odd]), Bytes::left16<2>(sums.plane[1][v][odd])), top);
+    }
+
+    static V hash(V low, V high, V v0, V v1) {
+        V x = Bytes::add32(low, v0);
+        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x7FEB352Du));
+        x = Bytes::add32(Bytes::bit_xor(x, Bytes::right32<15>(x)), Bytes::bit_xor(high, v1));
+        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x846CA68Bu));
+        return Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<13>(x)), Bytes::all32(0xC2B2AE35u));
+    }
+    // The upper halves of the words of a part's vector, less 2^15.
+    V halves(std::int64_t block, int vector, V v0, V v1) const {
+        const std::int64_t at = block * 32 + vector * (numbers / 2);
+        return hash(Bytes::load(&low[at]), Bytes::load(&high[at]), v0, v1);
+    }
+    // Bits that are 1 where 16-bit numbers are negative, in bytes again.
+    static V bytes_of(V even, V odd) {
+        return Bytes::bit_or(Bytes::right16<15>(even), Bytes::left16<8>(Bytes::right16<15>(odd)));
+    }
+
+    // Up to four spins from `from` on of a side (one group), in one block.
+    void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
+        const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
+        const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
+        const Spin *spins = spins_of(block) + side * n[0] + from;
+        const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
+        const V c0 = Bytes::table(quadratics().c0), c1 = Bytes::table(quadratics().c1), c2 = Bytes::table(quadratics().c2);
+        V out[parts * V2];
+        for (V &group : out) group = Bytes::zero();
+        for (int k = some; k-- > 0;) {
+            const Threshold &mine = threshold[drop[k]];
+            const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
+            const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
+            const V v1 = Bytes::all32(Halves(key[k]).high);
+            std::uint64_t open = 0;
+            for (int part = 0; part < parts; ++part) {
+                PlaneSums<planes, V2> sums;
+                add_up(job.tables.sums[side] + (from + k) * bytes, at(1 - side, block, 0) + part * V2 * Bytes::size, inputs,
+                       spins[k].start, sums);
+#pragma GCC unroll 2
+                for (int v = 0; v < V2; ++v) {
+                    V below[2], left[2];
+#pragma GCC unroll 2
+                    for (int o = 0; o < 2; ++o) {
+                        const V F = Bytes::add16_saturated(field16(sums, v, o), H);
+                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), Bytes::count(mine.scale.shift)), factor);
+                        // The two bytes of entry s of a table of 16-bit numbers.
+                        const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
+                        const V t = Bytes::left16<4>(y);
+                        const V inner = Bytes::sub16(Bytes::look(c1, s), Bytes::upper16(t, Bytes::look(c2, s)));
+                        const V likely = Bytes::sub16(Bytes::look(c0, s), Bytes::upper16(t, inner));
+                        const V random = halves(block, (part * V2 + v) * 2 + o, v0, v1);
+                        below[o] = Bytes::sub16_saturated(random, Bytes::signed16(likely, F));
+                        left[o] = Bytes::sub16(Bytes::size16(below[o]), Bytes::look(margin, s));
+                    }
+                    V &group = out[part * V2 + v];
+                    group = Bytes::bit_or(Bytes::add8(group, group), bytes_of(below[0], below[1]));
+                    const V tops = Bytes::either(Bytes::all16(0xFF00), left[1], Bytes::right16<8>(left[0]));
+                    open |= std::uint64_t{Bytes::tops(tops)} << (part * V2 + v) * Bytes::size;
+                }
+            }
+            std::int64_t &number = late_count[tile_at + k];
+            late[(tile_at + k) * blocks + number] = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
+            number += open != 0;  // no branch: it could not be foreseen
+        }
+        for (int v = 0; v < parts * V2; ++v) Bytes::store(at(side, block, from / 4) + v * Bytes::size, out[v]);
+    }
+
+    // The inputs of a pass as bits, chain by chain.
+    void line_up(int side) {
+        const std::int64_t bytes = job.rounded.row[1 - side] / 8;
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (std::int64_t g = 0; g < groups[side]; g += 2) {
+                const std::uint8_t *even = at(side, b, g), *odd = at(side, b, g + 1);
+                for (int c = 0; c < filter_lanes; ++c)
+                    bits[(b * filter_lanes + c) * bytes + g / 2] = static_cast<std::uint8_t>(even[c] | odd[c] << 4);
+            }
+    }
+    // The exact field of a chain, by its inputs' bits.
+    std::int32_t field(int side, std::int64_t i, const std::uint8_t *inputs) const {
+        const std::int64_t row = job.rounded.row[side];
+        const std::int32_t *twice_K = job.rounded.twice_K[side] + i * row;
+        I sum[32 / W] = {};
+        for (std::int64_t j = 0; j < row; j += 32) {
+            std::uint32_t some;
+            std::memcpy(&some, inputs + j / 8, 4);
+            for (int g = 0; g < 32 / W; ++g)
+                sum[g] = add_if(sum[g], some >> (W * g) & ((1u << W) - 1), load<I>(twice_K + j + W * g));
+        }
+        std::int32_t total = 0;
+        for (int g = 1; g < 32 / W; ++g) sum[0] += sum[g];
+        for (int l = 0; l < W; ++l) total += sum[0][l];
+        return total;
+    }
+    void decide_again(int side, const Late &visit, Halves key) {
+        const std::int64_t i = visit.spin, place = side * n[0] + i, block = visit.block;
+        const std::int32_t H = field_of(block, place);
+        const std::int64_t bytes = job.rounded.row[side] / 8;
+        for (std::uint64_t open = visit.open; open; open &= open - 1) {
+            const int byte = __builtin_ctzll(open), l = lane_of(byte);
+            if (l >= count(block)) continue;
+            const std::int32_t f = H - job.rounded.sum_K[place] + field(side, i, &bits[(block * filter_lanes + byte) * bytes]);
+            const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
+            const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
+            const bool up = law::decide(law::Rule::heat_bath, rate * static_cast<float>(f), word, false);
+            std::uint8_t &group = at(side, block, i / 4)[byte];
+            group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
+        }
+    }
+    void pass(int side, std::uint32_t number) {
+        line_up(1 - side);
+        for (std::int64_t from = 0; from < n[side]; from += tile) {
+            const int width = static_cast<int>(n[side] - from < tile ? n[side] - from : tile);
+            std::uint64_t key[tile];
+            for (int k = 0; k < width; ++k)
+                key[k] = counter::visit_key(number, static_cast<std::uint32_t>(side * n[0] + from + k));
+            for (std::int64_t block = 0; block < blocks; ++block)
+                for (int k = 0; k < width; k += 4) visit(side, from + k, block, k, key + k);
+            for (int k = 0; k < width; ++k) {
+                for (std::int64_t r = 0; r < late_count[k]; ++r) decide_again(side, late[k * blocks + r], Halves(key[k]));
+                late_count[k] = 0;
+            }
+        }
+    }
+
+    // Uniform spins.
+    void scatter() {
+        for (int side = 0; side < 2; ++side)
+            for (std::int64_t i = 0; i < n[side]; ++i) {
+                const Halves key(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(side * n[0] + i)));
+                const V v0 = Bytes::all32(key.low), v1 = Bytes::all32(key.high);
+                for (std::int64_t b = 0; b < blocks; ++b)
+                    for (int v = 0; v < parts * V2; ++v) {
+                        const V up = bytes_of(halves(b, 2 * v, v0, v1), halves(b, 2 * v + 1, v0, v1));
+                        std::uint8_t *group = at(side, b, i / 4) + v * Bytes::size;
+                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, Bytes::count(static_cast<int>(i % 4)))));
+                    }
+            }
+    }
+    // Between rows of bytes and the state.
+    void pack() {
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l)
+                for (int side = 0; side < 2; ++side)
+                    for (std::int64_t i = 0; i < n[side]; i += 64) {
+                        const std::int64_t left = n[side] - i;
+                        const std::int8_t *from = job.spins + (lane(b) + l) * (n[0] + n[1]) + side * n[0] + i;
+                        std::uint64_t row = gather(from, static_cast<int>(left < 64 ? left : 64));
+                        std::uint8_t *to = at(side, b, i / 4) + byte_of(l);
+                        for (std::int64_t k = 0; k < left && k < 64; k += 4, row >>= 4, to += filter_lanes) *to = row & 15;
+                    }
+    }
+    void unpack() const {
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l)
+                for (int side = 0; side < 2; ++side)
+                    for (std::int64_t i = 0; i < n[side]; i += 64) {
+                        const std::int64_t left = n[side] - i;
+                        const std::uint8_t *from = at(side, b, i / 4) + byte_of(l);
+                        std::uint64_t row = 0;
+                        for (int k = 0; k < left && k < 64; k += 4, from += filter_lanes) row |= std::uint64_t{*from} << k;
+                        spread(row, job.spins + (lane(b) + l) * (n[0] + n[1]) + side * n[0] + i,
+                               static_cast<int>(left < 64 ? left : 64));
+                    }
+    }
+
+    // E = u (sum of s f over one side + sum of s H over the other), by exact tables of a few spins at a time.
+    bool energies() {
+        const int side = n[1] < n[0], other = 1 - side;
+        const std::int64_t row = job.rounded.row[side], bytes = table_bytes(exact_planes, row);
+        constexpr int some = 8;
+        Array<std::uint8_t> memory;
+        Array<std::int64_t> total;  // [blocks, 64], by byte
+        if (!memory.resize(some * bytes + 64) || !total.resize(blocks * filter_lanes)) return false;
+        std::uint8_t *exact = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
+        for (std::int64_t from = 0; from < n[side]; from += some) {
+            const std::int64_t end = from + some < n[side] ? from + some : n[side];
+            for (std::int64_t i = from; i < end; ++i)
+                make_exact_table(job.rounded.twice_K[side] + i * row, row, exact + (i - from) * bytes);
+            for (std::int64_t b = 0; b < blocks; ++b)
+                for (std::int64_t i = from; i < end; ++i) add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
+        }
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (std::int64_t i = 0; i < n[other]; ++i) {
+                const std::int32_t H = field_of(b, other * n[0] + i);
+                std::int32_t x[filter_lanes];
+                for (std::int32_t &one : x) one = H;
+                add_signed(at(other, b, i / 4), static_cast<int>(i % 4), x, &total[b * filter_lanes]);
+            }
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l)
+                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[problem(b)];
+        return true;
+    }
+    std::int32_t field_of(std::int64_t block, std::int64_t place) const {  // H
+        return law::units(job.h[problem(block) * (n[0] + n[1]) + place], 1 / job.unit[problem(block)]);
+    }
+    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table, std::int64_t *total) const {
+        const std::int64_t place = side * n[0] + i;
+        const auto base = static_cast<std::uint32_t>(field_of(block, place) - job.rounded.sum_K[place]);
+        std::int32_t f[filter_lanes];
+        for (int part = 0; part < parts; ++part) {
+            PlaneSums<exact_planes, V2> sums;
+            add_up(table, at(1 - side, block, 0) + part * V2 * Bytes::size, groups[1 - side], base, sums);
+            for (int v = 0; v < V2; ++v) {
+                std::uint16_t plane[exact_planes - 1][2][numbers];
+                std::uint8_t top[Bytes::size];
+                for (int p = 0; p + 1 < exact_planes; ++p) std::memcpy(plane[p], sums.plane[p][v], sizeof plane[p]);
+                std::memcpy(top, &sums.top[v], sizeof top);
+                for (int w = 0; w < numbers; ++w)
+                    for (int o = 0; o < 2; ++o) {
+                        std::uint32_t x = std::uint32_t{top[2 * w + o]} << 24;
+                        for (int p = 0; p + 1 < exact_planes; ++p) x += std::uint32_t{plane[p][o][w]} << (6 * p);
+                        f[(part * V2 + v) * Bytes::size + 2 * w + o] = static_cast<std::int32_t>(x);
+                    }
+            }
+        }
+        add_signed(at(side, block, i / 4), static_cast<int>(i % 4), f, total);
+    }
+    // s x of all chains.
+    static void add_signed(const std::uint8_t *group, int bit, const std::int32_t *x, std::int64_t *total) {
+        for (int c = 0; c < filter_lanes; ++c) {
+            const std::int32_t down = (group[c] >> bit & 1) - 1;
+            total[c] += (x[c] ^ down) - down;
+        }
+    }
+
+    void heat(float beta) {
+        const double unit = job.unit[0];
+        rate = law::rate(beta, unit);
+        bool used[drops] = {};
+        for (std::int64_t i = 0; i < n[0] + n[1]; ++i) used[job.tables.drop[i]] = true;
+        const double most_groups = static_cast<double>(groups[0] > groups[1] ? groups[0] : groups[1]);
+        for (int drop = 0; drop < drops; ++drop)
+            if (used[drop]) {
+                const double q = std::ldexp(unit, drop);
+                threshold[drop].scale = law::scale_of(static_cast<double>(beta), 16 * q);
+                const double field = 2 * static_cast<double>(beta) * q * (17.0 / 32 * most_groups + 8.5);
+                law::margins(quadratics(), law::Rule::heat_bath, field, threshold[drop].margin);
+            }
+    }
+    int run() {
+        if (!ready) return -1;
+        job.random_start ? scatter() : pack();
+        int done = 0;
+        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            if (!done || job.beta[done] != job.beta[done - 1]) heat(job.beta[done]);
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            pass(1, 2 * number);
+            pass(0, 2 * number);
+            if (job.palindromic) pass(1, 2 * number + 1);
+        }
+        unpack();
+        if (!energies()) return -1;
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
+        return done;
+    }
+};
+
+int run_filter(const Job &job, std::int64_t first, std::int64_t end) { return Filter(job, first, end).run(); }
+
+}  // namespace
+}  // namespace bipartite
+#endif
