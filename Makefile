@@ -21,7 +21,7 @@ help:
 setup: $(STAMP)
 
 # An editable install compiles once: the native sources are listed so that an edit builds again.
-$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/native/*)
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/native/*.cpp annealers/native/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments,dwave,diffusion]"
 	touch $@

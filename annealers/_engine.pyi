@@ -3,6 +3,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+NUMBERING: int
+"""Draws of the same seed are bit for bit the same under one numbering: the law's, and its words'.
+
+1 has fields in single precision and a hash for each replica; 2 is what `native` says.
+"""
+
 def fill_uniform(
     out: np.ndarray | torch.Tensor, seeds: np.ndarray | torch.Tensor, start: int
 ) -> None:
@@ -40,7 +46,6 @@ def sweep(
     metropolis: bool,
     palindromic: bool,
     random_start: bool,
-    fixed16: bool,
     threads: int,
     isa: str,
     alive: Callable[[], bool] | None,
@@ -69,7 +74,6 @@ def sweep(
         metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
         palindromic: whether each sweep goes forward and back.
         random_start: whether to start from uniform random spins.
-        fixed16: whether fields are kept in 16 bits.
         threads: the most threads to use.
         isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.
@@ -79,14 +83,14 @@ def sweep(
     """
 
 def random_bits(out: np.ndarray, seed: int, replica: int, pass_: int, spin: int) -> None:
-    """The words that decide spins, into `out` uint32 [replicas, passes, spins].
+    """The 32-bit words that decide spins, into `out` uint32 [replicas, passes, spins].
 
     They are consecutive from the given replica, pass and spin on. A sweep s makes pass 2 s, and
     pass 2 s + 1 on its way back; a random start is pass 2**32 - 1.
     """
 
 def instruction_sets() -> list[str]:
-    """The instruction sets that `sweep` can use on this machine, the best first."""
+    """Those of "avx512", "avx2", "sse41", "neon" and "plain" that this machine has, best first."""
 
 def draw_bits(
     product: np.ndarray,
@@ -128,6 +132,7 @@ def sweep_dense(
     palindromic: bool,
     random_start: bool,
     threads: int,
+    isa: str,
     alive: Callable[[], bool] | None,
 ) -> int:
     """Sweeps of P problems of n spins, each coupled to all, with R replicas each, in place.
@@ -146,6 +151,7 @@ def sweep_dense(
         palindromic: whether each sweep goes forward and back.
         random_start: whether to start from uniform random spins.
         threads: the most threads to use.
+        isa: one of `instruction_sets()`, or "" for the best.
         alive: asked now and then; False ends the call after the present sweep.
 
     Returns:

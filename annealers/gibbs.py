@@ -9,7 +9,7 @@ from typing import Any
 from qsample.annealers.kernels.betas import Constant, listed
 from qsample.annealers.kernels.results import passed_on
 from qsample.annealers.kernels.sweeper import Sweeper, check_time_limit, clock
-from qsample.annealers.kernels.update import Precision, Scan
+from qsample.annealers.kernels.update import Precision, Scan, is_full
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Generators, draw_seeds
 from qsample.sampling.sampler import check_request
@@ -33,12 +33,11 @@ class Gibbs:
         scan: order of the visits: "forward", or "palindromic", the groups forward and back, which
             makes the kernel reversible.
         precision: number format of the local fields. "full" is single precision, or double where
-            the problem needs it. "bfloat16" rounds the weights of a bipartite problem to 8 bits for
-            the matrix products (for GPUs: on a CPU full precision is as fast). "fixed16" keeps the
-            fields of sparse and bipartite problems in 16 bits, on the CPU (two to three times as
-            fast with AVX-512 and 32 reads or more; `native.sweep_sparse` says what is rounded, and
-            it is refused where that would be too coarse). Unless it is "full" the reads are
-            HEURISTIC.
+            the problem needs it; on the CPU whole numbers of 2^-27 of the largest field take the
+            place of single precision (`kernels.native` has the law). "bfloat16" rounds the weights
+            of a bipartite problem to 8 bits for the matrix products (for GPUs: on a CPU full
+            precision is as fast), and the reads are HEURISTIC. "fixed16" is another name of "full":
+            the CPU decides spins in 16 bits wherever that is sure to give the same spin.
         betas: inverse temperatures, one per sweep, which then count instead of `sweeps`; None is
             `sweeps` sweeps at 1. Unless all are 1 the reads are HEURISTIC.
         time_limit: seconds after which a call (but one of milliseconds) ends with the present
@@ -82,7 +81,7 @@ class Gibbs:
     def _valid(self) -> bool:
         """Whether the kernel leaves the problem's law invariant."""
         at_target = self.betas is None or all(beta == 1 for beta in self.betas)
-        return self.precision == "full" and at_target
+        return is_full(self.precision) and at_target
 
     @uncompiled
     def sample(

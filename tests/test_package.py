@@ -78,7 +78,7 @@ def test_sdist_holds_every_file_once(built):
         ]
     assert len(names) == len(set(names))
     assert set(sources()) <= set(names)
-    assert {"annealers/native/engine.cpp", "annealers/native/philox.hpp", "CMakeLists.txt"} <= set(
+    assert {"annealers/native/bindings.cpp", "annealers/native/law/rule.hpp", "CMakeLists.txt"} <= set(
         names
     )
     assert not [name for name in names if name.startswith(("qsample/models", "qsample/annealers"))]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from qsample.annealers.kernels.native import Native, sweep_bipartite, sweep_dense, sweep_sparse
@@ -11,7 +9,7 @@ from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.torch_bipartite import Bipartite
 from qsample.annealers.kernels.torch_dense import Dense
 from qsample.annealers.kernels.torch_sparse import Chromatic
-from qsample.annealers.kernels.update import Kernel, Precision
+from qsample.annealers.kernels.update import Kernel, Precision, is_full
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
@@ -23,26 +21,16 @@ def native_kernel(problem: Ising, precision: Precision = "full") -> Native | Non
 
     | graph | kernel | fields |
     |---|---|---|
-    | bipartite | `sweep_bipartite` | couplings are added up by fours, in 16 bits by fives |
+    | bipartite | `sweep_bipartite` | sums of a few couplings are looked up at once |
     | complete, or half of all pairs | `sweep_dense` | kept: a flip adds a row of J |
     | sparse | `sweep_sparse` | lanes of replicas add them up |
 
-    Raises:
-        ValueError: "fixed16" for a problem that it does not serve.
+    Args:
+        problem: any problems of one graph.
+        precision: number format of the fields; "fixed16" is another name of "full".
     """
     graph = problem.graph
-    on_cpu = problem.device.type == "cpu"
-    if precision == "fixed16":
-        if on_cpu and graph.kind == "bipartite":
-            return partial(sweep_bipartite, precision="fixed16")
-        if on_cpu and graph.kind == "sparse" and not _is_dense(graph):
-            return partial(sweep_sparse, precision="fixed16")
-        raise ValueError(
-            "precision 'fixed16' is for sparse problems and bipartite ones on the CPU; got "
-            f"{graph.num_edges} edges on {graph.num_spins} spins, {graph.kind}, {problem.dtype}, "
-            f"{problem.device}: use 'full'"
-        )
-    if precision != "full" or not on_cpu:
+    if not is_full(precision) or problem.device.type != "cpu":
         return None
     if graph.kind == "bipartite":
         return sweep_bipartite
@@ -67,15 +55,16 @@ def torch_kernel(
         problem: P problems, as `Ising.flat` gives them, in the dtype to work in.
         spins: `[P, R, n]` of -1 and +1.
         streams: randomness, one stream per problem.
-        precision: "bfloat16" rounds the products of a bipartite problem.
+        precision: "bfloat16" rounds the products of a bipartite problem; "fixed16" is another name
+            of "full".
 
     Raises:
-        ValueError: another precision than "full" for a graph that is not bipartite.
+        ValueError: "bfloat16" for a graph that is not bipartite.
     """
     graph = problem.graph
     if graph.kind == "bipartite":
         return Bipartite(problem, spins, streams, precision)
-    if precision != "full":
+    if not is_full(precision):
         raise ValueError(
             f"precision {precision!r} is for bipartite problems; this one is {graph.kind}: use "
             "'full'"

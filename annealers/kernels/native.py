@@ -1,8 +1,25 @@
-"""The native kernels: what their calls share is made ready once, and each has a short call.
+r"""The native kernels: what their calls share is made ready once, and each has a short call.
 
-The number that decides a spin is a function of (seed of its problem, replica, sweep, spin) alone,
-so neither the batch nor the threads nor how sweeps are split into calls can change a draw. Threads
-are torch's. h and J are taken in single precision, whatever the problem's.
+All obey one law, bit for bit: neither the kernel's inner path nor the instruction set, the batch,
+the threads (torch's) nor how sweeps are split into calls can change a draw. Kernels differ in the
+order of visits alone. `_engine.NUMBERING` counts the laws so far; this is number 2.
+
+- **Fields are whole numbers of a unit** $u = 2^{e-27}$ of their problem, $2^e$ being the least
+  power of two that is neither below $a = \max_i \sum_j |J_{ij}|$ nor below $\max_i |h_i| / 8$. h
+  and J, taken in single precision whatever the problem's, are rounded to multiples of u; from there
+  on fields are sums of integers, exact in any order. So the problem that is sampled is an Ising
+  problem whose h and J are each off by u/2 at most: by $2^{-27}$ of the larger of a and
+  $\max_i |h_i| / 8$.
+- **Words.** The 32 random bits that decide a spin are a function of (seed of its problem, replica,
+  pass, spin). Sweep s makes pass 2 s, its way back is pass 2 s + 1, and a random start is pass
+  $2^{32} - 1$: its spins are +1 where the top bit is 0. Replicas 2 k and 2 k + 1 share a hash, each
+  taking the upper 16 bits of its word from one half of it; the lower 16 bits are of a second hash,
+  which one decision in $2^{15}$ needs.
+- **The rule** of a field f and a word w, in single precision, each operation rounded by itself
+  (nothing fused): $x = 2 \beta u f \log_2 e$, and the heat bath makes a spin +1 unless
+  $w \, 2^x + w > 2^{32}$; Metropolis turns it unless $w > 2^{32 + s x}$. Kernels decide most spins
+  by bounds of 16 bits, and those that lie between them by this rule.
+- **Energies** are those of the rounded problem: sums of 64-bit integers, times u.
 """
 
 from __future__ import annotations
@@ -15,7 +32,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.torch_dense import square
-from qsample.annealers.kernels.update import Precision, Rule, Scan
+from qsample.annealers.kernels.update import Rule, Scan
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 
@@ -72,7 +89,6 @@ def sweep_sparse(
     first_sweep: int = 0,
     rule: Rule = "gibbs",
     scan: Scan = "forward",
-    precision: Precision = "full",
     alive: Callable[[], bool] | None = None,
     isa: str = "",
 ) -> Swept:
@@ -90,18 +106,8 @@ def sweep_sparse(
         rule: "gibbs" or "metropolis"; see `update.rule_of`.
         scan: "forward", or "palindromic": each sweep visits the spins forward and back, which is
             reversible under the heat bath.
-        precision: number format of the fields. "full" is single precision. "fixed16" is 16-bit
-            fixed point, twice the lanes: with F the largest field that any state has, or 1.5 times
-            the largest that J alone makes, u = F/32766: couplings are rounded to multiples of u/2,
-            fields to u (2**-15 of F in the mean square), and probabilities to 6.5e-5, those below
-            1e-5 to 0; energies stay full. Problems that share J are fastest where h is small beside
-            it.
         alive: function asked some times per second; False ends the call after the present sweep.
-        isa: "avx512", "avx2" or "plain"; the best of this machine by default.
-
-    Raises:
-        ValueError: 16 bits would round logits 2 beta f to steps of more than 1/64, as a field that
-            dwarfs the others or a very low temperature makes them.
+        isa: one of `_engine.instruction_sets()`; the best of this machine by default.
     """
     from qsample.annealers import _engine
 
@@ -136,6 +142,7 @@ def sweep_dense(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
+    isa: str = "",
 ) -> Swept:
     """Sweeps of P problems, each spin coupled to most: fields are kept, a flip adds a row of J.
 
@@ -149,6 +156,7 @@ def sweep_dense(
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.
+        isa: an instruction set; the best of this machine by default.
     """
     from qsample.annealers import _engine
 
@@ -168,7 +176,7 @@ def sweep_dense(
         scan == "palindromic",
         spins is None,
         torch.get_num_threads(),
-        "",
+        isa,
         alive,
     )
     return call.swept(fewest)
@@ -184,15 +192,13 @@ def sweep_bipartite(
     first_sweep: int = 0,
     rule: Rule = "gibbs",
     scan: Scan = "forward",
-    precision: Precision = "full",
     alive: Callable[[], bool] | None = None,
     isa: str = "",
 ) -> Swept:
     """Sweeps of P problems on one bipartite graph (RBMs): couplings are read where they lie.
 
     The right side (hidden units) is updated first, then the left; palindromic, then the right once
-    more. The energy takes the fields of the side that was visited last, in single precision, and
-    adds them up in double.
+    more.
 
     Args:
         problem: bipartite problems on the CPU; the rest is as in `sweep_sparse`.
@@ -203,10 +209,6 @@ def sweep_bipartite(
         first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
-        precision: "fixed16" keeps fields in 16 bits, rounded and refused as `sweep_sparse` says; of
-            five couplings the sum is looked up at once. A problem of a batch is rounded in its own
-            unit, so problems are then taken one by one, and those of fewer than 32 replicas leave
-            lanes idle. Energies are those of the true couplings all the same.
         alive: False ends the call after the present sweep.
         isa: an instruction set; the best of this machine by default.
     """

@@ -9,6 +9,11 @@ Colder than beta 1, where only annealers go and none claims a law, single precis
 $\beta F = 2^{19}$. Nor does any rounding happen where all h and J are multiples of one number that
 $F$ holds no more than $2^{24}$ (or $2^{53}$) times, such as integers: then single (or double)
 precision serves at any beta.
+
+The native kernels, which take h and J in single precision, round each of them to a whole number of
+units of at most $2^{-26} F$ instead of their sums (see `native`): where $\beta F = 2^{13}$ each
+coupling then moves a logit by $2^{-13}$ at most, no more than in sums of single precision. Whole
+multiples as above are whole numbers of units too.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.annealers.kernels.update import Precision
+from qsample.annealers.kernels.update import Precision, is_full
 from qsample.problem.ising import Ising
 
 SINGLE = 2.0**13  # the largest F in single precision
@@ -84,7 +89,7 @@ def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full")
     Args:
         problem: any problems.
         coldest: the largest beta of all sweeps.
-        precision: number format of the products; "full" alone may be double.
+        precision: number format of the products; "full" (or "fixed16") alone may be double.
 
     Raises:
         ValueError: fields beyond double precision, or beyond single where "bfloat16" is asked for.
@@ -92,7 +97,7 @@ def working(problem: Ising, coldest: float = 1.0, precision: Precision = "full")
     if wide_problems(problem, coldest) is None:
         narrow = problem.dtype in (torch.float16, torch.bfloat16)
         return problem.to(dtype=torch.float32) if narrow else problem
-    if precision != "full":
+    if not is_full(precision):
         raise ValueError(
             f"precision {precision!r} is too coarse for fields that single precision cannot "
             "hold: use 'full'"

@@ -14,7 +14,7 @@ from qsample.annealers.kernels.choose import native_kernel, torch_kernel
 from qsample.annealers.kernels.double import sweep_mixed
 from qsample.annealers.kernels.energies import energies, narrowed
 from qsample.annealers.kernels.native import Native
-from qsample.annealers.kernels.precision import check_sizes, wide_problems, working
+from qsample.annealers.kernels.precision import wide_problems, working
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
 from qsample.problem.ising import Ising
@@ -154,9 +154,6 @@ class Sweeper:
 
     def run(self, betas: Betas) -> None:
         """One sweep at each beta of a schedule, a block at a time, until `alive` says no."""
-        if self.precision == "fixed16" and betas.count > BLOCK and self._native is not None:
-            # refused before the first block, if at all
-            self._native(self._problem, 1, [betas.coldest], self._seeds, rule=self.rule)
         steps: Iterable[tuple[int, Tensor]] = blocks(betas, self._longest(betas))
         independent = self.rule == "gibbs" and self._problem.graph.num_edges == 0
         if independent and self._native is None:
@@ -256,8 +253,9 @@ def native_for(
 ) -> Native | None:
     """The native call that serves a problem at betas up to `coldest`, or None where torch does.
 
-    The kernels work in single precision, whatever the problem's: problems of a batch of which that
-    would draw other spins go to `double.sweep_double`.
+    The kernels take h and J in single precision, whatever the problem's, and round fields to a unit
+    of their own (see `native`): problems of a batch of which that would draw other spins go to
+    `double.sweep_double`.
 
     Args:
         problem: any problems of one graph.
@@ -265,14 +263,11 @@ def native_for(
         coldest: the largest beta of all sweeps.
 
     Raises:
-        ValueError: a precision that does not serve this problem, or fields that double precision
-            cannot hold.
+        ValueError: fields that double precision cannot hold.
     """
-    if precision == "fixed16":
-        check_sizes(problem)
     native = native_kernel(problem, precision)
-    if native is None or precision == "fixed16":
-        return native
+    if native is None:
+        return None
     wide = wide_problems(problem, coldest)
     return native if wide is None else partial(sweep_mixed, native=native, wide=wide)
 

@@ -10,9 +10,19 @@ from torch import Tensor
 
 Rule = Literal["gibbs", "metropolis"]
 Scan = Literal["forward", "palindromic"]
-Precision = Literal["full", "bfloat16", "fixed16"]
+Precision = Literal["full", "bfloat16", "fixed16"]  # the last is another name of "full"
 
 METROPOLIS_CYCLE = 4
+
+
+def is_full(precision: Precision) -> bool:
+    """Whether a precision rounds no more than the law of the kernels: "full" and its alias.
+
+    "fixed16" was a law of its own, with fields and probabilities in 16 bits. Now all fields are
+    decided in 16 bits first, and again by the full rule where that could differ: full precision is
+    as fast, and "fixed16" means it.
+    """
+    return precision != "bfloat16"
 
 
 def rule_of(rule: Rule, sweep: int) -> Rule:

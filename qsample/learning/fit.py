@@ -41,8 +41,9 @@ def fit(
 
     With `out`, metrics go to `metrics.jsonl` (and TensorBoard, if installed) and checkpoints to the
     same folder. Each update's randomness is a function of (seed, update), so a run that resumes
-    from a checkpoint equals one that was never stopped, bit for bit. One run at a time writes a
-    folder; readers are free.
+    from a checkpoint equals one that was never stopped, bit for bit; but for one that was saved
+    under other draws of the native kernels, which goes on with a warning. One run at a time writes
+    a folder; readers are free.
 
     Ctrl-C, SIGTERM and SIGHUP finish the update, write a checkpoint and then end: by
     KeyboardInterrupt or by a SystemExit of 143 or 129. After a SIGTERM or SIGHUP this takes at

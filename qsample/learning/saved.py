@@ -313,4 +313,5 @@ _LATER: dict[str, Any] = {  # not in the first checkpoints
     "pending": _is_pending,
     "architecture": _is_architecture,
     "former": lambda value: isinstance(value, list) and all(map(_is_table, value)),
+    "numbering": _is_count,
 }

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "seconds": time.perf_counter() - run.began,
         "settings": dataclasses.asdict(run.settings),
         "former": run.former,
+        "numbering": _numbering(),
         "config": run.config,
         "architecture": architecture(run.model),
         "identity": _identity(run),
@@ -78,6 +80,13 @@ def _moving(run: Run) -> dict[str, Any]:
 
 def _state_of(sampler: Sampler) -> Mapping[str, Any] | None:
     return sampler.state_dict() if is_stateful(sampler) else None
+
+
+def _numbering() -> int:
+    """Which draws the native kernels make of a seed: the same under one number, bit for bit."""
+    from qsample.annealers import _engine
+
+    return _engine.NUMBERING
 
 
 def _identity(run: Run) -> dict[str, str]:
@@ -104,6 +113,8 @@ def _copied(value: Any) -> Any:
 def restore(run: Run, folder: Path) -> None:
     """Take up the checkpoint in a folder; where that fails, the run's model is as it was.
 
+    A warning says where draws will differ from those of a run that was never stopped.
+
     Raises:
         CheckpointError: the checkpoint is damaged, or none of `fit`.
         ValueError: it is another run's; the message names the first difference.
@@ -127,6 +138,15 @@ def restore(run: Run, folder: Path) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         path = folder / checkpoint.LATEST
         raise CheckpointError(f"{path} holds no state of this run: {reason}") from None
+    numbering = state.get("numbering", 1)  # the first checkpoints do not name it
+    if numbering != _numbering() and run.update < run.settings.updates:
+        warnings.warn(
+            f"{folder} was saved under numbering {numbering} of the native kernels' draws, and this "
+            f"is {_numbering()}: from update {run.update} on their draws differ from those of a run "
+            "that was never stopped",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _take_up(run: Run, state: dict[str, Any]) -> None:

@@ -168,10 +168,7 @@ def test_an_offset_changes_no_draw(name, offset):
 
 # ---- beyond double ----------------
 
-REFUSING = SAMPLERS | {
-    "population": PopulationAnnealing(2),
-    "16 bits": Gibbs(2, precision="fixed16"),
-}
+REFUSING = SAMPLERS | {"population": PopulationAnnealing(2)}
 
 
 @pytest.mark.parametrize("name", REFUSING)

@@ -4,8 +4,6 @@ A rule that flips such spins for certain, visited in a fixed order, moves domain
 for ever.
 """
 
-from functools import partial
-
 import networkx
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from qsample.annealers import (
     AsDimod,
     Corrected,
     DimodAnnealer,
-    Gibbs,
     ParallelTempering,
     SimulatedAnnealing,
 )
@@ -46,13 +43,11 @@ GRAPHS = {
 }
 SPARSE = {
     "sparse": sweep_sparse,
-    "sparse, 16 bits": partial(sweep_sparse, precision="fixed16"),
     "dense": sweep_dense,
     "double": sweep_double,
 }
 SIDES = {
     "bipartite": sweep_bipartite,
-    "bipartite, 16 bits": partial(sweep_bipartite, precision="fixed16"),
     "bipartite, double": sweep_double,
 }
 
@@ -141,13 +136,9 @@ def test_torch_kernels_reach_the_law(kernel, precision):
     check_law(problem, spins, 4)
 
 
-# Rules and precisions that the contract does not ask.
+# Rules that the contract does not ask.
 SAMPLERS = RIGHT | {
-    "gibbs fixed16": Gibbs(100, precision="fixed16"),
     "annealing adaptive metropolis": SimulatedAnnealing(400, (0.0, 1.0), "adaptive", "metropolis"),
-    "annealing metropolis fixed16": SimulatedAnnealing(
-        schedule=SLOW, rule="metropolis", precision="fixed16"
-    ),
     "tempering metropolis": ParallelTempering(60, 4, rule="metropolis"),
     "corrected by metropolis": Corrected(
         SimulatedAnnealing(3, (0.1, 5.0)), ParallelTempering(60, 4, rule="metropolis")

@@ -140,7 +140,8 @@ def test_a_run_of_before_loads_and_goes_on(tmp_path):
     for path in RUN.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert qs.load_run(tmp_path, model()).update == SETTINGS["updates"]
-    train(tmp_path, 2 * SETTINGS["updates"], resume=True)
+    with pytest.warns(RuntimeWarning, match="numbering 1 of the .* from update 6 on"):
+        train(tmp_path, 2 * SETTINGS["updates"], resume=True)
     assert qs.load_run(tmp_path, model()).update == 2 * SETTINGS["updates"]
 
 

@@ -259,6 +259,7 @@ PARTS = {
     "sampler": [3, [1]],
     "pending": [3, {}, {"update": 1}, {"update": 1, "loss": "x", "beta": 1.0, "beta_stderr": 1.0}],
     "former": [3, [3]],
+    "numbering": [None, -1, "1", 1.0],
     "optimizer": [
         None,
         {},
@@ -292,7 +293,7 @@ def test_a_forged_state_with_a_right_hash_is_refused(tmp_path, folder, part):
 
 def test_a_lost_part_is_named(tmp_path, folder):
     state = load(folder)
-    for part in PARTS.keys() - {"pending", "former"}:
+    for part in PARTS.keys() - {"pending", "former", "numbering"}:
         lost = {name: value for name, value in state.items() if name != part}
         checkpoint.save(tmp_path, lost, step=20)
         with pytest.raises(CheckpointError, match=f"{tmp_path} .* it lacks '{part}'"):

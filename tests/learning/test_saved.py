@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import qsample as qs
 from qsample import load_run
-from qsample.annealers import Gibbs
+from qsample.annealers import Gibbs, _engine
 from qsample.cli import main
 from qsample.learning import checkpoint
 from qsample.learning.checkpoint import CheckpointError, NoCheckpoint, load
@@ -246,6 +246,32 @@ def test_fit_takes_up_former_settings_and_config(tmp_path):
     run(whole, Gibbs(2))
     assert_same(dict(model.state_dict()), dict(whole.state_dict()))
     assert load_run(tmp_path, rbm()).config == {"notes": "mine"}
+
+
+@pytest.mark.parametrize("former", [None, 1])
+def test_a_run_saved_under_other_draws_goes_on_and_says_so(tmp_path, former):
+    """The first checkpoints, of numbering 1, do not name it."""
+    whole = rbm()
+    run(whole, Gibbs(2), STEADY, out=tmp_path / "whole")
+    cut = tmp_path / "cut"
+    run(rbm(), Gibbs(2), replace(STEADY, updates=8), out=cut)
+    state = load(cut)
+    assert state.pop("numbering") == _engine.NUMBERING
+    checkpoint.save(cut, state if former is None else state | {"numbering": former}, step=8)
+    with pytest.warns(RuntimeWarning, match="under numbering 1 of the .* from update 8 on") as said:
+        longer = rbm()
+        run(longer, Gibbs(2), STEADY, out=cut, resume=True)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    # here the draws are the same; and by now it is a run of this numbering, which goes on silently
+    assert_same(dict(longer.state_dict()), dict(whole.state_dict()))
+    assert load(cut)["numbering"] == _engine.NUMBERING
+    run(rbm(), Gibbs(2), replace(STEADY, updates=24), out=cut, resume=True)
+
+
+def test_a_run_that_is_done_has_no_draws_left_to_differ(tmp_path):
+    run(rbm(), Gibbs(2), out=tmp_path)
+    checkpoint.save(tmp_path, load(tmp_path) | {"numbering": 1}, step=20)
+    run(rbm(), Gibbs(2), out=tmp_path, resume=True)
 
 
 # ---- the command line ----------------

@@ -33,6 +33,33 @@ def random_problem(shape, batch=(), J_batch=(), dtype=torch.float32):
     return Ising(graph, h, graph.couplings(values))
 
 
+# Sizes of couplings and fields that a kernel rounds, or bounds, each in its own way.
+NUMBERS = {
+    "normal": lambda J, h: (J, h),
+    # sums that cancel, and fields of exactly nothing
+    "whole": lambda J, h: (J.sign(), h.round()),
+    # a field that sets the unit, eight times as far as couplings do
+    "pinned": lambda J, h: (J.sign(), torch.where(h == h.amax(-1, keepdim=True), 256.0, h)),
+    "one coupling": lambda J, h: (torch.where(J == J.amax(-1, keepdim=True), 64.0, J), h),
+    "weak": lambda J, h: (1e-6 * J, 1e-6 * h),
+    "strong": lambda J, h: (30 * J, 30 * h),
+    "fields alone": lambda J, h: (0 * J, h),
+    "nothing": lambda J, h: (0 * J, 0 * h),
+}
+
+
+def numbered(graph, numbers="normal", batch=(), J_batch=(), seed=0):
+    """A problem on any graph with fields and couplings of NUMBERS, and an offset."""
+    g = generator(seed)
+    # fields of about 1, whatever the degree
+    scale = 1 / (1 + float(graph.degree.double().mean())) ** 0.5 if graph.num_spins else 1.0
+    J = scale * torch.randn(*J_batch, graph.num_edges, generator=g)
+    h = scale * torch.randn(*batch, graph.num_spins, generator=g)
+    if graph.num_edges and graph.num_spins:
+        J, h = NUMBERS[numbers](J, h)
+    return Ising(graph, h, graph.couplings(J), torch.randn(batch, generator=g))
+
+
 def problems(kind, count=10, dtype=torch.float32):
     """A frustrated random batch; log Z differs from that of free spins by several units."""
     graph, g = GRAPHS[kind], generator(3)

@@ -72,7 +72,6 @@ SAMPLERS: dict[str, Row] = {
     ),
     "gibbs schedule": Row(Gibbs(betas=[0.3, 1.0]), Gibbs(betas=SLOW.tolist())),
     "gibbs bfloat16": Row(Gibbs(3, precision="bfloat16"), kinds=("bipartite",)),
-    "gibbs fixed16": Row(Gibbs(3, precision="fixed16"), kinds=("sparse", "bipartite")),
     # Simulated annealing
     "annealing": Row(SimulatedAnnealing(5), SimulatedAnnealing(schedule=SLOW)),
     "annealing linear": Row(SimulatedAnnealing(6, (0.0, 1.0), "linear")),
@@ -87,13 +86,6 @@ SAMPLERS: dict[str, Row] = {
     ),
     "annealing adaptive metropolis": Row(
         SimulatedAnnealing(12, (0.0, 1.0), "adaptive", "metropolis")
-    ),
-    "annealing fixed16": Row(
-        SimulatedAnnealing(5, precision="fixed16"), kinds=("sparse", "bipartite")
-    ),
-    "annealing adaptive fixed16": Row(
-        SimulatedAnnealing(12, schedule="adaptive", precision="fixed16"),
-        kinds=("sparse", "bipartite"),
     ),
     # Tempering
     "tempering": Row(ParallelTempering(6, 4), ParallelTempering(40, 3), tag=ASYMPTOTIC),
@@ -156,13 +148,11 @@ def pairs(graphs: dict[str, Graph]) -> list[tuple[str, str]]:
     """Every pair of a local sampler and a graph that it can sample.
 
     Args:
-        graphs: graphs by their names; "sparse" is one that is too wide for `Exact`, "dense" one
-            that no sampler serves in 16 bits.
+        graphs: graphs by their names; "sparse" is one that is too wide for `Exact`.
     """
-    refused = {("exact", "sparse")} | {(name, "dense") for name in LOCAL if "fixed16" in name}
     return [
         (name, graph)
         for name, row in LOCAL.items()
         for graph in graphs
-        if graphs[graph].kind in row.kinds and (name, graph) not in refused
+        if graphs[graph].kind in row.kinds and (name, graph) != ("exact", "sparse")
     ]

@@ -155,6 +155,7 @@ struct Filter {
         for (int k = some; k-- > 0;) {
             const Threshold &mine = threshold[drop[k]];
             const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
+            const auto shift = Bytes::count(mine.scale.shift);
             const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
             const V v1 = Bytes::all32(Halves(key[k]).high);
             std::uint64_t open = 0;
@@ -168,7 +169,7 @@ struct Filter {
 #pragma GCC unroll 2
                     for (int o = 0; o < 2; ++o) {
                         const V F = Bytes::add16_saturated(field16(sums, v, o), H);
-                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), mine.scale.shift), factor);
+                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), shift), factor);
                         // The two bytes of entry s of a table of 16-bit numbers.
                         const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
                         const V t = Bytes::left16<4>(y);
@@ -227,6 +228,7 @@ struct Filter {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
+            law::count_open();
             const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, &bits[(block * filter_lanes + byte) * bytes]);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
@@ -261,7 +263,7 @@ struct Filter {
                     for (int v = 0; v < parts * V2; ++v) {
                         const V up = bytes_of(halves(b, 2 * v, v0, v1), halves(b, 2 * v + 1, v0, v1));
                         std::uint8_t *group = at(side, b, i / 4) + v * Bytes::size;
-                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, static_cast<int>(i % 4))));
+                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, Bytes::count(static_cast<int>(i % 4)))));
                     }
             }
     }

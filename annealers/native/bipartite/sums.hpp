@@ -23,7 +23,7 @@ struct Sums {
     // f plus the entry that the low four bits choose.
     inline I add(I f, U k) const { return f + (I)_mm512_permutexvar_epi32((__m512i)k, all); }
 };
-#else
+#elif defined(__AVX2__)
 constexpr int widest = 2, outputs = 4;
 const I first_bit = {0, -1, 0, -1, 0, -1, 0, -1}, second_bit = {0, 0, -1, -1, 0, 0, -1, -1},
         third_bit = {0, 0, 0, 0, -1, -1, -1, -1};
@@ -35,21 +35,24 @@ struct Sums {
         half[0] = (isplat(a[0]) & first_bit) + (isplat(a[1]) & second_bit) + (isplat(a[2]) & third_bit);
         half[1] = half[0] + isplat(a[3]);
     }
-#if defined(__AVX2__)
     inline I add(I f, U k) const {
         const __m256 low = (__m256)_mm256_permutevar8x32_epi32((__m256i)half[0], (__m256i)k);
         const __m256 high = (__m256)_mm256_permutevar8x32_epi32((__m256i)half[1], (__m256i)k);
         return f + (I)_mm256_blendv_ps(low, high, (__m256)(k << 28));  // by the sign: bit 3 of k
     }
+};
 #else
-    inline I add(I f, U k) const {
-        std::int32_t entry[16];
-        std::memcpy(entry, half, sizeof entry);
-        I found;
-        for (int l = 0; l < W; ++l) found[l] = entry[k[l] & 15];
-        return f + found;
+constexpr int widest = 2, outputs = 4;
+
+struct Sums {
+    std::int32_t all[16] = {};
+    inline explicit Sums(const std::int32_t *a) {
+        for (int m = 1; m < 16; ++m) all[m] = all[m & (m - 1)] + a[__builtin_ctz(static_cast<unsigned>(m))];
     }
-#endif
+    inline I add(I f, U k) const {
+        for (int l = 0; l < W; ++l) f[l] += all[k[l] & 15];
+        return f;
+    }
 };
 #endif
 

@@ -59,7 +59,7 @@ inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shi
         V x[4], byte[C], pair[C];
         for (int k = 0; k < 4; ++k) {
             x[k] = Bytes::load(twice_K + j + k * (at_once / 4));
-            if (skipped) x[k] = Bytes::right32_signed(x[k], shift);
+            if (skipped) x[k] = Bytes::right32_signed(x[k], Bytes::count(shift));
         }
         byte[0] = plane_of<C, 0>(x), byte[1] = plane_of<C, 1>(x), byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x);
         if constexpr (C > 4) byte[4] = plane_of<C, 4>(x);

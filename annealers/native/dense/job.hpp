@@ -1,4 +1,4 @@
-// What one call of the dense kernel works on. Plain data.
+// What one call of the dense kernel works on. Plain data: this header is compiled for several instruction sets.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,8 @@ struct Job {
     const float *h;                            // [P, n]
     const float *J;                            // [P or 1, n, row], symmetric, zero diagonal, padded with zeros
     std::int64_t J_stride;                     // n row, or 0 where J is shared
+    const double *unit;                        // [P], see law/unit.hpp
+    const std::int32_t *twice_K;               // [n, row] of a shared J in one unit, null otherwise
     const float *beta;                         // [sweeps], or [sweeps, P R]
     std::int64_t beta_stride;                  // 0, or P R
     bool metropolis, palindromic, random_start;
@@ -31,6 +33,8 @@ using Run = int (*)(const Job &, std::int64_t first, int count);
 
 struct Kernel {
     Run run;
+    // 2 K of a J in a unit, [n, row].
+    void (*round)(const float *J, double unit, std::int64_t numbers, std::int32_t *twice_K);
 };
 
 }  // namespace dense

@@ -1,195 +1,295 @@
-// The dense kernel: fields are kept, and a flip adds a row of J to them. Compiled once for each instruction set.
+// The dense kernel: fields are kept, in whole units, and a flip adds or subtracts a row of 2 K.
 //
-// A block holds up to 64 replicas, each with its n fields in one stretch of memory. A few spins are decided in a row, for
-// all replicas at once, on a small tile of their own fields. Only then do their flips reach all the other fields: a stretch
-// of fields is loaded and stored once for all flips, and a stretch of J serves all replicas from the nearest cache.
-// Every field gets the same sums in the same order as if each flip had gone out at once.
-#include "dense_job.hpp"
-#include "simd.hpp"
+// A block holds up to 64 replicas, each with its n fields in one stretch of memory. Spins are decided one by one for
+// all replicas at once; a flip reaches the fields of the next few spins (a tile) there and then, and all others only
+// when the tile is through. Then a stretch of fields is loaded and stored once for all flips of its replica, and a
+// stretch of 2 K serves all replicas from the nearest cache. Sums of whole numbers are the same in any order.
+#pragma once
 
-#include <cstdlib>
+#include "../law/unit.hpp"
+#include "../vec/array.hpp"
+#include "../vec/bits.hpp"
+#include "../vec/words.hpp"
+#include "job.hpp"
 
 namespace dense {
 namespace {
 
-using namespace sparse;
+using namespace vec;
+using counter::Halves;
 
-constexpr int refresh = 64;  // sweeps after which fields are summed anew, so that rounding does not build up
-constexpr int few = 24;      // spins decided in a row
+constexpr int tile = 64;                    // spins
+constexpr std::int64_t line = 16;           // numbers of 64 bytes
+
+inline std::int64_t aligned(const void *p) {  // numbers to the next line
+    return (line - static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(p) % 64 / 4)) % line;
+}
+
+// rint(J / u), doubled. A sum with 1.5 2^52 is rounded to a whole number, which its low bits hold.
+inline void round_rows(const float *J, double unit, std::int64_t numbers, std::int32_t *twice_K) {
+    typedef double D __attribute__((vector_size(8 * W)));
+    typedef std::int64_t Long __attribute__((vector_size(8 * W)));
+    const double inverse = 1 / unit;
+    for (std::int64_t a = 0; a < numbers; a += W) {
+        const D shifted = __builtin_convertvector(load<F>(J + a), D) * inverse + 0x1.8p52;
+        store(twice_K + a, __builtin_convertvector((Long)shifted, I) * 2);
+    }
+}
 
 struct Rows {
     const Job &job;
     const std::int64_t first;
-    const int count, groups;           // replicas, and their vectors
-    float *f;                          // [count, row]
-    std::uint64_t *up;                 // [n], a bit a lane
-    const float *h[lanes], *J[lanes];  // fields and couplings of each lane's problem
-    int some;                          // spins decided in a row: more than one only where many lanes share their J
-    alignas(64) std::uint32_t low[lanes], high[lanes];
-    alignas(64) float rate[lanes];     // 2 beta / log 2
+    const int count, places;           // lanes, and what holds them: pairs of vectors, of even lanes and odd ones
+    std::int64_t stride;               // of fields: an odd number of lines, lest one spin's fields share a cache set
+    Array<std::int32_t> memory, own;   // fields; 2 K of the block's problems where they are not shared
+    std::int32_t *f;                   // [places, stride]
+    Array<std::uint64_t> up;           // [n], a bit a place
+    const std::int32_t *twice_K[lanes];
+    bool ready = false;
+    bool paired = true;                // whether vectors 2 k and 2 k + 1 hold the replicas of the same pairs
+    std::uint64_t taken = 0;           // places that hold a lane
+    alignas(64) std::uint32_t low[lanes], high[lanes], odd[lanes];
+    alignas(64) float rate[lanes];
 
-    std::int8_t *spin(int l) const { return job.spins + (first + l) * job.n; }
-    std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
+    static int lane_at(int place) { return place / (2 * W) * 2 * W + 2 * (place % W) + place / W % 2; }
+    std::int64_t lane(int place) const { return first + (lane_at(place) < count ? lane_at(place) : 0); }
+    std::int64_t problem(int place) const { return lane(place) / job.replicas; }
 
-    Rows(const Job &j, std::int64_t start, int c) : job(j), first(start), count(c), groups((c + W - 1) / W) {
-        f = static_cast<float *>(std::aligned_alloc(64, sizeof(float) * static_cast<std::size_t>(j.row) * c));
-        bool shared = c > 8;  // fewer lanes do not pay for a tile
-        up = static_cast<std::uint64_t *>(std::calloc(static_cast<std::size_t>(j.n), sizeof(std::uint64_t)));
-        for (int l = 0; l < lanes; ++l) {
-            const std::int64_t problem = lane(l) / j.replicas;
-            h[l] = j.h + problem * j.n, J[l] = j.J + problem * j.J_stride;
-            shared = shared && J[l] == J[0];
-            const std::uint64_t key =
-                counter::lane_key(j.seed[problem], static_cast<std::uint32_t>(lane(l) % j.replicas));
-            low[l] = static_cast<std::uint32_t>(key), high[l] = static_cast<std::uint32_t>(key >> 32);
+    Rows(const Job &j, std::int64_t start, int c)
+        : job(j), first(start), count(c), places((c + 2 * W - 1) / (2 * W) * 2 * W),
+          stride(j.row + (j.row / line % 2 ? 0 : line)) {
+        const std::int64_t size = job.n * job.row, from = first / job.replicas;
+        const std::int64_t problems = (first + count - 1) / job.replicas - from + 1;
+        ready = memory.resize(places * stride + line) && up.resize(job.n) &&
+                (job.twice_K || own.resize(problems * size + line));
+        if (!ready) return;
+        f = memory.data + aligned(memory.data);
+        std::int32_t *mine = own.data ? own.data + aligned(own.data) : nullptr;
+        for (std::int64_t p = 0; !job.twice_K && p < problems; ++p)
+            round_rows(job.J + (from + p) * job.J_stride, job.unit[from + p], size, mine + p * size);
+        for (int p = 0; p < places; ++p) {
+            if (lane_at(p) < count) taken |= std::uint64_t{1} << p;
+            twice_K[p] = job.twice_K ? job.twice_K : mine + (problem(p) - from) * size;
+            const auto replica = static_cast<std::uint32_t>(lane(p) % job.replicas);
+            const Halves key(counter::lane_key(job.seed[problem(p)], replica >> 1));
+            low[p] = key.low, high[p] = key.high, odd[p] = replica & 1;
         }
-        some = shared ? few : 1;
+        for (int p = 0; p < places; ++p) paired = paired && low[p] == low[p ^ W] && high[p] == high[p ^ W];
     }
-    ~Rows() { std::free(f), std::free(up); }
 
-    // The changes of a few spins, by spin and lane: +-2 of a flip, 0 of none.
-    typedef float Changes[few][lanes];
-
-    // Those of one lane that are not 0: by how much, and the row of J.
+    // A lane's flips in a tile: the rows to add, and those to subtract.
     struct Flips {
-        int count = 0;
-        float change[few];
-        const float *row[few];
+        int added = 0, subtracted = 0;
+        const std::int32_t *add[tile], *subtract[tile];
     };
-    // V vectors of fields from place a on.
+    Flips flips[lanes];
+
+    // V vectors of fields from place a of a row on.
     template <int V>
-    static void add(float *f, const Flips &flips, std::int64_t a) {
-        F x[V];
-        each<V>([&](int v) { x[v] = load<F>(f + a + W * v); });
-        for (int k = 0; k < flips.count; ++k) {
-            const F by = splat(flips.change[k]);
-            const float *row = flips.row[k] + a;
-            each<V>([&](int v) { x[v] = fma(by, load<F>(row + W * v), x[v]); });  // a power of two: the product is exact
+    static void change(std::int32_t *field, const Flips &mine, std::int64_t a) {
+        I x[V];
+        each<V>([&](int v) { x[v] = load<I>(field + a + W * v); });
+        for (int k = 0; k < mine.added; ++k) {
+            const std::int32_t *row = mine.add[k] + a;
+            each<V>([&](int v) { x[v] += load<I>(row + W * v); });
         }
-        each<V>([&](int v) { std::memcpy(f + a + W * v, &x[v], sizeof(F)); });
+        for (int k = 0; k < mine.subtracted; ++k) {
+            const std::int32_t *row = mine.subtract[k] + a;
+            each<V>([&](int v) { x[v] -= load<I>(row + W * v); });
+        }
+        each<V>([&](int v) { store(field + a + W * v, x[v]); });
     }
-    // f += c J_i of some lanes, for the flips of each; from place a on, and the place where fewer than V vectors are left.
+    // Of some places in an order; from a to end, and how far whole runs of V vectors go.
     template <int V>
-    std::int64_t add(const Flips *flips, int from, int end, std::int64_t a) {
-        for (; a + V * W <= job.row; a += V * W)
-            for (int l = from; l < end; ++l)
-                if (flips[l - from].count) add<V>(f + l * job.row, flips[l - from], a);
+    std::int64_t change(const int *order, int some, std::int64_t a, std::int64_t end) {
+        for (; a + V * W <= end; a += V * W)
+            for (int k = 0; k < some; ++k) change<V>(f + order[k] * stride, flips[order[k]], a);
         return a;
     }
-    void spread_out(const Flips *flips, int from, int end) {
-        add<1>(flips, from, end, add<2>(flips, from, end, add<4>(flips, from, end, add<8>(flips, from, end, 0))));
+    void change(const int *order, int some, std::int64_t a, std::int64_t end) {
+        a = change<8>(order, some, a, end);
+        a = change<2>(order, some, a, end);
+        change<1>(order, some, a, end);
     }
-    // Those of all lanes in the spins from, ..., from + width - 1, the other way round with step -1.
-    void spread_out(const Changes &c, std::int64_t from, int width, int step) {
-        Flips flips[lanes];
-        for (int k = step > 0 ? 0 : width - 1; k >= 0 && k < width; k += step)
-            for (int l = 0; l < count; ++l) {
-                Flips &mine = flips[l];  // without a branch: which spins flip cannot be foreseen
-                mine.change[mine.count] = c[k][l], mine.row[mine.count] = J[l] + (from + k) * job.row;
-                mine.count += c[k][l] != 0;
-            }
-        spread_out(flips, 0, count);
+    // The flips of a tile reach all fields but the tile's own. Lanes with as many rows follow each other, so that the
+    // processor can foresee where its loops end.
+    void spread_out(std::int64_t from, std::int64_t end) {
+        int order[lanes], some = 0;
+        std::uint32_t number[lanes];
+        for (std::uint64_t rest = taken; rest; rest &= rest - 1) {
+            const int p = __builtin_ctzll(rest);
+            const auto mine = static_cast<std::uint32_t>(flips[p].added * (tile + 1) + flips[p].subtracted);
+            if (!mine) continue;
+            int at = some++;
+            for (; at > 0 && number[at - 1] > mine; --at) number[at] = number[at - 1], order[at] = order[at - 1];
+            number[at] = mine, order[at] = p;
+        }
+        change(order, some, 0, from);
+        change(order, some, end, job.row);
+        for (int k = 0; k < some; ++k) flips[order[k]].added = flips[order[k]].subtracted = 0;
     }
+
+    // f = H - sum K + 2 K of the spins that are +1.
     void sum() {
-        for (int l = 0; l < count; ++l)
-            for (std::int64_t i = 0; i < job.row; ++i) f[l * job.row + i] = i < job.n ? h[l][i] : 0.0f;
-        for (std::int64_t from = 0; from < job.n; from += few) {
-            Changes c;
-            const int width = job.n - from < few ? static_cast<int>(job.n - from) : few;
-            for (int k = 0; k < width; ++k)
-                for (int l = 0; l < count; ++l) c[k][l] = up[from + k] >> l & 1 ? 1.0f : -1.0f;
-            spread_out(c, from, width, 1);
+        for (int p = 0; p < places; ++p) {
+            if (!(taken >> p & 1)) continue;
+            int same = 0;  // a place before, of the same problem
+            while (!(taken >> same & 1) || problem(same) != problem(p)) ++same;
+            if (same == p) base(p);
+            else std::memcpy(f + p * stride, f + same * stride, sizeof(std::int32_t) * job.row);
+        }
+        for (std::int64_t from = 0; from < job.n; from += tile) {
+            const std::int64_t end = job.n - from < tile ? job.n : from + tile;
+            for (std::int64_t i = from; i < end; ++i) note(up[i] & taken, i, &Flips::added, &Flips::add);
+            spread_out(0, 0);
         }
     }
-    U random(int g, const std::uint64_t &key) const {
-        return counter::bits(load<U>(low + W * g), load<U>(high + W * g), low_half(key), high_half(key));
+    void base(int p) {
+        std::int32_t *field = f + p * stride;
+        const float *h = job.h + problem(p) * job.n;
+        const double inverse = 1 / job.unit[problem(p)];
+        for (std::int64_t i = 0; i < job.n; ++i)
+            for (std::int64_t a = 0; a < job.row; a += W)
+                store(field + a, load<I>(field + a) - (load<I>(twice_K[p] + i * job.row + a) >> 1));
+        for (std::int64_t i = 0; i < job.n; ++i) field[i] += law::units(h[i], inverse);
     }
-    void begin() {
-        for (std::int64_t i = 0; job.random_start && i < job.n; ++i) {
-            const std::uint64_t key = counter::visit_key(0xFFFFFFFFu, static_cast<std::uint32_t>(i));
-            for (int g = 0; g < groups; ++g) up[i] |= std::uint64_t{heads(random(g, key))} << (W * g);
+    // Spin i of some places is to be added, or subtracted.
+    void note(std::uint64_t some, std::int64_t i, int Flips::*number, const std::int32_t *(Flips::*list)[tile]) {
+        for (; some; some &= some - 1) {
+            const int p = __builtin_ctzll(some);
+            Flips &mine = flips[p];
+            (mine.*list)[(mine.*number)++] = twice_K[p] + i * job.row;
         }
-        for (int l = 0; !job.random_start && l < count; ++l)
-            for (std::int64_t i = 0; i < job.n; ++i) up[i] |= std::uint64_t{spin(l)[i] > 0} << l;
     }
-    // Spins from, ..., from + width - 1, forward (step 1) or back (-1).
-    template <Rule rule>
-    void visit(std::int64_t from, int width, int step, std::uint32_t pass) {
-        alignas(64) float tile[few][lanes];  // fields by spin and lane
-        alignas(64) Changes c;
-        for (int k = 0; k < width; ++k) std::memset(tile[k] + W * (groups - 1), 0, sizeof(F));
-        const float *field = f + from;
-        for (int l = 0; l < count; ++l, field += job.row)
-            for (int k = 0; k < width; ++k) tile[k][l] = field[k];
-        std::uint64_t flips = 0;
-        for (int k = step > 0 ? 0 : width - 1; k >= 0 && k < width; k += step) {
-            const std::int64_t i = from + k;
-            const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(i)), before = up[i];
+
+    U hash(int g, Halves visit) const {
+        return counter::first_hash(load<U>(low + W * g), load<U>(high + W * g), usplat(visit.low), usplat(visit.high));
+    }
+    U half(U word, int g) const { return word >> (load<U>(odd + W * g) << 4) & 0xFFFFu; }
+
+    void scatter() {
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            const Halves visit(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(i)));
             up[i] = 0;
-            for (int g = 0; g < groups; ++g) {
-                const auto old = static_cast<std::uint32_t>(before >> (W * g)) & ((1u << W) - 1);
-                const std::uint32_t now = redraw<rule>(load<F>(tile[k] + W * g), load<F>(rate + W * g), random(g, key), old);
-                up[i] |= std::uint64_t{now} << (W * g);
-                const F change = minus_unless(now, add_if(F{}, now ^ old, splat(2.0f)));
-                std::memcpy(c[k] + W * g, &change, sizeof change);
+            for (int g = 0; g < places / W; ++g)
+                up[i] |= std::uint64_t{heads(half(hash(g, visit), g) ^ 0x8000u)} << (W * g);
+        }
+    }
+    void pack() {
+        for (std::int64_t a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? static_cast<int>(job.n - a) : 64;
+            std::uint64_t row[64] = {};
+            for (int p = 0; p < places; ++p) row[p] = gather(job.spins + lane(p) * job.n + a, width);
+            transpose(row);
+            for (int i = 0; i < width; ++i) up[a + i] = row[i];
+        }
+    }
+    // Spins, and energies: E = u sum_i s_i (H_i + f_i) / 2, a whole number of units.
+    void give(int sweeps) const {
+        for (std::int64_t a = 0; a < job.n; a += 64) {
+            const int width = job.n - a < 64 ? static_cast<int>(job.n - a) : 64;
+            std::uint64_t row[64] = {};
+            for (int i = 0; i < width; ++i) row[i] = up[a + i];
+            transpose(row);
+            for (std::uint64_t rest = taken; rest; rest &= rest - 1) {
+                const int p = __builtin_ctzll(rest);
+                spread(row[p], job.spins + lane(p) * job.n + a, width);
             }
-            if (up[i] == before) continue;
-            flips |= up[i] ^ before;
-            for (int m = k + step; m >= 0 && m < width; m += step)
-                for (int g = 0; g < groups; ++g) {
-                    const F by = splat(J[0][i * job.row + from + m]);
-                    const F field = fma(load<F>(c[k] + W * g), by, load<F>(tile[m] + W * g));
-                    std::memcpy(tile[m] + W * g, &field, sizeof field);
-                }
         }
-        if (some > 1) return flips ? spread_out(c, from, width, step) : void();
-        for (flips &= ~std::uint64_t{0} >> (lanes - count); flips; flips &= flips - 1) {
-            const int l = __builtin_ctzll(flips);
-            const Flips flip{1, {c[0][l]}, {J[l] + from * job.row}};
-            spread_out(&flip, l, l + 1);
+        for (std::uint64_t rest = taken; rest; rest &= rest - 1) {
+            const int p = __builtin_ctzll(rest);
+            const std::int8_t *spin = job.spins + lane(p) * job.n;
+            const std::int32_t *field = f + p * stride;
+            const float *h = job.h + problem(p) * job.n;
+            const double unit = job.unit[problem(p)], inverse = 1 / unit;
+            std::int64_t total = 0;
+            for (std::int64_t i = 0; i < job.n; ++i)
+                total += spin[i] * (static_cast<std::int64_t>(law::units(h[i], inverse)) + field[i]);
+            job.energy[lane(p)] = static_cast<double>(total) * unit / 2;
+            job.done[lane(p)] = sweeps;
         }
+    }
+
+    // Two vectors of spin i: the new bits of their places.
+    template <Rule rule>
+    __attribute__((always_inline)) inline std::uint64_t draw(std::int64_t i, int g, Halves visit,
+                                                             std::uint64_t before) const {
+        F x[2];
+        U word[2], upper[2];
+        std::uint32_t bits[2];
+        each<2>([&](int v) {
+            const std::int32_t *field = f + W * (g + v) * stride + i;
+            I own;
+#pragma GCC unroll 16
+            for (int l = 0; l < W; ++l) own[l] = field[l * stride];
+            x[v] = load<F>(rate + W * (g + v)) * to_float(own);
+        });
+        each<2>([&](int v) { word[v] = paired && v ? word[0] : hash(g + v, visit); });
+        each<2>([&](int v) { upper[v] = half(word[v], g + v) ^ 0x8000u; });
+        each<2>([&](int v) { bits[v] = static_cast<std::uint32_t>(before >> (W * (g + v))) & ((1u << W) - 1); });
+        redraw<rule, 2>(x, upper, bits, [&](int v) {
+            const U lane_low = load<U>(low + W * (g + v)), lane_high = load<U>(high + W * (g + v));
+            return half(counter::second_hash(lane_low, lane_high, usplat(visit.low), usplat(visit.high)), g + v);
+        });
+        return (std::uint64_t{bits[0]} | std::uint64_t{bits[1]} << W) << (W * g);
+    }
+    // Spins from .. end - 1, a tile, forward (step 1) or back (-1).
+    template <Rule rule>
+    void visit(std::int64_t from, std::int64_t end, int step, std::uint32_t pass) {
+        const std::int64_t past = job.row - from < tile ? job.row : from + tile;
+        for (std::int64_t k = from; k < end; ++k) {
+            const std::int64_t i = step > 0 ? k : end - 1 - (k - from);
+            const Halves key(counter::visit_key(pass, static_cast<std::uint32_t>(i)));
+            const std::uint64_t before = up[i];
+            std::uint64_t after = 0;
+            for (int g = 0; g < places / W; g += 2) after |= draw<rule>(i, g, key, before);
+            up[i] = after;
+            const std::uint64_t flipped = (after ^ before) & taken;
+            note(flipped & after, i, &Flips::added, &Flips::add);
+            note(flipped & before, i, &Flips::subtracted, &Flips::subtract);
+            for (std::uint64_t rest = flipped & after; rest; rest &= rest - 1) {
+                const int p = __builtin_ctzll(rest);
+                std::int32_t *field = f + p * stride;
+                const std::int32_t *row = twice_K[p] + i * job.row;
+                for (std::int64_t a = from; a < past; a += W) store(field + a, load<I>(field + a) + load<I>(row + a));
+            }
+            for (std::uint64_t rest = flipped & before; rest; rest &= rest - 1) {
+                const int p = __builtin_ctzll(rest);
+                std::int32_t *field = f + p * stride;
+                const std::int32_t *row = twice_K[p] + i * job.row;
+                for (std::int64_t a = from; a < past; a += W) store(field + a, load<I>(field + a) - load<I>(row + a));
+            }
+        }
+        spread_out(from, past);
     }
     template <Rule rule>
     void sweep(std::uint32_t number) {
         const auto next = [&](std::int64_t from, int step, std::uint32_t pass) {
-            visit<rule>(from, job.n - from < some ? static_cast<int>(job.n - from) : some, step, pass);
+            visit<rule>(from, job.n - from < tile ? job.n : from + tile, step, pass);
         };
-        for (std::int64_t from = 0; from < job.n; from += some) next(from, 1, 2 * number);
+        for (std::int64_t from = 0; from < job.n; from += tile) next(from, 1, 2 * number);
         if (job.palindromic)
-            for (std::int64_t from = (job.n - 1) / some * some; from >= 0; from -= some) next(from, -1, 2 * number + 1);
-    }
-    int sweeps() {
-        int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            if (done % refresh == 0) sum();
-            const float *beta = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
-            for (int l = 0; l < lanes; ++l) rate[l] = 2 * log2_e * beta[job.beta_stride ? lane(l) : 0];
-            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
-            const bool metropolis = rule_of(job.metropolis, number) == Rule::metropolis;
-            metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
-        }
-        return done;
+            for (std::int64_t from = (job.n - 1) / tile * tile; from >= 0; from -= tile) next(from, -1, 2 * number + 1);
     }
     int run() {
-        if (!f || !up) return -1;
-        begin();
-        const int done = sweeps();
+        if (!ready) return -1;
+        job.random_start ? scatter() : pack();
         sum();
-        for (int l = 0; l < count; ++l) {  // E = sum_i s_i (h_i + f_i) / 2
-            double energy = 0;
-            for (std::int64_t i = 0; i < job.n; ++i) {
-                const int s = static_cast<int>(up[i] >> l & 1) * 2 - 1;
-                spin(l)[i] = static_cast<std::int8_t>(s);
-                energy += s * (static_cast<double>(h[l][i]) + f[l * job.row + i]);
-            }
-            job.energy[first + l] = energy / 2;
-            job.done[first + l] = done;
+        int done = 0;
+        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            const float *beta = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
+            for (int p = 0; p < places; ++p)
+                rate[p] = law::rate(beta[job.beta_stride ? lane(p) : 0], job.unit[problem(p)]);
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
         }
+        give(done);
         return done;
     }
 };
 
-int run(const Job &job, std::int64_t first, int count) { return Rows(job, first, count).run(); }
+inline int run_rows(const Job &job, std::int64_t first, int count) { return Rows(job, first, count).run(); }
 
 }  // namespace
 }  // namespace dense

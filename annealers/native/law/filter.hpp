@@ -24,6 +24,7 @@
 //     3e-7) < 0.04 (Metropolis). Sums of E are rounded up.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 
@@ -34,7 +35,7 @@ namespace law {
 constexpr double reach = 8;       // the logit at which the table ends
 constexpr int segments = 8;
 constexpr double widest = 0.1;    // error of a logit by its field in 16 bits beyond which too many lanes stay open
-constexpr int cut_below = 1024;   // lanes cut to `most` have y above 2^15 less this: 2 beta q < 2 widest, a step of y < 820
+constexpr int cut_below = 1024;   // lanes cut to `most` have y above 2^15 less this: 2 beta q < 2 widest, which is 820 steps of y
 
 // c0 - t (c1 - t c2), t = (y mod 2^12) / 2^12 in 16 bits, thresholds less 2^15; `error` is e.
 struct Quadratics {
@@ -75,11 +76,15 @@ static inline Quadratics make_quadratics(Rule rule) {
     for (int y = 0; y < 32768; ++y) {
         const double q = look_up(table, y) + 32768.0;
         double &worst = table.error[y >> 12];
-        for (int off = 0; off <= 2; off += 2)
-            worst = std::fmax(worst, std::fabs(q - threshold(rule, (y + off) * reach / 32768)));
+        for (int off = 0; off <= 2; off += 2) {
+            const double error = std::fabs(q - threshold(rule, (y + off) * reach / 32768));
+            if (error > worst) worst = error;  // as std::fmax, over which GCC 12 breaks down on aarch64
+        }
     }
-    for (int y = 32768 - cut_below; y < 32768; ++y)
-        table.error[segments - 1] = std::fmax(table.error[segments - 1], look_up(table, y) + 32768.0);
+    for (int y = 32768 - cut_below; y < 32768; ++y) {
+        const double error = look_up(table, y) + 32768.0;
+        if (error > table.error[segments - 1]) table.error[segments - 1] = error;
+    }
     return table;
 }
 
@@ -96,16 +101,27 @@ static inline Scale scale_of(double beta, double unit) {
             static_cast<std::uint16_t>(std::ldexp(by, 16 - shift)), shift};
 }
 
-// Error of the logit by the field, at the largest beta: half a unit for each rounded number and 2 % for the rounding of
-// single precision in which those are made.
-static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.51 * rounded; }
+// Error of the logit by the field, at the largest beta: half a unit for each rounded number, and 3 % of one
+// for the roundings of single precision in which it is made (sparse/filter.hpp, `fill`).
+static inline double field_error(double beta, double unit, int rounded) { return 2 * beta * unit * 0.53 * rounded; }
+
+// For check/, which is compiled with kernels of its own: a scale below 1 makes bounds wrong, which it must notice; and how
+// many lanes were left open.
+#if defined(QSAMPLE_CHECK)
+extern double margin_scale;
+extern std::atomic<std::int64_t> left_open;
+static inline void count_open() { ++left_open; }
+#else
+constexpr double margin_scale = 1;
+static inline void count_open() {}
+#endif
 
 // E[k] + 1, as numbers that 16 bits with a sign hold.
 static inline void margins(const Quadratics &table, Rule rule, double field, std::uint16_t margin[segments]) {
     for (int k = 0; k < segments; ++k) {
         const double least = std::fmax(0.0, k * reach / segments - field);
         const double error = 1 + table.error[k] + steepest(rule, least) * field + 0.125;
-        margin[k] = static_cast<std::uint16_t>(std::fmin(32767.0, std::ceil(error) + 1));
+        margin[k] = static_cast<std::uint16_t>(std::fmin(32767.0, std::ceil(error * margin_scale) + 1));
     }
 }
 

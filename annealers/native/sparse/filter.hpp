@@ -70,10 +70,11 @@ struct Decisions {
         return Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<13>(x)), Bytes::all32(0xC2B2AE35u));
     }
     // The upper halves of words of vector q, less 2^15.
+    template <bool paired>
     __attribute__((always_inline)) inline V halves(int q, V v0, V v1) const {
         const int at = q * numbers / 2;
         const V even = hash(Bytes::load(low[0] + at), Bytes::load(high[0] + at), v0, v1);
-        if (__builtin_expect(paired, 1)) return even;
+        if (paired) return even;
         const V other = hash(Bytes::load(low[1] + at), Bytes::load(high[1] + at), v0, v1);
         const V first = Bytes::either(Bytes::load(odd[0] + at), Bytes::right32<16>(even), even);
         const V second = Bytes::either(Bytes::load(odd[1] + at), other, Bytes::left32<16>(other));
@@ -85,28 +86,32 @@ struct Decisions {
     struct Outcome {
         V below, open;
     };
-    struct Constants {
-        V c0, c1, c2, margin;
+    struct Constants {  // in registers, as far as they go
+        V c0, c1, c2, margin, most, factor, twin;
+        Bytes::Count shift;
     };
     template <Rule rule>
     Constants constants() const {
         const law::Quadratics &table = quadratics(rule);
         return {Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
-                Bytes::table(margin[static_cast<int>(rule)])};
+                Bytes::table(margin[static_cast<int>(rule)]), Bytes::all16(most[0]), Bytes::all16(factor[0]),
+                Bytes::unknown(Bytes::all16(0x0202)), Bytes::count(shift)};
     }
     template <Rule rule>
     __attribute__((always_inline)) inline Outcome decide(int q, V f, V halves, V down, const Constants &c) const {
-        const int at = own_beta ? q * numbers : 0;
-        const V bound = own_beta ? Bytes::load(most + at) : Bytes::all16(most[0]);
-        const V by = own_beta ? Bytes::load(factor + at) : Bytes::all16(factor[0]);
+        const int at = q * numbers;
+        const V bound = own_beta ? Bytes::load(most + at) : c.most;
+        const V by = own_beta ? Bytes::load(factor + at) : c.factor;
         V a = Bytes::least16(Bytes::size16(f), bound);
-        a = own_beta ? Bytes::multiply16(a, Bytes::load(twice + at)) : Bytes::left16(a, shift);
+        a = own_beta ? Bytes::multiply16(a, Bytes::load(twice + at)) : Bytes::left16(a, c.shift);
         const V y = Bytes::upper16(a, by);
         // The two bytes of entry k of a table of 16-bit numbers.
-        const V k = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
+        const V k = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), c.twin), Bytes::all16(0x0100));
         const V t = Bytes::left16<4>(y);
-        const V inner = Bytes::sub16(Bytes::look(c.c1, k), Bytes::upper16(t, Bytes::look(c.c2, k)));
-        V threshold = Bytes::sub16(Bytes::look(c.c0, k), Bytes::upper16(t, inner));
+        const V inner = Bytes::sub16(Bytes::look(c.c1, k), Bytes::share16(t, Bytes::look(c.c2, k)));
+        // Metropolis' first segment is so steep that `inner` needs 16 bits.
+        const V fall = rule == Rule::heat_bath ? Bytes::share16(t, inner) : Bytes::upper16(t, inner);
+        V threshold = Bytes::sub16(Bytes::look(c.c0, k), fall);
         if (rule == Rule::heat_bath) {
             threshold = Bytes::signed16(threshold, f);
         } else {  // uphill where s f < 0: the flip of a spin +1 in a field f < 0, of one -1 in f > 0
@@ -162,15 +167,28 @@ struct Filter {
         ready = true;
     }
 
-    // The block's bits to the state, and back.
-    void take() {
+    // The block's bits to the state, and back. A word's four bytes are spread over eight bytes each, of which each keeps one
+    // bit.
+    __attribute__((noinline)) void take() {
+        alignas(32) std::uint8_t byte[32], bit[32];
+        for (int b = 0; b < 32; ++b) byte[b] = static_cast<std::uint8_t>(b / 8), bit[b] = static_cast<std::uint8_t>(1 << b % 8);
+        const auto bits = [&](std::uint32_t word, int part) {
+            const V bytes = Bytes::look(Bytes::all32(word), Bytes::load(byte + part * Bytes::size));
+            const V mask = Bytes::load(bit + part * Bytes::size);
+            return Bytes::same8(Bytes::bit_and(bytes, mask), mask);
+        };
         for (int i = 0; i < job.n; ++i)
-            for (int b = 0; b < state_bytes; ++b) {
-                const int first = block.word[i] >> b & 1, second = planes > 1 ? block.word[i] >> (b + 32) % L & 1 : 0;
-                state[i * state_bytes + b] = static_cast<std::uint8_t>(first | second << 4);
+            for (int part = 0; part < parts; ++part) {
+                const Word word = block.word[i];
+                V to = Bytes::bit_and(bits(static_cast<std::uint32_t>(word), part), Bytes::all8(1));
+                if (planes > 1) {
+                    const V high = bits(static_cast<std::uint32_t>(std::uint64_t{word} >> 32), part);
+                    to = Bytes::bit_or(to, Bytes::bit_and(high, Bytes::all8(0x10)));
+                }
+                Bytes::store(state + i * state_bytes + part * Bytes::size, to);
             }
     }
-    void give() {
+    __attribute__((noinline)) void give() {
         for (int i = 0; i < job.n; ++i) {
             Word bits = 0;
             for (int part = 0; part < parts; ++part) {
@@ -187,25 +205,26 @@ struct Filter {
     __attribute__((always_inline)) inline void field(int i, int part, V *f) const {
         const Tables &tables = job.tables;
         const std::uint8_t *mine = state + part * Bytes::size;
-        const V four = Bytes::all8(0x0F);
+        V sum[per_part];
         for (int q = 0; q < per_part; ++q)
-            f[q] = own_h ? Bytes::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : Bytes::all16(base[i]);
+            sum[q] = own_h ? Bytes::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : Bytes::all16(base[i]);
         for (std::int32_t g = tables.group[i]; g < tables.group[i + 1]; ++g) {
             const std::uint32_t *at = tables.state + 4 * std::int64_t{g};
             V x = Bytes::load(mine + at[3]);
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[2]));
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[1]));
-            x = Bytes::add8(Bytes::add8(x, x), Bytes::load(mine + at[0]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[2]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[1]));
+            x = Bytes::twice8(x, Bytes::load(mine + at[0]));
             const V lows = Bytes::table(tables.sums + 32 * std::int64_t{g});
             const V highs = Bytes::table(tables.sums + 32 * std::int64_t{g} + 16);
 #pragma GCC unroll 2
             for (int plane = 0; plane < planes; ++plane) {
-                const V index = planes == 1 ? x : Bytes::bit_and(plane ? Bytes::right16<4>(x) : x, four);
+                const V index = planes == 1 ? x : plane ? Bytes::upper4(x) : Bytes::lower4(x);
                 const V l = Bytes::look(lows, index), h = Bytes::look(highs, index);
-                f[2 * plane] = Bytes::add16(f[2 * plane], Bytes::low8(l, h));
-                f[2 * plane + 1] = Bytes::add16(f[2 * plane + 1], Bytes::high8(l, h));
+                sum[2 * plane] = Bytes::add16(sum[2 * plane], Bytes::low8(l, h));
+                sum[2 * plane + 1] = Bytes::add16(sum[2 * plane + 1], Bytes::high8(l, h));
             }
         }
+        for (int q = 0; q < per_part; ++q) f[q] = sum[q];
     }
     // All ones where the spins of vector q of a part are -1.
     __attribute__((always_inline)) inline V down(V bytes, int q) const {
@@ -216,6 +235,7 @@ struct Filter {
 
     // The lane of a spin that 16 bits left open, by the law; `up` is its spin before.
     void decide_again(int i, int lane, Halves visit, Rule rule, bool up, const float *rate) {
+        law::count_open();
         const int place = place_of[lane], byte = place % 32, bit = place / 32 * 4;
         std::int32_t f = block.h[own_h ? std::int64_t{i} * L + place : i] - job.sum_K[i];
         for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
@@ -227,7 +247,7 @@ struct Filter {
     }
 
     // One part of the spins from .. end - 1, which are of one colour.
-    template <Rule rule>
+    template <Rule rule, bool paired>
     void sweep_part(int part, int from, int end, const std::uint64_t *key, const float *rate) {
         constexpr bool metropolis = rule == Rule::metropolis;
         const auto constants = decisions.template constants<rule>();
@@ -237,7 +257,7 @@ struct Filter {
         const auto decide = [&](int i, int q, V v0, V v1) __attribute__((always_inline)) {
             const int number = part * per_part + q;
             const V dark = metropolis ? down(before[i - from], q) : Bytes::zero();
-            const V halves = decisions.halves(number, v0, v1);
+            const V halves = decisions.template halves<paired>(number, v0, v1);
             return decisions.template decide<rule>(number, fields[i - from][q], halves, dark, constants);
         };
         int open[chunk], opened = 0;
@@ -285,7 +305,9 @@ struct Filter {
             std::uint64_t key[chunk];
             for (int i = from; i < end; ++i)
                 key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
-            for (int part = 0; part < parts; ++part) sweep_part<rule>(part, from, end, key, rate);
+            for (int part = 0; part < parts; ++part)
+                decisions.paired ? sweep_part<rule, true>(part, from, end, key, rate)
+                                 : sweep_part<rule, false>(part, from, end, key, rate);
         }
     }
     template <Rule rule>
@@ -325,23 +347,22 @@ int run_filter(const Job &job, std::int64_t first, int count) {
     return Filter<L, false, false>(job, first, count).run();
 }
 
-// Entry m of a group: the sum of those of its four couplings, doubled, whose bits are set in m, in units of a field in 16
-// bits. Made in single precision: off by 1/2, and by 3 roundings of 2^-24 of 2^15 units.
+// Entry m of a group: the sum of those of its four couplings, doubled, whose bits are set in m, in steps of a field in 16
+// bits. Rounded once, and off by 0.02 at most before: two roundings of each coupling and three of each sum to 2^-24 of 2^16.
 inline void fill(const Job &job, std::uint8_t *sums) {
-    const double steps = job.unit[0] / static_cast<double>(job.tables.unit);
-    std::int64_t g = 0;
-    for (int i = 0; i < job.n; ++i)
-        for (std::int32_t e = job.start[i]; e < job.start[i + 1]; e += 4, ++g) {
-            float part[4] = {};
-            for (int k = 0; k < 4 && e + k < job.start[i + 1]; ++k)
-                part[k] = static_cast<float>(job.twice_K[e + k] * steps);
-            for (int m = 0; m < 16; ++m) {
-                float sum = 0;
-                for (int k = 0; k < 4; ++k) sum += m >> k & 1 ? part[k] : 0.0f;
-                const int whole = static_cast<int>(std::nearbyint(sum));
-                sums[32 * g + m] = static_cast<std::uint8_t>(whole);
-                sums[32 * g + 16 + m] = static_cast<std::uint8_t>(whole >> 8);
-            }
+    const auto steps = static_cast<float>(job.unit[0] / static_cast<double>(job.tables.unit));
+    U has[16 / W][4];  // entries that hold each coupling, all ones
+    for (int m = 0; m < 16; ++m)
+        for (int k = 0; k < 4; ++k) has[m / W][k][m % W] = m >> k & 1 ? ~0u : 0;
+    const std::int32_t groups = job.tables.group[job.n];
+    for (const std::int32_t *four = job.tables.twice_K; four < job.tables.twice_K + 4 * std::int64_t{groups}; four += 4, sums += 32)
+        for (int v = 0; v < 16 / W; ++v) {
+            F sum = {};
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) sum += (F)((U)splat(static_cast<float>(four[k]) * steps) & has[v][k]);
+            const U whole = (U)(sum + law::rounder);  // the low bits: the nearest whole number
+            store_bytes(sums + v * W, whole & 0xFFu);
+            store_bytes(sums + 16 + v * W, whole >> 8 & 0xFFu);
         }
 }
 

@@ -12,6 +12,7 @@ struct Tables {
     int deepest;                 // most groups of a spin
     const std::int32_t *group;   // [n + 1]: where the groups of each spin begin
     const std::uint32_t *state;  // [groups, 4]: where the state of each neighbour begins, in bytes
+    const std::int32_t *twice_K;  // [groups, 4]: 2 K, or 0 past a spin's last neighbour
     const std::uint8_t *sums;    // [groups, 32]: the low bytes of the sixteen sums, then the high ones
 };
 

@@ -14,8 +14,6 @@ namespace {
 using namespace vec;
 using counter::Halves;
 
-typedef double D __attribute__((vector_size(8 * W)));
-
 // `own_h` and `own_J`: whether fields and couplings differ by lane, since lanes belong to several problems.
 template <class Word, bool own_h, bool own_J>
 struct Lanes {
@@ -71,20 +69,24 @@ struct Lanes {
     }
     // H_i + sum_j K_ij s_j over the neighbours j < below: H_i - sum_j K_ij, and 2 K_ij of those that are +1.
     __attribute__((always_inline)) inline void field(int i, I *f, int below) const {
+        std::uint32_t sum = 0;  // of a shared J
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f[g] = field_h(i, g);
         for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
             if (job.near[e] >= below) continue;
             const Word bits = word[job.near[e]];
+            if (!own_J) sum += static_cast<std::uint32_t>(job.twice_K[e] >> 1);
 #pragma GCC unroll 8
             for (int g = 0; g < G; ++g) {
                 const I twice = coupling(e, g);
-                f[g] = add_if(f[g] - (twice >> 1), part(bits, g), twice);
+                f[g] = add_at(own_J ? f[g] - (twice >> 1) : f[g], bits, g, twice);
             }
         }
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) f[g] -= (I)usplat(sum);
     }
 
-    void pack() {
+    __attribute__((noinline)) void pack() {
         for (int a = 0; a < job.n; a += 64) {
             const int width = job.n - a < 64 ? job.n - a : 64;
             std::uint64_t row[64] = {};
@@ -94,7 +96,7 @@ struct Lanes {
         }
     }
     // Uniform spins, by the first bit of a visit.
-    void scatter() {
+    __attribute__((noinline)) void scatter() {
         for (int i = 0; i < job.n; ++i) {
             const Halves visit(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(job.order[i])));
             Word out = 0;
@@ -107,7 +109,7 @@ struct Lanes {
         }
     }
     // Spins and energies, E = u sum_i s_i (H_i + sum over the neighbours j < i of K_ij s_j): a whole number of units.
-    void give(int sweeps) const {
+    __attribute__((noinline)) void give(int sweeps) const {
         for (int a = 0; a < job.n; a += 64) {
             const int width = job.n - a < 64 ? job.n - a : 64;
             std::uint64_t row[64] = {};
@@ -116,18 +118,28 @@ struct Lanes {
             for (int l = 0; l < L; ++l)
                 if (lane_of[l] < count) spread(row[l], job.spins + lane(l) * job.n + a, width);
         }
-        D total[G] = {};
-        for (int i = 0; i < job.n; ++i) {
-            I f[G];
-            field(i, f, i);
-            for (int g = 0; g < G; ++g)
-                total[g] += __builtin_convertvector(minus_unless(part(word[i], g), f[g]), D);
-        }
+        std::int64_t total[L] = {};
+        for (int from = 0; from < job.n; from += at_once) add_energies(from, job.n - from < at_once ? job.n : from + at_once, total);
         for (int l = 0; l < L; ++l)
             if (lane_of[l] < count) {
-                job.energy[lane(l)] = total[l / W][l % W] * unit(l);
+                job.energy[lane(l)] = static_cast<double>(total[l]) * unit(l);
                 job.done[lane(l)] = sweeps;
             }
+    }
+    // The terms of spins from .. end - 1, added up by halves of 16 bits, so that sums of 2^15 of them fit 32.
+    static constexpr int at_once = 1 << 15;
+    void add_energies(int from, int end, std::int64_t *total) const {
+        I low[G] = {}, high[G] = {};
+        for (int i = from; i < end; ++i) {
+            I f[G];
+            field(i, f, i);
+#pragma GCC unroll 8
+            for (int g = 0; g < G; ++g) {
+                const I term = minus_unless(part(word[i], g), f[g]);
+                low[g] += term & 0xFFFF, high[g] += term >> 16;
+            }
+        }
+        for (int l = 0; l < L; ++l) total[l] += low[l / W][l % W] + (std::int64_t{high[l / W][l % W]} << 16);
     }
 };
 

@@ -31,21 +31,25 @@ class Shared {
     }
 
   private:
+    std::vector<float> coupling_;  // by neighbour, of the last J
     std::vector<double> unit_, push_;  // by problem; the couplings' reach by spin, of the last J
-    std::vector<std::int32_t> twice_K_, sum_K_, group_;
+    std::vector<std::int32_t> twice_K_, sum_K_, group_, fours_;
     std::vector<std::uint32_t> state_;
     std::vector<std::uint8_t> sums_;
     double largest_ = 0;  // field of any problem
 
     void measure(const Job &job) {
+        const std::int64_t ends = job.start[job.n];
         double reach = 0;
+        coupling_.resize(static_cast<std::size_t>(ends));
         for (int p = 0; p < job.problems; ++p) {
             if (p == 0 || job.J_stride) {
                 const float *J = job.J + p * job.J_stride;
+                for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = J[job.edge[e]];
                 push_.assign(static_cast<std::size_t>(job.n), 0.0);
                 for (std::int64_t i = 0; i < job.n; ++i)
                     for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
-                        push_[i] += std::fabs(static_cast<double>(J[job.edge[e]]));
+                        push_[i] += std::fabs(static_cast<double>(coupling_[e]));
                 reach = job.n ? *std::max_element(push_.begin(), push_.end()) : 0;
             }
             const float *h = job.h + std::int64_t{p} * job.n;
@@ -60,13 +64,14 @@ class Shared {
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];
-        twice_K_.resize(static_cast<std::size_t>(job.start[job.n]) + 1);
-        sum_K_.assign(static_cast<std::size_t>(job.n) + 1, 0);
-        for (std::int64_t i = 0; i < job.n; ++i)
-            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-                const std::int32_t K = law::units(job.J[job.edge[e]], inverse);
-                twice_K_[e] = 2 * K, sum_K_[i] += K;
-            }
+        twice_K_.resize(coupling_.size() + 1);
+        sum_K_.resize(static_cast<std::size_t>(job.n) + 1);
+        for (std::size_t e = 0; e < coupling_.size(); ++e) twice_K_[e] = 2 * law::units(coupling_[e], inverse);
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            std::int32_t sum = 0;
+            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) sum += twice_K_[e] >> 1;
+            sum_K_[i] = sum;
+        }
         job.twice_K = twice_K_.data(), job.sum_K = sum_K_.data();
     }
 
@@ -75,9 +80,13 @@ class Shared {
     // of 64 lanes, and a filtered sweep a third of an exact one: they pay from the first sweep on, for more than 8 lanes.
     bool filters(const Job &job, const Kernel &kernel) {
         if (!kernel.fill || job.lanes() <= few || job.sweeps == 0) return false;
-        const std::int64_t betas = job.sweeps * (job.beta_stride ? job.beta_stride : 1);
-        const float coldest = *std::max_element(job.beta, job.beta + betas);
-        const float hottest = *std::min_element(job.beta, job.beta + betas);
+        float coldest = 0, hottest = 0;
+        for (std::int64_t s = 0; s < job.sweeps; ++s) {
+            const float *row = job.beta + s * (job.beta_stride ? job.beta_stride : 1);
+            const float *end = row + (job.beta_stride ? job.lanes() : 1);
+            coldest = std::max(coldest, *std::max_element(row, end));
+            hottest = std::min(hottest, *std::min_element(row, end));
+        }
         int degree = 0;
         for (std::int64_t i = 0; i < job.n; ++i) degree = std::max(degree, job.start[i + 1] - job.start[i]);
         deepest_ = (degree + 3) / 4;
@@ -86,16 +95,19 @@ class Shared {
         return hottest >= 0 && law::field_error(static_cast<double>(coldest), step_, deepest_ + 1) <= law::widest;
     }
     void tabulate(Job &job, const Kernel &kernel) {
-        group_.push_back(0);
+        group_.resize(static_cast<std::size_t>(job.n) + 1);
+        for (std::int64_t i = 0; i < job.n; ++i) group_[i + 1] = group_[i] + (job.start[i + 1] - job.start[i] + 3) / 4;
+        const auto groups = static_cast<std::size_t>(group_[job.n]);
+        state_.assign(4 * groups, 32u * static_cast<std::uint32_t>(job.n));  // no neighbour: a state of its own
+        fours_.assign(4 * groups, 0);
         for (std::int64_t i = 0; i < job.n; ++i) {
-            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; e += 4)
-                for (std::int32_t k = e; k < e + 4; ++k)  // past the end: a state of its own, whose sums are 0
-                    state_.push_back(32u * static_cast<std::uint32_t>(k < job.start[i + 1] ? job.near[k] : job.n));
-            group_.push_back(static_cast<std::int32_t>(state_.size() / 4));
+            std::int64_t to = 4 * std::int64_t{group_[i]};
+            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e, ++to)
+                state_[to] = 32u * static_cast<std::uint32_t>(job.near[e]), fours_[to] = twice_K_[e];
         }
-        sums_.resize(8 * state_.size() + 64);
+        sums_.resize(32 * groups + 64);
         std::uint8_t *aligned = sums_.data() + (64 - reinterpret_cast<std::uintptr_t>(sums_.data()) % 64) % 64;
-        job.tables = {static_cast<float>(step_), deepest_, group_.data(), state_.data(), aligned};
+        job.tables = {static_cast<float>(step_), deepest_, group_.data(), state_.data(), fours_.data(), aligned};
         kernel.fill(job, aligned);
     }
 

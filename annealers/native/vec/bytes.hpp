@@ -4,8 +4,12 @@
 
 #include <cstdint>
 
+// The numbers of 16 bits of a vector, and tables of them, lie in memory with the lower byte first.
 #if defined(__AVX2__) || defined(__SSE4_1__)
 #include <immintrin.h>
+#define HAS_BYTES
+#elif defined(QSAMPLE_NEON)
+#include <arm_neon.h>
 #define HAS_BYTES
 #endif
 
@@ -32,6 +36,7 @@ struct Bytes {
     static V bit_xor(V a, V b) { return _mm256_xor_si256(a, b); }
     static V bit_not(V a) { return bit_xor(a, all8(-1)); }
     static V add8(V a, V b) { return _mm256_add_epi8(a, b); }
+    static V twice8(V a, V b) { return add8(add8(a, a), b); }  // 2 a + b
     static V add16(V a, V b) { return _mm256_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm256_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
@@ -40,6 +45,7 @@ struct Bytes {
     static V multiply16(V a, V b) { return _mm256_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm256_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm256_mulhi_epu16(a, b); }  // of the products of 16-bit numbers without sign
+    static V share16(V a, V b) { return upper16(a, b); }  // the same, of even a and b below 2^15
     template <int by>
     static V right16(V a) { return _mm256_srli_epi16(a, by); }
     template <int by>
@@ -48,8 +54,12 @@ struct Bytes {
     static V right32(V a) { return _mm256_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm256_slli_epi32(a, by); }
-    static V left16(V a, int by) { return _mm256_sll_epi16(a, _mm_cvtsi32_si128(by)); }
-    static V right32_signed(V a, int by) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(by)); }
+    static V lower4(V a) { return bit_and(a, all8(0x0F)); }  // of bytes
+    static V upper4(V a) { return lower4(right16<4>(a)); }
+    typedef __m128i Count;
+    static Count count(int by) { return _mm_cvtsi32_si128(by); }
+    static V left16(V a, Count by) { return _mm256_sll_epi16(a, by); }
+    static V right32_signed(V a, Count by) { return _mm256_sra_epi32(a, by); }
     // The second byte of each 16-bit number, as a number: a multiplication, since shifts contend with look-ups.
     static V odd8(V a) { return _mm256_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm256_srai_epi16(a, 15); }  // all ones where negative
@@ -57,11 +67,17 @@ struct Bytes {
     static V least16(V a, V b) { return _mm256_min_epu16(a, b); }    // of numbers without sign
     static V signed16(V a, V b) { return _mm256_sign_epi16(a, b); }  // a, 0 or -a by the sign of b
     static V above16(V a, V b) { return _mm256_cmpgt_epi16(a, b); }
+    static V same8(V a, V b) { return _mm256_cmpeq_epi8(a, b); }
+    // x, of which compilers do not know that it is constant: they make three operations of a product by 0x0202.
+    static V unknown(V x) {
+        asm("" : "+x"(x));
+        return x;
+    }
     static V either(V where, V a, V b) { return _mm256_blendv_epi8(b, a, where); }  // by bytes of all ones or zeros
-    // Sixteen bytes looked up, by the low four bits of bytes below 128; 0 for other bytes.
+    // Sixteen bytes looked up, by bytes below 16.
     static V look(V table, V at) { return _mm256_shuffle_epi8(table, at); }
-    // Bytes of a and b by turns, of each 16 bytes the first eight or the others; bytes of 16-bit numbers of all ones or
-    // zeros, back in the order before.
+    // Bytes of a and b by turns, of each 16 bytes the first eight or the others; the tops of 16-bit numbers as the tops of
+    // bytes (all ones of all ones, zeros of zeros), back in the order before.
     static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
     static V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
     static V pack(V a, V b) { return _mm256_packs_epi16(a, b); }
@@ -97,6 +113,7 @@ struct Bytes {
     static V bit_xor(V a, V b) { return _mm_xor_si128(a, b); }
     static V bit_not(V a) { return bit_xor(a, all8(-1)); }
     static V add8(V a, V b) { return _mm_add_epi8(a, b); }
+    static V twice8(V a, V b) { return add8(add8(a, a), b); }
     static V add16(V a, V b) { return _mm_add_epi16(a, b); }
     static V add32(V a, V b) { return _mm_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm_sub_epi16(a, b); }
@@ -105,6 +122,7 @@ struct Bytes {
     static V multiply16(V a, V b) { return _mm_mullo_epi16(a, b); }
     static V multiply32(V a, V b) { return _mm_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm_mulhi_epu16(a, b); }
+    static V share16(V a, V b) { return upper16(a, b); }
     template <int by>
     static V right16(V a) { return _mm_srli_epi16(a, by); }
     template <int by>
@@ -113,14 +131,23 @@ struct Bytes {
     static V right32(V a) { return _mm_srli_epi32(a, by); }
     template <int by>
     static V left32(V a) { return _mm_slli_epi32(a, by); }
-    static V left16(V a, int by) { return _mm_sll_epi16(a, _mm_cvtsi32_si128(by)); }
-    static V right32_signed(V a, int by) { return _mm_sra_epi32(a, _mm_cvtsi32_si128(by)); }
+    static V lower4(V a) { return bit_and(a, all8(0x0F)); }
+    static V upper4(V a) { return lower4(right16<4>(a)); }
+    typedef __m128i Count;
+    static Count count(int by) { return _mm_cvtsi32_si128(by); }
+    static V left16(V a, Count by) { return _mm_sll_epi16(a, by); }
+    static V right32_signed(V a, Count by) { return _mm_sra_epi32(a, by); }
     static V odd8(V a) { return _mm_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm_srai_epi16(a, 15); }
     static V size16(V a) { return _mm_abs_epi16(a); }
     static V least16(V a, V b) { return _mm_min_epu16(a, b); }
     static V signed16(V a, V b) { return _mm_sign_epi16(a, b); }
     static V above16(V a, V b) { return _mm_cmpgt_epi16(a, b); }
+    static V same8(V a, V b) { return _mm_cmpeq_epi8(a, b); }
+    static V unknown(V x) {
+        asm("" : "+x"(x));
+        return x;
+    }
     static V either(V where, V a, V b) { return _mm_blendv_epi8(b, a, where); }
     static V look(V table, V at) { return _mm_shuffle_epi8(table, at); }
     static V low8(V a, V b) { return _mm_unpacklo_epi8(a, b); }
@@ -132,6 +159,81 @@ struct Bytes {
     static void keep(V &a) { asm volatile("" : "+x"(a)); }
     static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm_movemask_epi8(a)); }
     static bool any_negative(V a) { return _mm_movemask_epi8(a) & 0xAAAA; }
+    static constexpr int byte_of(int half, int w) { return w + 8 * half; }
+};
+
+#elif defined(QSAMPLE_NEON)
+
+struct Bytes {
+    typedef uint8x16_t V;
+    static constexpr int size = 16;
+
+    static uint16x8_t u16(V a) { return vreinterpretq_u16_u8(a); }
+    static int16x8_t s16(V a) { return vreinterpretq_s16_u8(a); }
+    static uint32x4_t u32(V a) { return vreinterpretq_u32_u8(a); }
+    static V of(uint16x8_t a) { return vreinterpretq_u8_u16(a); }
+    static V of(int16x8_t a) { return vreinterpretq_u8_s16(a); }
+    static V of(uint32x4_t a) { return vreinterpretq_u8_u32(a); }
+
+    static V load(const void *p) { return vld1q_u8(static_cast<const std::uint8_t *>(p)); }
+    static void store(void *p, V a) { vst1q_u8(static_cast<std::uint8_t *>(p), a); }
+    static V table(const void *p) { return load(p); }
+    static V zero() { return vdupq_n_u8(0); }
+    static V all8(int x) { return vdupq_n_u8(static_cast<std::uint8_t>(x)); }
+    static V all16(int x) { return of(vdupq_n_u16(static_cast<std::uint16_t>(x))); }
+    static V all32(std::uint32_t x) { return of(vdupq_n_u32(x)); }
+    static V bit_and(V a, V b) { return vandq_u8(a, b); }
+    static V and_not(V a, V b) { return vbicq_u8(b, a); }
+    static V bit_or(V a, V b) { return vorrq_u8(a, b); }
+    static V bit_xor(V a, V b) { return veorq_u8(a, b); }
+    static V bit_not(V a) { return vmvnq_u8(a); }
+    static V add8(V a, V b) { return vaddq_u8(a, b); }
+    static V twice8(V a, V b) { return vmlaq_u8(b, a, vdupq_n_u8(2)); }
+    static V add16(V a, V b) { return of(vaddq_u16(u16(a), u16(b))); }
+    static V add32(V a, V b) { return of(vaddq_u32(u32(a), u32(b))); }
+    static V sub16(V a, V b) { return of(vsubq_u16(u16(a), u16(b))); }
+    static V sub16_saturated(V a, V b) { return of(vqsubq_s16(s16(a), s16(b))); }
+    static V multiply16(V a, V b) { return of(vmulq_u16(u16(a), u16(b))); }
+    static V multiply32(V a, V b) { return of(vmulq_u32(u32(a), u32(b))); }
+    static V upper16(V a, V b) {
+        const uint16x8_t x = u16(a), y = u16(b);
+        const uint32x4_t low = vmull_u16(vget_low_u16(x), vget_low_u16(y)), high = vmull_high_u16(x, y);
+        return of(vuzp2q_u16(vreinterpretq_u16_u32(low), vreinterpretq_u16_u32(high)));
+    }
+    static V share16(V a, V b) { return of(vqdmulhq_s16(vreinterpretq_s16_u16(vshrq_n_u16(u16(a), 1)), s16(b))); }
+    template <int by>
+    static V right16(V a) { return of(vshrq_n_u16(u16(a), by)); }
+    template <int by>
+    static V left16(V a) { return of(vshlq_n_u16(u16(a), by)); }
+    template <int by>
+    static V right32(V a) { return of(vshrq_n_u32(u32(a), by)); }
+    template <int by>
+    static V left32(V a) { return of(vshlq_n_u32(u32(a), by)); }
+    static V lower4(V a) { return vandq_u8(a, vdupq_n_u8(0x0F)); }
+    static V upper4(V a) { return vshrq_n_u8(a, 4); }
+    typedef int16x8_t Count;
+    static Count count(int by) { return vdupq_n_s16(static_cast<std::int16_t>(by)); }
+    static V left16(V a, Count by) { return of(vshlq_u16(u16(a), by)); }
+    static V signs16(V a) { return of(vshrq_n_s16(s16(a), 15)); }
+    static V size16(V a) { return of(vabsq_s16(s16(a))); }
+    static V least16(V a, V b) { return of(vminq_u16(u16(a), u16(b))); }
+    static V signed16(V a, V b) {  // a times -1, 0 or 1
+        return of(vmulq_s16(s16(a), vmaxq_s16(vminq_s16(s16(b), vdupq_n_s16(1)), vdupq_n_s16(-1))));
+    }
+    static V above16(V a, V b) { return of(vcgtq_s16(s16(a), s16(b))); }
+    static V same8(V a, V b) { return vceqq_u8(a, b); }
+    static V unknown(V x) { return x; }
+    static V either(V where, V a, V b) { return vbslq_u8(where, a, b); }
+    static V look(V table, V at) { return vqtbl1q_u8(table, at); }
+    static V low8(V a, V b) { return vzip1q_u8(a, b); }
+    static V high8(V a, V b) { return vzip2q_u8(a, b); }
+    static V pack(V a, V b) { return vuzp2q_u8(a, b); }  // the upper bytes
+    static std::uint32_t tops(V a) {
+        const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+        const uint8x16_t set = vandq_u8(vreinterpretq_u8_s8(vshrq_n_s8(vreinterpretq_s8_u8(a), 7)), bit);
+        return static_cast<std::uint32_t>(vaddv_u8(vget_low_u8(set)) | vaddv_u8(vget_high_u8(set)) << 8);
+    }
+    static bool any_negative(V a) { return vminvq_s16(s16(a)) < 0; }
     static constexpr int byte_of(int half, int w) { return w + 8 * half; }
 };
 

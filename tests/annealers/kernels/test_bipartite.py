@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from qsample import Exactness, Graph, Ising, Samples
+from qsample import Graph, Ising, Samples
 from qsample.annealers import Gibbs, _engine
 from qsample.annealers.kernels.native import sweep_bipartite
+from qsample.annealers.kernels.precision import field_sizes
 from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
-from tests.support.reference_sweep import Fixed16, random_bits
+from tests.support.problems import NUMBERS, numbered
+from tests.support.reference_sweep import assert_lawful
 from tests.support.sweeps import run
 from tests.support.thinning import thinned
 
@@ -19,6 +21,7 @@ ISAS = _engine.instruction_sets()
 RULES = ["gibbs", "metropolis"]
 SCANS = ["forward", "palindromic"]
 EACH_ISA = pytest.mark.parametrize("isa", ISAS)
+COUNTS = [1, 2, 3, 7, 8, 9, 31, 33, 64, 65, 130]
 SIZES = [(1, 1), (3, 0), (0, 2), (5, 4), (33, 9), (67, 130)]
 
 
@@ -54,25 +57,21 @@ FORMS = {
     "forward": {},
     "palindromic": {"scan": "palindromic"},
     "a beta each": {},
-    "16 bits": {"precision": "fixed16"},
 }
-SHARE = FALSE_ALARM / (len(RULES) * (len(ISAS) * len(LAWS) * len(FORMS) + 2))
+SHARE = FALSE_ALARM / (len(RULES) * (len(LAWS) * len(FORMS) + 2))
 
 
-@EACH_ISA
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", thinned(LAWS, 3))
 @pytest.mark.parametrize("form", thinned(FORMS, 2))
-def test_reads_follow_the_law(isa, rule, name, form):
+def test_reads_follow_the_law(rule, name, form):
     problem, reads = LAWS[name], 20_000
     P = problem.batch_shape.numel()
     betas, scales = torch.ones(60), [1.0]
     if form == "a beta each":  # two temperatures by turns
         scales = [1.0, 0.5]
         betas = betas[:, None, None] * torch.tensor(scales).repeat(reads // 2).expand(P, -1)
-    swept = sweep_bipartite(
-        problem, reads, betas, list(range(P)), rule=rule, isa=isa, **FORMS[form]
-    )
+    swept = sweep_bipartite(problem, reads, betas, list(range(P)), rule=rule, **FORMS[form])
     for k, scale in enumerate(scales):
         spins = swept.spins.reshape(*problem.batch_shape, reads, -1)[..., k :: len(scales), :]
         verdicts = g_test(problem.scale(scale), Samples(spins, problem.energy(spins)))
@@ -94,8 +93,8 @@ def test_the_torch_kernel_follows_the_law(rule, scan):
 @EACH_ISA
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("shape", [((), ()), ((3,), ()), ((3,), (3,))])
-@pytest.mark.parametrize("form", [{}, {"scan": "palindromic"}, {"precision": "fixed16"}])
-def test_energies_are_those_of_the_spins(isa, sizes, shape, form):
+@pytest.mark.parametrize("scan", SCANS)
+def test_energies_are_those_of_the_spins(isa, sizes, shape, scan):
     problem = normal(*sizes, *shape)
     grid = Ising(
         problem.graph, (problem.h * 64).round() / 64, (problem.J * 64).round() / 64, problem.offset
@@ -103,21 +102,20 @@ def test_energies_are_those_of_the_spins(isa, sizes, shape, form):
     seeds = list(range(problem.batch_shape.numel()))
     for num in (1, 17, 70):
         for sweeps in (0, 1, 3):
-            swept = sweep_bipartite(grid, num, [0.5] * sweeps, seeds, isa=isa, **form)
+            swept = sweep_bipartite(grid, num, [0.5] * sweeps, seeds, isa=isa, scan=scan)
             spins = swept.spins.reshape(*problem.batch_shape, num, -1)
             exact = grid.to(dtype=torch.float64).energy(spins)
             # sums on a grid have no error
             assert torch.equal(swept.energy.reshape(exact.shape), exact)
 
 
-def test_energy_is_right_to_single_precision():
+def test_energy_is_right_to_units():
+    """h and J are each rounded to a unit of 2^-26 at most of the largest field."""
     problem = normal(300, 200, scale=0.1)
     swept = sweep_bipartite(problem, 64, [1.0] * 3, [1])
     exact = problem.to(dtype=torch.float64).energy(swept.spins[0])
-    # a sum of at most n + 1 terms errs by less than n eps times the sum of their sizes; there is
-    # one for each spin
-    size = float(problem.h.abs().sum() + problem.J.abs().sum())
-    assert float((swept.energy[0] - exact).abs().max()) < 300 * 2**-24 * size
+    unit = 2**-26 * float(field_sizes(problem))
+    assert float((swept.energy[0] - exact).abs().max()) < (300 * 200 + 500) * unit / 2
     assert float(exact.std()) > 1
 
 
@@ -125,16 +123,57 @@ def test_energy_is_right_to_single_precision():
 
 BETAS = torch.linspace(0.2, 1.5, 5)
 DRAWS: list[dict[str, Any]] = [{"rule": rule, "scan": scan} for rule in RULES for scan in SCANS]
-DRAWS += [{"rule": rule, "precision": "fixed16"} for rule in RULES]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("sizes", SIZES)
-def test_instruction_sets_agree(draw, sizes):
-    problem = normal(*sizes)
-    found = [sweep_bipartite(problem, 70, BETAS, [3], isa=isa, **draw) for isa in ISAS]
-    for one in found[1:]:  # e^x differs in its last place: one draw in millions could
-        assert torch.equal(one.spins, found[0].spins)
+@pytest.mark.parametrize("sizes", [*SIZES, (300, 260)])
+def test_the_law_bit_for_bit(draw, sizes):
+    rng = np.random.default_rng(sum(sizes))
+    problem = numbered(Graph.bipartite(*sizes), seed=sizes[0])
+    for num in COUNTS:
+        seed, sweep = (int(x) for x in rng.integers(0, 2**30, 2))
+        betas = torch.from_numpy(rng.uniform(0, 2, (2, 1, num)).astype(np.float32))
+        spins = assert_lawful(
+            sweep_bipartite, problem, num, betas, [seed], first_sweep=sweep, **draw
+        )
+        how = {"spins": spins, "first_sweep": sweep + 2, **draw}
+        assert_lawful(sweep_bipartite, problem, num, betas[:, 0, 0], [seed], **how)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_numbers_of_every_size_bit_for_bit(numbers, rule):
+    problem = numbered(Graph.bipartite(45, 30), numbers)
+    betas = torch.logspace(-1.5, 1, 20)
+    for num in (1, 5, 70):
+        assert_lawful(sweep_bipartite, problem, num, betas, [num], rule=rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("by_lane", [False, True])
+def test_ten_million_decisions_are_those_of_the_plain_rule(rule, by_lane):
+    """What a filter decides by its bounds, and leaves open, on each instruction set."""
+    problem = numbered(Graph.bipartite(220, 180))
+    betas = torch.linspace(0.1, 2, 100)
+    if by_lane:
+        betas = betas[:, None, None] * torch.linspace(0.5, 1.5, 256)
+    plain = sweep_bipartite(problem, 256, betas, [1], rule=rule, isa="plain")
+    for isa in ISAS:
+        swept = sweep_bipartite(problem, 256, betas, [1], rule=rule, isa=isa)
+        assert torch.equal(swept.spins, plain.spins), isa
+        assert torch.equal(swept.energy, plain.energy), isa
+
+
+@pytest.mark.parametrize("sizes", [(33, 9), (1, 1), (3, 2), (67, 130)])
+@pytest.mark.parametrize("J", [(), (3,)], ids=["J shared", "J each"])
+def test_batches_bit_for_bit(sizes, J):
+    rng = np.random.default_rng(sum(sizes))
+    problem, seeds = numbered(Graph.bipartite(*sizes), "normal", (3,), J), [7, 8, 2**63 - 1]
+    draws = DRAWS if J else DRAWS[::-1]
+    for num, draw in zip((1, 6, 33, 140), draws, strict=True):
+        betas = torch.from_numpy(rng.uniform(0, 2, (2, 3, num)).astype(np.float32))
+        start = 2 * torch.from_numpy(rng.integers(0, 2, (3, num, sum(sizes)), dtype=np.int8)) - 1
+        assert_lawful(sweep_bipartite, problem, num, betas, seeds, spins=start, **draw)
 
 
 @EACH_ISA
@@ -169,104 +208,14 @@ def test_batch_threads_and_position_change_nothing(isa, draw, J, num):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("precision", ["full", "fixed16"])
-def test_large_calls_are_shared_out_over_threads_alike(threads, precision):
+def test_large_calls_are_shared_out_over_threads_alike(threads):
     problem, before = normal(200, 130, scale=0.1), torch.get_num_threads()
-    expected = sweep_bipartite(problem, 300, [1.0] * 20, [5], precision=precision).spins[:, :150]
+    expected = sweep_bipartite(problem, 300, [1.0] * 20, [5]).spins[:, :150]
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(
-            sweep_bipartite(problem, 150, [1.0] * 20, [5], precision=precision).spins, expected
-        )
+        assert torch.equal(sweep_bipartite(problem, 150, [1.0] * 20, [5]).spins, expected)
     finally:
         torch.set_num_threads(before)
-
-
-class Reference(Fixed16):
-    """The 16-bit sweep once more, spin by spin, in NumPy."""
-
-    def __init__(self, problem: Ising, rule: str) -> None:
-        n, m = problem.graph.sizes
-        edges = [(i, n + j) for i in range(n) for j in range(m)]
-        super().__init__(Ising(Graph.sparse(n + m, edges), problem.h, problem.J.flatten()), rule)
-        self.sides, self.h = (range(n), range(n, n + m)), problem.h.numpy()
-        self.coupling = np.zeros((n + m, n + m), dtype=np.float32)
-        self.coupling[:n, n:] = self.twice_J.reshape(n, m)
-        self.coupling += self.coupling.T
-
-    def sweep(self, up: np.ndarray, number: int, beta: np.ndarray, seed: int, back: bool) -> None:
-        replica, unit = np.arange(len(up)), self.unit
-        for side, visit in [
-            (1, 2 * number),
-            (0, 2 * number),
-            *([(1, 2 * number + 1)] if back else []),
-        ]:
-            for i in self.sides[side]:
-                base = np.rint(
-                    (self.h[i] - unit * self.coupling[i].sum() / np.float32(2)) * self.inverse
-                )
-                q, word = base + up @ self.coupling[i], random_bits(seed, replica >> 1, visit, i)
-                below = self.below(
-                    q, beta, np.where(replica & 1, word >> np.uint32(16), word & np.uint32(65535))
-                )
-                up[:, i] = (
-                    below ^ (q < 0)
-                    if self.rule == "gibbs"
-                    else up[:, i] ^ (up[:, i] ^ (q < 0) | below)
-                )
-
-
-@EACH_ISA
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("sizes", thinned([[33, 9], [1, 1], [3, 2], [67, 130]], 4))
-def test_16_bits_spin_by_spin(isa, rule, back, sizes):
-    rng = np.random.default_rng(sum(sizes))
-    problem = normal(*sizes, h=(2,), scale=1 / max(sizes) ** 0.5)
-    for num in (1, 6, 33, 70, 290):
-        betas, first = rng.uniform(0, 2, (2, 2, num)).astype(np.float32), int(rng.integers(2**30))
-        start = 2 * torch.from_numpy(rng.integers(0, 2, (2, num, sum(sizes)), dtype=np.int8)) - 1
-        how: dict[str, Any] = {
-            "rule": rule,
-            "scan": "palindromic" if back else "forward",
-            "precision": "fixed16",
-            "first_sweep": first,
-        }
-        swept = sweep_bipartite(
-            problem, num, torch.from_numpy(betas), [7, 8], spins=start, isa=isa, **how
-        )
-        for p in range(2):
-            up = start[p].numpy() > 0
-            for k in range(2):
-                now = rule if (first + k) % 4 else "gibbs"
-                reference = Reference(Ising(problem.graph, problem.h[p], problem.J), now)
-                reference.sweep(up, first + k, betas[k, p], 7 + p, back)
-            assert np.array_equal(swept.spins[p].numpy() > 0, up)
-
-
-def test_16_bits_refuse_what_they_cannot_hold():
-    problem, large = normal(5, 4), normal(5, 4)
-    large.h[3] = 1e5
-    with pytest.raises(
-        ValueError,
-        match=r"2 beta \|f\| up to 512; got beta 1 with a field of up to 10000.*use precision",
-    ):
-        sweep_bipartite(large, 4, [1.0], [0], precision="fixed16")
-    with pytest.raises(ValueError, match="got beta 1000 with a field"):
-        sweep_bipartite(problem, 4, [1.0, 1000.0], [0], precision="fixed16")
-    with pytest.raises(ValueError, match="betas >= 0 beside"):
-        sweep_bipartite(problem, 4, [-1.0], [0], precision="fixed16")
-    zero = Ising(problem.graph, torch.zeros(9), torch.zeros(5, 4))
-    assert sweep_bipartite(zero, 4, [1.0], [0], precision="fixed16").sweeps == 1
-
-
-def test_samplers_in_16_bits():
-    problem = normal(9, 7, h=(3,))
-    found = Gibbs(20, precision="fixed16").sample(problem, 64)
-    assert found.exactness is Exactness.HEURISTIC
-    assert torch.allclose(found.energy, problem.energy(found.spins), rtol=1e-5, atol=1e-4)
-    double = Gibbs(20, precision="fixed16").sample(problem.to(dtype=torch.float64), 2)
-    assert double.energy.dtype == torch.float64
 
 
 def test_start_is_continued_and_kept():
@@ -287,12 +236,9 @@ def test_a_run_goes_on_where_it_stopped(draw):
     assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
 
 
-@pytest.mark.parametrize("precision", ["full", "fixed16"])
-def test_interrupt_returns_what_is_done(precision):
+def test_interrupt_returns_what_is_done():
     problem = normal(200, 150, scale=0.1)
-    swept = sweep_bipartite(
-        problem, 64, [1.0] * 100_000, [1], alive=clock(0.1), precision=precision
-    )
+    swept = sweep_bipartite(problem, 64, [1.0] * 100_000, [1], alive=clock(0.1))
     assert 0 < int(swept.done.max()) < 100_000 and swept.sweeps == int(swept.done.min())
     exact = problem.to(dtype=torch.float64).energy(swept.spins)
     torch.testing.assert_close(swept.energy, exact, rtol=1e-6, atol=1e-3)

@@ -1,13 +1,16 @@
 """The native dense kernel and the torch kernels, against the enumerated law and each other."""
 
+import numpy as np
 import pytest
 import torch
 
 from qsample import Graph, Ising, Samples
-from qsample.annealers import Gibbs
+from qsample.annealers import Gibbs, _engine
 from qsample.annealers.kernels.native import sweep_dense, sweep_sparse
 from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
+from tests.support.problems import NUMBERS, numbered, random_graph
+from tests.support.reference_sweep import assert_lawful
 from tests.support.sweeps import run
 from tests.support.thinning import thinned
 
@@ -48,9 +51,10 @@ PROBLEMS = {
     "edges": dense_edges(),
 }
 SCANS = ["forward", "palindromic"]
-CASES = [
-    (name, rule, scan) for name in PROBLEMS for rule in ("gibbs", "metropolis") for scan in SCANS
-]
+ISAS = _engine.instruction_sets()
+RULES = ["gibbs", "metropolis"]
+COUNTS = [1, 2, 3, 7, 8, 9, 31, 33, 64, 65, 130]
+CASES = [(name, rule, scan) for name in PROBLEMS for rule in RULES for scan in SCANS]
 TORCH = {"ring": ring(), "complete": complete(batch=(2,)), "edges": dense_edges()}
 SHARE = FALSE_ALARM / (4 * len(CASES) + 4 * 2 * len(TORCH))
 
@@ -69,7 +73,7 @@ def test_law(name, rule, scan):
 
 
 @pytest.mark.parametrize("name", TORCH)
-@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("scan", thinned(["forward", "palindromic"], 2))
 def test_torch_kernels_law(name, rule, scan):
     """What other devices run, on this one."""
@@ -87,6 +91,76 @@ def test_replicas_at_their_own_temperatures():
     free, law = swept.spins[:, :5000], swept.spins[0, 5000:]
     assert float(free.double().mean().abs()) * (5000 * 7) ** 0.5 < 5
     assert g_test(problem, Samples(law, swept.energy[0, 5000:]))[0][0] > SHARE
+
+
+# ---- bit for bit ----------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 33, 100])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scan", SCANS)
+def test_the_law_bit_for_bit(n, rule, scan):
+    rng = np.random.default_rng(n)
+    problem = numbered(Graph.complete(n), seed=n)
+    draw = {"rule": rule, "scan": scan}
+    for num in COUNTS:
+        seed, sweep = (int(x) for x in rng.integers(0, 2**30, 2))
+        betas = torch.from_numpy(rng.uniform(0, 2, (2, 1, num)).astype(np.float32))
+        spins = assert_lawful(sweep_dense, problem, num, betas, [seed], first_sweep=sweep, **draw)
+        how = {"spins": spins, "first_sweep": sweep + 2, **draw}
+        assert_lawful(sweep_dense, problem, num, betas[:1, 0, 0], [seed], **how)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_numbers_of_every_size_bit_for_bit(numbers, rule):
+    problem = numbered(Graph.complete(40), numbers)
+    betas = torch.logspace(-1.5, 1, 20)
+    for num in (1, 5, 40):
+        assert_lawful(sweep_dense, problem, num, betas, [num], rule=rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("by_lane", [False, True])
+def test_ten_million_decisions_are_those_of_the_plain_rule(rule, by_lane):
+    """What a filter decides by its bounds, and leaves open, on each instruction set."""
+    problem = numbered(Graph.complete(160))
+    betas = torch.linspace(0.1, 2, 250)
+    if by_lane:
+        betas = betas[:, None, None] * torch.linspace(0.5, 1.5, 256)
+    plain = sweep_dense(problem, 256, betas, [1], rule=rule, isa="plain")
+    for isa in ISAS:
+        swept = sweep_dense(problem, 256, betas, [1], rule=rule, isa=isa)
+        assert torch.equal(swept.spins, plain.spins), isa
+        assert torch.equal(swept.energy, plain.energy), isa
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("rule", RULES)
+def test_batches_bit_for_bit(own, rule):
+    """Also those of a sparse graph, which is visited in the order of the spins here."""
+    rng = np.random.default_rng(1)
+    for graph in (Graph.complete(21), random_graph(21, 150)):
+        problem = numbered(graph, "normal", (3,), (3,) if own else ())
+        for num in (1, 6, 33):
+            betas = torch.from_numpy(rng.uniform(0, 2, (3, 3, num)).astype(np.float32))
+            start = 2 * torch.from_numpy(rng.integers(0, 2, (3, num, 21), dtype=np.int8)) - 1
+            how = {"spins": start, "rule": rule, "order": "complete"}
+            assert_lawful(sweep_dense, problem, num, betas, [7, 8, 9], **how)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("reads", [3, 40])
+def test_a_run_goes_on_where_it_stopped(rule, scan, reads):
+    """Kept fields are whole numbers: those that a call begins with are those the last left."""
+    problem, betas = complete(61, (2,)), torch.linspace(0.2, 1.5, 90)
+    draw = {"rule": rule, "scan": scan}
+    whole = sweep_dense(problem, reads, betas, [4, 5], **draw)
+    first = sweep_dense(problem, reads, betas[:37], [4, 5], **draw)
+    how = {"spins": first.spins, "first_sweep": 37, **draw}
+    rest = sweep_dense(problem, reads, betas[37:], [4, 5], **how)
+    assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -109,7 +183,7 @@ def test_bits_do_not_depend_on_batch_or_threads(own):
 
 
 @pytest.mark.parametrize("reads", [1, 7, 8, 9, 17, 40])
-@pytest.mark.parametrize("rule", ["gibbs", "metropolis"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("scan", SCANS)
 def test_first_reads_do_not_depend_on_how_many(reads, rule, scan):
     """Up to 8 reads send out each flip at once, more of them those of 24 spins: the same bits."""
@@ -138,3 +212,5 @@ def test_who_serves_whom():
     assert native_for(ring()) is sweep_sparse
     assert native_for(complete()) is native_for(dense_edges()) is sweep_dense
     assert Gibbs(3).sample(complete(), 4).spins.shape == (4, 7)
+    with pytest.raises(ValueError, match="instruction set 'mmx'"):
+        sweep_dense(complete(), 2, [1.0], [1], isa="mmx")

@@ -25,7 +25,6 @@ from tests.support.models import randomise
 from tests.support.seeds import generator
 
 SAMPLERS = {name: entry.make(10) for name, entry in CATALOGUE.items() if not entry.device}
-SAMPLERS["fixed16"] = Gibbs(10, precision="fixed16")
 
 
 def small(steps=2, seed=0, **settings):

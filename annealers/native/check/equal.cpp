@@ -1,0 +1,141 @@
+// Sweeps filtered and sweeps summed exactly: the same spins, after many random decisions.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "../run/isa.hpp"
+#include "../sparse/run.hpp"
+#include "checks.hpp"
+#include "graph.hpp"
+#include "result.hpp"
+
+namespace law {
+extern std::atomic<std::int64_t> left_open;  // lanes that filters left open
+}
+
+namespace check {
+
+namespace {
+
+struct Case {
+    Graph graph;
+    int problems, replicas, sweeps;
+    std::vector<float> h, J, beta;
+    std::vector<std::uint64_t> seed;
+    sparse::Job job{};
+
+    explicit Case(std::uint32_t number) : graph(make_graph(number)) {
+        problems = number % 8 == 3 ? 8 : 1, replicas = number % 8 == 3 ? 8 : 64, sweeps = 2 + below(15);
+        const bool own_beta = number % 8 == 5;
+        for (int p = 0; p < problems; ++p) seed.push_back(number * std::uint64_t{1000} + p);
+        // One case in eight is near the segments' edges.
+        number % 8 == 7 ? near_edges() : anywhere(own_beta);
+        graph.into(job);
+        job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
+        job.h = h.data(), job.J = J.data(), job.beta = beta.data(), job.beta_stride = own_beta ? problems * replicas : 0;
+        job.seed = seed.data(), job.metropolis = below(2), job.palindromic = below(2), job.random_start = true;
+    }
+    static Graph make_graph(std::uint32_t number) {
+        rng().seed(number);
+        const int n = 100 + below(200), largest = 1 + below(n / 2);
+        const double degree = 1 + 24 * uniform();
+        return Graph(n, largest, degree / n);
+    }
+    // Couplings and fields of several kinds, from hot to as cold as a filter takes.
+    void anywhere(bool own_beta) {
+        const int kind = below(4);
+        const double spread = kind == 2 ? 2 : 0, field = below(2) ? uniform() : 0;
+        for (int k = 0; k < graph.k; ++k) {
+            const double size = std::exp(spread * (uniform() + uniform() + uniform() - 1.5));
+            const double way = kind == 1 ? (below(2) ? 1.0 : -1.0) : 2 * uniform() - 1;
+            J.push_back(static_cast<float>(size * way));
+        }
+        for (int i = 0; i < problems * graph.n; ++i) h.push_back(static_cast<float>(field * (2 * uniform() - 1)));
+        const double coldest = coldest_beta() * std::exp(-4 * uniform() * uniform());
+        for (int s = 0; s < sweeps; ++s)
+            for (int l = 0; l < (own_beta ? problems * replicas : 1); ++l)
+                beta.push_back(static_cast<float>(coldest * (own_beta ? uniform() : (s + 1.0) / sweeps)));
+    }
+    // J = 1 or -1 and 2 beta = 1: logits are whole numbers but for fields as small as a filter's steps.
+    void near_edges() {
+        int degree = 0;
+        for (int i = 0; i < graph.n; ++i) degree = std::max(degree, graph.start[i + 1] - graph.start[i]);
+        for (int k = 0; k < graph.k; ++k) J.push_back(below(2) ? 1.0f : -1.0f);
+        for (int i = 0; i < graph.n; ++i) h.push_back(static_cast<float>((2 * uniform() - 1) * 6 * (degree + 1) / 32767));
+        for (int s = 0; s < sweeps; ++s) beta.push_back(static_cast<float>(0.5 * (1 + 1e-4 * (2 * uniform() - 1))));
+    }
+    // At which a field's error reaches the widest that is filtered.
+    double coldest_beta() const {
+        double largest = 1e-6;
+        int degree = 0;
+        for (int i = 0; i < graph.n; ++i) {
+            double size = 0;
+            for (int p = 0; p < problems; ++p)
+                size = std::max(size, std::fabs(static_cast<double>(h[p * graph.n + graph.order[i]])));
+            for (std::int32_t e = graph.start[i]; e < graph.start[i + 1]; ++e)
+                size += std::fabs(static_cast<double>(J[graph.edge[e]]));
+            largest = std::max(largest, size);
+            degree = std::max(degree, graph.start[i + 1] - graph.start[i]);
+        }
+        const int groups = (degree + 3) / 4;
+        return 0.999 * law::widest / law::field_error(1, largest / (32766 - groups - 1), groups + 1);
+    }
+
+    double decisions() const {
+        return static_cast<double>(graph.n) * problems * replicas * sweeps * (job.palindromic ? 2 : 1);
+    }
+    bool filters(const sparse::Kernel &kernel) const {
+        sparse::Job whole = job;
+        return sparse::Shared(whole, kernel), whole.tables.sums != nullptr;
+    }
+    Result run(const sparse::Kernel &kernel) const {
+        Result result(std::int64_t{problems} * replicas, graph.n);
+        sparse::Job whole = job;
+        result.into(whole);
+        sparse::run(whole, kernel, 1, [] { return true; });
+        return result;
+    }
+};
+
+}  // namespace
+
+std::int64_t equal(double decisions, int threads) {
+    std::int64_t bad = 0;
+    for (const isa::Set &set : isa::sets()) {
+        if (!set.sparse->fill) continue;
+        sparse::Kernel exact = *set.sparse;
+        exact.fill = nullptr;
+        std::atomic<std::uint32_t> next{0};
+        std::atomic<std::int64_t> made{0}, near{0}, differing{0}, cases{0}, unfiltered{0};
+        law::left_open = 0;
+        const auto work = [&] {
+            while (static_cast<double>(made) < decisions) {
+                const std::uint32_t number = next++;
+                const Case one(number);
+                if (!one.filters(*set.sparse)) {
+                    ++unfiltered;
+                    continue;
+                }
+                const Result filtered = one.run(*set.sparse), summed = one.run(exact);
+                for (std::size_t k = 0; k < summed.spins.size(); ++k) differing += filtered.spins[k] != summed.spins[k];
+                differing += filtered.energy != summed.energy;
+                const auto count = static_cast<std::int64_t>(one.decisions());
+                made += count, near += number % 8 == 7 ? count : 0, ++cases;
+            }
+        };
+        std::vector<std::thread> team;
+        for (int t = 1; t < threads; ++t) team.emplace_back(work);
+        work();
+        for (std::thread &member : team) member.join();
+        std::printf("equal, %s: %lld decisions, %lld of them near segments' edges, %lld left open, in %lld problems "
+                    "(%lld not filtered); spins that differ: %lld\n", set.name, static_cast<long long>(made),
+                    static_cast<long long>(near), static_cast<long long>(law::left_open), static_cast<long long>(cases),
+                    static_cast<long long>(unfiltered), static_cast<long long>(differing));
+        bad += differing;
+    }
+    return bad;
+}
+
+}  // namespace check

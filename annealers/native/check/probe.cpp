@@ -1,0 +1,46 @@
+// See probe.hpp; compiled for each instruction set, which QSAMPLE_ISA names.
+#include "probe.hpp"
+
+#include "../sparse/filter.hpp"
+
+namespace probe {
+
+extern const Answer QSAMPLE_ISA;
+
+#if defined(HAS_BYTES)
+namespace {
+
+template <bool own_beta, law::Rule rule>
+void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+    using vec::Bytes;
+    sparse::Decisions<lanes, own_beta> decisions;
+    decisions.heat(question.beta, question.unit, question.rounded);
+    const auto constants = decisions.template constants<rule>();
+    const Bytes::V down = Bytes::all8(question.up ? 0 : -1), half = Bytes::all16(-1);
+    for (int at = 0; at < count; at += sparse::numbers) {
+        const int q = at % lanes / sparse::numbers;
+        const auto outcome = decisions.template decide<rule>(q, Bytes::load(field + at), half, down, constants);
+        // below = -1 - threshold, which never is cut; open = |below| - margin.
+        Bytes::store(threshold + at, Bytes::sub16(half, outcome.below));
+        Bytes::store(margin + at, Bytes::sub16(Bytes::size16(outcome.below), outcome.open));
+    }
+}
+template <bool own_beta>
+void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+    if (question.rule == law::Rule::heat_bath)
+        ask<own_beta, law::Rule::heat_bath>(question, field, count, threshold, margin);
+    else
+        ask<own_beta, law::Rule::metropolis>(question, field, count, threshold, margin);
+}
+void answer(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+    question.own_beta ? ask<true>(question, field, count, threshold, margin)
+                      : ask<false>(question, field, count, threshold, margin);
+}
+
+}  // namespace
+const Answer QSAMPLE_ISA = answer;
+#else
+const Answer QSAMPLE_ISA = nullptr;
+#endif
+
+}  // namespace probe
