@@ -155,6 +155,7 @@ struct Filter {
         for (int k = some; k-- > 0;) {
             const Threshold &mine = threshold[drop[k]];
             const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
+            const auto shift = Bytes::count(mine.scale.shift);
             const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
             const V v1 = Bytes::all32(Halves(key[k]).high);
             std::uint64_t open = 0;
@@ -168,7 +169,7 @@ struct Filter {
 #pragma GCC unroll 2
                     for (int o = 0; o < 2; ++o) {
                         const V F = Bytes::add16_saturated(field16(sums, v, o), H);
-                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), Bytes::count(mine.scale.shift)), factor);
+                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), shift), factor);
                         // The two bytes of entry s of a table of 16-bit numbers.
                         const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
                         const V t = Bytes::left16<4>(y);
@@ -201,19 +202,22 @@ struct Filter {
                     bits[(b * filter_lanes + c) * bytes + g / 2] = static_cast<std::uint8_t>(even[c] | odd[c] << 4);
             }
     }
-    // The exact field of a chain, by its inputs' bits.
-    std::int32_t field(int side, std::int64_t i, const std::uint8_t *inputs) const {
+    // The sum of 2 K over the inputs of a chain that are +1, by their bits.
+    std::int32_t sum_exactly(int side, std::int64_t i, const std::uint8_t *inputs) const {
+        constexpr int vectors = 32 / W;
         const std::int64_t row = job.rounded.row[side];
         const std::int32_t *twice_K = job.rounded.twice_K[side] + i * row;
-        I sum[32 / W] = {};
+        U bit[vectors];
+        for (int j = 0; j < 32; ++j) bit[j / W][j % W] = 1u << j;
+        I sum[vectors] = {};
         for (std::int64_t j = 0; j < row; j += 32) {
-            std::uint32_t some;
-            std::memcpy(&some, inputs + j / 8, 4);
-            for (int g = 0; g < 32 / W; ++g)
-                sum[g] = add_if(sum[g], some >> (W * g) & ((1u << W) - 1), load<I>(twice_K + j + W * g));
+            std::uint32_t word;
+            std::memcpy(&word, inputs + j / 8, 4);
+            const U words = usplat(word);
+            for (int v = 0; v < vectors; ++v) sum[v] += load<I>(twice_K + j + W * v) & (I)((words & bit[v]) != 0);
         }
         std::int32_t total = 0;
-        for (int g = 1; g < 32 / W; ++g) sum[0] += sum[g];
+        for (int v = 1; v < vectors; ++v) sum[0] += sum[v];
         for (int l = 0; l < W; ++l) total += sum[0][l];
         return total;
     }
@@ -224,7 +228,8 @@ struct Filter {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
-            const std::int32_t f = H - job.rounded.sum_K[place] + field(side, i, &bits[(block * filter_lanes + byte) * bytes]);
+            law::count_open();
+            const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, &bits[(block * filter_lanes + byte) * bytes]);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
             const bool up = law::decide(law::Rule::heat_bath, rate * static_cast<float>(f), word, false);
