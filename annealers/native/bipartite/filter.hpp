@@ -33,6 +33,12 @@ struct Threshold {
     law::Scale scale;
 };
 
+// Made at the first call.
+inline const law::Quadratics &quadratics() {
+    static const law::Quadratics table = law::make_quadratics(law::Rule::heat_bath);
+    return table;
+}
+
 struct Filter {
     typedef Bytes::V V;
     static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
@@ -58,7 +64,6 @@ struct Filter {
     Array<Spin> spin;                                // [problems here, n + m]
     Array<Late> late;                                // [blocks] for each spin of a tile
     std::int64_t late_count[tile] = {};
-    law::Quadratics table = law::make_quadratics(law::Rule::heat_bath);
     Threshold threshold[drops];
     float rate = 0;
     bool ready = false;
@@ -115,52 +120,10 @@ struct Filter {
     }
     const Spin *spins_of(std::int64_t block) const { return &spin[(problem(block) - problem(0)) * (n[0] + n[1])]; }
 
-    // Floor(Y / 16) mod 2^16 of V2 vectors of chains: those of even bytes, and those of odd ones. Not inlined, where the
-    // compiler would keep sums in memory.
-    __attribute__((noinline)) static void fields(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
-                                                 std::uint32_t start, V out[V2][2]) {
-        V sum[2][V2], odd[2][V2], top[V2];  // of the 6-bit planes: even bytes + 2^8 odd ones, and odd ones alone
-        for (int v = 0; v < V2; ++v) {
-            for (int p = 0; p < 2; ++p) {
-                const int x = static_cast<int>(start >> (6 * p) & 63);
-                sum[p][v] = Bytes::all16(257 * x), odd[p][v] = Bytes::all16(x);
-            }
-            top[v] = Bytes::all8(static_cast<int>(start >> 12));
-        }
-        for (std::int64_t g = 0; g < groups; g += 4, table += 4 * group_bytes, state += 4 * filter_lanes) {
-            V four[2][V2];
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) {
-                const std::uint8_t *mine = table + k / 2 * (2 * group_bytes) + k % 2 * 16;
-                const V lookup[planes] = {Bytes::table(mine), Bytes::table(mine + 32), Bytes::table(mine + 64)};
-#pragma GCC unroll 2
-                for (int v = 0; v < V2; ++v) {
-                    const V index = Bytes::load(state + k * filter_lanes + v * Bytes::size);
-#pragma GCC unroll 2
-                    for (int p = 0; p < 2; ++p) {
-                        const V entry = Bytes::look(lookup[p], index);
-                        four[p][v] = k ? Bytes::add8(four[p][v], entry) : entry;
-                        Bytes::keep(four[p][v]);
-                    }
-                    top[v] = Bytes::add8(top[v], Bytes::look(lookup[2], index));
-                    Bytes::keep(top[v]);
-                }
-            }
-#pragma GCC unroll 2
-            for (int v = 0; v < V2; ++v)
-#pragma GCC unroll 2
-                for (int p = 0; p < 2; ++p) {
-                    sum[p][v] = Bytes::add16(sum[p][v], four[p][v]);
-                    odd[p][v] = Bytes::add16(odd[p][v], Bytes::odd8(four[p][v]));
-                }
-        }
-        for (int v = 0; v < V2; ++v) {
-            V even[2];
-            for (int p = 0; p < 2; ++p) even[p] = Bytes::sub16(sum[p][v], Bytes::left16<8>(odd[p][v]));
-            const V even_top = Bytes::left16<8>(top[v]), odd_top = Bytes::bit_and(top[v], Bytes::all16(0xFF00));
-            out[v][0] = Bytes::add16(Bytes::add16(Bytes::right16<4>(even[0]), Bytes::left16<2>(even[1])), even_top);
-            out[v][1] = Bytes::add16(Bytes::add16(Bytes::right16<4>(odd[0][v]), Bytes::left16<2>(odd[1][v])), odd_top);
-        }
+    // Floor(Y / 16) mod 2^16 of vector v: of even bytes, or of odd ones. Plane 0 has the bits 4 and 5 of Y below plane 1.
+    static V field16(const PlaneSums<planes, V2> &sums, int v, int odd) {
+        const V top = odd ? Bytes::bit_and(sums.top[v], Bytes::all16(0xFF00)) : Bytes::left16<8>(sums.top[v]);
+        return Bytes::add16(Bytes::add16(Bytes::right16<4>(sums.plane[0][v][odd]), Bytes::left16<2>(sums.plane[1][v][odd])), top);
     }
 
     static V hash(V low, V high, V v0, V v1) {
@@ -182,30 +145,31 @@ struct Filter {
 
     // Up to four spins from `from` on of a side (one group), in one block.
     void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
-        const std::int64_t inputs = groups[1 - side], bytes = job.rounded.row[side] / 4 * group_bytes;
+        const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
         const Spin *spins = spins_of(block) + side * n[0] + from;
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
-        const V c0 = Bytes::table(table.c0), c1 = Bytes::table(table.c1), c2 = Bytes::table(table.c2);
+        const V c0 = Bytes::table(quadratics().c0), c1 = Bytes::table(quadratics().c1), c2 = Bytes::table(quadratics().c2);
         V out[parts * V2];
         for (V &group : out) group = Bytes::zero();
         for (int k = some; k-- > 0;) {
             const Threshold &mine = threshold[drop[k]];
             const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
+            const auto shift = Bytes::count(mine.scale.shift);
             const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
             const V v1 = Bytes::all32(Halves(key[k]).high);
             std::uint64_t open = 0;
             for (int part = 0; part < parts; ++part) {
-                V f[V2][2];
-                fields(job.tables.sums[side] + (from + k) * bytes, at(1 - side, block, 0) + part * V2 * Bytes::size, inputs,
-                       spins[k].start, f);
+                PlaneSums<planes, V2> sums;
+                add_up(job.tables.sums[side] + (from + k) * bytes, at(1 - side, block, 0) + part * V2 * Bytes::size, inputs,
+                       spins[k].start, sums);
 #pragma GCC unroll 2
                 for (int v = 0; v < V2; ++v) {
                     V below[2], left[2];
 #pragma GCC unroll 2
                     for (int o = 0; o < 2; ++o) {
-                        const V F = Bytes::add16_saturated(f[v][o], H);
-                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), Bytes::count(mine.scale.shift)), factor);
+                        const V F = Bytes::add16_saturated(field16(sums, v, o), H);
+                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), shift), factor);
                         // The two bytes of entry s of a table of 16-bit numbers.
                         const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
                         const V t = Bytes::left16<4>(y);
@@ -238,30 +202,34 @@ struct Filter {
                     bits[(b * filter_lanes + c) * bytes + g / 2] = static_cast<std::uint8_t>(even[c] | odd[c] << 4);
             }
     }
-    // The exact field of a chain, by its inputs' bits.
-    std::int32_t field(int side, std::int64_t i, const std::uint8_t *inputs) const {
+    // The sum of 2 K over the inputs of a chain that are +1, by their bits.
+    std::int32_t sum_exactly(int side, std::int64_t i, const std::uint8_t *inputs) const {
+        constexpr int vectors = 32 / W;
         const std::int64_t row = job.rounded.row[side];
         const std::int32_t *twice_K = job.rounded.twice_K[side] + i * row;
-        I sum[32 / W] = {};
+        U bit[vectors];
+        for (int j = 0; j < 32; ++j) bit[j / W][j % W] = 1u << j;
+        I sum[vectors] = {};
         for (std::int64_t j = 0; j < row; j += 32) {
-            std::uint32_t some;
-            std::memcpy(&some, inputs + j / 8, 4);
-            for (int g = 0; g < 32 / W; ++g)
-                sum[g] = add_if(sum[g], some >> (W * g) & ((1u << W) - 1), load<I>(twice_K + j + W * g));
+            std::uint32_t word;
+            std::memcpy(&word, inputs + j / 8, 4);
+            const U words = usplat(word);
+            for (int v = 0; v < vectors; ++v) sum[v] += load<I>(twice_K + j + W * v) & (I)((words & bit[v]) != 0);
         }
         std::int32_t total = 0;
-        for (int g = 1; g < 32 / W; ++g) sum[0] += sum[g];
+        for (int v = 1; v < vectors; ++v) sum[0] += sum[v];
         for (int l = 0; l < W; ++l) total += sum[0][l];
         return total;
     }
     void decide_again(int side, const Late &visit, Halves key) {
-        const std::int64_t i = visit.spin, place = side * n[0] + i, block = visit.block, p = problem(block);
-        const std::int32_t H = law::units(job.h[p * (n[0] + n[1]) + place], 1 / job.unit[p]);
+        const std::int64_t i = visit.spin, place = side * n[0] + i, block = visit.block;
+        const std::int32_t H = field_of(block, place);
         const std::int64_t bytes = job.rounded.row[side] / 8;
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
-            const std::int32_t f = H - job.rounded.sum_K[place] + field(side, i, &bits[(block * filter_lanes + byte) * bytes]);
+            law::count_open();
+            const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, &bits[(block * filter_lanes + byte) * bytes]);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
             const bool up = law::decide(law::Rule::heat_bath, rate * static_cast<float>(f), word, false);
@@ -326,6 +294,67 @@ struct Filter {
                     }
     }
 
+    // E = u (sum of s f over one side + sum of s H over the other), by exact tables of a few spins at a time.
+    bool energies() {
+        const int side = n[1] < n[0], other = 1 - side;
+        const std::int64_t row = job.rounded.row[side], bytes = table_bytes(exact_planes, row);
+        constexpr int some = 8;
+        Array<std::uint8_t> memory;
+        Array<std::int64_t> total;  // [blocks, 64], by byte
+        if (!memory.resize(some * bytes + 64) || !total.resize(blocks * filter_lanes)) return false;
+        std::uint8_t *exact = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
+        for (std::int64_t from = 0; from < n[side]; from += some) {
+            const std::int64_t end = from + some < n[side] ? from + some : n[side];
+            for (std::int64_t i = from; i < end; ++i)
+                make_exact_table(job.rounded.twice_K[side] + i * row, row, exact + (i - from) * bytes);
+            for (std::int64_t b = 0; b < blocks; ++b)
+                for (std::int64_t i = from; i < end; ++i) add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
+        }
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (std::int64_t i = 0; i < n[other]; ++i) {
+                const std::int32_t H = field_of(b, other * n[0] + i);
+                std::int32_t x[filter_lanes];
+                for (std::int32_t &one : x) one = H;
+                add_signed(at(other, b, i / 4), static_cast<int>(i % 4), x, &total[b * filter_lanes]);
+            }
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l)
+                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[problem(b)];
+        return true;
+    }
+    std::int32_t field_of(std::int64_t block, std::int64_t place) const {  // H
+        return law::units(job.h[problem(block) * (n[0] + n[1]) + place], 1 / job.unit[problem(block)]);
+    }
+    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table, std::int64_t *total) const {
+        const std::int64_t place = side * n[0] + i;
+        const auto base = static_cast<std::uint32_t>(field_of(block, place) - job.rounded.sum_K[place]);
+        std::int32_t f[filter_lanes];
+        for (int part = 0; part < parts; ++part) {
+            PlaneSums<exact_planes, V2> sums;
+            add_up(table, at(1 - side, block, 0) + part * V2 * Bytes::size, groups[1 - side], base, sums);
+            for (int v = 0; v < V2; ++v) {
+                std::uint16_t plane[exact_planes - 1][2][numbers];
+                std::uint8_t top[Bytes::size];
+                for (int p = 0; p + 1 < exact_planes; ++p) std::memcpy(plane[p], sums.plane[p][v], sizeof plane[p]);
+                std::memcpy(top, &sums.top[v], sizeof top);
+                for (int w = 0; w < numbers; ++w)
+                    for (int o = 0; o < 2; ++o) {
+                        std::uint32_t x = std::uint32_t{top[2 * w + o]} << 24;
+                        for (int p = 0; p + 1 < exact_planes; ++p) x += std::uint32_t{plane[p][o][w]} << (6 * p);
+                        f[(part * V2 + v) * Bytes::size + 2 * w + o] = static_cast<std::int32_t>(x);
+                    }
+            }
+        }
+        add_signed(at(side, block, i / 4), static_cast<int>(i % 4), f, total);
+    }
+    // s x of all chains.
+    static void add_signed(const std::uint8_t *group, int bit, const std::int32_t *x, std::int64_t *total) {
+        for (int c = 0; c < filter_lanes; ++c) {
+            const std::int32_t down = (group[c] >> bit & 1) - 1;
+            total[c] += (x[c] ^ down) - down;
+        }
+    }
+
     void heat(float beta) {
         const double unit = job.unit[0];
         rate = law::rate(beta, unit);
@@ -337,7 +366,7 @@ struct Filter {
                 const double q = std::ldexp(unit, drop);
                 threshold[drop].scale = law::scale_of(static_cast<double>(beta), 16 * q);
                 const double field = 2 * static_cast<double>(beta) * q * (17.0 / 32 * most_groups + 8.5);
-                law::margins(table, law::Rule::heat_bath, field, threshold[drop].margin);
+                law::margins(quadratics(), law::Rule::heat_bath, field, threshold[drop].margin);
             }
     }
     int run() {
@@ -352,12 +381,9 @@ struct Filter {
             if (job.palindromic) pass(1, 2 * number + 1);
         }
         unpack();
-        Job measure = job;  // energies, by the exact path
-        measure.sweeps = 0, measure.random_start = false;
-        const std::int64_t end = lane(blocks - 1) + count(blocks - 1);
-        for (std::int64_t at = lane(0); at < end; at += exact_lanes)
-            if (run_exact(measure, at, static_cast<int>(end - at < exact_lanes ? end - at : exact_lanes)) < 0) return -1;
-        for (std::int64_t l = lane(0); l < end; ++l) job.done[l] = done;
+        if (!energies()) return -1;
+        for (std::int64_t b = 0; b < blocks; ++b)
+            for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
         return done;
     }
 };

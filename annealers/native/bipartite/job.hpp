@@ -19,7 +19,7 @@ struct Rounded {
 };
 
 // Sums of four couplings each for the filter (tables.hpp), of a side's spins. A spin's fields are in units of 2^drop u.
-constexpr int planes = 3;                // bytes of an entry
+constexpr int planes = 3, exact_planes = 5;  // bytes of an entry
 constexpr int least_drop = 6, drops = 16;
 constexpr std::int64_t most_inputs = 4096;  // sums of a 6-bit plane stay below 2^16
 struct Tables {

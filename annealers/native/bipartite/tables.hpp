@@ -1,11 +1,12 @@
-// Tables of the sixteen sums of four couplings each, for a filter of 20-bit fields (filter.hpp).
+// Tables of the sixteen sums of four couplings each, in planes of bytes.
 //
-// A spin's fields are numbers of 20 bits in units q = 2^drop u, added up in three planes of 6, 6 and 8 bits. Entry k of a
-// group is floor(S / q) mod 2^20, S the sum of those of its four 2 K whose bits are set in k. It is made from four couplings
-// of 26 bits, 2 K >> (drop - 6), whose planes of 6, 6, 6 and 8 bits are bytes: sums of four numbers of 6 bits, and what the
-// plane below carries (at most 3), fit a byte (4 * 63 + 3 = 255). The lowest plane only carries.
+// A table has P planes: of 6 bits each, and of 8 bits the last one, for numbers mod 2^(6 P + 2). Entry k of a group is the sum S
+// of those of its four 2 K whose bits are set in k, in steps of a power of two. It is made of sums of planes: of four numbers of
+// 6 bits, and what the plane below carries (at most 3), which fit a byte (4 * 63 + 3 = 255).
 //
-// A floor, of a coupling or of a sum, is too small by less than 1: an entry is below S / q by less than 4 / 64 + 1.
+// Exact tables have five planes and hold S. The filter's have three, and hold floor(S / q) in a spin's unit q = 2^drop. They are
+// made from couplings of 26 bits, floor(2 K / 2^(drop - 6)), whose lowest plane only carries. A floor, of a coupling or of a sum,
+// is too small by less than 1: an entry is below S / q by less than 4 / 64 + 1.
 #pragma once
 
 #include "../vec/bytes.hpp"
@@ -17,12 +18,13 @@ namespace {
 
 using vec::Bytes;
 
-// Byte `plane` of entry 0 of a group of a spin's table: two groups by turns, whose sixteen bytes lie side by side.
-constexpr std::int64_t group_bytes = 16 * planes;
-inline std::int64_t table_at(std::int64_t group) { return group / 2 * (2 * group_bytes) + group % 2 * 16; }
+// Groups lie in pairs, sixteen bytes of a plane of one group beside those of the other.
+constexpr std::int64_t pair_bytes(int P) { return 32 * P; }
+constexpr std::int64_t entry_at(int P, std::int64_t group) { return group / 2 * pair_bytes(P) + group % 2 * 16; }
+constexpr std::int64_t table_bytes(int P, std::int64_t row) { return row / 4 * 16 * P; }
 
-// Entry k picks the sum of two numbers by two bits of k: of 0, a, b and a + b, where bytes 0 and 1 of `bytes` hold a and b
-// and byte 4 their sum (or 2, 3 and 6).
+// Entry k picks the sum of two numbers by two bits of k: of 0, a, b and a + b, where bytes 0 and 1 of eight hold a and b and
+// byte 4 their sum (or 2, 3 and 6).
 struct Choice {
     alignas(16) std::uint8_t low[2][16], high[2][16];  // by the lower two bits of k and by the upper ones; of 8 bytes each
 };
@@ -38,52 +40,119 @@ constexpr Choice make_choice() {
 }
 constexpr Choice choice = make_choice();
 
-// The table of one spin, from its row of `length` couplings.
-inline void make_table(const std::int32_t *twice_K, std::int64_t length, int drop, std::uint8_t *table) {
+// Plane p, of `C` made, of four vectors of couplings, in bytes.
+template <int C, int p>
+__attribute__((always_inline)) inline Bytes::V plane_of(const Bytes::V *x) {
+    const Bytes::V mask = Bytes::all32(p + 1 < C ? 63 : 255);
+    Bytes::V part[4];
+    for (int k = 0; k < 4; ++k) part[k] = Bytes::bit_and(p ? Bytes::right32<6 * p>(x[k]) : x[k], mask);
+    return Bytes::narrow(part[0], part[1], part[2], part[3]);
+}
+
+// The table of one spin from its row of `length` couplings, of C planes made without the lowest `skipped`.
+template <int C, int skipped>
+inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shift, std::uint8_t *table) {
     typedef Bytes::V V;
-    constexpr int at_once = Bytes::size, side_by_side = Bytes::size / 16;
+    constexpr int P = C - skipped, at_once = Bytes::size, side_by_side = Bytes::size / 16;
     static_assert(row_step % at_once == 0, "rows hold whole steps");
-    const V six = Bytes::all32(63), eight = Bytes::all32(255), carried = Bytes::all8(3), six_each = Bytes::all8(63);
     for (std::int64_t j = 0; j < length; j += at_once) {
-        V x[4], byte[4], pair[4];
-        for (int k = 0; k < 4; ++k)
-            x[k] = Bytes::right32_signed(Bytes::load(twice_K + j + k * (at_once / 4)), Bytes::count(drop - 6));
-        byte[0] = Bytes::narrow(Bytes::bit_and(x[0], six), Bytes::bit_and(x[1], six), Bytes::bit_and(x[2], six),
-                                Bytes::bit_and(x[3], six));
-        const auto plane = [&](auto right, V mask) __attribute__((always_inline)) {
-            return Bytes::narrow(Bytes::bit_and(right(x[0]), mask), Bytes::bit_and(right(x[1]), mask),
-                                 Bytes::bit_and(right(x[2]), mask), Bytes::bit_and(right(x[3]), mask));
-        };
-        byte[1] = plane([](V a) __attribute__((always_inline)) { return Bytes::right32<6>(a); }, six);
-        byte[2] = plane([](V a) __attribute__((always_inline)) { return Bytes::right32<12>(a); }, six);
-        byte[3] = plane([](V a) __attribute__((always_inline)) { return Bytes::right32<18>(a); }, eight);
-        for (int p = 0; p < 4; ++p) pair[p] = Bytes::add8(byte[p], Bytes::right32<8>(byte[p]));
+        V x[4], byte[C], pair[C];
+        for (int k = 0; k < 4; ++k) {
+            x[k] = Bytes::load(twice_K + j + k * (at_once / 4));
+            if (skipped) x[k] = Bytes::right32_signed(x[k], Bytes::count(shift));
+        }
+        byte[0] = plane_of<C, 0>(x), byte[1] = plane_of<C, 1>(x), byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x);
+        if constexpr (C > 4) byte[4] = plane_of<C, 4>(x);
+        for (int p = 0; p < C; ++p) pair[p] = Bytes::add8(byte[p], Bytes::right32<8>(byte[p]));
 #pragma GCC unroll 4
         for (int k = 0; k < 4; ++k) {  // number k of each 16 bytes: groups side by side
             const V low = Bytes::table(choice.low[k % 2]), high = Bytes::table(choice.high[k % 2]);
-            V sum[4];
-#pragma GCC unroll 4
-            for (int p = 0; p < 4; ++p) {
-                const V eight_bytes = k < 2 ? Bytes::low32(byte[p], pair[p]) : Bytes::high32(byte[p], pair[p]);
-                sum[p] = Bytes::add8(Bytes::look(eight_bytes, low), Bytes::look(eight_bytes, high));
+            V sum[C];
+#pragma GCC unroll 5
+            for (int p = 0; p < C; ++p) {
+                const V eight = k < 2 ? Bytes::low32(byte[p], pair[p]) : Bytes::high32(byte[p], pair[p]);
+                sum[p] = Bytes::add8(Bytes::look(eight, low), Bytes::look(eight, high));
+                if (p) sum[p] = Bytes::add8(sum[p], Bytes::bit_and(Bytes::right16<6>(sum[p - 1]), Bytes::all8(3)));
             }
-#pragma GCC unroll 3
-            for (int p = 0; p < 3; ++p) {
-                sum[p + 1] = Bytes::add8(sum[p + 1], Bytes::bit_and(Bytes::right16<6>(sum[p]), carried));
-                if (p) sum[p] = Bytes::bit_and(sum[p], six_each);
+            std::uint8_t *to = table + entry_at(P, j / 4 + k * side_by_side);
+#pragma GCC unroll 5
+            for (int p = 0; p < P; ++p) {
+                const V whole = sum[p + skipped];
+                Bytes::store(to + 32 * p, p + 1 < P ? Bytes::bit_and(whole, Bytes::all8(63)) : whole);
             }
-            std::uint8_t *to = table + table_at(j / 4 + k * side_by_side);
-            for (int p = 0; p < planes; ++p) Bytes::store(to + 32 * p, sum[p + 1]);
         }
     }
 }
 
-// Those of the spins first .. end - 1 of a side.
+inline void make_exact_table(const std::int32_t *twice_K, std::int64_t length, std::uint8_t *table) {
+    make_table<exact_planes, 0>(twice_K, length, 0, table);
+}
+
+// The filter's tables of the spins first .. end - 1 of a side.
 void tabulate(const Job &job, int side, std::int64_t first, std::int64_t end) {
-    const std::int64_t row = job.rounded.row[side], bytes = row / 4 * group_bytes;
+    const std::int64_t row = job.rounded.row[side], bytes = table_bytes(planes, row);
     const std::uint8_t *drop = job.tables.drop + (side ? job.n : 0);
     for (std::int64_t i = first; i < end; ++i)
-        make_table(job.rounded.twice_K[side] + i * row, row, drop[i], job.tables.sums[side] + i * bytes);
+        make_table<planes + 1, 1>(job.rounded.twice_K[side] + i * row, row, drop[i] - least_drop,
+                                  job.tables.sums[side] + i * bytes);
+}
+
+// Sums of the entries that the chains of N vectors look up, plane by plane: those of chains in even bytes and of those in odd
+// ones as 16-bit numbers (63 for each of 1024 groups, and 63, stay below 2^16); of the last plane as bytes, mod 2^8.
+template <int P, int N>
+struct PlaneSums {
+    Bytes::V plane[P - 1][N][2], top[N];
+};
+
+// Of the first `groups`, a multiple of four, which begin at `start` (mod 2^(6 P + 2)). Sums of four groups are added up in
+// bytes. Not inlined, where the compiler would keep them in memory.
+template <int P, int N>
+__attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
+                                      std::uint32_t start, PlaneSums<P, N> &out) {
+    typedef Bytes::V V;
+    V sum[P - 1][N], odd[P - 1][N], top[N];  // even bytes + 2^8 odd ones, and odd ones alone
+    for (int v = 0; v < N; ++v) {
+        for (int p = 0; p < P - 1; ++p) {
+            const int x = static_cast<int>(start >> (6 * p) & 63);
+            sum[p][v] = Bytes::all16(257 * x), odd[p][v] = Bytes::all16(x);
+        }
+        top[v] = Bytes::all8(static_cast<int>(start >> (6 * P - 6)));
+    }
+    for (std::int64_t g = 0; g < groups; g += 4, table += 2 * pair_bytes(P), state += 4 * filter_lanes) {
+        V four[P - 1][N];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+            V lookup[P];
+#pragma GCC unroll 5
+            for (int p = 0; p < P; ++p) lookup[p] = Bytes::table(table + entry_at(P, k) + 32 * p);
+#pragma GCC unroll 2
+            for (int v = 0; v < N; ++v) {
+                const V index = Bytes::load(state + k * filter_lanes + v * Bytes::size);
+#pragma GCC unroll 4
+                for (int p = 0; p < P - 1; ++p) {
+                    const V entry = Bytes::look(lookup[p], index);
+                    four[p][v] = k ? Bytes::add8(four[p][v], entry) : entry;
+                    Bytes::keep(four[p][v]);
+                }
+                top[v] = Bytes::add8(top[v], Bytes::look(lookup[P - 1], index));
+                Bytes::keep(top[v]);
+            }
+        }
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v)
+#pragma GCC unroll 4
+            for (int p = 0; p < P - 1; ++p) {
+                sum[p][v] = Bytes::add16(sum[p][v], four[p][v]);
+                odd[p][v] = Bytes::add16(odd[p][v], Bytes::odd8(four[p][v]));
+            }
+    }
+    for (int v = 0; v < N; ++v) {
+        for (int p = 0; p < P - 1; ++p) {
+            out.plane[p][v][0] = Bytes::sub16(sum[p][v], Bytes::left16<8>(odd[p][v]));
+            out.plane[p][v][1] = odd[p][v];
+        }
+        out.top[v] = top[v];
+    }
 }
 
 }  // namespace
