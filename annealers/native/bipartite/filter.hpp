@@ -224,6 +224,7 @@ struct Filter {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
+            law::count_open();
             const std::int32_t f = H - job.rounded.sum_K[place] + field(side, i, &bits[(block * filter_lanes + byte) * bytes]);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
