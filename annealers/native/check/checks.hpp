@@ -18,7 +18,9 @@ void stops();
 // instruction set that has a filter.
 std::int64_t bound(int settings);
 
-// Spins in which sweeps filtered and sweeps summed exactly differ, after so many decisions.
-std::int64_t equal(double decisions, int threads);
+// Spins and energies in which sweeps filtered and sweeps summed exactly differ, after so many decisions of each instruction
+// set that has a filter.
+std::int64_t equal_sparse(double decisions, int threads);
+std::int64_t equal_bipartite(double decisions, int threads);
 
 }  // namespace check

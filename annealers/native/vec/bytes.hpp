@@ -74,7 +74,7 @@ struct Bytes {
         return x;
     }
     static V either(V where, V a, V b) { return _mm256_blendv_epi8(b, a, where); }  // by bytes of all ones or zeros
-    // Sixteen bytes looked up, by bytes below 16.
+    // Sixteen bytes looked up, by bytes below 16; bytes from 128 on find 0.
     static V look(V table, V at) { return _mm256_shuffle_epi8(table, at); }
     // Bytes of a and b by turns, of each 16 bytes the first eight or the others; the tops of 16-bit numbers as the tops of
     // bytes (all ones of all ones, zeros of zeros), back in the order before.

@@ -1,37 +1,31 @@
-// Sweeps filtered and sweeps summed exactly: the same spins, after many random decisions.
+// Sparse sweeps filtered and summed exactly: the same spins, after many random decisions.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <thread>
 #include <vector>
 
 #include "../run/isa.hpp"
 #include "../sparse/run.hpp"
 #include "checks.hpp"
+#include "equal.hpp"
 #include "graph.hpp"
-#include "result.hpp"
-
-namespace law {
-extern std::atomic<std::int64_t> left_open;  // lanes that filters left open
-}
 
 namespace check {
 
 namespace {
 
 struct Case {
+    bool near;
     Graph graph;
     int problems, replicas, sweeps;
     std::vector<float> h, J, beta;
     std::vector<std::uint64_t> seed;
     sparse::Job job{};
 
-    explicit Case(std::uint32_t number) : graph(make_graph(number)) {
+    explicit Case(std::uint32_t number) : near(number % 6 == 4), graph(make_graph(number)) {
         problems = number % 8 == 3 ? 8 : 1, replicas = number % 8 == 3 ? 8 : 64, sweeps = 2 + below(15);
         const bool own_beta = number % 8 == 5;
         for (int p = 0; p < problems; ++p) seed.push_back(number * std::uint64_t{1000} + p);
-        // One case in eight is near the segments' edges.
-        number % 8 == 7 ? near_edges() : anywhere(own_beta);
+        near ? near_edges() : anywhere(own_beta);
         graph.into(job);
         job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
         job.h = h.data(), job.J = J.data(), job.beta = beta.data(), job.beta_stride = own_beta ? problems * replicas : 0;
@@ -101,39 +95,13 @@ struct Case {
 
 }  // namespace
 
-std::int64_t equal(double decisions, int threads) {
+std::int64_t equal_sparse(double decisions, int threads) {
     std::int64_t bad = 0;
     for (const isa::Set &set : isa::sets()) {
         if (!set.sparse->fill) continue;
         sparse::Kernel exact = *set.sparse;
         exact.fill = nullptr;
-        std::atomic<std::uint32_t> next{0};
-        std::atomic<std::int64_t> made{0}, near{0}, differing{0}, cases{0}, unfiltered{0};
-        law::left_open = 0;
-        const auto work = [&] {
-            while (static_cast<double>(made) < decisions) {
-                const std::uint32_t number = next++;
-                const Case one(number);
-                if (!one.filters(*set.sparse)) {
-                    ++unfiltered;
-                    continue;
-                }
-                const Result filtered = one.run(*set.sparse), summed = one.run(exact);
-                for (std::size_t k = 0; k < summed.spins.size(); ++k) differing += filtered.spins[k] != summed.spins[k];
-                differing += filtered.energy != summed.energy;
-                const auto count = static_cast<std::int64_t>(one.decisions());
-                made += count, near += number % 8 == 7 ? count : 0, ++cases;
-            }
-        };
-        std::vector<std::thread> team;
-        for (int t = 1; t < threads; ++t) team.emplace_back(work);
-        work();
-        for (std::thread &member : team) member.join();
-        std::printf("equal, %s: %lld decisions, %lld of them near segments' edges, %lld left open, in %lld problems "
-                    "(%lld not filtered); spins that differ: %lld\n", set.name, static_cast<long long>(made),
-                    static_cast<long long>(near), static_cast<long long>(law::left_open), static_cast<long long>(cases),
-                    static_cast<long long>(unfiltered), static_cast<long long>(differing));
-        bad += differing;
+        bad += compare<Case>("sparse", set.name, *set.sparse, exact, decisions, threads);
     }
     return bad;
 }
