@@ -27,10 +27,13 @@ namespace {
 
 constexpr int tile = 16;    // spins
 
-// Constants of the decisions of spins of one drop, at one beta.
+// Constants of the decisions of spins of one drop: at one beta, or at those of all lanes of a block.
+template <bool own_beta>
 struct Threshold {
+    static constexpr int L = own_beta ? filter_lanes : 1;
     alignas(16) std::uint16_t margin[law::segments];
-    law::Scale scale;
+    std::uint16_t most[L], factor[L], twice[L];
+    int shift;
 };
 
 // Made at the first call.
@@ -39,6 +42,7 @@ inline const law::Quadratics &quadratics() {
     return table;
 }
 
+template <bool own_beta>
 struct Filter {
     typedef Bytes::V V;
     static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
@@ -64,8 +68,9 @@ struct Filter {
     Array<Spin> spin;                                // [problems here, n + m]
     Array<Late> late;                                // [blocks] for each spin of a tile
     std::int64_t late_count[tile] = {};
-    Threshold threshold[drops];
-    float rate = 0;
+    Array<Threshold<own_beta>> threshold;            // [1 or blocks, drops]
+    Array<float> rate;                               // [1 or blocks, 1 or 64]
+    bool used[drops] = {};                           // which drops spins have
     bool ready = false;
 
     std::int64_t problem(std::int64_t block) const { return (first + block) / per_problem; }
@@ -98,6 +103,8 @@ struct Filter {
         if (!bits.resize(blocks * filter_lanes * (row / 8)) || !low.resize(blocks * 32) || !high.resize(blocks * 32) ||
             !spin.resize(problems * spins) || !late.resize(blocks * tile))
             return;
+        if (!threshold.resize((own_beta ? blocks : 1) * drops) || !rate.resize(own_beta ? blocks * filter_lanes : 1)) return;
+        for (std::int64_t i = 0; i < spins; ++i) used[job.tables.drop[i]] = true;
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int k = 0; k < filter_lanes / 2; ++k) {
                 const auto pair = static_cast<std::uint32_t>(replica(b) / 2 + k);
@@ -153,9 +160,9 @@ struct Filter {
         V out[parts * V2];
         for (V &group : out) group = Bytes::zero();
         for (int k = some; k-- > 0;) {
-            const Threshold &mine = threshold[drop[k]];
-            const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
-            const auto shift = Bytes::count(mine.scale.shift);
+            const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
+            const V H = Bytes::all16(spins[k].H);
+            const auto shift = Bytes::count(mine.shift);
             const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
             const V v1 = Bytes::all32(Halves(key[k]).high);
             std::uint64_t open = 0;
@@ -169,7 +176,12 @@ struct Filter {
 #pragma GCC unroll 2
                     for (int o = 0; o < 2; ++o) {
                         const V F = Bytes::add16_saturated(field16(sums, v, o), H);
-                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), shift), factor);
+                        const int at = own_beta ? ((part * V2 + v) * 2 + o) * numbers : 0;
+                        const V most = own_beta ? Bytes::load(mine.most + at) : Bytes::all16(mine.most[0]);
+                        const V factor = own_beta ? Bytes::load(mine.factor + at) : Bytes::all16(mine.factor[0]);
+                        const V cut = Bytes::least16(Bytes::size16(F), most);
+                        const V shifted = own_beta ? Bytes::multiply16(cut, Bytes::load(mine.twice + at)) : Bytes::left16(cut, shift);
+                        const V y = Bytes::upper16(shifted, factor);
                         // The two bytes of entry s of a table of 16-bit numbers.
                         const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
                         const V t = Bytes::left16<4>(y);
@@ -232,7 +244,8 @@ struct Filter {
             const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, &bits[(block * filter_lanes + byte) * bytes]);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
-            const bool up = law::decide(law::Rule::heat_bath, rate * static_cast<float>(f), word, false);
+            const float by = rate[own_beta ? block * filter_lanes + l : 0];
+            const bool up = law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
             std::uint8_t &group = at(side, block, i / 4)[byte];
             group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
         }
@@ -355,26 +368,43 @@ struct Filter {
         }
     }
 
-    void heat(float beta) {
-        const double unit = job.unit[0];
-        rate = law::rate(beta, unit);
-        bool used[drops] = {};
-        for (std::int64_t i = 0; i < n[0] + n[1]; ++i) used[job.tables.drop[i]] = true;
-        const double most_groups = static_cast<double>(groups[0] > groups[1] ? groups[0] : groups[1]);
-        for (int drop = 0; drop < drops; ++drop)
-            if (used[drop]) {
-                const double q = std::ldexp(unit, drop);
-                threshold[drop].scale = law::scale_of(static_cast<double>(beta), 16 * q);
-                const double field = 2 * static_cast<double>(beta) * q * (17.0 / 32 * most_groups + 8.5);
-                law::margins(quadratics(), law::Rule::heat_bath, field, threshold[drop].margin);
+    // The constants of a sweep, at the betas of all lanes of a block, or of any block.
+    void heat(std::int64_t block, const float *now) {
+        constexpr int lanes = Threshold<own_beta>::L;
+        float beta[lanes];
+        double coldest = 0;
+        for (int l = 0; l < lanes; ++l) {
+            beta[l] = now[own_beta ? lane(block) + (l < count(block) ? l : 0) : 0];
+            rate[block * lanes + l] = law::rate(beta[l], job.unit[0]);
+            if (static_cast<double>(beta[l]) > coldest) coldest = static_cast<double>(beta[l]);
+        }
+        const double inputs = static_cast<double>(groups[0] > groups[1] ? groups[0] : groups[1]);
+        for (int drop = 0; drop < drops; ++drop) {
+            if (!used[drop]) continue;
+            Threshold<own_beta> &mine = threshold[block * drops + drop];
+            const double q = std::ldexp(job.unit[0], drop);
+            for (int l = 0; l < lanes; ++l) {
+                const law::Scale scale = law::scale_of(static_cast<double>(beta[l]), 16 * q);
+                mine.most[l] = scale.most, mine.factor[l] = scale.factor, mine.shift = scale.shift;
+                mine.twice[l] = static_cast<std::uint16_t>(1 << scale.shift);
             }
+            law::margins(quadratics(), law::Rule::heat_bath, 2 * coldest * q * (17.0 / 32 * inputs + 8.5), mine.margin);
+        }
+    }
+    // Unless they are those of the sweep before.
+    void heat(int sweep) {
+        const std::int64_t width = own_beta ? job.beta_stride : 1, from = own_beta ? lane(0) : 0;
+        const std::int64_t lanes = own_beta ? lane(blocks - 1) + count(blocks - 1) - from : 1;
+        const float *now = job.beta + sweep * width;
+        if (sweep && !std::memcmp(now + from, now + from - width, static_cast<std::size_t>(lanes) * sizeof(float))) return;
+        for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
     int run() {
         if (!ready) return -1;
         job.random_start ? scatter() : pack();
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            if (!done || job.beta[done] != job.beta[done - 1]) heat(job.beta[done]);
+            heat(done);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             pass(1, 2 * number);
             pass(0, 2 * number);
@@ -388,7 +418,9 @@ struct Filter {
     }
 };
 
-int run_filter(const Job &job, std::int64_t first, std::int64_t end) { return Filter(job, first, end).run(); }
+int run_filter(const Job &job, std::int64_t first, std::int64_t end) {
+    return job.beta_stride ? Filter<true>(job, first, end).run() : Filter<false>(job, first, end).run();
+}
 
 }  // namespace
 }  // namespace bipartite

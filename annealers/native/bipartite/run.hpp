@@ -68,7 +68,7 @@ class Units {
 // What blocks share: J in whole units, for problems that share it and its unit, and the filter's tables.
 class Shared {
   public:
-    Shared(Job &job, const Kernel &kernel) : job_(job) {
+    Shared(Job &job, const Kernel &kernel, int threads = 1) : job_(job) {
         const std::int64_t spins[2] = {job.n, job.m}, N = job.n + job.m;
         std::int64_t couplings = 0;
         for (int side = 0; side < 2; ++side) {
@@ -85,10 +85,17 @@ class Shared {
         drop_ = memory_.take<std::uint8_t>(N);
         if (!filters(kernel)) return;
         job.tables.drop = drop_;
-        for (int side = 0; side < 2; ++side) {
+        for (int side = 0; side < 2; ++side)
             job.tables.sums[side] = memory_.take<std::uint8_t>(spins[side] * job.rounded.row[side] / 4 * 16 * planes);
-            kernel.tabulate(job, side, 0, spins[side]);
-        }
+        std::atomic<bool> stop{false};
+        const auto pieces = static_cast<std::size_t>(threads);
+        team::share(pieces, threads, static_cast<double>(couplings), 0, stop, [] { return true; }, [&](std::size_t k) {
+            for (int side = 0; side < 2; ++side) {
+                const auto at = [&](std::size_t piece) { return spins[side] * static_cast<std::int64_t>(piece) / threads; };
+                kernel.tabulate(job, side, at(k), at(k + 1));
+            }
+            return 0;
+        });
     }
 
   private:
@@ -97,14 +104,15 @@ class Shared {
     std::uint8_t *drop_ = nullptr;
 
     // The one place that chooses between the paths: the filter wherever it can, for problems of more than `few` replicas. It
-    // cannot do Metropolis' rule, betas by lane, betas below 0, one side alone, or more than 4096 spins on a side; and where a
+    // cannot do Metropolis' rule, betas below 0, one side alone, or more than 4096 spins on a side; and where a
     // field's error is steps of the logit, most lanes would be left open.
     bool filters(const Kernel &kernel) {
-        if (!kernel.filter || job_.metropolis || job_.beta_stride || job_.sweeps == 0 || job_.replicas <= few) return false;
+        if (!kernel.filter || job_.metropolis || job_.sweeps == 0 || job_.replicas <= few) return false;
         if (!job_.n || !job_.m || job_.n > most_inputs || job_.m > most_inputs) return false;
         double coldest = 0, hottest = 1e30;  // of those above 0: at 0 fields do not matter
-        for (int s = 0; s < job_.sweeps; ++s) {
-            const auto beta = static_cast<double>(job_.beta[s]);
+        const std::int64_t betas = job_.beta_stride ? job_.lanes() : 1;
+        for (std::int64_t k = 0; k < job_.sweeps * betas; ++k) {
+            const auto beta = static_cast<double>(job_.beta[k / betas * (job_.beta_stride ? job_.beta_stride : 1) + k % betas]);
             if (!(beta >= 0)) return false;
             coldest = std::max(coldest, beta);
             if (beta > 0) hottest = std::min(hottest, beta);
@@ -187,7 +195,7 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
                     return -1;
                 }
             });
-        const Shared shared(job, kernel);
+        const Shared shared(job, kernel, threads);
         if (job.tables.drop) {  // blocks side by side share the tables in a cache
             const std::int64_t blocks = blocks_of(job), pieces = std::min<std::int64_t>(threads, blocks);
             return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
