@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS := .venv/.docs
 
-.PHONY: help setup lint types unit test test-fast test-long wheel wheel-test docs sanitize demo clean
+.PHONY: help setup lint types unit test test-fast test-long wheel wheel-test docs sanitize cross demo clean
 
 help:
 	@echo "make setup       create .venv and install qsample (editable) with what tests and experiments need"
@@ -15,6 +15,7 @@ help:
 	@echo "make wheel       the source distribution and the wheel, in dist"
 	@echo "make wheel-test  builds both, looks at their files, installs the wheel into an empty environment and runs it"
 	@echo "make sanitize    the native kernels over fuzzed problems, watched for bad addresses and undefined behaviour"
+	@echo "make cross       the native kernels of ARM and AVX-512 under emulation: they compute what they compute here"
 	@echo "make demo        train a small model and write its report under runs/demo"
 	@echo "make clean       remove .venv, build outputs and caches"
 
@@ -69,10 +70,31 @@ wheel: setup
 wheel-test: setup
 	$(BIN)/python -m pytest tests/test_package.py
 
+# The kernels' check alone, without Python: annealers/native/check.
+CHECK := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DQSAMPLE_CHECK=ON
+
 sanitize: setup
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DQSAMPLE_SANITIZE=ON
+	$(CHECK) -B build/sanitize -DQSAMPLE_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/check
+
+# Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user libsimde-dev
+ARM := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+	-DCMAKE_EXE_LINKER_FLAGS=-static
+cross: setup
+	$(CHECK) -B build/check
+	$(CHECK) -B build/simde -DQSAMPLE_SIMDE=ON -DQSAMPLE_OPTIMIZE=-O1
+	$(CHECK) -B build/arm $(ARM)
+	for build in check simde arm; do $(BIN)/cmake --build build/$$build || exit 1; done
+	build/check/check fuzz 60 > build/check/digests
+	build/simde/check fuzz 60 > build/simde/digests
+	qemu-aarch64 build/arm/check fuzz 60 > build/arm/digests
+	diff build/check/digests build/simde/digests
+	diff build/check/digests build/arm/digests
+	build/simde/check equal 1e6
+	qemu-aarch64 build/arm/check bound
+	qemu-aarch64 build/arm/check equal 3e6
+	qemu-aarch64 build/arm/check planted
 
 demo: setup
 	rm -rf runs/demo

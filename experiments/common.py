@@ -30,6 +30,7 @@ import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from qsample.support.optional import DISTRIBUTION
 from qsample.support.progress import progress_bar
 
 matplotlib.use("Agg")
@@ -155,18 +156,27 @@ def command() -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where a figure was measured."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    engine = importlib.import_module("qsample.annealers._engine")
+    """Where a figure was measured; family and model tell generations of one name apart."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = (line.partition(":") for line in reversed(lines))
+    cpu = {key.strip(): value.strip() for key, _, value in pairs}
+    numbers = [f"{key} {cpu[key]}" for key in ("cpu family", "model") if key in cpu]
+    sets = instruction_sets()
     return {
-        "processor": models[0] if models else platform.processor() or "unknown",
-        "instruction_set": engine.instruction_sets()[0],
+        "processor": cpu.get("model name") or platform.processor() or platform.machine(),
+        "model": ", ".join(numbers),
+        "instruction_set": sets[0],
+        "instruction_sets": sets,
         "cores": os.cpu_count(),
         "threads": threads,
         "system": platform.system(),
     }
+
+
+def instruction_sets() -> list[str]:
+    """Those that the native kernels can use on this machine, the best first."""
+    return importlib.import_module("qsample.annealers._engine").instruction_sets()
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
@@ -174,7 +184,7 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
     installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
-            installed[package] = version(package)
+            installed[package] = version(DISTRIBUTION if package == "qsample" else package)
         except PackageNotFoundError:
             installed[package] = None
     return installed
@@ -210,7 +220,12 @@ def timed(call: Callable[[], Any]) -> Seconds:
 
 
 def paired_rounds(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, *, pause: float = 0.0, what: str = "rounds"
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    pause: float = 0.0,
+    what: str = "rounds",
+    quiet: bool = False,
 ) -> dict[str, list[Seconds]]:
     """Seconds of calls in rounds: each round makes every call once, in random order.
 
@@ -221,10 +236,11 @@ def paired_rounds(
         rounds: number of rounds.
         pause: seconds before each call, in which threads of the call before come to rest.
         what: text of the progress bar.
+        quiet: whether there is none.
     """
     seconds: dict[str, list[Seconds]] = {name: [] for name in calls}
     order = random.Random(0)
-    for _ in progress_bar(range(rounds), desc=what):
+    for _ in progress_bar(range(rounds), desc=what, disable=quiet):
         for name in order.sample(list(calls), len(calls)):
             time.sleep(pause)
             seconds[name].append(timed(calls[name]))

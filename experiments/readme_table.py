@@ -3,81 +3,168 @@
     python experiments/readme_table.py    # rewrites the lines between the marks in README.md
 
 `engine.py --publish` does the same after a run. A test holds the README to the committed figures.
+The table has a column for each instruction set. Where several machines have measured one, it is
+taken from a machine whose best set it is, under the newest numbering of random numbers.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
-from experiments.benchmarks.instances import sizes
+from experiments.benchmarks.cases import LINES, Line
 from experiments.common import ROOT, published
 
 BEGIN = "<!-- engine.json -->\n"
 END = "<!-- end of engine.json -->\n"
-HEAD = (
-    "problem, reads × sweeps",
-    "updates/ns",
-    "× Metropolis",
-    "× its Gibbs",
-    "× 16-bit",
-    "× two threads",
-)
+SETS = {
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "sse41": "SSE4.1",
+    "neon": "NEON",
+    "plain": "plain C++",
+}
+"""instruction sets in the order of columns, and how they are written"""
 NAMED = ("qsample", "torch", "dwave-samplers")
 """packages whose versions stand under the table"""
+NUMBERING = 2
+"""of the random numbers; figures of an older one are of an older build"""
+DASH = "–"
+Section = dict[str, Any]
 
 
-def table(report: dict[str, Any]) -> str:
-    """The table of a report of engine.py, in Markdown, and what it was measured on."""
-    rows = {(row["problem"], row["engine"]): row for row in report["result"]["rows"]}
-    lines = [f"| {' | '.join(HEAD)} |", "|---|" + "---|" * (len(HEAD) - 1)]
-    for name in dict.fromkeys(problem for problem, _ in rows):
-        row = rows.get((name, "qsample"))
-        if row is None:
-            continue
-        instance, reads, sweeps = sizes(name)
-        columns = [
-            f"{instance}, {reads} × {sweeps}",
-            f"{row['updates_per_ns']:.3g}",
-            times(row),
-            times(row, "dwave Gibbs"),
-            times(rows.get((name, "qsample, 16-bit"))),
-            times(rows.get((name, "qsample, 2 threads"))),
-        ]
-        lines.append(f"| {' | '.join(columns)} |")
-    return "\n".join([*lines, "", measured_on(report)]) + "\n"
+# ---- figures of a cell ------------------------------------------------------------------------
 
 
-def times(row: dict[str, Any] | None, peer: str = "dwave Metropolis") -> str:
-    """How many times the peer's speed; a dash where there is no such row."""
-    ratio = row[f"times {peer}"] if row else None
-    if not ratio:
-        return "–"
-    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+def short(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def measured_on(report: dict[str, Any]) -> str:
-    """Machine and versions of a report."""
-    machine = report["machine"]
-    width = {"avx512": "AVX-512", "avx2": "AVX2"}.get(machine["instruction_set"], "neither AVX")
-    packages = ", ".join(f"{name} {report['versions'][name]}" for name in NAMED)
-    where = f"{machine['cores']} cores of {machine['processor']}, {width}"
-    return f"{where}; {packages}; wall time, medians."
+def times(row: Mapping[str, Any]) -> str | None:
+    """How many times the speed of dwave-samplers' Metropolis rule, and updates per ns."""
+    ratio = row.get("times dwave Metropolis")
+    updates = f"{row['updates_per_ns']:.3g}"
+    return f"{short(ratio) if ratio else DASH} ({updates})"
 
 
-def rewritten(text: str, report: dict[str, Any]) -> str:
-    """The README with the table of a report between its marks."""
+def threads(row: Mapping[str, Any]) -> str | None:
+    """How many times the speed of one thread."""
+    ratio = row.get("times one thread")
+    return f"{ratio:.2f}" if ratio else None
+
+
+def reads(row: Mapping[str, Any]) -> str:
+    """Reads per second, to hundreds."""
+    return f"{round(row['reads_per_second'], -2):,.0f}"
+
+
+def share(row: Mapping[str, Any]) -> str:
+    """Time over that of the base."""
+    return f"{row['times_base']:.2f}"
+
+
+FIGURES: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "times": times,
+    "threads": threads,
+    "reads": reads,
+    "share": share,
+}
+"""text of a row's figure, by the measure of a line"""
+
+
+def cell(line: Line, isa: str, section: Section) -> str:
+    """The figures of a line on an instruction set, a dash for each that is not there.
+
+    Args:
+        line: line of the table.
+        isa: instruction set.
+        section: the machine's figures.
+    """
+    rows = {(row["problem"], row["threads"]): row for row in section["rows"] if row["isa"] == isa}
+    figure = FIGURES[line.measure]
+    texts = [(figure(rows[key]) if key in rows else None) or DASH for key in line.rows]
+    return DASH if set(texts) == {DASH} else " / ".join(texts)
+
+
+# ---- the table --------------------------------------------------------------------------------
+
+
+def chosen(sections: Sequence[Section]) -> dict[str, Section]:
+    """The section that each instruction set's column is taken from, in the order of columns."""
+    columns: dict[str, Section] = {}
+    measured = [row["isa"] for section in sections for row in section["rows"] if row["isa"]]
+    for isa in dict.fromkeys([*SETS, *measured]):
+        having = [s for s in sections if any(row["isa"] == isa for row in s["rows"])]
+        if having:
+            columns[isa] = max(having, key=lambda section: rank(section, isa))
+    return columns
+
+
+def rank(section: Section, isa: str) -> tuple[int, bool, str]:
+    """The newest numbering first, then machines whose best set it is, then the latest run."""
+    native = section["machine"]["instruction_set"] == isa
+    return section["numbering"], native, section["date"]
+
+
+def table(sections: Sequence[Section]) -> str:
+    """The table in Markdown, and what each column was measured on.
+
+    Args:
+        sections: the figures of each machine.
+    """
+    columns = chosen(sections)
+    head = ["reads × sweeps", *map(written, columns)]
+    lines = [row_of(head), "|---" * len(head) + "|"]
+    for line in LINES:
+        cells = [cell(line, isa, section) for isa, section in columns.items()]
+        if set(cells) != {DASH}:
+            lines.append(row_of([line.label, *cells]))
+    return "\n".join([*lines, "", measured_on(columns)]) + "\n"
+
+
+def written(isa: str) -> str:
+    """An instruction set as people write it."""
+    return SETS.get(isa, isa)
+
+
+def row_of(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def measured_on(columns: Mapping[str, Section]) -> str:
+    """Machine and versions of each column; those of one section together."""
+    texts: list[str] = []
+    sections = {id(section): section for section in columns.values()}
+    for number, section in sections.items():
+        names = [written(isa) for isa, other in columns.items() if id(other) == number]
+        machine = section["machine"]
+        packages = ", ".join(f"{name} {section['versions'][name]}" for name in NAMED)
+        model = f" ({machine['model']})" if machine.get("model") else ""
+        where = f"{machine['cores']} cores of {machine['processor']}{model}"
+        text = f"{', '.join(names)}: {where}, {packages}"
+        if section["numbering"] < NUMBERING:
+            text += ", **an older build**, before the present numbering of random numbers"
+        texts.append(text)
+    return f"{'; '.join(texts)}. Wall time, medians of rounds."
+
+
+def rewritten(text: str, sections: Sequence[Section]) -> str:
+    """The README with the table of some sections between its marks."""
     head, _, rest = text.partition(BEGIN)
     tail = rest.partition(END)[2]
-    return head + BEGIN + table(report) + END + tail
+    return head + BEGIN + table(sections) + END + tail
 
 
 def rewrite() -> None:
     """Rewrite the README from the committed figures."""
     readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(), published("engine")))
+    sections = published("engine")["result"]["sections"]
+    readme.write_text(rewritten(readme.read_text(), sections))
 
 
 if __name__ == "__main__":

@@ -138,12 +138,11 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "benchmarks.engine": (
         {
-            "problems": ("3d-3, 4 x 3",),
-            "engines": ("qsample", "dwave Metropolis"),
-            "repeats": 1,
-            "rounds": 1,
+            "problems": ("3d-3, 4 x 3", "pcd-6x4, 5 x 1"),
+            "peers": ("dwave Metropolis", "nobody's"),
+            "quick": True,
         },
-        {"rows", "left_out"},
+        {"sections"},
     ),
     "benchmarks.energy": (
         {
@@ -333,20 +332,25 @@ def test_the_exact_energy_of_the_torus(tmp_path):
 @pytest.mark.long
 def test_every_kind_of_instance_and_call():
     """The cells that the tiny runs leave out: warm chains, a batch, a cell that cannot be."""
-    bench = script("benchmarks.engine")
-    chip = script("benchmarks.instances").chip
+    cell = script("benchmarks.cell")
+    case = script("benchmarks.cases").case
+    instances = script("benchmarks.instances")
     for name, spins in [
         ("rbm-6x4, 3 x 1", 10),
         ("shared-3x200, 1 x 2", 200),
+        ("own-3x12, 1 x 2", 144),
         ("sk-12, 2 x 2", 12),
         ("2d-4, 2 x 3", 16),
     ]:
         for engine in ("qsample", "dwave Gibbs"):
-            row = bench.cell(name, engine, 1)
-            assert row["spins"] == spins and row["seconds"] > 0 and row["updates_per_ns"] > 0
-    reason = script("benchmarks.calls").isolated(bench.__file__, "--cell", "no-16", "qsample")
+            (row,) = cell.visit(case(name), engine, cell.QUICK)
+            assert row["spins"] == spins and row["seconds"] > 0
+    bench = script("benchmarks.energy")
+    line = ["--cell", "no-16", "dwave Gibbs", "1"]
+    reason = script("benchmarks.calls").isolated(bench.__file__, *line)
     assert isinstance(reason, str) and "unknown problem no-16" in reason
     # the chips of the README's table come with what setup installs
+    chip = instances.chip
     assert int(chip("pegasus", 2).max()) + 1 == 24 * 2 * 1 - 8 * 1  # 24 m (m - 1) - 8 (m - 1)
     assert int(chip("zephyr", 2).max()) + 1 == 4 * 4 * 2 * 5  # 4 t m (2 m + 1)
 

@@ -24,6 +24,7 @@ order of visits alone. `_engine.NUMBERING` counts the laws so far; this is numbe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -35,6 +36,10 @@ from qsample.annealers.kernels.torch_dense import square
 from qsample.annealers.kernels.update import Rule, Scan
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
+
+ISA = os.environ.get("QSAMPLE_ISA", "")
+"""instruction set of calls that name none: the environment variable QSAMPLE_ISA, read once, as this
+module is imported; "" is the best of this machine"""
 
 
 class Swept(NamedTuple):
@@ -90,7 +95,7 @@ def sweep_sparse(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
-    isa: str = "",
+    isa: str = ISA,
 ) -> Swept:
     """Sweeps of P problems on one sparse graph, R = `num` replicas each, on the CPU.
 
@@ -142,7 +147,7 @@ def sweep_dense(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
-    isa: str = "",
+    isa: str = ISA,
 ) -> Swept:
     """Sweeps of P problems, each spin coupled to most: fields are kept, a flip adds a row of J.
 
@@ -193,7 +198,7 @@ def sweep_bipartite(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
-    isa: str = "",
+    isa: str = ISA,
 ) -> Swept:
     """Sweeps of P problems on one bipartite graph (RBMs): couplings are read where they lie.
 

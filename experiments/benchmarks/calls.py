@@ -25,7 +25,7 @@ def caller(
     """A function that makes one call.
 
     Args:
-        engine: "qsample" (", 16-bit", ", 2 threads"), "dwave Metropolis", "dwave Gibbs", "openjij".
+        engine: "qsample", "dwave Metropolis", "dwave Gibbs", "openjij".
         problem: problem, or a batch of problems.
         betas: inverse temperature of each sweep.
         reads: reads of each problem.
@@ -36,17 +36,25 @@ def caller(
     if warm:
         spins = torch.ones(reads, problem.num_spins, dtype=torch.int8)
         start = qs.Samples(spins, problem.energy(spins))
-    if engine.startswith("qsample"):
-        return ours(engine, problem, betas, reads, start, seed)
-    fields = problem.h.reshape(-1, problem.num_spins)
-    models = [qs.Ising(problem.graph, h, problem.J).to_bqm() for h in fields]
+    if engine == "qsample":
+        return ours(problem, betas, reads, start, seed)
+    models = bqms(problem)
     if engine == "openjij":
         return openjij(models, betas, reads)
+    if engine not in ("dwave Metropolis", "dwave Gibbs"):
+        raise ValueError(f"unknown engine {engine!r}")
     return dwave_samplers(engine.split()[1], models, betas, reads, start, seed)
 
 
+def bqms(problem: qs.Ising) -> list[Any]:
+    """The problems of a batch as dimod's BQMs; those that share J hold it each."""
+    flat = problem.flat()
+    couplings = flat.J.expand(len(flat.h), *flat.J.shape[1:])
+    pairs = zip(flat.h, couplings, strict=True)
+    return [qs.Ising(problem.graph, h, J).to_bqm() for h, J in pairs]
+
+
 def ours(
-    engine: str,
     problem: qs.Ising,
     betas: list[float],
     reads: int,
@@ -56,20 +64,17 @@ def ours(
     """A call of qsample: Gibbs for chains and batches, else simulated annealing.
 
     Args:
-        engine: "qsample", and what its name adds.
         problem: problem, or a batch of problems.
         betas: inverse temperature of each sweep.
         reads: reads of each problem.
         start: chains to continue; None for random spins.
         seed: seed of the generator.
     """
-    torch.set_num_threads(2 if "2 threads" in engine else 1)
     generator = torch.Generator().manual_seed(seed)
-    precision = "fixed16" if "16-bit" in engine else "full"
     if start is not None or problem.batch_shape:
-        gibbs = Gibbs(len(betas), precision=precision)
+        gibbs = Gibbs(len(betas))
         return lambda: gibbs.sample(problem, reads, initial=start, generator=generator)
-    annealing = SimulatedAnnealing(schedule=betas, precision=precision)
+    annealing = SimulatedAnnealing(schedule=betas)
     return lambda: annealing.sample(problem, reads, generator=generator)
 
 

@@ -1,13 +1,16 @@
-"""The problems that benchmarks run on, by name: chips, lattices, spin glasses, an RBM, a batch."""
+"""The problems that benchmarks run on, by name: chips, lattices, spin glasses, an RBM, batches."""
 
 from __future__ import annotations
 
-import dwave.graphs
 import numpy as np
 import torch
 
 import qsample as qs
+from qsample.support.optional import needs
 
+NEAR = [(down, right) for down in range(3) for right in range(-2, 3) if (down, right) > (0, 0)]
+PIXELS = [*NEAR, (0, 4), (4, 0), (4, 4), (4, -4), (0, 8), (8, 0)]
+"""offsets of coupled pixels: rows down, columns to the right"""
 BETAS = {
     "pegasus": (0.05, 4.0),
     "zephyr": (0.05, 4.0),
@@ -38,6 +41,8 @@ def make(name: str) -> qs.Ising:
         return sherrington_kirkpatrick(int(size), rng)
     if kind == "shared":
         return shared(*numbers(size), rng)
+    if kind == "own":
+        return own(*numbers(size), rng)
     if kind in ("2d", "3d"):
         edges = lattice((int(size),) * int(kind[0]))
     else:
@@ -95,6 +100,29 @@ def shared(count: int, n: int, rng: np.random.Generator) -> qs.Ising:
     return qs.Ising(graph, torch.tensor(h).float(), torch.tensor(J).float())
 
 
+def own(count: int, side: int, rng: np.random.Generator) -> qs.Ising:
+    """A batch of problems with fields and couplings of their own, as a diffusion step has them.
+
+    The spins are the pixels of a square image, coupled to the 24 nearest ones and to 12 more, 4 and
+    8 away, as the steps of `claims/few_steps.py` are.
+
+    Args:
+        count: number of problems.
+        side: pixels of a row.
+        rng: source of fields and couplings.
+    """
+    site = torch.arange(side * side).reshape(side, side)
+    edges = []
+    for down, right in PIXELS:
+        first, last = max(0, -right), side - max(0, right)
+        pairs = [site[: side - down, first:last], site[down:, first + right : last + right]]
+        edges.append(torch.stack(pairs, -1).reshape(-1, 2))
+    graph = qs.Graph.sparse(side * side, torch.cat(edges))
+    h = rng.normal(0, 0.3, (count, side * side))
+    J = rng.normal(0, 0.1, (count, graph.num_edges))
+    return qs.Ising(graph, torch.tensor(h).float(), torch.tensor(J).float())
+
+
 def lattice(shape: tuple[int, ...]) -> torch.Tensor:
     """Edges of a periodic lattice."""
     site = torch.arange(torch.Size(shape).numel()).reshape(shape)
@@ -105,8 +133,10 @@ def lattice(shape: tuple[int, ...]) -> torch.Tensor:
 def chip(kind: str, size: int) -> torch.Tensor:
     """Edges of a quantum processor's graph, nodes numbered in their order."""
     if kind not in ("pegasus", "zephyr"):
-        kinds = "pegasus, zephyr, 2d, 3d, sk, rbm or shared"
+        kinds = "pegasus, zephyr, 2d, 3d, sk, rbm, shared or own"
         raise ValueError(f"unknown problem {kind}-{size}: expected {kinds}")
+    with needs("experiments", f"{kind}-{size}"):
+        import dwave.graphs
     graph = getattr(dwave.graphs, f"{kind}_graph")(size)
     number = {node: i for i, node in enumerate(sorted(graph.nodes))}
     return torch.tensor([(number[a], number[b]) for a, b in graph.edges])

@@ -5,9 +5,9 @@
 Rounds are paired: each runs every implementation once, in random order, and a ratio is the median
 over rounds of the ratio within a round, so that a noisy machine slows both sides. `plain torch` is
 a hand-written step with manual gradients and `rand < p`; every step updates the parameters by SGD.
-`qsample, bfloat16` is under `torch.autocast`: the loss rounds, the chains do not.
-`qsample, fixed16` is the same with chains whose fields have 16 bits. A peer that is not installed
-is left out.
+`qsample, bfloat16` is under `torch.autocast`: the loss rounds, the chains do not. A peer that is
+not installed is left out. `engine.py` times the pairs of ours and plain torch once more, for each
+instruction set.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ class Options(CommonOptions):
 def main(options: Options) -> None:
     """Time, print, draw."""
     report = Report(options, __file__, packages=("rbms", "scikit-learn"))
-    torch.manual_seed(0)
-    data = (torch.rand(options.batch, options.visible) < 0.2).float()
-    steps, left_out = installed(implementations(options, data))
+    steps, left_out = installed(implementations(options, random_rows(options)))
     # The pause lets the threads of the library before stop spinning.
     seconds = paired_rounds(steps, options.rounds, pause=0.1)
     result = {"steps": {name: row(seconds, name) for name in steps}, "left_out": left_out}
@@ -75,11 +73,22 @@ def main(options: Options) -> None:
             "{name:26} wall {wall_ms:7.1f} ms (best {wall_best_ms:.1f})   cpu {cpu_ms:7.1f} ms   "
             "{over_plain_torch:.3f} x plain torch".format(name=name, **figures)
         )
-    for name in ("bfloat16", "fixed16"):
-        gain = ratio(seconds["qsample"], seconds[f"qsample, {name}"])
-        result[f"full over {name}"] = gain
-        print(f"qsample over itself, {name}: {gain:.2f}")
     report.finish(result, picture(seconds, options))
+
+
+def random_rows(options: Options) -> torch.Tensor:
+    """Rows `[batch, visible]` of 0 and 1."""
+    torch.manual_seed(0)
+    return (torch.rand(options.batch, options.visible) < 0.2).float()
+
+
+def pair(options: Options, bfloat16: bool) -> dict[str, Step]:
+    """Our step and that of plain torch, whose products are float32 whatever ours are."""
+    data = random_rows(options)
+    return {
+        "qsample": ours(options, data, bfloat16=bfloat16),
+        "plain torch": plain(options, data, torch.float32),
+    }
 
 
 def implementations(options: Options, data: torch.Tensor) -> dict[str, Callable[[], Step]]:
@@ -92,7 +101,6 @@ def implementations(options: Options, data: torch.Tensor) -> dict[str, Callable[
         "qsample": lambda: ours(o, data),
         "qsample, centred": lambda: ours(o, data, centred=True),
         "qsample, bfloat16": lambda: ours(o, data, bfloat16=True),
-        "qsample, fixed16": lambda: ours(o, data, bfloat16=True, precision="fixed16"),
         "rbms": lambda: rbms(o, data),
         "scikit-learn": lambda: scikit_learn(o, data),
     }
@@ -183,7 +191,6 @@ def ours(
     data: torch.Tensor,
     *,
     bfloat16: bool = False,
-    precision: Any = "full",
     **settings: Any,
 ) -> Step:
     """The same through the library, as a user writes it.
@@ -192,12 +199,11 @@ def ours(
         options: sizes.
         data: rows `[batch, visible]` of 0 and 1.
         bfloat16: whether the loss is computed under autocast.
-        precision: precision of the chains' fields.
         settings: further arguments of ContrastiveDivergence.
     """
     model = BernoulliRBM(options.visible, options.hidden)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    sampler = Gibbs(options.sweeps, precision=precision)
+    sampler = Gibbs(options.sweeps)
     cd = qs.ContrastiveDivergence(model, sampler, num=options.batch, **settings)
 
     def step() -> None:

@@ -125,7 +125,6 @@ def steps(
     x = model.process.prior((options.images, graph.num_spins // 2), generator)
     samplers: dict[str, Any] = {
         "native": Gibbs(options.sweeps),
-        "native, 16-bit": Gibbs(options.sweeps, precision="fixed16"),
         "torch": TorchGibbs(options.sweeps),
     }
 

@@ -139,7 +139,7 @@ struct Lanes {
                 low[g] += term & 0xFFFF, high[g] += term >> 16;
             }
         }
-        for (int l = 0; l < L; ++l) total[l] += low[l / W][l % W] + (std::int64_t{high[l / W][l % W]} << 16);
+        for (int l = 0; l < L; ++l) total[l] += low[l / W][l % W] + std::int64_t{high[l / W][l % W]} * 65536;
     }
 };
 

@@ -172,6 +172,7 @@ struct Bytes {
     static int16x8_t s16(V a) { return vreinterpretq_s16_u8(a); }
     static uint32x4_t u32(V a) { return vreinterpretq_u32_u8(a); }
     static V of(uint16x8_t a) { return vreinterpretq_u8_u16(a); }
+    static V of(int32x4_t a) { return vreinterpretq_u8_s32(a); }
     static V of(int16x8_t a) { return vreinterpretq_u8_s16(a); }
     static V of(uint32x4_t a) { return vreinterpretq_u8_u32(a); }
 
@@ -192,6 +193,7 @@ struct Bytes {
     static V add16(V a, V b) { return of(vaddq_u16(u16(a), u16(b))); }
     static V add32(V a, V b) { return of(vaddq_u32(u32(a), u32(b))); }
     static V sub16(V a, V b) { return of(vsubq_u16(u16(a), u16(b))); }
+    static V add16_saturated(V a, V b) { return of(vqaddq_s16(s16(a), s16(b))); }
     static V sub16_saturated(V a, V b) { return of(vqsubq_s16(s16(a), s16(b))); }
     static V multiply16(V a, V b) { return of(vmulq_u16(u16(a), u16(b))); }
     static V multiply32(V a, V b) { return of(vmulq_u32(u32(a), u32(b))); }
@@ -211,9 +213,11 @@ struct Bytes {
     static V left32(V a) { return of(vshlq_n_u32(u32(a), by)); }
     static V lower4(V a) { return vandq_u8(a, vdupq_n_u8(0x0F)); }
     static V upper4(V a) { return vshrq_n_u8(a, 4); }
-    typedef int16x8_t Count;
-    static Count count(int by) { return vdupq_n_s16(static_cast<std::int16_t>(by)); }
-    static V left16(V a, Count by) { return of(vshlq_u16(u16(a), by)); }
+    typedef int Count;
+    static Count count(int by) { return by; }
+    static V left16(V a, Count by) { return of(vshlq_u16(u16(a), vdupq_n_s16(static_cast<std::int16_t>(by)))); }
+    static V right32_signed(V a, Count by) { return of(vshlq_s32(vreinterpretq_s32_u8(a), vdupq_n_s32(-by))); }
+    static V odd8(V a) { return right16<8>(a); }
     static V signs16(V a) { return of(vshrq_n_s16(s16(a), 15)); }
     static V size16(V a) { return of(vabsq_s16(s16(a))); }
     static V least16(V a, V b) { return of(vminq_u16(u16(a), u16(b))); }
@@ -228,6 +232,12 @@ struct Bytes {
     static V low8(V a, V b) { return vzip1q_u8(a, b); }
     static V high8(V a, V b) { return vzip2q_u8(a, b); }
     static V pack(V a, V b) { return vuzp2q_u8(a, b); }  // the upper bytes
+    static V low32(V a, V b) { return of(vzip1q_u32(u32(a), u32(b))); }
+    static V high32(V a, V b) { return of(vzip2q_u32(u32(a), u32(b))); }
+    static V narrow(V a, V b, V c, V d) {  // the lower halves of lower halves
+        return vuzp1q_u8(of(vuzp1q_u16(u16(a), u16(b))), of(vuzp1q_u16(u16(c), u16(d))));
+    }
+    static void keep(V &a) { asm volatile("" : "+w"(a)); }
     static std::uint32_t tops(V a) {
         const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
         const uint8x16_t set = vandq_u8(vreinterpretq_u8_s8(vshrq_n_s8(vreinterpretq_s8_u8(a), 7)), bit);
