@@ -35,12 +35,13 @@ __attribute__((always_inline)) inline void turn4(const std::int32_t *from, std::
 #endif
 
 // Columns j of rows of `from` as stretches of `height` numbers of the rows j of `to`.
-inline void turn(const std::int32_t *from, std::int64_t from_row, std::int64_t height, std::int32_t *to, std::int64_t to_row,
-                 std::int64_t columns) {
+inline void turn(const std::int32_t *from, std::int64_t from_row, std::int64_t height, std::int32_t *to,
+                 std::int64_t to_row, std::int64_t columns) {
     std::int64_t i = 0;
 #if defined(HAS_BYTES)
     for (std::int64_t j = 0; j < columns; j += Bytes::size / 4)  // rows are filled up to whole vectors
-        for (i = 0; i + 4 <= height; i += 4) turn4(from + i * from_row + j, from_row, to + j * to_row + i, to_row, columns - j);
+        for (i = 0; i + 4 <= height; i += 4)
+            turn4(from + i * from_row + j, from_row, to + j * to_row + i, to_row, columns - j);
 #endif
     for (std::int64_t j = 0; j < columns; ++j)
         for (std::int64_t k = i; k < height; ++k) to[j * to_row + k] = from[k * from_row + j];
