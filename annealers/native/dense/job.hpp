@@ -6,6 +6,8 @@
 
 namespace dense {
 
+constexpr int tile = 64;  // spins that are decided before their flips reach all fields; numbers of a stretch (rows.hpp)
+
 // P problems of n spins with R replicas each: lane l is replica l % R of problem l / R.
 struct Job {
     std::int64_t n, row, problems, replicas;   // row: n rounded up to whole vectors
@@ -14,7 +16,7 @@ struct Job {
     const float *J;                            // [P or 1, n, row], symmetric, zero diagonal, padded with zeros
     std::int64_t J_stride;                     // n row, or 0 where J is shared
     const double *unit;                        // [P], see law/unit.hpp
-    const std::int32_t *twice_K;               // [n, row] of a shared J in one unit, null otherwise
+    const std::int32_t *twice_K;               // [stretches, n, tile] of a shared J in one unit, null otherwise
     const float *beta;                         // [sweeps], or [sweeps, P R]
     std::int64_t beta_stride;                  // 0, or P R
     bool metropolis, palindromic, random_start;
@@ -24,6 +26,9 @@ struct Job {
     double *energy;                            // [P R], without the offset
     std::int32_t *done;                        // [P R], sweeps
     const std::atomic<bool> *stop;
+
+    std::int64_t stretches() const { return (n + tile - 1) / tile; }
+    std::int64_t rows_size() const { return stretches() * n * tile; }  // numbers
 };
 
 constexpr int lanes = 64;  // replicas of a block, at most
@@ -33,8 +38,8 @@ using Run = int (*)(const Job &, std::int64_t first, int count);
 
 struct Kernel {
     Run run;
-    // 2 K of a J in a unit, [n, row].
-    void (*round)(const float *J, double unit, std::int64_t numbers, std::int32_t *twice_K);
+    // 2 K of a J in a unit.
+    void (*round)(const Job &, const float *J, double unit, std::int32_t *twice_K);
 };
 
 }  // namespace dense

@@ -1,9 +1,10 @@
 // The dense kernel: fields are kept, in whole units, and a flip adds or subtracts a row of 2 K.
 //
-// A block holds up to 64 replicas, each with its n fields in one stretch of memory. Spins are decided one by one for
-// all replicas at once; a flip reaches the fields of the next few spins (a tile) there and then, and all others only
-// when the tile is through. Then a stretch of fields is loaded and stored once for all flips of its replica, and a
-// stretch of 2 K serves all replicas from the nearest cache. Sums of whole numbers are the same in any order.
+// Rows and fields are cut into stretches of as many numbers as a tile has spins, and the same stretch of all of them
+// lies side by side. Spins are decided one by one for up to 64 replicas at once; a flip reaches its own tile's stretch
+// there and then, and the others when the tile is through. Then a stretch of fields is loaded and stored once for all
+// flips of its replica, and the tile's rows serve all replicas from the nearest cache. Sums of whole numbers are the
+// same in any order.
 #pragma once
 
 #include "../law/unit.hpp"
@@ -18,31 +19,34 @@ namespace {
 using namespace vec;
 using counter::Halves;
 
-constexpr int tile = 64;                    // spins
-constexpr std::int64_t line = 16;           // numbers of 64 bytes
+constexpr int line = 16;           // numbers of 64 bytes
 
-inline std::int64_t aligned(const void *p) {  // numbers to the next line
-    return (line - static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(p) % 64 / 4)) % line;
+inline int aligned(const void *p) {  // numbers to the next line
+    return (line - static_cast<int>(reinterpret_cast<std::uintptr_t>(p) % 64 / 4)) % line;
 }
 
-// rint(J / u), doubled. A sum with 1.5 2^52 is rounded to a whole number, which its low bits hold.
-inline void round_rows(const float *J, double unit, std::int64_t numbers, std::int32_t *twice_K) {
+// rint(J / u), doubled, by stretches. A sum with 1.5 2^52 is rounded to a whole number, which its low bits hold.
+inline void round_rows(const Job &job, const float *J, double unit, std::int32_t *twice_K) {
     typedef double D __attribute__((vector_size(8 * W)));
     typedef std::int64_t Long __attribute__((vector_size(8 * W)));
     const double inverse = 1 / unit;
-    for (std::int64_t a = 0; a < numbers; a += W) {
-        const D shifted = __builtin_convertvector(load<F>(J + a), D) * inverse + 0x1.8p52;
-        store(twice_K + a, __builtin_convertvector((Long)shifted, I) * 2);
-    }
+    const std::int64_t given = job.row < job.stretches() * tile ? job.row : job.stretches() * tile;
+    for (std::int64_t i = 0; i < job.n; ++i)
+        for (std::int64_t a = 0; a < given; a += W) {
+            const D shifted = __builtin_convertvector(load<F>(J + i * job.row + a), D) * inverse + 0x1.8p52;
+            store(twice_K + (a / tile * job.n + i) * tile + a % tile, __builtin_convertvector((Long)shifted, I) * 2);
+        }
+    for (std::int64_t i = 0; i < job.n; ++i)  // past the end of a row
+        for (std::int64_t a = given; a < job.stretches() * tile; a += W)
+            store(twice_K + (a / tile * job.n + i) * tile + a % tile, I{});
 }
 
 struct Rows {
     const Job &job;
     const std::int64_t first;
     const int count, places;           // lanes, and what holds them: pairs of vectors, of even lanes and odd ones
-    std::int64_t stride;               // of fields: an odd number of lines, lest one spin's fields share a cache set
     Array<std::int32_t> memory, own;   // fields; 2 K of the block's problems where they are not shared
-    std::int32_t *f;                   // [places, stride]
+    std::int32_t *f;                   // [stretches, places, tile]
     Array<std::uint64_t> up;           // [n], a bit a place
     const std::int32_t *twice_K[lanes];
     bool ready = false;
@@ -56,17 +60,16 @@ struct Rows {
     std::int64_t problem(int place) const { return lane(place) / job.replicas; }
 
     Rows(const Job &j, std::int64_t start, int c)
-        : job(j), first(start), count(c), places((c + 2 * W - 1) / (2 * W) * 2 * W),
-          stride(j.row + (j.row / line % 2 ? 0 : line)) {
-        const std::int64_t size = job.n * job.row, from = first / job.replicas;
+        : job(j), first(start), count(c), places((c + 2 * W - 1) / (2 * W) * 2 * W) {
+        const std::int64_t size = job.rows_size(), from = first / job.replicas;
         const std::int64_t problems = (first + count - 1) / job.replicas - from + 1;
-        ready = memory.resize(places * stride + line) && up.resize(job.n) &&
+        ready = memory.resize(job.stretches() * places * tile + line) && up.resize(job.n) &&
                 (job.twice_K || own.resize(problems * size + line));
         if (!ready) return;
         f = memory.data + aligned(memory.data);
         std::int32_t *mine = own.data ? own.data + aligned(own.data) : nullptr;
         for (std::int64_t p = 0; !job.twice_K && p < problems; ++p)
-            round_rows(job.J + (from + p) * job.J_stride, job.unit[from + p], size, mine + p * size);
+            round_rows(job, job.J + (from + p) * job.J_stride, job.unit[from + p], mine + p * size);
         for (int p = 0; p < places; ++p) {
             if (lane_at(p) < count) taken |= std::uint64_t{1} << p;
             twice_K[p] = job.twice_K ? job.twice_K : mine + (problem(p) - from) * size;
@@ -77,44 +80,47 @@ struct Rows {
         for (int p = 0; p < places; ++p) paired = paired && low[p] == low[p ^ W] && high[p] == high[p ^ W];
     }
 
-    // A lane's flips in a tile: the rows to add, and those to subtract.
+    // Stretch b of the fields at a place, and of row i.
+    std::int32_t *fields(std::int64_t b, int place) const { return f + (b * places + place) * tile; }
+    const std::int32_t *row(int place, std::int64_t b, std::int64_t i) const {
+        return twice_K[place] + (b * job.n + i) * tile;
+    }
+
+    // A lane's flips in a tile: the spins to add, and those to subtract.
     struct Flips {
         int added = 0, subtracted = 0;
-        const std::int32_t *add[tile], *subtract[tile];
+        std::int32_t add[tile], subtract[tile];
     };
     Flips flips[lanes];
 
-    // V vectors of fields from place a of a row on.
-    template <int V>
-    static void change(std::int32_t *field, const Flips &mine, std::int64_t a) {
-        I x[V];
-        each<V>([&](int v) { x[v] = load<I>(field + a + W * v); });
-        for (int k = 0; k < mine.added; ++k) {
-            const std::int32_t *row = mine.add[k] + a;
-            each<V>([&](int v) { x[v] += load<I>(row + W * v); });
+    // All flips at a place, in stretch b.
+    void change(int place, std::int64_t b) {
+        constexpr int V = tile / W < 8 ? tile / W : 8;
+        const Flips &mine = flips[place];
+        for (int a = 0; a < tile; a += V * W) {
+            std::int32_t *field = fields(b, place) + a;
+            const std::int32_t *rows = row(place, b, 0) + a;
+            I x[V];
+            each<V>([&](int v) { x[v] = load<I>(field + W * v); });
+            for (int k = 0; k < mine.added; ++k) {
+                const std::int32_t *one = rows + mine.add[k] * std::int64_t{tile};
+                each<V>([&](int v) { x[v] += load<I>(one + W * v); });
+            }
+            for (int k = 0; k < mine.subtracted; ++k) {
+                const std::int32_t *one = rows + mine.subtract[k] * std::int64_t{tile};
+                each<V>([&](int v) { x[v] -= load<I>(one + W * v); });
+            }
+            each<V>([&](int v) { store(field + W * v, x[v]); });
         }
-        for (int k = 0; k < mine.subtracted; ++k) {
-            const std::int32_t *row = mine.subtract[k] + a;
-            each<V>([&](int v) { x[v] -= load<I>(row + W * v); });
-        }
-        each<V>([&](int v) { store(field + a + W * v, x[v]); });
     }
-    // Of some places in an order; from a to end, and how far whole runs of V vectors go.
-    template <int V>
-    std::int64_t change(const int *order, int some, std::int64_t a, std::int64_t end) {
-        for (; a + V * W <= end; a += V * W)
-            for (int k = 0; k < some; ++k) change<V>(f + order[k] * stride, flips[order[k]], a);
-        return a;
+    static void fetch(const std::int32_t *stretch) {
+        for (int a = 0; a < tile; a += line) __builtin_prefetch(stretch + a);
     }
-    void change(const int *order, int some, std::int64_t a, std::int64_t end) {
-        a = change<8>(order, some, a, end);
-        a = change<2>(order, some, a, end);
-        change<1>(order, some, a, end);
-    }
-    // The flips of a tile reach all fields but the tile's own. Lanes with as many rows follow each other, so that the
+    // The flips of a tile reach all stretches but its own, number `but`, or all where that is -1; while each is gone
+    // through the tile's rows in the next one are fetched. Lanes with as many rows follow each other, so that the
     // processor can foresee where its loops end.
-    void spread_out(std::int64_t from, std::int64_t end) {
-        int order[lanes], some = 0;
+    void spread_out(std::int64_t but) {
+        int order[lanes] = {}, some = 0;
         std::uint32_t number[lanes];
         for (std::uint64_t rest = taken; rest; rest &= rest - 1) {
             const int p = __builtin_ctzll(rest);
@@ -124,8 +130,11 @@ struct Rows {
             for (; at > 0 && number[at - 1] > mine; --at) number[at] = number[at - 1], order[at] = order[at - 1];
             number[at] = mine, order[at] = p;
         }
-        change(order, some, 0, from);
-        change(order, some, end, job.row);
+        for (std::int64_t b = 0; b < job.stretches(); ++b)
+            for (int k = 0; k < some && b != but; ++k) {
+                if (but >= 0 && b + 1 < job.stretches()) fetch(row(0, b + 1, but * tile + k));
+                change(order[k], b);
+            }
         for (int k = 0; k < some; ++k) flips[order[k]].added = flips[order[k]].subtracted = 0;
     }
 
@@ -136,29 +145,29 @@ struct Rows {
             int same = 0;  // a place before, of the same problem
             while (!(taken >> same & 1) || problem(same) != problem(p)) ++same;
             if (same == p) base(p);
-            else std::memcpy(f + p * stride, f + same * stride, sizeof(std::int32_t) * job.row);
+            for (std::int64_t b = 0; b < job.stretches() && same != p; ++b)
+                std::memcpy(fields(b, p), fields(b, same), sizeof(std::int32_t) * tile);
         }
         for (std::int64_t from = 0; from < job.n; from += tile) {
-            const std::int64_t end = job.n - from < tile ? job.n : from + tile;
-            for (std::int64_t i = from; i < end; ++i) note(up[i] & taken, i, &Flips::added, &Flips::add);
-            spread_out(0, 0);
+            for (std::int64_t i = from; i < job.n && i < from + tile; ++i)
+                note(up[i] & taken, i, &Flips::added, &Flips::add);
+            spread_out(-1);
         }
     }
     void base(int p) {
-        std::int32_t *field = f + p * stride;
         const float *h = job.h + problem(p) * job.n;
         const double inverse = 1 / job.unit[problem(p)];
-        for (std::int64_t i = 0; i < job.n; ++i)
-            for (std::int64_t a = 0; a < job.row; a += W)
-                store(field + a, load<I>(field + a) - (load<I>(twice_K[p] + i * job.row + a) >> 1));
-        for (std::int64_t i = 0; i < job.n; ++i) field[i] += law::units(h[i], inverse);
+        for (std::int64_t b = 0; b < job.stretches(); ++b)
+            for (std::int64_t i = 0; i < job.n; ++i)
+                for (int a = 0; a < tile; a += W)
+                    store(fields(b, p) + a, load<I>(fields(b, p) + a) - (load<I>(row(p, b, i) + a) >> 1));
+        for (std::int64_t i = 0; i < job.n; ++i) fields(i / tile, p)[i % tile] += law::units(h[i], inverse);
     }
     // Spin i of some places is to be added, or subtracted.
-    void note(std::uint64_t some, std::int64_t i, int Flips::*number, const std::int32_t *(Flips::*list)[tile]) {
+    void note(std::uint64_t some, std::int64_t i, int Flips::*number, std::int32_t (Flips::*list)[tile]) {
         for (; some; some &= some - 1) {
-            const int p = __builtin_ctzll(some);
-            Flips &mine = flips[p];
-            (mine.*list)[(mine.*number)++] = twice_K[p] + i * job.row;
+            Flips &mine = flips[__builtin_ctzll(some)];
+            (mine.*list)[(mine.*number)++] = static_cast<std::int32_t>(i);
         }
     }
 
@@ -199,12 +208,11 @@ struct Rows {
         for (std::uint64_t rest = taken; rest; rest &= rest - 1) {
             const int p = __builtin_ctzll(rest);
             const std::int8_t *spin = job.spins + lane(p) * job.n;
-            const std::int32_t *field = f + p * stride;
             const float *h = job.h + problem(p) * job.n;
             const double unit = job.unit[problem(p)], inverse = 1 / unit;
             std::int64_t total = 0;
             for (std::int64_t i = 0; i < job.n; ++i)
-                total += spin[i] * (static_cast<std::int64_t>(law::units(h[i], inverse)) + field[i]);
+                total += spin[i] * (std::int64_t{law::units(h[i], inverse)} + fields(i / tile, p)[i % tile]);
             job.energy[lane(p)] = static_cast<double>(total) * unit / 2;
             job.done[lane(p)] = sweeps;
         }
@@ -218,10 +226,10 @@ struct Rows {
         U word[2], upper[2];
         std::uint32_t bits[2];
         each<2>([&](int v) {
-            const std::int32_t *field = f + W * (g + v) * stride + i;
+            const std::int32_t *field = fields(i / tile, W * (g + v)) + i % tile;
             I own;
 #pragma GCC unroll 16
-            for (int l = 0; l < W; ++l) own[l] = field[l * stride];
+            for (int l = 0; l < W; ++l) own[l] = field[l * tile];
             x[v] = load<F>(rate + W * (g + v)) * to_float(own);
         });
         each<2>([&](int v) { word[v] = paired && v ? word[0] : hash(g + v, visit); });
@@ -236,7 +244,6 @@ struct Rows {
     // Spins from .. end - 1, a tile, forward (step 1) or back (-1).
     template <Rule rule>
     void visit(std::int64_t from, std::int64_t end, int step, std::uint32_t pass) {
-        const std::int64_t past = job.row - from < tile ? job.row : from + tile;
         for (std::int64_t k = from; k < end; ++k) {
             const std::int64_t i = step > 0 ? k : end - 1 - (k - from);
             const Halves key(counter::visit_key(pass, static_cast<std::uint32_t>(i)));
@@ -244,23 +251,21 @@ struct Rows {
             std::uint64_t after = 0;
             for (int g = 0; g < places / W; g += 2) after |= draw<rule>(i, g, key, before);
             up[i] = after;
-            const std::uint64_t flipped = (after ^ before) & taken;
-            note(flipped & after, i, &Flips::added, &Flips::add);
-            note(flipped & before, i, &Flips::subtracted, &Flips::subtract);
-            for (std::uint64_t rest = flipped & after; rest; rest &= rest - 1) {
-                const int p = __builtin_ctzll(rest);
-                std::int32_t *field = f + p * stride;
-                const std::int32_t *row = twice_K[p] + i * job.row;
-                for (std::int64_t a = from; a < past; a += W) store(field + a, load<I>(field + a) + load<I>(row + a));
+            const std::uint64_t risen = after & ~before & taken, fallen = before & ~after & taken;
+            note(risen, i, &Flips::added, &Flips::add);
+            note(fallen, i, &Flips::subtracted, &Flips::subtract);
+            for (std::uint64_t rest = risen; rest; rest &= rest - 1) {
+                std::int32_t *field = fields(i / tile, __builtin_ctzll(rest));
+                const std::int32_t *by = row(__builtin_ctzll(rest), i / tile, i);
+                for (int a = 0; a < tile; a += W) store(field + a, load<I>(field + a) + load<I>(by + a));
             }
-            for (std::uint64_t rest = flipped & before; rest; rest &= rest - 1) {
-                const int p = __builtin_ctzll(rest);
-                std::int32_t *field = f + p * stride;
-                const std::int32_t *row = twice_K[p] + i * job.row;
-                for (std::int64_t a = from; a < past; a += W) store(field + a, load<I>(field + a) - load<I>(row + a));
+            for (std::uint64_t rest = fallen; rest; rest &= rest - 1) {
+                std::int32_t *field = fields(i / tile, __builtin_ctzll(rest));
+                const std::int32_t *by = row(__builtin_ctzll(rest), i / tile, i);
+                for (int a = 0; a < tile; a += W) store(field + a, load<I>(field + a) - load<I>(by + a));
             }
         }
-        spread_out(from, past);
+        spread_out(from / tile);
     }
     template <Rule rule>
     void sweep(std::uint32_t number) {

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cmath>
 #include <functional>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "../law/unit.hpp"
@@ -47,13 +49,14 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
     job.stop = &stop;
     const std::vector<double> unit = units(job);
     job.unit = unit.data(), job.twice_K = nullptr;
-    std::vector<std::int32_t> rows;
+    std::unique_ptr<std::int32_t[]> rows;
     const bool one_unit = std::all_of(unit.begin(), unit.end(), [&](double one) { return one == unit[0]; });
     if (!job.J_stride && one_unit) {  // others make their own: blocks of several problems, or of one problem
-        rows.resize(static_cast<std::size_t>(job.n * job.row) + 16);
-        const std::uintptr_t past = reinterpret_cast<std::uintptr_t>(rows.data()) % 64 / sizeof(std::int32_t);
-        std::int32_t *aligned = rows.data() + (16 - past) % 16;
-        kernel.round(job.J, unit[0], job.n * job.row, aligned);
+        rows.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(job.rows_size() + 16)]);
+        if (!rows) return -1;
+        const std::uintptr_t past = reinterpret_cast<std::uintptr_t>(rows.get()) % 64 / sizeof(std::int32_t);
+        std::int32_t *aligned = rows.get() + (16 - past) % 16;
+        kernel.round(job, job.J, unit[0], aligned);
         job.twice_K = aligned;
     }
     // Blocks of lanes with the same J are the fast ones; problems of a J each share blocks where they have few lanes.

@@ -48,16 +48,21 @@ struct Decisions {
         for (int k = 0; k < L / 2; ++k)
             paired = paired && low[0][k] == low[1][k] && high[0][k] == high[1][k] && !odd[0][k] && odd[1][k];
     }
-    // At the betas of all lanes, for fields of `rounded` numbers in steps of `unit`.
-    void heat(const float *beta, double unit, int rounded) {
-        double coldest = 0;
+    // At the betas of all lanes, for fields of `rounded` numbers in steps of `unit(l)`.
+    template <class Unit>
+    void heat(const float *beta, Unit unit, int rounded) {
         for (int l = 0; l < (own_beta ? L : 1); ++l) {
-            const law::Scale scale = law::scale_of(static_cast<double>(beta[l]), unit);
+            const law::Scale scale = law::scale_of(static_cast<double>(beta[l]), unit(l));
             most[l] = scale.most, factor[l] = scale.factor, shift = scale.shift;
             twice[l] = static_cast<std::uint16_t>(1 << scale.shift);
-            coldest = std::fmax(coldest, static_cast<double>(beta[l]));
         }
-        const double field = law::field_error(coldest, unit, rounded);
+        bound(beta, unit, rounded);
+    }
+    template <class Unit>
+    void bound(const float *beta, Unit unit, int rounded) {
+        double field = 0;
+        for (int l = 0; l < (own_beta ? L : 1); ++l)
+            field = std::fmax(field, law::field_error(static_cast<double>(beta[l]), unit(l), rounded));
         law::margins(quadratics(Rule::heat_bath), Rule::heat_bath, field, margin[0]);
         law::margins(quadratics(Rule::metropolis), Rule::metropolis, field, margin[1]);
     }
@@ -328,7 +333,7 @@ struct Filter {
             if (!done || job.beta_stride || now[0] != now[-1]) {
                 for (int l = 0; l < L; ++l) beta[l] = block.beta(now, place_of[l]);
                 for (int l = 0; l < L; ++l) rate[l] = law::rate(beta[l], block.unit(place_of[l]));
-                decisions.heat(beta, static_cast<double>(job.tables.unit), job.tables.deepest + 1);
+                decisions.heat(beta, [&](int) { return static_cast<double>(job.tables.unit); }, job.tables.deepest + 1);
             }
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;

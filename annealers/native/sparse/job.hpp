@@ -31,7 +31,8 @@ struct Job {
     bool one_unit;                          // whether those of all problems are the same
     const std::int32_t *twice_K;            // [2k]: 2 K by neighbour, and their sum by spin [n], halved; of a shared J
     const std::int32_t *sum_K;              //       in one unit, null otherwise
-    Tables tables;                          // of the same, or of no J where couplings differ by lane
+    Tables tables;                          // of the same
+    const double *step;                     // [P]: of fields in 16 bits where couplings differ (apart.hpp), or null
     const float *beta;                      // [sweeps], or [sweeps, all lanes of the call]
     std::int64_t beta_stride;               // 0, or all lanes of the call
     bool metropolis;                        // see `law::rule_of`
@@ -53,7 +54,8 @@ using Run = int (*)(const Job &, std::int64_t first, int count);
 
 struct Kernel {
     // Fields summed exactly (of 64 lanes, or of 32), or filtered in 16 bits; `few`: one problem, at most 8 lanes.
-    Run lanes64, lanes32, filter64, filter32, few;
+    // `apart`: filtered, at most 32 lanes of problems with a J each.
+    Run lanes64, lanes32, filter64, filter32, few, apart;
     // The sums of four couplings each, `sums` of job.tables, from twice_K.
     void (*fill)(const Job &, std::uint8_t *sums);
 };

@@ -1,16 +1,18 @@
 // The sparse kernel of one instruction set; compiled for each, which QSAMPLE_ISA names.
+#include "apart.hpp"
 #include "exact.hpp"
 #include "few.hpp"
 #include "filter.hpp"
 
 namespace sparse {
 
+extern const Kernel QSAMPLE_ISA;
 #if defined(HAS_BYTES)
-extern const Kernel QSAMPLE_ISA;
-const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, run_filter<64>, run_filter<32>, run_few, fill};
+const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, run_filter<64>, run_filter<32>, run_few,
+                            run_apart, fill};
 #else
-extern const Kernel QSAMPLE_ISA;
-const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, nullptr, nullptr, run_few, nullptr};
+const Kernel QSAMPLE_ISA = {run_exact<std::uint64_t>, run_exact<std::uint32_t>, nullptr, nullptr, run_few, nullptr,
+                            nullptr};
 #endif
 
 }  // namespace sparse

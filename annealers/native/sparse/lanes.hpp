@@ -108,8 +108,7 @@ struct Lanes {
             word[i] = out;
         }
     }
-    // Spins and energies, E = u sum_i s_i (H_i + sum over the neighbours j < i of K_ij s_j): a whole number of units.
-    __attribute__((noinline)) void give(int sweeps) const {
+    __attribute__((noinline)) void give_spins() const {
         for (int a = 0; a < job.n; a += 64) {
             const int width = job.n - a < 64 ? job.n - a : 64;
             std::uint64_t row[64] = {};
@@ -118,6 +117,10 @@ struct Lanes {
             for (int l = 0; l < L; ++l)
                 if (lane_of[l] < count) spread(row[l], job.spins + lane(l) * job.n + a, width);
         }
+    }
+    // Spins and energies, E = u sum_i s_i (H_i + sum over the neighbours j < i of K_ij s_j): a whole number of units.
+    __attribute__((noinline)) void give(int sweeps) const {
+        give_spins();
         std::int64_t total[L] = {};
         for (int from = 0; from < job.n; from += at_once) add_energies(from, job.n - from < at_once ? job.n : from + at_once, total);
         for (int l = 0; l < L; ++l)

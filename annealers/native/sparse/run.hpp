@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <vector>
 
@@ -14,7 +15,9 @@
 
 namespace sparse {
 
-constexpr int few = 8;  // lanes
+constexpr int few = 8;            // lanes
+constexpr int fewest_apart = 16;  // lanes of problems with a J each, and
+constexpr int many = 16;          // replicas of each, from which on they are taken one by one
 
 // What blocks share, and the memory of it.
 class Shared {
@@ -25,7 +28,11 @@ class Shared {
         job.one_unit = std::all_of(unit_.begin(), unit_.end(), [&](double one) { return one == unit_[0]; });
         job.twice_K = job.sum_K = nullptr;
         job.tables = Tables{};
-        if (job.J_stride || !job.one_unit) return;
+        job.step = nullptr;
+        if (job.J_stride || !job.one_unit) {
+            if (filters_apart(job, kernel)) job.step = step_of_.data();
+            return;
+        }
         round(job);
         if (filters(job, kernel)) tabulate(job, kernel);
     }
@@ -36,30 +43,51 @@ class Shared {
     std::vector<std::int32_t> twice_K_, sum_K_, group_, fours_;
     std::vector<std::uint32_t> state_;
     std::vector<std::uint8_t> sums_;
-    double largest_ = 0;  // field of any problem
+    std::vector<double> step_of_;      // by problem; at first that of a field of one step
+    double largest_ = 0;               // field of any problem
 
+    // The largest |J|: by their bits, which are in the same order and which compilers know how to compare.
+    static double largest_of(const float *J, std::int64_t size) {
+        std::int32_t most = 0;
+        for (std::int64_t k = 0; k < size; ++k) {
+            std::int32_t bits;
+            std::memcpy(&bits, J + k, sizeof bits);
+            most = std::max(most, bits & 0x7FFFFFFF);
+        }
+        float largest;
+        std::memcpy(&largest, &most, sizeof largest);
+        return static_cast<double>(largest);
+    }
     void measure(const Job &job) {
         const std::int64_t ends = job.start[job.n];
-        double reach = 0;
-        coupling_.resize(static_cast<std::size_t>(ends));
+        double reach = 0, stiffest = 0;
+        if (!job.J_stride) coupling_.resize(static_cast<std::size_t>(ends));
         for (int p = 0; p < job.problems; ++p) {
             if (p == 0 || job.J_stride) {
                 const float *J = job.J + p * job.J_stride;
-                for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = J[job.edge[e]];
-                push_.assign(static_cast<std::size_t>(job.n), 0.0);
-                for (std::int64_t i = 0; i < job.n; ++i)
-                    for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
-                        push_[i] += std::fabs(static_cast<double>(coupling_[e]));
-                reach = job.n ? *std::max_element(push_.begin(), push_.end()) : 0;
+                for (std::int64_t e = 0; e < ends && !job.J_stride; ++e) coupling_[e] = J[job.edge[e]];
+                push_.resize(static_cast<std::size_t>(job.n));
+                reach = 0;
+                for (std::int64_t i = 0; i < job.n; ++i) {
+                    double sum[2] = {};  // by turns: one sum waits for itself
+                    const auto size = [&](std::int32_t e) { return std::fabs(static_cast<double>(J[job.edge[e]])); };
+                    std::int32_t e = job.start[i];
+                    for (; e + 2 <= job.start[i + 1]; e += 2) sum[0] += size(e), sum[1] += size(e + 1);
+                    push_[i] = sum[0] + sum[1] + (e < job.start[i + 1] ? size(e) : 0);
+                    reach = std::max(reach, push_[i]);
+                }
+                stiffest = largest_of(J, ends / 2);
             }
             const float *h = job.h + std::int64_t{p} * job.n;
-            double field = 0;
+            double field = 0, most = 0;
             for (std::int64_t i = 0; i < job.n; ++i) {
                 const double size = std::fabs(static_cast<double>(h[job.order[i]]));
                 field = std::max(field, size);
-                largest_ = std::max(largest_, size + push_[i]);
+                most = std::max(most, size + push_[i]);
             }
+            largest_ = std::max(largest_, most);
             unit_.push_back(law::unit(reach, field));
+            step_of_.push_back(std::max(most, 2 * stiffest));
         }
     }
     void round(Job &job) {
@@ -93,6 +121,22 @@ class Shared {
         const double steps = 32766 - deepest_ - 1;
         step_ = largest_ > 0 ? largest_ / steps : 1e-30;
         return hottest >= 0 && law::field_error(static_cast<double>(coldest), step_, deepest_ + 1) <= law::widest;
+    }
+    // The same for problems with a J each, of few replicas; apart.hpp says how far fields are rounded.
+    bool filters_apart(const Job &job, const Kernel &kernel) {
+        if (!kernel.apart || job.replicas >= many || job.lanes() < fewest_apart || job.sweeps == 0) return false;
+        int degree = 0;
+        for (std::int64_t i = 0; i < job.n; ++i) degree = std::max(degree, job.start[i + 1] - job.start[i]);
+        if (degree > 4096) return false;
+        for (double &step : step_of_) step = std::max(step / (32766 - 0.26 * degree - 3), 1e-30);
+        const double coarsest = *std::max_element(step_of_.begin(), step_of_.end());
+        for (std::int64_t k = 0; k < job.sweeps * (job.beta_stride ? job.lanes() : 1); ++k) {
+            const std::int64_t lane = k % (job.beta_stride ? job.lanes() : 1);
+            const double step = job.beta_stride ? step_of_[static_cast<std::size_t>(lane / job.replicas)] : coarsest;
+            const double error = law::field_error(static_cast<double>(job.beta[k]), step, (degree + 1) / 2 + 2);
+            if (!(job.beta[k] >= 0 && error <= law::widest)) return false;
+        }
+        return true;
     }
     void tabulate(Job &job, const Kernel &kernel) {
         group_.resize(static_cast<std::size_t>(job.n) + 1);
@@ -140,20 +184,22 @@ struct Piece {
     // Up to 8 replicas of one problem take the colours' spins as lanes, unless colours are so small that those idle too.
     Run chosen(const Kernel &kernel, int lanes) const {
         if (job.problems == 1 && lanes <= few && job.n >= 8 * std::int64_t{job.colours}) return kernel.few;
+        if (job.step) return kernel.apart;
         if (job.tables.sums) return width == 64 ? kernel.filter64 : kernel.filter32;
         return width == 64 ? kernel.lanes64 : kernel.lanes32;
     }
 };
 
 // A block is 64 lanes, or 32 where 64 would leave threads idle. Problems with many replicas are taken one by one, so
-// that their fields are shared by the block; so are large problems with a J each, whose couplings by lane would not
-// fit a cache, and problems of so few replicas in all that lanes would idle. Other batches fill blocks across problems.
+// that their fields are shared by the block; so are problems of so few replicas in all that lanes would idle. Others fill
+// blocks across problems: filtered, also where each has its own J (32 lanes, whose couplings keep to the cache). Where those
+// have to be summed exactly, large problems are taken one by one, since their couplings by lane would not fit a cache.
 inline std::vector<Piece> cut(const Job &job, int threads) {
     const bool own_J = job.J_stride || !job.one_unit, large = job.start[job.n] > 16384;
     const bool idle = job.n >= 8 * std::int64_t{job.colours} && job.lanes() <= few;
-    const bool apart = job.problems > 1 && (job.replicas >= 32 || (own_J && large) || idle);
+    const bool apart = job.problems > 1 && !job.step && (job.replicas >= (own_J ? many : 32) || (own_J && large) || idle);
     const std::int64_t rows = apart ? job.replicas : job.lanes(), parts = apart ? job.problems : 1;
-    const int width = (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
+    const int width = !job.step && (rows + 63) / 64 * parts >= threads && rows > 32 ? 64 : 32;
     const bool whole = apart && own_J && parts >= threads;  // what is made ready for a problem serves all its lanes
     std::vector<Piece> pieces;
     for (std::int64_t p = 0; p < parts; ++p) {

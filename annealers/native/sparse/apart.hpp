@@ -1,0 +1,278 @@
+// Sweeps of a block of lanes whose problems have a J each, by fields of 16 bits (law/filter.hpp). Couplings are rounded
+// to steps of their lane and lie side by side by neighbour and lane; a spin is 16 bits, all ones where it is +1. So a
+// neighbour is one `and` and one sum, made while the couplings come from the second or third cache.
+//
+// With r_j = rint(2 J_j / step) and base = rint(h / step) - floor(sum r_j / 2), a field is base + sum of the r_j whose
+// neighbours are +1. That is (H + sum_j s_j K_j) u / step but for roundings: half of s_j times the error of r_j, so at
+// most 1/4 a neighbour, and 1/2 each for rint and floor. A field is as good as one of degree / 2 + 2 rounded numbers
+// (law::field_error). J / u is not rounded first, but u < step / 2^11: this and single precision stay within the 2 % of
+// field_error.
+#pragma once
+
+#include "filter.hpp"
+
+#if defined(HAS_BYTES)
+namespace sparse {
+namespace {
+
+struct Apart {
+    typedef Bytes::V V;
+    using Block = Lanes<std::uint32_t, true, false>;
+    static constexpr int L = Block::L, Q = L / numbers;
+    static constexpr int width = 64;       // edges at a time
+    static constexpr int of_a_class = 8;   // degrees
+    static constexpr int waiting = 8;      // lanes
+
+    // The bounds of a chunk are those of its largest degree, rounded up to a whole class; made anew for other betas.
+    struct Bounds {
+        bool made;
+        std::uint16_t margin[2][law::segments];
+    };
+    struct Open {
+        int spin, lane;
+        bool up;
+    };
+
+    Block block;
+    const Job &job;
+    Array<std::int16_t> memory;
+    std::int16_t *twice_J, *base, *state;  // [2 k, L], [n, L] and [n, L], in whole lines
+    Array<std::int32_t> ends;              // [k, 2]: each edge's places among the neighbours; its spins, later on
+    double step[L];
+    Decisions<L, true> decisions;
+    Array<Bounds> bounds;                  // [classes]
+    int classes = 1;
+    float beta[L], rate[L];
+    int from = 0;                          // the present chunk's first spin, and the keys of its visits
+    std::uint64_t key[chunk];
+    Open queue[waiting];                   // lanes that 16 bits left open
+    int queued = 0;
+    bool ready = false;
+
+    Apart(const Job &j, std::int64_t first, int count)
+        : block(j, first, count, [](int place) { return place; }), job(block.job) {
+        const std::int64_t n = job.n, both = job.start[n];
+        for (int i = 0; i < n; ++i) classes = class_of(i) < classes ? classes : class_of(i) + 1;
+        ready = block.ready && memory.resize((both + 2 * n) * L + 32) && ends.resize(both) && bounds.resize(classes);
+        if (!ready) return;
+        for (std::int64_t e = 0; e < both; ++e) ends[e] = -1;
+        twice_J = memory.data + (32 - reinterpret_cast<std::uintptr_t>(memory.data) % 64 / 2) % 32;
+        base = twice_J + both * L, state = base + n * L;
+        int place_of[L];
+        for (int l = 0; l < L; ++l) place_of[l] = l, step[l] = job.step[block.problem(l)];
+        decisions.keys(block, place_of);
+        lay_out();
+    }
+    int class_of(int i) const { return (job.start[i + 1] - job.start[i] + of_a_class - 1) / of_a_class; }
+    void bound(int end) {
+        int largest = 0;
+        for (int i = from; i < end; ++i) largest = class_of(i) > largest ? class_of(i) : largest;
+        Bounds &mine = bounds[largest];
+        if (!mine.made) {
+            decisions.bound(beta, [&](int l) { return step[l]; }, largest * of_a_class / 2 + 2);
+            std::memcpy(mine.margin, decisions.margin, sizeof mine.margin);
+            mine.made = true;
+        }
+        std::memcpy(decisions.margin, mine.margin, sizeof mine.margin);
+    }
+
+    // Couplings of some edges at a time: each lane's to a buffer, from there across lanes, and to both ends.
+    void lay_out() {
+        for (std::int32_t e = 0; e < job.start[job.n]; ++e) {
+            std::int32_t *place = &ends[2 * std::int64_t{job.edge[e]}];
+            place[place[0] >= 0] = e;
+        }
+        std::int16_t part[L][width], row[L];
+        for (std::int64_t a = 0; a < job.start[job.n] / 2; a += width) {
+            const int some = job.start[job.n] / 2 - a < width ? static_cast<int>(job.start[job.n] / 2 - a) : width;
+            for (int l = 0; l < L; ++l) {
+                const float *J = block.J(l) + a, by = static_cast<float>(2 / step[l]);
+                for (int k = 0; k < some; ++k)
+                    part[l][k] = static_cast<std::int16_t>(static_cast<std::int32_t>(std::nearbyint(J[k] * by)));
+            }
+            for (int k = 0; k < some; ++k) {
+                for (int l = 0; l < L; l += 4) {
+                    std::uint64_t four = 0;
+                    for (int m = 0; m < 4; ++m)
+                        four |= std::uint64_t{static_cast<std::uint16_t>(part[l + m][k])} << (16 * m);
+                    std::memcpy(row + l, &four, sizeof four);
+                }
+                for (int side = 0; side < 2; ++side)
+                    std::memcpy(twice_J + ends[2 * (a + k) + side] * std::int64_t{L}, row, sizeof row);
+            }
+        }
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            std::int32_t sum[L] = {};
+            for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
+                for (int l = 0; l < L; ++l) sum[l] += twice_J[e * L + l];
+            for (int l = 0; l < L; ++l) {
+                const double h = std::nearbyint(block.h[i * L + l] * (block.unit(l) / step[l]));
+                base[i * L + l] = static_cast<std::int16_t>(static_cast<std::int32_t>(h) - (sum[l] >> 1));
+            }
+        }
+    }
+    static std::int16_t all_ones(bool up) { return static_cast<std::int16_t>(-static_cast<int>(up)); }
+    // The block's bits to the state, and back.
+    void take() {
+        for (std::int64_t i = 0; i < job.n; ++i)
+            for (int l = 0; l < L; ++l) state[i * L + l] = all_ones(block.word[i] >> l & 1);
+    }
+    void give() {
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            std::uint32_t bits = 0;
+            for (int l = 0; l < L; ++l) bits |= static_cast<std::uint32_t>(state[i * L + l] & 1) << l;
+            block.word[i] = bits;
+        }
+    }
+
+    // The lane of a spin that 16 bits left open, by the law.
+    void decide_again(int i, int l, Halves visit, Rule rule, bool up) {
+        const float *J = block.J(l);
+        std::int32_t f = block.h[std::int64_t{i} * L + l];
+        for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+            const std::int32_t K = law::units(J[job.edge[e]], block.inverse[l]);
+            f += state[std::int64_t{job.near[e]} * L + l] ? K : -K;
+        }
+        const std::uint32_t word = counter::word(block.key(l), visit, block.odd[l] ? 16 : 0);
+        const bool now = law::decide(rule, rate[l] * static_cast<float>(f), word, up);
+        state[std::int64_t{i} * L + l] = all_ones(now);
+    }
+
+    __attribute__((always_inline)) inline void field(int i, V *f) const {
+        V sum[Q];
+        each<Q>([&](int q) { sum[q] = Bytes::load(base + std::int64_t{i} * L + q * numbers); });
+        for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
+            const std::int16_t *twice = twice_J + e * L, *spin = state + std::int64_t{job.near[e]} * L;
+            each<Q>([&](int q) {
+                const V one = Bytes::bit_and(Bytes::load(spin + q * numbers), Bytes::load(twice + q * numbers));
+                sum[q] = Bytes::add16(sum[q], one);
+            });
+        }
+        each<Q>([&](int q) { f[q] = sum[q]; });
+    }
+    // Spins from .. end - 1, which are of one colour, as in filter.hpp: fields, decisions, open lanes.
+    template <Rule rule, bool paired>
+    void sweep_chunk(int end, std::uint32_t pass) {
+        bound(end);
+        const auto constants = decisions.template constants<rule>();
+        V fields[chunk][Q], before[rule == Rule::metropolis ? chunk : 1][Q];
+        for (int i = from; i < end; ++i) field(i, fields[i - from]);
+        for (int i = from; i < end; ++i)
+            key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
+
+        const auto decide = [&](int i, int q, V v0, V v1) __attribute__((always_inline)) {
+            const V dark = rule == Rule::metropolis ? Bytes::bit_not(before[i - from][q]) : Bytes::zero();
+            const V halves = decisions.template halves<paired>(q, v0, v1);
+            return decisions.template decide<rule>(q, fields[i - from][q], halves, dark, constants);
+        };
+        int open[chunk], opened = 0;
+        for (int i = from; i < end; ++i) {
+            const Halves visit(key[i - from]);
+            const V v0 = Bytes::all32(visit.low), v1 = Bytes::all32(visit.high);
+            V any = Bytes::zero();
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; ++q) {
+                std::int16_t *to = state + std::int64_t{i} * L + q * numbers;
+                if (rule == Rule::metropolis) before[i - from][q] = Bytes::load(to);
+                const auto outcome = decide(i, q, v0, v1);
+                const V below = Bytes::signs16(outcome.below);
+                Bytes::store(to, rule == Rule::metropolis ? Bytes::bit_xor(before[i - from][q], below) : below);
+                any = Bytes::bit_or(any, outcome.open);
+            }
+            open[opened] = i;
+            opened += Bytes::any_negative(any);
+        }
+        for (int k = 0; k < opened; ++k) {
+            const int i = open[k];
+            const Halves visit(key[i - from]);
+            for (int q = 0; q < Q; ++q) {
+                const V left = decide(i, q, Bytes::all32(visit.low), Bytes::all32(visit.high)).open;
+                std::int16_t old[numbers] = {};
+                if (rule == Rule::metropolis) Bytes::store(old, before[i - from][q]);
+                for (std::uint32_t some = Bytes::tops(left) & 0xAAAAAAAAu; some; some &= some - 1) {
+                    const int w = __builtin_ctz(some) / 2;
+                    put_off({i, q * numbers + w, old[w] != 0}, rule);
+                }
+            }
+        }
+        settle(rule);
+    }
+    // An open lane waits for a few others, while its couplings come to the nearest cache.
+    void put_off(Open lane, Rule rule) {
+        const float *J = block.J(lane.lane);
+        for (std::int32_t e = job.start[lane.spin]; e < job.start[lane.spin + 1]; ++e)
+            __builtin_prefetch(J + job.edge[e]);
+        queue[queued++] = lane;
+        if (queued == waiting) settle(rule);
+    }
+    void settle(Rule rule) {
+        for (int k = 0; k < queued; ++k)
+            decide_again(queue[k].spin, queue[k].lane, Halves(key[queue[k].spin - from]), rule, queue[k].up);
+        queued = 0;
+    }
+    template <Rule rule>
+    void sweep_colour(int colour, std::uint32_t pass) {
+        for (from = job.colour[colour]; from < job.colour[colour + 1]; from += chunk) {
+            const int end = job.colour[colour + 1] - from < chunk ? job.colour[colour + 1] : from + chunk;
+            decisions.paired ? sweep_chunk<rule, true>(end, pass) : sweep_chunk<rule, false>(end, pass);
+        }
+    }
+    template <Rule rule>
+    void sweep(std::uint32_t number) {
+        for (int colour = 0; colour < job.colours; ++colour) sweep_colour<rule>(colour, 2 * number);
+        for (int colour = job.palindromic ? job.colours : 0; colour-- > 0;)
+            sweep_colour<rule>(colour, 2 * number + 1);
+    }
+
+    // E = u (sum_i H_i s_i + sum over edges of K_ij s_i s_j), lane by lane, whose spins lie in a row by now.
+    void energies(int sweeps) {
+        for (std::int64_t i = 0; i < job.n; ++i)  // the spins at both ends of each edge, by the caller's numbers
+            for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
+                if (job.near[e] < i)
+                    ends[2 * std::int64_t{job.edge[e]}] = job.order[i],
+                    ends[2 * std::int64_t{job.edge[e]} + 1] = job.order[job.near[e]];
+        for (int l = 0; l < L; ++l) {
+            if (block.lane_of[l] >= block.count) continue;
+            const std::int8_t *spin = job.spins + block.lane(l) * job.n;
+            const float *J = block.J(l), inverse = static_cast<float>(block.inverse[l]);
+            std::int64_t total = 0;
+            for (std::int64_t i = 0; i < job.n; ++i) total += std::int64_t{spin[job.order[i]]} * block.h[i * L + l];
+            for (std::int64_t a = 0; a < job.start[job.n] / 2; a += width) {
+                const int some = job.start[job.n] / 2 - a < width ? static_cast<int>(job.start[job.n] / 2 - a) : width;
+                std::int32_t K[width];
+                for (int k = 0; k < some; ++k) K[k] = static_cast<std::int32_t>(std::nearbyint(J[a + k] * inverse));
+                const std::int32_t *at = &ends[2 * a];
+                for (int k = 0; k < some; ++k) total += spin[at[2 * k]] * spin[at[2 * k + 1]] * K[k];
+            }
+            job.energy[block.lane(l)] = static_cast<double>(total) * block.unit(l);
+            job.done[block.lane(l)] = sweeps;
+        }
+    }
+    int run() {
+        if (!ready) return -1;
+        job.random_start ? block.scatter() : block.pack();
+        take();
+        int done = 0;
+        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+            const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
+            if (!done || job.beta_stride || now[0] != now[-1]) {
+                for (int l = 0; l < L; ++l) beta[l] = block.beta(now, l), rate[l] = law::rate(beta[l], block.unit(l));
+                decisions.heat(beta, [&](int l) { return step[l]; }, 2);
+                for (std::int64_t k = 0; k < classes; ++k) bounds[k].made = false;
+            }
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;
+            metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
+        }
+        give();
+        block.give_spins();
+        energies(done);
+        return done;
+    }
+};
+
+int run_apart(const Job &job, std::int64_t first, int count) { return Apart(job, first, count).run(); }
+
+}  // namespace
+}  // namespace sparse
+#endif
