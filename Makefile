@@ -86,9 +86,9 @@ cross: setup
 	$(CHECK) -B build/simde -DQSAMPLE_SIMDE=ON -DQSAMPLE_OPTIMIZE=-O1
 	$(CHECK) -B build/arm $(ARM)
 	for build in check simde arm; do $(BIN)/cmake --build build/$$build || exit 1; done
-	build/check/check fuzz 60 > build/check/digests
-	build/simde/check fuzz 60 > build/simde/digests
-	qemu-aarch64 build/arm/check fuzz 60 > build/arm/digests
+	build/check/check fuzz 30 > build/check/digests
+	build/simde/check fuzz 30 > build/simde/digests
+	qemu-aarch64 build/arm/check fuzz 30 > build/arm/digests
 	diff build/check/digests build/simde/digests
 	diff build/check/digests build/arm/digests
 	build/simde/check equal 1e6
