@@ -14,7 +14,7 @@ template <bool own_beta, law::Rule rule>
 void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
     using vec::Bytes;
     sparse::Decisions<lanes, own_beta> decisions;
-    decisions.heat(question.beta, question.unit, question.rounded);
+    decisions.heat(question.beta, [&](int) { return question.unit; }, question.rounded);
     const auto constants = decisions.template constants<rule>();
     const Bytes::V down = Bytes::all8(question.up ? 0 : -1), half = Bytes::all16(-1);
     for (int at = 0; at < count; at += sparse::numbers) {
