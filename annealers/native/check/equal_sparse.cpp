@@ -30,7 +30,8 @@ struct Case {
         near ? near_edges() : anywhere(own_beta);
         graph.into(job);
         job.problems = problems, job.replicas = replicas, job.sweeps = sweeps;
-        job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? graph.k : 0, job.beta = beta.data(), job.beta_stride = own_beta ? problems * replicas : 0;
+        job.h = h.data(), job.J = J.data(), job.J_stride = own_J ? graph.k : 0;
+        job.beta = beta.data(), job.beta_stride = own_beta ? problems * replicas : 0;
         job.seed = seed.data(), job.metropolis = below(2), job.palindromic = below(2), job.random_start = true;
     }
     static Graph make_graph(std::uint32_t number) {
@@ -59,7 +60,8 @@ struct Case {
         int degree = 0;
         for (int i = 0; i < graph.n; ++i) degree = std::max(degree, graph.start[i + 1] - graph.start[i]);
         for (int k = 0; k < graph.k; ++k) J.push_back(below(2) ? 1.0f : -1.0f);
-        for (int i = 0; i < graph.n; ++i) h.push_back(static_cast<float>((2 * uniform() - 1) * 6 * (degree + 1) / 32767));
+        const double field = 6.0 * (degree + 1) / 32767;
+        for (int i = 0; i < graph.n; ++i) h.push_back(static_cast<float>((2 * uniform() - 1) * field));
         for (int s = 0; s < sweeps; ++s) beta.push_back(static_cast<float>(0.5 * (1 + 1e-4 * (2 * uniform() - 1))));
     }
     // At which a field's error reaches the widest that is filtered.

@@ -18,7 +18,8 @@ struct Trial {
         const int largest = 1 + below(2 * n);
         return Graph(n, largest, 1.0 / (1 + below(6)));
     }
-    explicit Trial(int number) : graph(random_graph(1 + below(number % 5 ? 40 : 300))), batch(number, graph.n, graph.k) {
+    explicit Trial(int number)
+        : graph(random_graph(1 + below(number % 5 ? 40 : 300))), batch(number, graph.n, graph.k) {
         graph.into(job);
         batch.into(job);
         job.first_replica = static_cast<std::uint32_t>(below(5));
@@ -38,7 +39,8 @@ struct Trial {
         for (std::int64_t lane = 0; lane < batch.lanes(); ++lane) {
             sparse::Job one = batch.alone(job, lane, betas);
             one.first_replica += static_cast<std::uint32_t>(lane % batch.replicas);
-            one.spins = result.spins.data() + lane * graph.n, one.energy = &result.energy[lane], one.done = &result.done[lane];
+            one.spins = result.spins.data() + lane * graph.n;
+            one.energy = &result.energy[lane], one.done = &result.done[lane];
             sparse::run(one, kernel, 1, alive);
         }
         return result;
