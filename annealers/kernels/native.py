@@ -147,7 +147,7 @@ def sweep_dense(
     rule: Rule = "gibbs",
     scan: Scan = "forward",
     alive: Callable[[], bool] | None = None,
-    isa: str = "",
+    isa: str = ISA,
 ) -> Swept:
     """Sweeps of P problems, each spin coupled to most: fields are kept, a flip adds a row of J.
 

@@ -182,7 +182,7 @@ class Wrong(ParallelTempering):
 
 
 def test_a_wrong_beta_is_rejected():
-    with pytest.raises(ContractError, match="the reads do not follow"):
+    with pytest.raises(ContractError, match=r"the reads do not follow|means of .* are off"):
         check_sampler(Wrong(40, 3), cases=reference_cases()[:3])
 
 

@@ -1,7 +1,8 @@
-// Sweeps over a bipartite problem with every field summed exactly: the right side given the left, then the left given the
-// right. Replicas are lanes, a side is kept as 32 spins a word. A field is a sum of couplings to spins that are +1: of every
-// four the sum is looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970), which are made
-// for all lanes of a block. It serves where filter.hpp cannot, and adds up energies. Compiled once for each instruction set.
+// Sweeps over a bipartite problem with every field summed exactly: the right side given the left, then the left given
+// the right. Replicas are lanes, a side is kept as 32 spins a word. A field is a sum of couplings to spins that are +1:
+// of every four the sum is looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970),
+// which are made for all lanes of a block. It serves where filter.hpp cannot, and adds up energies. Compiled once for
+// each instruction set.
 #pragma once
 
 #include "../law/random.hpp"
@@ -119,7 +120,8 @@ struct Exact {
                     const U k0 = load<U>(low + l), k1 = load<U>(high + l), o = load<U>(odd + l);
                     const U upper = half(counter::first_hash(k0, k1, v0, v1), o) ^ 0x8000u;
                     F x = load<F>(rate + l) * to_float(f);
-                    redraw<rule, 1>(&x, &upper, &bits, [&](int) { return half(counter::second_hash(k0, k1, v0, v1), o); });
+                    const auto lower = [&](int) { return half(counter::second_hash(k0, k1, v0, v1), o); };
+                    redraw<rule, 1>(&x, &upper, &bits, lower);
                     spins = (spins & ~one) | (spread_bits(bits) & one);
                     store(now + l, spins);
                 }
@@ -147,7 +149,8 @@ struct Exact {
     void scatter() {
         for (int side = 0; side < 2; ++side)
             for (std::int64_t i = 0; i < n[side]; ++i) {
-                const Halves visit(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(side * n[0] + i)));
+                const auto spin = static_cast<std::uint32_t>(side * n[0] + i);
+                const Halves visit(counter::visit_key(counter::start_pass, spin));
                 for (int l = 0; l < L; l += W) {
                     const U hash = counter::first_hash(load<U>(low + l), load<U>(high + l), usplat(visit.low),
                                                        usplat(visit.high));

@@ -1,15 +1,16 @@
-// Sweeps over a bipartite problem by fields of 20 bits: sums of four couplings are looked up by bytes (tables.hpp), nearly
-// every spin is decided by a quadratic in the upper 16 bits, and the few lanes that these leave open (law/filter.hpp) are
-// decided again from the exact field.
+// Sweeps over a bipartite problem by fields of 20 bits: sums of four couplings are looked up by bytes (tables.hpp),
+// nearly every spin is decided by a quadratic in the upper 16 bits, and the few lanes that these leave open
+// (law/filter.hpp) are decided again from the exact field.
 //
-// State: a byte a chain for each group of four spins of a side, 64 chains side by side: a byte is a look-up's index. Tiles of
-// 16 spins are swept outside and blocks of chains inside, so that a tile's tables come from a near cache for all blocks but
-// the first. Sums of a plane of 6 bits are added up in bytes for four groups, then in 16 bits; the top plane has 8 bits, and
-// its sums need no more (mod 2^20).
+// State: a byte a chain for each group of four spins of a side, 64 chains side by side: a byte is a look-up's index.
+// Tiles of 16 spins are swept outside and blocks of chains inside, so that a tile's tables come from a near cache for
+// all blocks but the first. Sums of a plane of 6 bits are added up in bytes for four groups, then in 16 bits; the top
+// plane has 8 bits, and its sums need no more (mod 2^20).
 //
-// The bound. In units q = 2^drop u, the field less H is X = sum of S / q - sum_K / q, S as in tables.hpp. What is added up is
-// Y = C + the sum of the entries, and the filter's field is F = floor(Y / 16) + H16, in units of 16 q, with C the whole number
-// nearest to (rest - sum_K) / q + (17/32) groups + 8, and H = 16 q H16 + rest. Then 16 F differs from the field by
+// The bound. In units q = 2^drop u, the field less H is X = sum of S / q - sum_K / q, S as in tables.hpp. What is added
+// up is Y = C + the sum of the entries, and the filter's field is F = floor(Y / 16) + H16, in units of 16 q, with C the
+// whole number nearest to (rest - sum_K) / q + (17/32) groups + 8, and H = 16 q H16 + rest. Then 16 F differs from the
+// field by
 //   - 17/32 a group: entries are too small by between 0 and 17/16, and the mean of these bounds is in C;
 //   - 8: the floor of Y / 16 takes away between 0 and 15, of which C gives 8;
 //   - 1/2: C is rounded.
@@ -27,10 +28,13 @@ namespace {
 
 constexpr int tile = 16;    // spins
 
-// Constants of the decisions of spins of one drop, at one beta.
+// Constants of the decisions of spins of one drop: at one beta, or at those of all lanes of a block.
+template <bool own_beta>
 struct Threshold {
+    static constexpr int L = own_beta ? filter_lanes : 1;
     alignas(16) std::uint16_t margin[law::segments];
-    law::Scale scale;
+    std::uint16_t most[L], factor[L], twice[L];
+    int shift;
 };
 
 // Made at the first call.
@@ -39,10 +43,12 @@ inline const law::Quadratics &quadratics() {
     return table;
 }
 
+template <bool own_beta>
 struct Filter {
     typedef Bytes::V V;
     static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
-    static constexpr int V2 = 2, parts = filter_lanes / (V2 * Bytes::size);  // vectors of chains that are taken together
+    static constexpr int V2 = 2;                                      // vectors of chains that are taken together
+    static constexpr int parts = filter_lanes / (V2 * Bytes::size);
 
     // Blocks of one problem share what its fields make.
     struct Spin {
@@ -64,8 +70,9 @@ struct Filter {
     Array<Spin> spin;                                // [problems here, n + m]
     Array<Late> late;                                // [blocks] for each spin of a tile
     std::int64_t late_count[tile] = {};
-    Threshold threshold[drops];
-    float rate = 0;
+    Array<Threshold<own_beta>> threshold;            // [1 or blocks, drops]
+    Array<float> rate;                               // [1 or blocks, 1 or 64]
+    bool used[drops] = {};                           // which drops spins have
     bool ready = false;
 
     std::int64_t problem(std::int64_t block) const { return (first + block) / per_problem; }
@@ -75,7 +82,8 @@ struct Filter {
         return static_cast<int>(left < filter_lanes ? left : filter_lanes);
     }
     std::int64_t lane(std::int64_t block) const { return problem(block) * job.replicas + replica(block); }
-    // Number w of a part's vector v (even bytes or odd ones) is lane ((part V2 + v) 2 + odd) numbers + w: replicas in pairs.
+    // Number w of a part's vector v (even bytes or odd ones) is lane ((part V2 + v) 2 + odd) numbers + w: replicas in
+    // pairs.
     static constexpr int byte_of(int lane) {
         const int vector = lane / numbers, w = lane % numbers;
         return vector / 2 * Bytes::size + 2 * w + vector % 2;
@@ -98,6 +106,9 @@ struct Filter {
         if (!bits.resize(blocks * filter_lanes * (row / 8)) || !low.resize(blocks * 32) || !high.resize(blocks * 32) ||
             !spin.resize(problems * spins) || !late.resize(blocks * tile))
             return;
+        if (!threshold.resize((own_beta ? blocks : 1) * drops)) return;
+        if (!rate.resize(own_beta ? blocks * filter_lanes : 1)) return;
+        for (std::int64_t i = 0; i < spins; ++i) used[job.tables.drop[i]] = true;
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int k = 0; k < filter_lanes / 2; ++k) {
                 const auto pair = static_cast<std::uint32_t>(replica(b) / 2 + k);
@@ -114,16 +125,18 @@ struct Filter {
     Spin constants(std::int64_t place, std::int32_t H) const {
         const std::int64_t inputs = groups[place < n[0]];
         const double q = std::ldexp(1.0, job.tables.drop[place]), H16 = std::nearbyint(H / (16 * q));
-        const double C = (H - 16 * q * H16 - job.rounded.sum_K[place]) / q + 17.0 / 32 * static_cast<double>(inputs) + 8;
-        const auto whole = static_cast<std::int64_t>(std::nearbyint(C));
-        return {static_cast<std::uint32_t>(whole) & 0xFFFFFu, static_cast<std::int16_t>(H16)};
+        const double rest = H - 16 * q * H16, middle = 17.0 / 32 * static_cast<double>(inputs) + 8;
+        const auto C = static_cast<std::int64_t>(std::nearbyint((rest - job.rounded.sum_K[place]) / q + middle));
+        return {static_cast<std::uint32_t>(C) & 0xFFFFFu, static_cast<std::int16_t>(H16)};
     }
     const Spin *spins_of(std::int64_t block) const { return &spin[(problem(block) - problem(0)) * (n[0] + n[1])]; }
 
-    // Floor(Y / 16) mod 2^16 of vector v: of even bytes, or of odd ones. Plane 0 has the bits 4 and 5 of Y below plane 1.
+    // Floor(Y / 16) mod 2^16 of vector v: of even bytes, or of odd ones. Plane 0 has the bits 4 and 5 of Y below plane
+    // 1.
     static V field16(const PlaneSums<planes, V2> &sums, int v, int odd) {
         const V top = odd ? Bytes::bit_and(sums.top[v], Bytes::all16(0xFF00)) : Bytes::left16<8>(sums.top[v]);
-        return Bytes::add16(Bytes::add16(Bytes::right16<4>(sums.plane[0][v][odd]), Bytes::left16<2>(sums.plane[1][v][odd])), top);
+        const V low = Bytes::right16<4>(sums.plane[0][v][odd]), middle = Bytes::left16<2>(sums.plane[1][v][odd]);
+        return Bytes::add16(Bytes::add16(low, middle), top);
     }
 
     static V hash(V low, V high, V v0, V v1) {
@@ -143,49 +156,75 @@ struct Filter {
         return Bytes::bit_or(Bytes::right16<15>(even), Bytes::left16<8>(Bytes::right16<15>(odd)));
     }
 
+    // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is left
+    // open.
+    struct Outcome {
+        V below, open;
+    };
+    struct Constants {
+        V c0, c1, c2, margin;
+        const Threshold<own_beta> &threshold;
+        Bytes::Count shift;
+    };
+    // Lane `first` of the block comes first.
+    __attribute__((always_inline)) static Outcome decide(V F, V random, int first, const Constants &c) {
+        const Threshold<own_beta> &mine = c.threshold;
+        const int at = own_beta ? first : 0;
+        const V most = own_beta ? Bytes::load(mine.most + at) : Bytes::all16(mine.most[0]);
+        const V factor = own_beta ? Bytes::load(mine.factor + at) : Bytes::all16(mine.factor[0]);
+        V y = Bytes::least16(Bytes::size16(F), most);
+        y = own_beta ? Bytes::multiply16(y, Bytes::load(mine.twice + at)) : Bytes::left16(y, c.shift);
+        y = Bytes::upper16(y, factor);
+        // The two bytes of entry s of a table of 16-bit numbers.
+        const V twofold = Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202));
+        const V s = Bytes::add16(twofold, Bytes::all16(0x0100)), t = Bytes::left16<4>(y);
+        const V inner = Bytes::sub16(Bytes::look(c.c1, s), Bytes::upper16(t, Bytes::look(c.c2, s)));
+        const V likely = Bytes::sub16(Bytes::look(c.c0, s), Bytes::upper16(t, inner));
+        const V below = Bytes::sub16_saturated(random, Bytes::signed16(likely, F));
+        return {below, Bytes::sub16(Bytes::size16(below), Bytes::look(c.margin, s))};
+    }
+
     // Up to four spins from `from` on of a side (one group), in one block.
     void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
         const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
         const Spin *spins = spins_of(block) + side * n[0] + from;
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
-        const V c0 = Bytes::table(quadratics().c0), c1 = Bytes::table(quadratics().c1), c2 = Bytes::table(quadratics().c2);
+        const law::Quadratics &table = quadratics();
         V out[parts * V2];
         for (V &group : out) group = Bytes::zero();
         for (int k = some; k-- > 0;) {
-            const Threshold &mine = threshold[drop[k]];
-            const V H = Bytes::all16(spins[k].H), most = Bytes::all16(mine.scale.most), factor = Bytes::all16(mine.scale.factor);
-            const V margin = Bytes::table(mine.margin), v0 = Bytes::all32(Halves(key[k]).low);
-            const V v1 = Bytes::all32(Halves(key[k]).high);
+            const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
+            const Constants constants{Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
+                                      Bytes::table(mine.margin), mine, Bytes::count(mine.shift)};
+            const V H = Bytes::all16(spins[k].H);
+            const V v0 = Bytes::all32(Halves(key[k]).low), v1 = Bytes::all32(Halves(key[k]).high);
+            const std::uint8_t *sums_of = job.tables.sums[side] + (from + k) * bytes;
             std::uint64_t open = 0;
             for (int part = 0; part < parts; ++part) {
                 PlaneSums<planes, V2> sums;
-                add_up(job.tables.sums[side] + (from + k) * bytes, at(1 - side, block, 0) + part * V2 * Bytes::size, inputs,
-                       spins[k].start, sums);
+                const std::uint8_t *chains = at(1 - side, block, 0) + part * V2 * Bytes::size;
+                add_up(sums_of, chains, inputs, spins[k].start, sums);
 #pragma GCC unroll 2
                 for (int v = 0; v < V2; ++v) {
-                    V below[2], left[2];
+                    const int vector = part * V2 + v;
+                    Outcome outcome[2];
 #pragma GCC unroll 2
-                    for (int o = 0; o < 2; ++o) {
-                        const V F = Bytes::add16_saturated(field16(sums, v, o), H);
-                        const V y = Bytes::upper16(Bytes::left16(Bytes::least16(Bytes::size16(F), most), Bytes::count(mine.scale.shift)), factor);
-                        // The two bytes of entry s of a table of 16-bit numbers.
-                        const V s = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202)), Bytes::all16(0x0100));
-                        const V t = Bytes::left16<4>(y);
-                        const V inner = Bytes::sub16(Bytes::look(c1, s), Bytes::upper16(t, Bytes::look(c2, s)));
-                        const V likely = Bytes::sub16(Bytes::look(c0, s), Bytes::upper16(t, inner));
-                        const V random = halves(block, (part * V2 + v) * 2 + o, v0, v1);
-                        below[o] = Bytes::sub16_saturated(random, Bytes::signed16(likely, F));
-                        left[o] = Bytes::sub16(Bytes::size16(below[o]), Bytes::look(margin, s));
+                    for (int odd = 0; odd < 2; ++odd) {
+                        const V F = Bytes::add16_saturated(field16(sums, v, odd), H);
+                        const V random = halves(block, 2 * vector + odd, v0, v1);
+                        outcome[odd] = decide(F, random, (2 * vector + odd) * numbers, constants);
                     }
-                    V &group = out[part * V2 + v];
-                    group = Bytes::bit_or(Bytes::add8(group, group), bytes_of(below[0], below[1]));
-                    const V tops = Bytes::either(Bytes::all16(0xFF00), left[1], Bytes::right16<8>(left[0]));
-                    open |= std::uint64_t{Bytes::tops(tops)} << (part * V2 + v) * Bytes::size;
+                    const V up = bytes_of(outcome[0].below, outcome[1].below);
+                    out[vector] = Bytes::bit_or(Bytes::add8(out[vector], out[vector]), up);
+                    const V even = Bytes::right16<8>(outcome[0].open);
+                    const V left = Bytes::either(Bytes::all16(0xFF00), outcome[1].open, even);
+                    open |= std::uint64_t{Bytes::tops(left)} << vector * Bytes::size;
                 }
             }
             std::int64_t &number = late_count[tile_at + k];
-            late[(tile_at + k) * blocks + number] = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
+            Late &next = late[(tile_at + k) * blocks + number];
+            next = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
             number += open != 0;  // no branch: it could not be foreseen
         }
         for (int v = 0; v < parts * V2; ++v) Bytes::store(at(side, block, from / 4) + v * Bytes::size, out[v]);
@@ -201,19 +240,22 @@ struct Filter {
                     bits[(b * filter_lanes + c) * bytes + g / 2] = static_cast<std::uint8_t>(even[c] | odd[c] << 4);
             }
     }
-    // The exact field of a chain, by its inputs' bits.
-    std::int32_t field(int side, std::int64_t i, const std::uint8_t *inputs) const {
+    // The sum of 2 K over the inputs of a chain that are +1, by their bits.
+    std::int32_t sum_exactly(int side, std::int64_t i, const std::uint8_t *inputs) const {
+        constexpr int vectors = 32 / W;
         const std::int64_t row = job.rounded.row[side];
         const std::int32_t *twice_K = job.rounded.twice_K[side] + i * row;
-        I sum[32 / W] = {};
+        U bit[vectors];
+        for (int j = 0; j < 32; ++j) bit[j / W][j % W] = 1u << j;
+        I sum[vectors] = {};
         for (std::int64_t j = 0; j < row; j += 32) {
-            std::uint32_t some;
-            std::memcpy(&some, inputs + j / 8, 4);
-            for (int g = 0; g < 32 / W; ++g)
-                sum[g] = add_if(sum[g], some >> (W * g) & ((1u << W) - 1), load<I>(twice_K + j + W * g));
+            std::uint32_t word;
+            std::memcpy(&word, inputs + j / 8, 4);
+            const U words = usplat(word);
+            for (int v = 0; v < vectors; ++v) sum[v] += load<I>(twice_K + j + W * v) & (I)((words & bit[v]) != 0);
         }
         std::int32_t total = 0;
-        for (int g = 1; g < 32 / W; ++g) sum[0] += sum[g];
+        for (int v = 1; v < vectors; ++v) sum[0] += sum[v];
         for (int l = 0; l < W; ++l) total += sum[0][l];
         return total;
     }
@@ -225,10 +267,12 @@ struct Filter {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
             law::count_open();
-            const std::int32_t f = H - job.rounded.sum_K[place] + field(side, i, &bits[(block * filter_lanes + byte) * bytes]);
+            const std::uint8_t *inputs = &bits[(block * filter_lanes + byte) * bytes];
+            const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs);
             const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
             const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
-            const bool up = law::decide(law::Rule::heat_bath, rate * static_cast<float>(f), word, false);
+            const float by = rate[own_beta ? block * filter_lanes + l : 0];
+            const bool up = law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
             std::uint8_t &group = at(side, block, i / 4)[byte];
             group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
         }
@@ -243,7 +287,8 @@ struct Filter {
             for (std::int64_t block = 0; block < blocks; ++block)
                 for (int k = 0; k < width; k += 4) visit(side, from + k, block, k, key + k);
             for (int k = 0; k < width; ++k) {
-                for (std::int64_t r = 0; r < late_count[k]; ++r) decide_again(side, late[k * blocks + r], Halves(key[k]));
+                for (std::int64_t r = 0; r < late_count[k]; ++r)
+                    decide_again(side, late[k * blocks + r], Halves(key[k]));
                 late_count[k] = 0;
             }
         }
@@ -255,11 +300,12 @@ struct Filter {
             for (std::int64_t i = 0; i < n[side]; ++i) {
                 const Halves key(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(side * n[0] + i)));
                 const V v0 = Bytes::all32(key.low), v1 = Bytes::all32(key.high);
+                const auto bit = Bytes::count(static_cast<int>(i % 4));
                 for (std::int64_t b = 0; b < blocks; ++b)
                     for (int v = 0; v < parts * V2; ++v) {
                         const V up = bytes_of(halves(b, 2 * v, v0, v1), halves(b, 2 * v + 1, v0, v1));
                         std::uint8_t *group = at(side, b, i / 4) + v * Bytes::size;
-                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, Bytes::count(static_cast<int>(i % 4)))));
+                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, bit)));
                     }
             }
     }
@@ -273,7 +319,7 @@ struct Filter {
                         const std::int8_t *from = job.spins + (lane(b) + l) * (n[0] + n[1]) + side * n[0] + i;
                         std::uint64_t row = gather(from, static_cast<int>(left < 64 ? left : 64));
                         std::uint8_t *to = at(side, b, i / 4) + byte_of(l);
-                        for (std::int64_t k = 0; k < left && k < 64; k += 4, row >>= 4, to += filter_lanes) *to = row & 15;
+                        for (int k = 0; k < left && k < 64; k += 4, row >>= 4, to += filter_lanes) *to = row & 15;
                     }
     }
     void unpack() const {
@@ -284,7 +330,8 @@ struct Filter {
                         const std::int64_t left = n[side] - i;
                         const std::uint8_t *from = at(side, b, i / 4) + byte_of(l);
                         std::uint64_t row = 0;
-                        for (int k = 0; k < left && k < 64; k += 4, from += filter_lanes) row |= std::uint64_t{*from} << k;
+                        for (int k = 0; k < left && k < 64; k += 4, from += filter_lanes)
+                            row |= std::uint64_t{*from} << k;
                         spread(row, job.spins + (lane(b) + l) * (n[0] + n[1]) + side * n[0] + i,
                                static_cast<int>(left < 64 ? left : 64));
                     }
@@ -304,7 +351,8 @@ struct Filter {
             for (std::int64_t i = from; i < end; ++i)
                 make_exact_table(job.rounded.twice_K[side] + i * row, row, exact + (i - from) * bytes);
             for (std::int64_t b = 0; b < blocks; ++b)
-                for (std::int64_t i = from; i < end; ++i) add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
+                for (std::int64_t i = from; i < end; ++i)
+                    add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
         }
         for (std::int64_t b = 0; b < blocks; ++b)
             for (std::int64_t i = 0; i < n[other]; ++i) {
@@ -315,13 +363,14 @@ struct Filter {
             }
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l)
-                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[problem(b)];
+                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[0];
         return true;
     }
     std::int32_t field_of(std::int64_t block, std::int64_t place) const {  // H
         return law::units(job.h[problem(block) * (n[0] + n[1]) + place], 1 / job.unit[problem(block)]);
     }
-    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table, std::int64_t *total) const {
+    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table,
+                    std::int64_t *total) const {
         const std::int64_t place = side * n[0] + i;
         const auto base = static_cast<std::uint32_t>(field_of(block, place) - job.rounded.sum_K[place]);
         std::int32_t f[filter_lanes];
@@ -351,26 +400,44 @@ struct Filter {
         }
     }
 
-    void heat(float beta) {
-        const double unit = job.unit[0];
-        rate = law::rate(beta, unit);
-        bool used[drops] = {};
-        for (std::int64_t i = 0; i < n[0] + n[1]; ++i) used[job.tables.drop[i]] = true;
-        const double most_groups = static_cast<double>(groups[0] > groups[1] ? groups[0] : groups[1]);
-        for (int drop = 0; drop < drops; ++drop)
-            if (used[drop]) {
-                const double q = std::ldexp(unit, drop);
-                threshold[drop].scale = law::scale_of(static_cast<double>(beta), 16 * q);
-                const double field = 2 * static_cast<double>(beta) * q * (17.0 / 32 * most_groups + 8.5);
-                law::margins(quadratics(), law::Rule::heat_bath, field, threshold[drop].margin);
+    // The constants of a sweep, at the betas of all lanes of a block, or of any block.
+    void heat(std::int64_t block, const float *now) {
+        constexpr int lanes = Threshold<own_beta>::L;
+        float beta[lanes];
+        double coldest = 0;
+        for (int l = 0; l < lanes; ++l) {
+            beta[l] = now[own_beta ? lane(block) + (l < count(block) ? l : 0) : 0];
+            rate[block * lanes + l] = law::rate(beta[l], job.unit[0]);
+            if (static_cast<double>(beta[l]) > coldest) coldest = static_cast<double>(beta[l]);
+        }
+        const double inputs = static_cast<double>(groups[0] > groups[1] ? groups[0] : groups[1]);
+        for (int drop = 0; drop < drops; ++drop) {
+            if (!used[drop]) continue;
+            Threshold<own_beta> &mine = threshold[block * drops + drop];
+            const double q = std::ldexp(job.unit[0], drop);
+            for (int l = 0; l < lanes; ++l) {
+                const law::Scale scale = law::scale_of(static_cast<double>(beta[l]), 16 * q);
+                mine.most[l] = scale.most, mine.factor[l] = scale.factor, mine.shift = scale.shift;
+                mine.twice[l] = static_cast<std::uint16_t>(1 << scale.shift);
             }
+            law::margins(quadratics(), law::Rule::heat_bath, 2 * coldest * q * (17.0 / 32 * inputs + 8.5), mine.margin);
+        }
+    }
+    // Unless they are those of the sweep before.
+    void heat(int sweep) {
+        const std::int64_t width = own_beta ? job.beta_stride : 1, from = own_beta ? lane(0) : 0;
+        const std::int64_t lanes = own_beta ? lane(blocks - 1) + count(blocks - 1) - from : 1;
+        const float *now = job.beta + sweep * width;
+        const auto bytes = static_cast<std::size_t>(lanes) * sizeof(float);
+        if (sweep && !std::memcmp(now + from, now + from - width, bytes)) return;
+        for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
     int run() {
         if (!ready) return -1;
         job.random_start ? scatter() : pack();
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            if (!done || job.beta[done] != job.beta[done - 1]) heat(job.beta[done]);
+            heat(done);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             pass(1, 2 * number);
             pass(0, 2 * number);
@@ -384,7 +451,9 @@ struct Filter {
     }
 };
 
-int run_filter(const Job &job, std::int64_t first, std::int64_t end) { return Filter(job, first, end).run(); }
+int run_filter(const Job &job, std::int64_t first, std::int64_t end) {
+    return job.beta_stride ? Filter<true>(job, first, end).run() : Filter<false>(job, first, end).run();
+}
 
 }  // namespace
 }  // namespace bipartite

@@ -37,7 +37,8 @@ class Kept {
         if (!mine_.data) throw std::bad_alloc();
         mine_.size = size;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-        if (align == page) madvise(mine_.data, size, MADV_HUGEPAGE);  // a fifth of the time of a sweep; an error changes nothing
+        // A fifth of the time of a sweep; an error changes nothing.
+        if (align == page) madvise(mine_.data, size, MADV_HUGEPAGE);
 #endif
     }
     template <class T>

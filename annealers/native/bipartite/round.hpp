@@ -34,38 +34,43 @@ __attribute__((always_inline)) inline void turn4(const std::int32_t *from, std::
 }
 #endif
 
-// Columns of `from` [n, from_row] as rows of `to` [m, to_row], in squares that a cache holds.
-inline void turn(const std::int32_t *from, std::int64_t from_row, std::int32_t *to, std::int64_t to_row, std::int64_t n,
-                 std::int64_t m) {
-    constexpr std::int64_t square = 16;
-    for (std::int64_t i0 = 0; i0 < n; i0 += square)
-        for (std::int64_t j0 = 0; j0 < m; j0 += square) {
-            const std::int64_t i1 = i0 + square < n ? i0 + square : n, j1 = j0 + square < m ? j0 + square : m;
-            std::int64_t i = i0;
+// Columns j of rows of `from` as stretches of `height` numbers of the rows j of `to`.
+inline void turn(const std::int32_t *from, std::int64_t from_row, std::int64_t height, std::int32_t *to,
+                 std::int64_t to_row, std::int64_t columns) {
+    std::int64_t i = 0;
 #if defined(HAS_BYTES)
-            for (; i + 4 <= i1; i += 4)  // rows are filled up to more than a square's width
-                for (std::int64_t j = j0; j < j1; j += Bytes::size / 4) turn4(from + i * from_row + j, from_row, to + j * to_row + i, to_row, j1 - j);
+    for (std::int64_t j = 0; j < columns; j += Bytes::size / 4)  // rows are filled up to whole vectors
+        for (i = 0; i + 4 <= height; i += 4)
+            turn4(from + i * from_row + j, from_row, to + j * to_row + i, to_row, columns - j);
 #endif
-            for (std::int64_t j = j0; j < j1; ++j)
-                for (std::int64_t k = i; k < i1; ++k) to[j * to_row + k] = from[k * from_row + j];
-        }
+    for (std::int64_t j = 0; j < columns; ++j)
+        for (std::int64_t k = i; k < height; ++k) to[j * to_row + k] = from[k * from_row + j];
 }
 
+// Some rows at a time, that a near cache holds while they are summed and turned.
 inline void round(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to) {
-    const std::int64_t spins[2] = {n, m};
-    for (std::int64_t i = 0; i < n; ++i) round_row(J + i * m, m, inverse, to.twice_K[0] + i * to.row[0]);
-    turn(to.twice_K[0], to.row[0], to.twice_K[1], to.row[1], n, m);
-    for (int side = 0; side < 2; ++side)
-        for (std::int64_t i = 0; i < spins[side]; ++i)
-            for (std::int64_t j = spins[1 - side]; j < to.row[side]; ++j) to.twice_K[side][i * to.row[side] + j] = 0;
-    std::int32_t *sum = to.sum_K, *size = to.sum_size;
-    for (int side = 0; side < 2; ++side)
-        for (std::int64_t i = 0; i < spins[side]; ++i) {
-            const std::int32_t *row = to.twice_K[side] + i * to.row[side];
-            std::int32_t plain = 0, sizes = 0;  // at most 2^28 and n
-            for (std::int64_t j = 0; j < spins[1 - side]; ++j) plain += row[j], sizes += row[j] < 0 ? -row[j] : row[j];
-            *sum++ = plain / 2, *size++ = sizes / 2;
+    constexpr std::int64_t some = 16;
+    const std::int64_t *row = to.row;
+    std::int32_t *columns = to.sum_K + n, *column_sizes = to.sum_size + n;  // twice, at most 2^28 and n
+    for (std::int64_t j = 0; j < m; ++j) columns[j] = column_sizes[j] = 0;
+    for (std::int64_t from = 0; from < n; from += some) {
+        const std::int64_t height = from + some < n ? some : n - from;
+        for (std::int64_t i = from; i < from + height; ++i) {
+            std::int32_t *twice = to.twice_K[0] + i * row[0], sum = 0, sizes = 0;
+            round_row(J + i * m, m, inverse, twice);
+            for (std::int64_t j = m; j < row[0]; ++j) twice[j] = 0;
+            for (std::int64_t j = 0; j < m; ++j) {
+                const std::int32_t size = twice[j] < 0 ? -twice[j] : twice[j];
+                sum += twice[j], sizes += size, columns[j] += twice[j], column_sizes[j] += size;
+            }
+            to.sum_K[i] = sum / 2, to.sum_size[i] = sizes / 2;
         }
+        turn(to.twice_K[0] + from * row[0], row[0], height, to.twice_K[1] + from, row[1], m);
+    }
+    for (std::int64_t j = 0; j < m; ++j) {
+        columns[j] /= 2, column_sizes[j] /= 2;
+        for (std::int64_t i = n; i < row[1]; ++i) to.twice_K[1][j * row[1] + i] = 0;
+    }
 }
 
 }  // namespace

@@ -16,10 +16,10 @@
 
 namespace bipartite {
 
-constexpr std::int64_t few = 16;                             // replicas
 constexpr double widest_error = 0.3, widest_step = 0.2;  // of a logit
 
-// The largest sum of |J| over a row or a column of J [n, m]: one function for all instruction sets, in one order of sums.
+// The largest sum of |J| over a row or a column of J [n, m]: one function for all instruction sets, in one order of
+// sums.
 inline double reach_of(const float *J, std::int64_t n, std::int64_t m) {
     std::vector<double> column(static_cast<std::size_t>(m));
     double reach = 0;
@@ -52,7 +52,8 @@ class Units {
         for (std::int64_t p = 0; p < job.problems; ++p) {
             if (p == 0 || job.J_stride) reach = reach_of(job.J + p * job.J_stride, job.n, job.m);
             double field = 0;
-            for (std::int64_t i = 0; i < N; ++i) field = std::max(field, std::fabs(static_cast<double>(job.h[p * N + i])));
+            for (std::int64_t i = 0; i < N; ++i)
+                field = std::max(field, std::fabs(static_cast<double>(job.h[p * N + i])));
             unit_.push_back(law::unit(reach, field));
         }
         job.unit = unit_.data();
@@ -68,7 +69,7 @@ class Units {
 // What blocks share: J in whole units, for problems that share it and its unit, and the filter's tables.
 class Shared {
   public:
-    Shared(Job &job, const Kernel &kernel) : job_(job) {
+    Shared(Job &job, const Kernel &kernel, int threads = 1) : job_(job) {
         const std::int64_t spins[2] = {job.n, job.m}, N = job.n + job.m;
         std::int64_t couplings = 0;
         for (int side = 0; side < 2; ++side) {
@@ -85,10 +86,17 @@ class Shared {
         drop_ = memory_.take<std::uint8_t>(N);
         if (!filters(kernel)) return;
         job.tables.drop = drop_;
-        for (int side = 0; side < 2; ++side) {
+        for (int side = 0; side < 2; ++side)
             job.tables.sums[side] = memory_.take<std::uint8_t>(spins[side] * job.rounded.row[side] / 4 * 16 * planes);
-            kernel.tabulate(job, side, 0, spins[side]);
-        }
+        std::atomic<bool> stop{false};
+        const auto pieces = static_cast<std::size_t>(threads);
+        team::share(pieces, threads, static_cast<double>(couplings), 0, stop, [] { return true; }, [&](std::size_t k) {
+            for (int side = 0; side < 2; ++side) {
+                const auto piece = static_cast<std::int64_t>(k);
+                kernel.tabulate(job, side, spins[side] * piece / threads, spins[side] * (piece + 1) / threads);
+            }
+            return 0;
+        });
     }
 
   private:
@@ -96,15 +104,22 @@ class Shared {
     Kept memory_;
     std::uint8_t *drop_ = nullptr;
 
-    // The one place that chooses between the paths: the filter wherever it can, for problems of more than `few` replicas. It
-    // cannot do Metropolis' rule, betas by lane, betas below 0, one side alone, or more than 4096 spins on a side; and where a
-    // field's error is steps of the logit, most lanes would be left open.
+    // The one place that chooses between the paths. The filter costs its tables, and blocks that few replicas leave
+    // idle; on AVX2 it pays from 128 replicas on in one sweep, and from 33 in ten. It cannot do Metropolis' rule, betas
+    // below 0, one side alone, or more than 4096 spins on a side; and where a field's error is steps of the logit, most
+    // lanes would be left open.
     bool filters(const Kernel &kernel) {
-        if (!kernel.filter || job_.metropolis || job_.beta_stride || job_.sweeps == 0 || job_.replicas <= few) return false;
+        if (!kernel.filter || job_.metropolis) return false;
+        const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes);
+        const auto exactly = static_cast<double>(job_.sweeps) * static_cast<double>(job_.lanes());
+        const double filtered = job_.sweeps * static_cast<double>(job_.problems) * blocks * kernel.block_cost;
+        if (exactly <= filtered + kernel.tables_cost) return false;
         if (!job_.n || !job_.m || job_.n > most_inputs || job_.m > most_inputs) return false;
         double coldest = 0, hottest = 1e30;  // of those above 0: at 0 fields do not matter
-        for (int s = 0; s < job_.sweeps; ++s) {
-            const auto beta = static_cast<double>(job_.beta[s]);
+        const std::int64_t betas = job_.beta_stride ? job_.lanes() : 1;
+        const std::int64_t stride = job_.beta_stride ? job_.beta_stride : 1;
+        for (std::int64_t k = 0; k < job_.sweeps * betas; ++k) {
+            const auto beta = static_cast<double>(job_.beta[k / betas * stride + k % betas]);
             if (!(beta >= 0)) return false;
             coldest = std::max(coldest, beta);
             if (beta > 0) hottest = std::min(hottest, beta);
@@ -123,8 +138,8 @@ class Shared {
         }
         return true;
     }
-    // The least drop at which 20 bits hold a spin's field less H, |field - H| <= size, and 16 bits the upper part of all of it;
-    // unless those may saturate, all the logits beyond the table's reach being alike.
+    // The least drop at which 20 bits hold a spin's field less H, |field - H| <= size, and 16 bits the upper part of
+    // all of it; unless those may saturate, all the logits beyond the table's reach being alike.
     static int drop_of(double size, double H, double groups, double logit) {
         const auto fits = [&](double x, int bits, int drop) {
             return x / std::ldexp(1.0, drop) + 2 * groups + 32 < std::ldexp(1.0, bits - 1);
@@ -138,21 +153,25 @@ class Shared {
     }
 };
 
-// The blocks of a job, in the order of lanes.
+// The filter's blocks of a job, in the order of lanes.
 inline std::int64_t blocks_of(const Job &job) {
-    if (job.tables.drop) return job.problems * ((job.replicas + filter_lanes - 1) / filter_lanes);
-    return (job.lanes() + exact_lanes - 1) / exact_lanes;
+    return job.problems * ((job.replicas + filter_lanes - 1) / filter_lanes);
 }
 
-// All lanes of a job, which one thread runs.
-inline int run_alone(const Job &job, const Kernel &kernel) {
-    if (job.tables.drop) return kernel.filter(job, 0, blocks_of(job));
-    int fewest = job.sweeps;
-    for (std::int64_t at = 0; at < job.lanes(); at += exact_lanes) {
-        const int lanes = static_cast<int>(std::min<std::int64_t>(exact_lanes, job.lanes() - at));
-        fewest = std::min(fewest, kernel.exact(job, at, lanes));
+// All of a job, which one thread runs.
+inline int run_alone(Job job, const Kernel &kernel) {
+    try {
+        const Shared shared(job, kernel);
+        if (job.tables.drop) return kernel.filter(job, 0, blocks_of(job));
+        int fewest = job.sweeps;
+        for (std::int64_t at = 0; at < job.lanes(); at += exact_lanes) {
+            const int lanes = static_cast<int>(std::min<std::int64_t>(exact_lanes, job.lanes() - at));
+            fewest = std::min(fewest, kernel.exact(job, at, lanes));
+        }
+        return fewest;
+    } catch (const std::bad_alloc &) {
+        return -1;
     }
-    return fewest;
 }
 
 // Problem p alone.
@@ -167,8 +186,8 @@ inline Job alone(const Job &all, std::int64_t p) {
 }
 
 // Run it all; `alive` is asked now and then, and false stops the sweeps. The fewest sweeps any lane did, or -1 without
-// memory. Problems that share J and its unit fill blocks together, and threads share the lanes. Others are taken one by one,
-// by threads side by side.
+// memory. Problems that share J and its unit fill blocks together, and threads share the lanes. Others are taken one by
+// one, by threads side by side.
 inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
     std::atomic<bool> stop{false};
     job.stop = &stop;
@@ -179,28 +198,20 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
         if (job.problems > 1 && (job.J_stride || !units.same()))
             return team::share(static_cast<std::size_t>(job.problems), threads, updates, job.sweeps, stop, alive,
                                [&](std::size_t p) {
-                Job one = alone(job, static_cast<std::int64_t>(p));
-                try {
-                    const Shared shared(one, kernel);
-                    return run_alone(one, kernel);
-                } catch (const std::bad_alloc &) {
-                    return -1;
-                }
+                return run_alone(alone(job, static_cast<std::int64_t>(p)), kernel);
             });
-        const Shared shared(job, kernel);
-        if (job.tables.drop) {  // blocks side by side share the tables in a cache
-            const std::int64_t blocks = blocks_of(job), pieces = std::min<std::int64_t>(threads, blocks);
-            return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
-                const auto piece = static_cast<std::int64_t>(k);
-                return kernel.filter(job, piece * blocks / pieces, (piece + 1) * blocks / pieces);
-            });
-        }
+        const Shared shared(job, kernel, threads);
+        // Of the filter's blocks a thread takes as many as there are side by side, which share tables in a cache.
+        const bool filtered = job.tables.drop;
         const std::int64_t width = team::block_width(job.lanes(), exact_lanes, threads, 16);
-        const std::int64_t pieces = (job.lanes() + width - 1) / width;
-        return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, [&](std::size_t k) {
-            const std::int64_t first = static_cast<std::int64_t>(k) * width;
-            return kernel.exact(job, first, static_cast<int>(std::min(width, job.lanes() - first)));
-        });
+        const std::int64_t blocks = blocks_of(job), pieces = filtered ? std::min<std::int64_t>(threads, blocks)
+                                                                      : (job.lanes() + width - 1) / width;
+        const auto piece = [&](std::size_t number) {
+            const auto k = static_cast<std::int64_t>(number);
+            if (filtered) return kernel.filter(job, k * blocks / pieces, (k + 1) * blocks / pieces);
+            return kernel.exact(job, k * width, static_cast<int>(std::min(width, job.lanes() - k * width)));
+        };
+        return team::share(static_cast<std::size_t>(pieces), threads, updates, job.sweeps, stop, alive, piece);
     } catch (const std::bad_alloc &) {
         return -1;
     }

@@ -1,12 +1,12 @@
 // Tables of the sixteen sums of four couplings each, in planes of bytes.
 //
-// A table has P planes: of 6 bits each, and of 8 bits the last one, for numbers mod 2^(6 P + 2). Entry k of a group is the sum S
-// of those of its four 2 K whose bits are set in k, in steps of a power of two. It is made of sums of planes: of four numbers of
-// 6 bits, and what the plane below carries (at most 3), which fit a byte (4 * 63 + 3 = 255).
+// A table has P planes: of 6 bits each, and of 8 bits the last one, for numbers mod 2^(6 P + 2). Entry k of a group is
+// the sum S of those of its four 2 K whose bits are set in k, in steps of a power of two. It is made of sums of planes:
+// of four numbers of 6 bits, and what the plane below carries (at most 3), which fit a byte (4 * 63 + 3 = 255).
 //
-// Exact tables have five planes and hold S. The filter's have three, and hold floor(S / q) in a spin's unit q = 2^drop. They are
-// made from couplings of 26 bits, floor(2 K / 2^(drop - 6)), whose lowest plane only carries. A floor, of a coupling or of a sum,
-// is too small by less than 1: an entry is below S / q by less than 4 / 64 + 1.
+// Exact tables have five planes and hold S. The filter's have three, and hold floor(S / q) in a spin's unit q = 2^drop.
+// They are made from couplings of 26 bits, floor(2 K / 2^(drop - 6)), whose lowest plane only carries. A floor, of a
+// coupling or of a sum, is too small by less than 1: an entry is below S / q by less than 4 / 64 + 1.
 #pragma once
 
 #include "../vec/bytes.hpp"
@@ -23,10 +23,10 @@ constexpr std::int64_t pair_bytes(int P) { return 32 * P; }
 constexpr std::int64_t entry_at(int P, std::int64_t group) { return group / 2 * pair_bytes(P) + group % 2 * 16; }
 constexpr std::int64_t table_bytes(int P, std::int64_t row) { return row / 4 * 16 * P; }
 
-// Entry k picks the sum of two numbers by two bits of k: of 0, a, b and a + b, where bytes 0 and 1 of eight hold a and b and
-// byte 4 their sum (or 2, 3 and 6).
+// Entry k picks the sum of two numbers by two bits of k: of 0, a, b and a + b, where bytes 0 and 1 of eight hold a and
+// b and byte 4 their sum (or 2, 3 and 6).
 struct Choice {
-    alignas(16) std::uint8_t low[2][16], high[2][16];  // by the lower two bits of k and by the upper ones; of 8 bytes each
+    alignas(16) std::uint8_t low[2][16], high[2][16];  // by two lower bits of k, by two upper ones; of either eight
 };
 constexpr Choice make_choice() {
     constexpr int none = 0x80, first[4] = {none, 0, 1, 4}, second[4] = {none, 2, 3, 6};
@@ -61,7 +61,8 @@ inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shi
             x[k] = Bytes::load(twice_K + j + k * (at_once / 4));
             if (skipped) x[k] = Bytes::right32_signed(x[k], Bytes::count(shift));
         }
-        byte[0] = plane_of<C, 0>(x), byte[1] = plane_of<C, 1>(x), byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x);
+        byte[0] = plane_of<C, 0>(x), byte[1] = plane_of<C, 1>(x);
+        byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x);
         if constexpr (C > 4) byte[4] = plane_of<C, 4>(x);
         for (int p = 0; p < C; ++p) pair[p] = Bytes::add8(byte[p], Bytes::right32<8>(byte[p]));
 #pragma GCC unroll 4
@@ -97,15 +98,16 @@ void tabulate(const Job &job, int side, std::int64_t first, std::int64_t end) {
                                   job.tables.sums[side] + i * bytes);
 }
 
-// Sums of the entries that the chains of N vectors look up, plane by plane: those of chains in even bytes and of those in odd
-// ones as 16-bit numbers (63 for each of 1024 groups, and 63, stay below 2^16); of the last plane as bytes, mod 2^8.
+// Sums of the entries that the chains of N vectors look up, plane by plane: those of chains in even bytes and of those
+// in odd ones as 16-bit numbers (63 for each of 1024 groups, and 63, stay below 2^16); of the last plane as bytes, mod
+// 2^8.
 template <int P, int N>
 struct PlaneSums {
     Bytes::V plane[P - 1][N][2], top[N];
 };
 
-// Of the first `groups`, a multiple of four, which begin at `start` (mod 2^(6 P + 2)). Sums of four groups are added up in
-// bytes. Not inlined, where the compiler would keep them in memory.
+// Of the first `groups`, a multiple of four, which begin at `start` (mod 2^(6 P + 2)). Sums of four groups are added up
+// in bytes. Not inlined, where the compiler would keep them in memory.
 template <int P, int N>
 __attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
                                       std::uint32_t start, PlaneSums<P, N> &out) {

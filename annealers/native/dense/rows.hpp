@@ -113,11 +113,18 @@ struct Rows {
             each<V>([&](int v) { store(field + W * v, x[v]); });
         }
     }
-    static void fetch(const std::int32_t *stretch) {
-        for (int a = 0; a < tile; a += line) __builtin_prefetch(stretch + a);
+    // Row i of a stretch, or where that is negative, all those by which the fields at a place change.
+    void fetch(int place, std::int64_t b, std::int64_t i) const {
+        const auto get = [&](std::int64_t one) {
+            for (int a = 0; a < tile; a += line) __builtin_prefetch(row(place, b, one) + a);
+        };
+        if (i >= 0) return get(i);
+        const Flips &mine = flips[place];
+        for (int k = 0; k < mine.added; ++k) get(mine.add[k]);
+        for (int k = 0; k < mine.subtracted; ++k) get(mine.subtract[k]);
     }
-    // The flips of a tile reach all stretches but its own, number `but`, or all where that is -1; while each is gone
-    // through the tile's rows in the next one are fetched. Lanes with as many rows follow each other, so that the
+    // The flips of a tile reach all stretches but its own, number `but`, or all where that is -1. While they change one
+    // stretch, rows of the next are fetched: one for each lane where there are many, or all that few lanes need. Lanes with as many rows follow each other, so that the
     // processor can foresee where its loops end.
     void spread_out(std::int64_t but) {
         int order[lanes] = {}, some = 0;
@@ -132,7 +139,7 @@ struct Rows {
         }
         for (std::int64_t b = 0; b < job.stretches(); ++b)
             for (int k = 0; k < some && b != but; ++k) {
-                if (but >= 0 && b + 1 < job.stretches()) fetch(row(0, b + 1, but * tile + k));
+                if (b + 1 < job.stretches()) fetch(order[k], b + 1, some < tile / 2 ? -1 : but * tile + k);
                 change(order[k], b);
             }
         for (int k = 0; k < some; ++k) flips[order[k]].added = flips[order[k]].subtracted = 0;
