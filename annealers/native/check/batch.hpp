@@ -80,7 +80,8 @@ struct Batch {
         const Result start = fresh();
         std::vector<std::int8_t> spins(start.spins.begin() + lane * n, start.spins.begin() + (lane + 1) * n);
         const double energy = problem.run(own, spins.data());
-        demand(std::equal(spins.begin(), spins.end(), result.spins.begin() + lane * n), "spins are not the law's", number);
+        const bool same = std::equal(spins.begin(), spins.end(), result.spins.begin() + lane * n);
+        demand(same, "spins are not the law's", number);
         demand(energy == result.energy[lane], "an energy is not the law's", number);
         demand(result.done[lane] == sweeps, "sweeps", number);
     }

@@ -36,7 +36,8 @@ struct Trial {
         for (std::int64_t lane = 0; lane < batch.lanes(); lane += batch.replicas) {
             std::copy_n(start.spins.begin() + lane * batch.n, batch.n, result.spins.begin() + lane * batch.n);
             bipartite::Job one = batch.alone(job, lane, betas);
-            one.spins = result.spins.data() + lane * batch.n, one.energy = &result.energy[lane], one.done = &result.done[lane];
+            one.spins = result.spins.data() + lane * batch.n;
+            one.energy = &result.energy[lane], one.done = &result.done[lane];
             bipartite::run(one, kernel, 1, alive);
         }
         return result;

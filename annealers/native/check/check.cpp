@@ -31,7 +31,8 @@ void fuzz(int trials) {
 
 bool planted(double decisions) {
     law::margin_scale = 0.1;
-    const bool noticed = check::bound(4) > 0 && check::equal_sparse(decisions, 1) > 0 && check::equal_bipartite(decisions, 1) > 0;
+    const bool noticed = check::bound(4) > 0 && check::equal_sparse(decisions, 1) > 0 &&
+                         check::equal_bipartite(decisions, 1) > 0;
     law::margin_scale = 1;
     std::puts(noticed ? "a tenth of the bound: noticed by all" : "a tenth of the bound: NOT noticed");
     return noticed;

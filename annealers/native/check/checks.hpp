@@ -5,8 +5,8 @@
 
 namespace check {
 
-// Fuzzed problems: each instruction set, as many threads, any block and reads asked for one by one give the same bits, and
-// some lanes those of the law as reference.hpp has it. The digest of all results.
+// Fuzzed problems: each instruction set, as many threads, any block and reads asked for one by one give the same bits,
+// and some lanes those of the law as reference.hpp has it. The digest of all results.
 unsigned long long fuzz_sparse(int trials);
 unsigned long long fuzz_dense(int trials);
 unsigned long long fuzz_bipartite(int trials);
@@ -18,8 +18,8 @@ void stops();
 // instruction set that has a filter.
 std::int64_t bound(int settings);
 
-// Spins and energies in which sweeps filtered and sweeps summed exactly differ, after so many decisions of each instruction
-// set that has a filter.
+// Spins and energies in which sweeps filtered and sweeps summed exactly differ, after so many decisions of each
+// instruction set that has a filter.
 std::int64_t equal_sparse(double decisions, int threads);
 std::int64_t equal_bipartite(double decisions, int threads);
 

@@ -15,8 +15,8 @@ extern std::atomic<std::int64_t> left_open;  // lanes
 
 namespace check {
 
-// `Case(number)` is a problem, the same for each number; `near` says whether it is near the segments' edges. The number of
-// spins and energies that differ.
+// `Case(number)` is a problem, the same for each number; `near` says whether it is near the segments' edges. The number
+// of spins and energies that differ.
 template <class Case, class Kernel>
 std::int64_t compare(const char *name, const char *set, const Kernel &kernel, const Kernel &exact, double decisions,
                      int threads) {
@@ -42,8 +42,8 @@ std::int64_t compare(const char *name, const char *set, const Kernel &kernel, co
     for (int t = 1; t < threads; ++t) team.emplace_back(work);
     work();
     for (std::thread &member : team) member.join();
-    std::printf("equal, %s, %s: %lld decisions, %lld of them near segments' edges, %lld left open, in %lld problems (%lld not "
-                "filtered); spins and energies that differ: %lld\n", name, set, static_cast<long long>(made),
+    std::printf("equal, %s, %s: %lld decisions, %lld of them near segments' edges, %lld left open, in %lld problems "
+                "(%lld not filtered); spins and energies that differ: %lld\n", name, set, static_cast<long long>(made),
                 static_cast<long long>(near), static_cast<long long>(law::left_open), static_cast<long long>(cases),
                 static_cast<long long>(unfiltered), static_cast<long long>(differing));
     std::fflush(stdout);

@@ -30,9 +30,10 @@ struct Case {
         job.h = h.data(), job.J = J.data(), job.beta = beta.data(), job.seed = seed.data();
         job.palindromic = below(2), job.random_start = true;
     }
-    // As machines that learn have them: logits of a few units, sums that cancel or that do not, now and then strong fields.
+    // As machines that learn have them: logits of a few units, sums that cancel or that do not, at times strong fields.
     void anywhere() {
-        const double size = 8 * uniform() / std::sqrt(static_cast<double>(std::max(n, m))), mean = below(3) ? 0 : uniform() - 0.5;
+        const double size = 8 * uniform() / std::sqrt(static_cast<double>(std::max(n, m)));
+        const double mean = below(3) ? 0 : uniform() - 0.5;
         const double field = (below(4) ? 2 : 20) * uniform();
         for (int k = 0; k < n * m; ++k) J.push_back(static_cast<float>(size * (2 * uniform() - 1 + mean)));
         for (int i = 0; i < problems * (n + m); ++i) h.push_back(static_cast<float>(field * (2 * uniform() - 1)));

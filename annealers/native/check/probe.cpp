@@ -11,10 +11,11 @@ extern const Answer QSAMPLE_ISA;
 namespace {
 
 template <bool own_beta, law::Rule rule>
-void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold,
+         std::int16_t *margin) {
     using vec::Bytes;
     sparse::Decisions<lanes, own_beta> decisions;
-    decisions.heat(question.beta, question.unit, question.rounded);
+    decisions.heat(question.beta, [&](int) { return question.unit; }, question.rounded);
     const auto constants = decisions.template constants<rule>();
     const Bytes::V down = Bytes::all8(question.up ? 0 : -1), half = Bytes::all16(-1);
     for (int at = 0; at < count; at += sparse::numbers) {
@@ -26,13 +27,15 @@ void ask(const Question &question, const std::int16_t *field, int count, std::in
     }
 }
 template <bool own_beta>
-void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold,
+         std::int16_t *margin) {
     if (question.rule == law::Rule::heat_bath)
         ask<own_beta, law::Rule::heat_bath>(question, field, count, threshold, margin);
     else
         ask<own_beta, law::Rule::metropolis>(question, field, count, threshold, margin);
 }
-void answer(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold, std::int16_t *margin) {
+void answer(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold,
+            std::int16_t *margin) {
     question.own_beta ? ask<true>(question, field, count, threshold, margin)
                       : ask<false>(question, field, count, threshold, margin);
 }

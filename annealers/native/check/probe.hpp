@@ -19,8 +19,8 @@ struct Question {
     int rounded;               // numbers whose rounding errors a field holds
 };
 
-// Of each field, [count], a multiple of `lanes`: the threshold less 2^15, and the distance from it below which the lane is
-// left open.
+// Of each field, [count], a multiple of `lanes`: the threshold less 2^15, and the distance from it below which the lane
+// is left open.
 using Answer = void (*)(const Question &, const std::int16_t *field, int count, std::int16_t *threshold,
                         std::int16_t *margin);
 

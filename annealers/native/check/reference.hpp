@@ -64,7 +64,8 @@ struct Reference {
             for (const int i : back) visit(i, 2 * number + 1);
         }
         std::int64_t twice = 0;
-        for (int i = 0; i < n; ++i) twice += std::int64_t{spins[i]} * (law::units(h[i], 1 / u) + std::int64_t{field(i)});
+        for (int i = 0; i < n; ++i)
+            twice += std::int64_t{spins[i]} * (law::units(h[i], 1 / u) + std::int64_t{field(i)});
         return u * static_cast<double>(twice) / 2;
     }
 };

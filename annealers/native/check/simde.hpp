@@ -1,5 +1,5 @@
-// AVX-512 on a processor that has AVX2 alone, by SIMDe (Debian and Ubuntu: apt install libsimde-dev). Put before a kernel's
-// source, it makes of it what the AVX-512 units are.
+// AVX-512 on a processor that has AVX2 alone, by SIMDe (Debian and Ubuntu: apt install libsimde-dev). Put before a
+// kernel's source, it makes of it what the AVX-512 units are.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES

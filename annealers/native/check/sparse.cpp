@@ -18,7 +18,8 @@ struct Trial {
         const int largest = 1 + below(2 * n);
         return Graph(n, largest, 1.0 / (1 + below(6)));
     }
-    explicit Trial(int number) : graph(random_graph(1 + below(number % 5 ? 40 : 300))), batch(number, graph.n, graph.k) {
+    explicit Trial(int number)
+        : graph(random_graph(1 + below(number % 5 ? 40 : 300))), batch(number, graph.n, graph.k) {
         graph.into(job);
         batch.into(job);
         job.first_replica = static_cast<std::uint32_t>(below(5));
@@ -38,7 +39,8 @@ struct Trial {
         for (std::int64_t lane = 0; lane < batch.lanes(); ++lane) {
             sparse::Job one = batch.alone(job, lane, betas);
             one.first_replica += static_cast<std::uint32_t>(lane % batch.replicas);
-            one.spins = result.spins.data() + lane * graph.n, one.energy = &result.energy[lane], one.done = &result.done[lane];
+            one.spins = result.spins.data() + lane * graph.n;
+            one.energy = &result.energy[lane], one.done = &result.done[lane];
             sparse::run(one, kernel, 1, alive);
         }
         return result;
@@ -55,10 +57,11 @@ struct Trial {
             run(whole, first, static_cast<int>(std::min<std::int64_t>(width, batch.lanes() - first)));
         return result;
     }
-    bool filters(const sparse::Kernel &kernel) const {
+    // Whether in 16 bits, of couplings that lanes share or not.
+    bool filters(const sparse::Kernel &kernel, bool shared_J) const {
         sparse::Job whole = job;
         const sparse::Shared shared(whole, kernel);
-        return whole.tables.sums != nullptr;
+        return shared_J ? whole.tables.sums != nullptr : whole.step != nullptr;
     }
     void refer(const Result &result, std::int64_t lane) const {
         Reference problem;
@@ -88,7 +91,11 @@ void sparse_trial(int number, Digest &digest) {
         demand(trial.blocks(kernel, kernel.lanes32, (width + 1) / 2) == wanted, "exact, 32 lanes", number);
         if (trial.batch.problems == 1) demand(trial.blocks(kernel, kernel.few, width % 8 + 1) == wanted, "few", number);
         if (number % 4 < 2) demand(trial.one_by_one(kernel) == wanted, "one by one", number);
-        if (!trial.filters(kernel)) continue;
+        if (trial.filters(kernel, false)) {
+            demand(trial.blocks(kernel, kernel.apart, (width + 1) / 2) == wanted, "filtered apart", number);
+            ++filtered;
+        }
+        if (!trial.filters(kernel, true)) continue;
         demand(trial.blocks(kernel, kernel.filter64, width) == wanted, "filtered, 64 lanes", number);
         demand(trial.blocks(kernel, kernel.filter32, (width + 1) / 2) == wanted, "filtered, 32 lanes", number);
         ++filtered;

@@ -127,6 +127,7 @@ struct Apart {
 
     // The lane of a spin that 16 bits left open, by the law.
     void decide_again(int i, int l, Halves visit, Rule rule, bool up) {
+        law::count_open();
         const float *J = block.J(l);
         std::int32_t f = block.h[std::int64_t{i} * L + l];
         for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) {
