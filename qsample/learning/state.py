@@ -141,9 +141,9 @@ def restore(run: Run, folder: Path) -> None:
     numbering = state.get("numbering", 1)  # the first checkpoints do not name it
     if numbering != _numbering() and run.update < run.settings.updates:
         warnings.warn(
-            f"{folder} was saved under numbering {numbering} of the native kernels' draws, and this "
-            f"is {_numbering()}: from update {run.update} on their draws differ from those of a run "
-            "that was never stopped",
+            f"{folder} was saved under numbering {numbering} of the native kernels' draws, and "
+            f"this is {_numbering()}: from update {run.update} on their draws differ from those "
+            "of a run that was never stopped",
             RuntimeWarning,
             stacklevel=4,
         )
