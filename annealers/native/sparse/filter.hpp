@@ -61,8 +61,10 @@ struct Decisions {
     template <class Unit>
     void bound(const float *beta, Unit unit, int rounded) {
         double field = 0;
-        for (int l = 0; l < (own_beta ? L : 1); ++l)
-            field = std::fmax(field, law::field_error(static_cast<double>(beta[l]), unit(l), rounded));
+        for (int l = 0; l < (own_beta ? L : 1); ++l) {
+            const double error = law::field_error(static_cast<double>(beta[l]), unit(l), rounded);
+            if (error > field) field = error;  // as std::fmax, over which GCC 12 breaks down on aarch64
+        }
         law::margins(quadratics(Rule::heat_bath), Rule::heat_bath, field, margin[0]);
         law::margins(quadratics(Rule::metropolis), Rule::metropolis, field, margin[1]);
     }
