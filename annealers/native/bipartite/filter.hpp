@@ -139,13 +139,6 @@ struct Filter {
         return Bytes::add16(Bytes::add16(low, middle), top);
     }
 
-    static V hash(V low, V high, V v0, V v1) {
-        V x = Bytes::add32(low, v0);
-        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x7FEB352Du));
-        x = Bytes::add32(Bytes::bit_xor(x, Bytes::right32<15>(x)), Bytes::bit_xor(high, v1));
-        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x846CA68Bu));
-        return Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<13>(x)), Bytes::all32(0xC2B2AE35u));
-    }
     // The upper halves of the words of a part's vector, less 2^15.
     V halves(std::int64_t block, int vector, V v0, V v1) const {
         const std::int64_t at = block * 32 + vector * (numbers / 2);

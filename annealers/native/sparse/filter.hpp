@@ -69,13 +69,6 @@ struct Decisions {
         law::margins(quadratics(Rule::metropolis), Rule::metropolis, field, margin[1]);
     }
 
-    static V hash(V low, V high, V v0, V v1) {
-        V x = Bytes::add32(low, v0);
-        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x7FEB352Du));
-        x = Bytes::add32(Bytes::bit_xor(x, Bytes::right32<15>(x)), Bytes::bit_xor(high, v1));
-        x = Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<16>(x)), Bytes::all32(0x846CA68Bu));
-        return Bytes::multiply32(Bytes::bit_xor(x, Bytes::right32<13>(x)), Bytes::all32(0xC2B2AE35u));
-    }
     // The upper halves of words of vector q, less 2^15.
     template <bool paired>
     __attribute__((always_inline)) inline V halves(int q, V v0, V v1) const {

@@ -18,7 +18,7 @@ using counter::Halves;
 template <class Word, bool own_h, bool own_J>
 struct Lanes {
     static constexpr int L = 8 * sizeof(Word), G = L / W;
-    static constexpr int H = own_h ? L : 1, K = own_J ? L : 1;
+    static constexpr int H = own_h ? L : 1;
 
     const Job &job;
     const std::int64_t first;

@@ -2,6 +2,8 @@
 // set that has a table look-up by bytes. Elsewhere HAS_BYTES is not defined, and fields are summed exactly.
 #pragma once
 
+#include "../law/random.hpp"
+
 #include <cstdint>
 
 // The numbers of 16 bits of a vector, and tables of them, lie in memory with the lower byte first.
@@ -38,12 +40,10 @@ struct Bytes {
     static V add8(V a, V b) { return _mm256_add_epi8(a, b); }
     static V twice8(V a, V b) { return add8(add8(a, a), b); }  // 2 a + b
     static V add16(V a, V b) { return _mm256_add_epi16(a, b); }
-    static V add32(V a, V b) { return _mm256_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm256_sub_epi16(a, b); }
     static V add16_saturated(V a, V b) { return _mm256_adds_epi16(a, b); }
     static V sub16_saturated(V a, V b) { return _mm256_subs_epi16(a, b); }
     static V multiply16(V a, V b) { return _mm256_mullo_epi16(a, b); }
-    static V multiply32(V a, V b) { return _mm256_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm256_mulhi_epu16(a, b); }  // of the products of 16-bit numbers without sign
     static V share16(V a, V b) { return upper16(a, b); }  // the same, of even a and b below 2^15
     template <int by>
@@ -115,12 +115,10 @@ struct Bytes {
     static V add8(V a, V b) { return _mm_add_epi8(a, b); }
     static V twice8(V a, V b) { return add8(add8(a, a), b); }
     static V add16(V a, V b) { return _mm_add_epi16(a, b); }
-    static V add32(V a, V b) { return _mm_add_epi32(a, b); }
     static V sub16(V a, V b) { return _mm_sub_epi16(a, b); }
     static V add16_saturated(V a, V b) { return _mm_adds_epi16(a, b); }
     static V sub16_saturated(V a, V b) { return _mm_subs_epi16(a, b); }
     static V multiply16(V a, V b) { return _mm_mullo_epi16(a, b); }
-    static V multiply32(V a, V b) { return _mm_mullo_epi32(a, b); }
     static V upper16(V a, V b) { return _mm_mulhi_epu16(a, b); }
     static V share16(V a, V b) { return upper16(a, b); }
     template <int by>
@@ -191,12 +189,10 @@ struct Bytes {
     static V add8(V a, V b) { return vaddq_u8(a, b); }
     static V twice8(V a, V b) { return vmlaq_u8(b, a, vdupq_n_u8(2)); }
     static V add16(V a, V b) { return of(vaddq_u16(u16(a), u16(b))); }
-    static V add32(V a, V b) { return of(vaddq_u32(u32(a), u32(b))); }
     static V sub16(V a, V b) { return of(vsubq_u16(u16(a), u16(b))); }
     static V add16_saturated(V a, V b) { return of(vqaddq_s16(s16(a), s16(b))); }
     static V sub16_saturated(V a, V b) { return of(vqsubq_s16(s16(a), s16(b))); }
     static V multiply16(V a, V b) { return of(vmulq_u16(u16(a), u16(b))); }
-    static V multiply32(V a, V b) { return of(vmulq_u32(u32(a), u32(b))); }
     static V upper16(V a, V b) {
         const uint16x8_t x = u16(a), y = u16(b);
         const uint32x4_t low = vmull_u16(vget_low_u16(x), vget_low_u16(y)), high = vmull_high_u16(x, y);
@@ -247,6 +243,14 @@ struct Bytes {
     static constexpr int byte_of(int half, int w) { return w + 8 * half; }
 };
 
+#endif
+
+#if defined(HAS_BYTES)
+// The hash of two keys by 32-bit numbers, each of which decides two lanes.
+__attribute__((always_inline)) inline Bytes::V hash(Bytes::V low, Bytes::V high, Bytes::V v0, Bytes::V v1) {
+    typedef std::uint32_t Words __attribute__((vector_size(Bytes::size)));
+    return (Bytes::V)counter::first_hash((Words)low, (Words)high, (Words)v0, (Words)v1);
+}
 #endif
 
 }  // namespace
