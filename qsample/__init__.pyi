@@ -19,10 +19,12 @@ from qsample.learning.settings import Settings as Settings
 from qsample.problem.graph import Graph as Graph
 from qsample.problem.ising import Ising as Ising
 from qsample.sampling.sampler import Sampler as Sampler
+from qsample.sampling.samples import Bracket as Bracket
 from qsample.sampling.samples import Estimate as Estimate
 from qsample.sampling.samples import Exactness as Exactness
 from qsample.sampling.samples import ReliabilityWarning as ReliabilityWarning
 from qsample.sampling.samples import Samples as Samples
+from qsample.sampling.samples import Side as Side
 from qsample.sampling.temperature import effective_beta as effective_beta
 
 __all__: list[str]

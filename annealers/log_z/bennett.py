@@ -56,7 +56,7 @@ def log_ratio(forward: Tensor, backward: Tensor) -> Ratio:
         high = torch.where(excess > 0, high, delta)
         slope = _slope(accept_up) + _slope(accept_down)
         step = delta + excess / slope.clamp_min(1e-300)
-        inside = (step > low) & (step < high)
+        inside = (step >= low) & (step <= high)
         following = torch.where(inside, step, (low + high) / 2)
         if float((following - delta).abs().max()) < 1e-10:
             break

@@ -31,7 +31,7 @@ LADDERS = 24  # a third from each kind of start
 SWEEPS = 2  # of a round, between swaps
 ROUNDS = 128  # of a ladder before its first judgement
 PILOT_ROUNDS = 24
-PILOT_STEPS = 250  # of annealing
+PILOT_STEPS = 60  # of annealing
 FIRST_LEVELS = 12
 MOST_LEVELS = 400
 DIRECTIONS = 8
@@ -63,7 +63,7 @@ class Begin(NamedTuple):
 
 @torch.no_grad()
 def bracket(
-    problem: Ising, base: Tensor, starts: Tensor | None, effort: Effort, seed: int
+    problem: Ising, base: Tensor | None, starts: Tensor | None, effort: Effort, seed: int
 ) -> Bracket:
     r"""Log Z of one problem, in double precision, between two ends of 99 %.
 
@@ -75,11 +75,17 @@ def bracket(
 
     Args:
         problem: one problem, float64.
-        base: fields `[n]` of the independent spins where the path to it begins.
+        base: fields `[n]` of the independent spins where the path to it begins; None is its own.
         starts: rows of spins `[S, n]` such as data; None takes draws from `base`.
         effort: how much work it may take.
         seed: of all randomness.
     """
+    base = problem.h if base is None else base.to(problem.h)
+    n = problem.num_spins
+    if base.shape != (n,):
+        raise ValueError(f"expected base fields of shape [{n}]; got {list(base.shape)}")
+    if starts is not None and (starts.dim() != 2 or starts.shape[1] != n or len(starts) == 0):
+        raise ValueError(f"expected starts of shape [S, {n}]; got {list(starts.shape)}")
     begin = _begin(problem, base, starts, seed)
     path = Path(problem, base)
     ladders, rejection = _pilot(path, begin, mix(seed, 1))

@@ -11,10 +11,12 @@ from torch import Tensor
 from qsample.annealers import treewidth
 from qsample.annealers.annealed_importance import AnnealedImportance
 from qsample.annealers.exact import Exact
+from qsample.evaluation.bracket import Effort, bracket
 from qsample.problem import enumeration
 from qsample.problem.ising import Ising
 from qsample.sampling.sampler import check_finite
-from qsample.sampling.samples import Estimate, warn_of
+from qsample.sampling.random import draw_seed
+from qsample.sampling.samples import Bracket, Estimate, warn_of
 from qsample.support.checks import check_choice, evenly
 from qsample.support.faces import public
 from qsample.support.wrapped import bare
@@ -22,7 +24,7 @@ from qsample.support.wrapped import bare
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
-Method = Literal["auto", "exact", "ais"]
+Method = Literal["auto", "exact", "bracket", "ais"]
 EXACT_LIMIT = 24  # log2 of the largest number of states that are listed
 ROWS = 4096  # rows of data whose free energies are computed at once
 LIKE_DATA = 1024  # rows of data that annealing starts are made of
@@ -37,39 +39,43 @@ def log_partition(
     problem: Ising,
     method: Method = "auto",
     *,
-    steps: int = 1000,
+    steps: int | None = None,
     chains: int = 256,
+    width: float = 0.1,
     base: Tensor | None = None,
     starts: Tensor | None = None,
     check: bool = True,
     generator: torch.Generator | None = None,
-) -> Estimate:
+) -> Estimate | Bracket:
     """Log Z = log of the sum over all states of exp(-E), in double precision.
 
     Args:
         problem: one problem or, for the exact method, a batch.
         method: "exact" lists the states (a bipartite problem: of its smaller side), up to 2^24, or
-            goes by tree decomposition where a sparse graph is narrow enough; "ais" is annealed
-            importance sampling, as in `AnnealedImportance`; "auto" is exact where it can be.
-        steps: number of temperatures of the annealing run.
+            goes by tree decomposition where a sparse graph is narrow enough; "bracket" measures
+            from both sides, as in `bracket`; "ais" is annealed importance sampling alone, as in
+            `AnnealedImportance`; "auto" is exact where it can be, else a bracket.
+        steps: number of temperatures of the annealing run, 1,000 by default; of a bracket, the most
+            of them, and of sweeps of its ladders, 20,000 by default.
         chains: number of independent runs.
+        width: nats between the ends at which a bracket is good enough.
         base: fields `[n]` of the independent spins that the run starts from; None means the
             problem's own fields.
         starts: rows `[S, n]` of spins from which basins are sought too, such as data; random rows
             and local minima of the energy always are.
-        check: whether to compare the run with others that begin in each basin, as in
+        check: whether to compare the run of "ais" with others that begin in each basin, as in
             `AnnealedImportance`, which about doubles the cost.
-        generator: randomness of "ais"; None is torch's default generator.
+        generator: randomness; None is torch's default generator.
 
     Returns:
-        `Estimate`, stderr 0 where exact. From AIS, `exp(value)` is unbiased for Z, so the value is
-        low on average; `ess` is the effective number of runs. `note`, which is a
-        `ReliabilityWarning` too, says where that is under 10, and where runs that begin elsewhere
-        see a mode which the run misses: value and error then count it.
+        `Estimate`, stderr 0, where exact; else `Bracket`. From "ais", an `Estimate`: `exp(value)`
+        is unbiased for Z, so the value is low on average; `ess` is the effective number of runs.
+        `note`, which is a `ReliabilityWarning` too, says where that is under 10, and where runs
+        that begin elsewhere see a mode which the run misses: value and error then count it.
 
     Raises:
-        ValueError: exact was asked for and too large, or AIS for a batch; numbers that are not
-            finite.
+        ValueError: exact was asked for and too large, or a batch otherwise; numbers that are not
+            finite, or out of range.
         TypeError: what is no problem.
     """
     estimate = _log_partition(
@@ -77,6 +83,7 @@ def log_partition(
         method,
         steps=steps,
         chains=chains,
+        width=width,
         base=base,
         starts=starts,
         check=check,
@@ -91,13 +98,14 @@ def _log_partition(
     problem: Ising,
     method: Method,
     *,
-    steps: int = 1000,
+    steps: int | None = None,
     chains: int = 256,
+    width: float = 0.1,
     base: Tensor | None = None,
     starts: Tensor | None = None,
     check: bool = True,
     generator: torch.Generator | None = None,
-) -> Estimate:
+) -> Estimate | Bracket:
     """`log_partition` without its warning."""
     check_finite(problem)
     check_choice("method", method, Method)
@@ -108,11 +116,17 @@ def _log_partition(
         return _exact_log_partition(problem, narrow)
     if problem.batch_shape:
         raise ValueError(
-            f"ais takes one problem at a time; got a batch {list(problem.batch_shape)}"
+            f"a log Z that is not exact takes one problem at a time; got a batch "
+            f"{list(problem.batch_shape)}"
         )
-    if steps < 1 or chains < 2:
-        raise ValueError(f"expected steps >= 1 and chains >= 2; got {steps} and {chains}")
-    sampler = AnnealedImportance(steps, base=base, check=check)
+    if (steps is not None and steps < 1) or chains < 2 or not width > 0:
+        raise ValueError(
+            f"expected steps >= 1, chains >= 2 and width > 0; got {steps}, {chains} and {width}"
+        )
+    if method != "ais":
+        effort = Effort(width, chains, steps or Effort.steps)
+        return bracket(problem, base, starts, effort, draw_seed(generator))
+    sampler = AnnealedImportance(steps or 1000, base=base, check=check)
     info = sampler.annealed(problem, chains, generator=generator, starts=starts).info
     return Estimate(
         float(info["log_partition"]),
@@ -147,15 +161,15 @@ def log_likelihood(
     data: Tensor,
     method: Method = "auto",
     *,
-    log_z: Estimate | None = None,
+    log_z: Estimate | Bracket | None = None,
     **options: object,
-) -> Estimate:
+) -> Estimate | Bracket:
     """Mean log p(x) over the rows of `data`, in nats per row: -F(x) - log Z, in double precision.
 
-    Coupled hidden units are summed by enumeration, up to 24 of them. The stderr is that of log Z
-    (the data are taken as given). AIS starts from the units' means given the data, smoothed by one
-    count of each value, and its check begins from the data too; a `base` or `starts` of your own
-    goes before.
+    Coupled hidden units are summed by enumeration, up to 24 of them. What is returned follows log
+    Z: an `Estimate` of stderr 0 where it is exact, else a `Bracket` (the data are taken as given).
+    Annealing starts from the units' means given the data, smoothed by one count of each value, and
+    some of the ladders start from the data; a `base` or `starts` of your own goes before.
 
     Args:
         model: an energy model.
@@ -177,12 +191,12 @@ def log_likelihood(
 
 def model_log_partition(
     model: EnergyModel, data: Tensor, method: Method = "auto", **options: object
-) -> Estimate:
+) -> Estimate | Bracket:
     """Log Z of a model as `log_likelihood` computes it, for several sets of rows.
 
     Args:
         model: an energy model.
-        data: rows `[N, n_visible]` in the model's coding; AIS starts from their means.
+        data: rows `[N, n_visible]` in the model's coding; annealing starts from their means.
         method: method for log Z, see `log_partition`.
         options: further arguments of `log_partition`.
     """
@@ -199,16 +213,19 @@ def _log_likelihood(
     model: EnergyModel,
     data: Tensor,
     method: Method,
-    log_z: Estimate | None,
+    log_z: Estimate | Bracket | None,
     options: dict[str, Any],
-) -> Estimate:
+) -> Estimate | Bracket:
     """`log_likelihood` without its warning."""
     model = copy.deepcopy(bare(model)).double()
     data = model.check_rows(data).double()
     free = _free_energies(model, data)
     if log_z is None:
         log_z = _model_log_partition(model, data, method, options)
-    return Estimate(-float(free.mean()) - log_z.value, log_z.stderr, log_z.ess, log_z.note)
+    mean = -float(free.mean())
+    if isinstance(log_z, Bracket):
+        return log_z.taken_from(mean)
+    return Estimate(mean - log_z.value, log_z.stderr, log_z.ess, log_z.note)
 
 
 def _free_energies(model: EnergyModel, data: Tensor) -> Tensor:
@@ -225,8 +242,8 @@ def _free_energies(model: EnergyModel, data: Tensor) -> Tensor:
 
 def _model_log_partition(
     model: EnergyModel, data: Tensor, method: Method, options: dict[str, Any]
-) -> Estimate:
-    """Log Z, by AIS from units as the data have them unless the options say otherwise."""
+) -> Estimate | Bracket:
+    """Log Z, from units as the data have them unless the options say otherwise."""
     mean, starts = _units_of_data(model, data)
     options = {"base": -torch.atanh(mean), "starts": starts, **options}
     return _log_partition(model.ising(), method, **options)

@@ -149,6 +149,14 @@ class Bracket:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def taken_from(self, number: float) -> Bracket:
+        """The bracket of `number` less this one."""
+        other = {"low": "high", "high": "low"}
+        sides = [
+            replace(side, end=other[side.end], value=number - side.value) for side in self.sides
+        ]
+        return Bracket(number - self.high, number - self.low, self.note, tuple(reversed(sides)))
+
     def __str__(self) -> str:
         text = f"between {self.low:.4f} and {self.high:.4f}"
         return f"{text} ({self.note})" if self.note else text

@@ -74,14 +74,14 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
         ):
             log_partition(problem, "exact")
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
-    match = "unknown method 'guess'; expected one of auto, exact, ais"
+    match = "unknown method 'guess'; expected one of auto, exact, bracket, ais"
     with pytest.raises(ValueError, match=match):
         log_partition(a_problem(a_graph("sparse")), "guess")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"ais takes one problem at a time; got a batch \[2\]"):
+    with pytest.raises(ValueError, match=r"takes one problem at a time; got a batch \[2\]"):
         log_partition(a_problem(Graph.complete(25), h=(2,)))
     for steps, chains in ((0, 2), (1, 1)):
         with pytest.raises(
-            ValueError, match=f"expected steps >= 1 and chains >= 2; got {steps} and {chains}"
+            ValueError, match=f"expected steps >= 1, chains >= 2 and width > 0; got {steps}, {chains} and "
         ):
             log_partition(a_problem(a_graph("sparse")), "ais", steps=steps, chains=chains)
 
