@@ -8,6 +8,7 @@ from qsample import testing as testing
 from qsample.evaluation.diagnostics import diagnose as diagnose
 from qsample.evaluation.likelihood import log_likelihood as log_likelihood
 from qsample.evaluation.likelihood import log_partition as log_partition
+from qsample.evaluation.likelihood import model_log_partition as model_log_partition
 from qsample.evaluation.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
 from qsample.learning.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from qsample.learning.contrastive import Start as Start

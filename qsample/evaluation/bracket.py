@@ -165,24 +165,28 @@ def _pilot(path: Path, begin: Begin, seed: int) -> tuple[Ladders, Tensor]:
     directions = _directions(path.problem)
     b = torch.linspace(0, 1, FIRST_LEVELS, dtype=torch.float64)
     ladders = Ladders(path, b, starts, directions, seed)
-    while True:
-        for _ in range(3):
-            trace = ladders.run(PILOT_ROUNDS, SWEEPS)
-            b = places(ladders.b, trace.rejection, len(b))
-            ladders.place(b)
-        barrier = float(trace.rejection.sum())
-        if float(trace.rejection.mean()) < 0.5 or len(b) >= MOST_LEVELS:
-            break
-        b = places(ladders.b, trace.rejection, min(2 * len(b), MOST_LEVELS))
+    rejection = _settle(ladders)
+    while float(rejection.mean()) > 0.5 and len(b) < MOST_LEVELS:
+        b = places(ladders.b, rejection, min(2 * len(b), MOST_LEVELS))
         ladders = Ladders(path, b, ladders.states[-1], directions, mix(seed, len(b)))
+        rejection = _settle(ladders)
     # neighbours refused one time in four or so
-    count = max(4, min(MOST_LEVELS, math.ceil(3 * barrier) + 3))
-    b = places(ladders.b, trace.rejection, count)
+    count = max(4, min(MOST_LEVELS, math.ceil(3 * float(rejection.sum())) + 3))
+    b = places(ladders.b, rejection, count)
     ladders = Ladders(path, b, starts, directions, mix(seed, 1))
     trace = ladders.run(2 * PILOT_ROUNDS, SWEEPS)
     b = places(b, trace.rejection, count)
     ladders.place(b)
     return ladders, trace.rejection
+
+
+def _settle(ladders: Ladders) -> Tensor:
+    """Move the levels to where they are refused alike; the rejection seen last."""
+    rejection = torch.ones(len(ladders.b) - 1)
+    for _ in range(3):
+        rejection = ladders.run(PILOT_ROUNDS, SWEEPS).rejection
+        ladders.place(places(ladders.b, rejection, len(ladders.b)))
+    return rejection
 
 
 def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> Above:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from qsample.annealers.exact import Exact
 from qsample.evaluation.bracket import Effort, bracket
 from qsample.problem import enumeration
 from qsample.problem.ising import Ising
-from qsample.sampling.sampler import check_finite
 from qsample.sampling.random import draw_seed
+from qsample.sampling.sampler import check_finite
 from qsample.sampling.samples import Bracket, Estimate, warn_of
 from qsample.support.checks import check_choice, evenly
 from qsample.support.faces import public
@@ -31,9 +31,33 @@ LIKE_DATA = 1024  # rows of data that annealing starts are made of
 NUMBERS = 1 << 22  # numbers in memory at once
 
 
+class Options(TypedDict, total=False):
+    """What `log_partition` may be told of how to measure log Z, by name."""
+
+    steps: int | None
+    chains: int
+    width: float
+    base: Tensor | None
+    starts: Tensor | None
+    check: bool
+    generator: torch.Generator | None
+
+
 # ---- log Z of a problem ----------------
 
 
+@overload
+def log_partition(
+    problem: Ising, method: Literal["exact", "ais"], **options: Unpack[Options]
+) -> Estimate: ...
+@overload
+def log_partition(
+    problem: Ising, method: Literal["bracket"], **options: Unpack[Options]
+) -> Bracket: ...
+@overload
+def log_partition(
+    problem: Ising, method: Method = "auto", **options: Unpack[Options]
+) -> Estimate | Bracket: ...
 @public("qsample")
 def log_partition(
     problem: Ising,
@@ -155,6 +179,26 @@ def _exact_log_partition(problem: Ising, narrow: bool) -> Estimate:
 # ---- likelihood of data ----------------
 
 
+@overload
+def log_likelihood(
+    model: EnergyModel,
+    data: Tensor,
+    method: Literal["exact", "ais"],
+    **options: Unpack[Options],
+) -> Estimate: ...
+@overload
+def log_likelihood(
+    model: EnergyModel, data: Tensor, method: Literal["bracket"], **options: Unpack[Options]
+) -> Bracket: ...
+@overload
+def log_likelihood(
+    model: EnergyModel,
+    data: Tensor,
+    method: Method = "auto",
+    *,
+    log_z: Estimate | Bracket | None = None,
+    **options: Unpack[Options],
+) -> Estimate | Bracket: ...
 @public("qsample")
 def log_likelihood(
     model: EnergyModel,
@@ -162,7 +206,7 @@ def log_likelihood(
     method: Method = "auto",
     *,
     log_z: Estimate | Bracket | None = None,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Estimate | Bracket:
     """Mean log p(x) over the rows of `data`, in nats per row: -F(x) - log Z, in double precision.
 
@@ -189,8 +233,9 @@ def log_likelihood(
     return estimate
 
 
+@public("qsample")
 def model_log_partition(
-    model: EnergyModel, data: Tensor, method: Method = "auto", **options: object
+    model: EnergyModel, data: Tensor, method: Method = "auto", **options: Unpack[Options]
 ) -> Estimate | Bracket:
     """Log Z of a model as `log_likelihood` computes it, for several sets of rows.
 
@@ -214,7 +259,7 @@ def _log_likelihood(
     data: Tensor,
     method: Method,
     log_z: Estimate | Bracket | None,
-    options: dict[str, Any],
+    options: Options,
 ) -> Estimate | Bracket:
     """`log_likelihood` without its warning."""
     model = copy.deepcopy(bare(model)).double()
@@ -241,12 +286,12 @@ def _free_energies(model: EnergyModel, data: Tensor) -> Tensor:
 
 
 def _model_log_partition(
-    model: EnergyModel, data: Tensor, method: Method, options: dict[str, Any]
+    model: EnergyModel, data: Tensor, method: Method, options: Options
 ) -> Estimate | Bracket:
     """Log Z, from units as the data have them unless the options say otherwise."""
     mean, starts = _units_of_data(model, data)
-    options = {"base": -torch.atanh(mean), "starts": starts, **options}
-    return _log_partition(model.ising(), method, **options)
+    given: Options = {"base": -torch.atanh(mean), "starts": starts, **options}
+    return _log_partition(model.ising(), method, **given)
 
 
 def _units_of_data(model: EnergyModel, data: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,8 @@ def test_beyond_the_limit_the_error_names_ais(monkeypatch):
         log_partition(a_problem(Graph.complete(25), h=(2,)))
     for steps, chains in ((0, 2), (1, 1)):
         with pytest.raises(
-            ValueError, match=f"expected steps >= 1, chains >= 2 and width > 0; got {steps}, {chains} and "
+            ValueError,
+            match=f"expected steps >= 1, chains >= 2 and width > 0; got {steps}, {chains} and ",
         ):
             log_partition(a_problem(a_graph("sparse")), "ais", steps=steps, chains=chains)
 

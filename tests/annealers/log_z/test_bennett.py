@@ -7,7 +7,7 @@ from qsample.annealers.log_z.bennett import log_ratio
 
 
 def gaussian_work(delta, spread, times, ladders, seed):
-    """Work between laws of log ratios `delta`; by Crooks, F ~ N(D - s^2/2, s), G ~ N(-D - s^2/2, s)."""
+    """Work between laws of log ratios `delta`: F ~ N(D - s^2/2, s), and G, by Crooks' relation."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, times, len(delta), ladders, generator=generator, dtype=torch.float64)
     centre = torch.stack([delta, -delta])[:, None, :, None] - spread**2 / 2

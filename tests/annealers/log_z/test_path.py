@@ -1,4 +1,4 @@
-"""The path to a problem: its densities, its tempered problems and its exact draws, by enumeration."""
+"""The path to a problem: densities, tempered problems and exact draws, by enumeration."""
 
 import pytest
 import torch
