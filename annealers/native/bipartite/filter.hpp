@@ -20,7 +20,7 @@
 
 #include "../law/filter.hpp"
 #include "exact.hpp"
-#include "tables.hpp"
+#include "whole.hpp"
 
 #if defined(HAS_BYTES)
 namespace bipartite {
@@ -330,69 +330,9 @@ struct Filter {
                     }
     }
 
-    // E = u (sum of s f over one side + sum of s H over the other), by exact tables of a few spins at a time.
-    bool energies() {
-        const int side = n[1] < n[0], other = 1 - side;
-        const std::int64_t row = job.rounded.row[side], bytes = table_bytes(exact_planes, row);
-        constexpr int some = 8;
-        Array<std::uint8_t> memory;
-        Array<std::int64_t> total;  // [blocks, 64], by byte
-        if (!memory.resize(some * bytes + 64) || !total.resize(blocks * filter_lanes)) return false;
-        std::uint8_t *exact = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
-        for (std::int64_t from = 0; from < n[side]; from += some) {
-            const std::int64_t end = from + some < n[side] ? from + some : n[side];
-            for (std::int64_t i = from; i < end; ++i)
-                make_exact_table(job.rounded.twice_K[side] + i * row, row, exact + (i - from) * bytes);
-            for (std::int64_t b = 0; b < blocks; ++b)
-                for (std::int64_t i = from; i < end; ++i)
-                    add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
-        }
-        for (std::int64_t b = 0; b < blocks; ++b)
-            for (std::int64_t i = 0; i < n[other]; ++i) {
-                const std::int32_t H = field_of(b, other * n[0] + i);
-                std::int32_t x[filter_lanes];
-                for (std::int32_t &one : x) one = H;
-                add_signed(at(other, b, i / 4), static_cast<int>(i % 4), x, &total[b * filter_lanes]);
-            }
-        for (std::int64_t b = 0; b < blocks; ++b)
-            for (int l = 0; l < count(b); ++l)
-                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[0];
-        return true;
-    }
     std::int32_t field_of(std::int64_t block, std::int64_t place) const {  // H
         return law::units(job.h[problem(block) * (n[0] + n[1]) + place], 1 / job.unit[problem(block)]);
     }
-    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table,
-                    std::int64_t *total) const {
-        const std::int64_t place = side * n[0] + i;
-        const auto base = static_cast<std::uint32_t>(field_of(block, place) - job.rounded.sum_K[place]);
-        std::int32_t f[filter_lanes];
-        for (int part = 0; part < parts; ++part) {
-            PlaneSums<exact_planes, V2> sums;
-            add_up(table, at(1 - side, block, 0) + part * V2 * Bytes::size, groups[1 - side], base, sums);
-            for (int v = 0; v < V2; ++v) {
-                std::uint16_t plane[exact_planes - 1][2][numbers];
-                std::uint8_t top[Bytes::size];
-                for (int p = 0; p + 1 < exact_planes; ++p) std::memcpy(plane[p], sums.plane[p][v], sizeof plane[p]);
-                std::memcpy(top, &sums.top[v], sizeof top);
-                for (int w = 0; w < numbers; ++w)
-                    for (int o = 0; o < 2; ++o) {
-                        std::uint32_t x = std::uint32_t{top[2 * w + o]} << 24;
-                        for (int p = 0; p + 1 < exact_planes; ++p) x += std::uint32_t{plane[p][o][w]} << (6 * p);
-                        f[(part * V2 + v) * Bytes::size + 2 * w + o] = static_cast<std::int32_t>(x);
-                    }
-            }
-        }
-        add_signed(at(side, block, i / 4), static_cast<int>(i % 4), f, total);
-    }
-    // s x of all chains.
-    static void add_signed(const std::uint8_t *group, int bit, const std::int32_t *x, std::int64_t *total) {
-        for (int c = 0; c < filter_lanes; ++c) {
-            const std::int32_t down = (group[c] >> bit & 1) - 1;
-            total[c] += (x[c] ^ down) - down;
-        }
-    }
-
     // The constants of a sweep, at the betas of all lanes of a block, or of any block.
     void heat(std::int64_t block, const float *now) {
         constexpr int lanes = Threshold<own_beta>::L;
@@ -416,28 +356,34 @@ struct Filter {
             law::margins(quadratics(), law::Rule::heat_bath, 2 * coldest * q * (17.0 / 32 * inputs + 8.5), mine.margin);
         }
     }
+    const float *betas(int sweep) const { return job.beta + sweep * (own_beta ? job.beta_stride : 1); }
     // Unless they are those of the sweep before.
     void heat(int sweep) {
         const std::int64_t width = own_beta ? job.beta_stride : 1, from = own_beta ? lane(0) : 0;
         const std::int64_t lanes = own_beta ? lane(blocks - 1) + count(blocks - 1) - from : 1;
-        const float *now = job.beta + sweep * width;
+        const float *now = betas(sweep);
         const auto bytes = static_cast<std::size_t>(lanes) * sizeof(float);
         if (sweep && !std::memcmp(now + from, now + from - width, bytes)) return;
         for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
     int run() {
-        if (!ready) return -1;
+        Whole<Filter> whole(*this, job.palindromic);
+        if (!ready || !whole.ready) return -1;
         job.random_start ? scatter() : pack();
         int done = 0;
+        bool measured = false;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            heat(done);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            measured = done + 1 == job.sweeps;
+            heat(done);
             pass(1, 2 * number);
-            pass(0, 2 * number);
-            if (job.palindromic) pass(1, 2 * number + 1);
+            if (!measured || job.palindromic) pass(0, 2 * number);
+            if (measured) whole.sweep(betas(done), 2 * number + job.palindromic);
+            else if (job.palindromic) pass(1, 2 * number + 1);
         }
+        if (!measured) whole.measure();
+        whole.energies();
         unpack();
-        if (!energies()) return -1;
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
         return done;
