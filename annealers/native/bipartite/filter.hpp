@@ -64,7 +64,8 @@ struct Filter {
     const std::int64_t first, blocks, per_problem;   // of the call, here, of each problem
     const std::int64_t n[2];
     std::int64_t groups[2];                          // of a side as inputs, filled up to whole fours
-    Array<std::uint8_t> state[2];                    // [blocks, groups, 64]
+    Array<std::uint8_t> memory[2];
+    std::uint8_t *state[2];                          // [blocks, groups, 64], in whole lines of a cache
     Array<std::uint8_t> bits;                        // [chains, row bytes]: the inputs of a pass, a bit each
     Array<std::uint32_t> low, high;                  // [blocks, 32]: keys of pairs
     Array<Spin> spin;                                // [problems here, n + m]
@@ -92,14 +93,15 @@ struct Filter {
         return (byte / Bytes::size * 2 + byte % 2) * numbers + byte % Bytes::size / 2;
     }
     std::uint8_t *at(int side, std::int64_t block, std::int64_t group) const {
-        return &state[side][(block * groups[side] + group) * filter_lanes];
+        return state[side] + (block * groups[side] + group) * filter_lanes;
     }
 
     Filter(const Job &j, std::int64_t f, std::int64_t end)
         : job(j), first(f), blocks(end - f), per_problem((j.replicas + filter_lanes - 1) / filter_lanes), n{j.n, j.m} {
         for (int side = 0; side < 2; ++side) {
             groups[side] = (n[side] + 15) / 16 * 4;
-            if (!state[side].resize(blocks * groups[side] * filter_lanes)) return;
+            if (!memory[side].resize(blocks * groups[side] * filter_lanes + 64)) return;
+            state[side] = memory[side].data + (64 - reinterpret_cast<std::uintptr_t>(memory[side].data) % 64) % 64;
         }
         const std::int64_t spins = n[0] + n[1], problems = problem(blocks - 1) - problem(0) + 1;
         const std::int64_t row = job.rounded.row[0] > job.rounded.row[1] ? job.rounded.row[0] : job.rounded.row[1];
@@ -186,7 +188,7 @@ struct Filter {
         const law::Quadratics &table = quadratics();
         V out[parts * V2];
         for (V &group : out) group = Bytes::zero();
-        for (int k = some; k-- > 0;) {
+        for (int k = 0; k < some; ++k) {  // forwards, as tables lie, which the processor foresees
             const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
             const Constants constants{Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
                                       Bytes::table(mine.margin), mine, Bytes::count(mine.shift)};
@@ -209,7 +211,7 @@ struct Filter {
                         outcome[odd] = decide(F, random, (2 * vector + odd) * numbers, constants);
                     }
                     const V up = bytes_of(outcome[0].below, outcome[1].below);
-                    out[vector] = Bytes::bit_or(Bytes::add8(out[vector], out[vector]), up);
+                    out[vector] = Bytes::bit_or(out[vector], Bytes::left16(up, Bytes::count(k)));
                     const V even = Bytes::right16<8>(outcome[0].open);
                     const V left = Bytes::either(Bytes::all16(0xFF00), outcome[1].open, even);
                     open |= std::uint64_t{Bytes::tops(left)} << vector * Bytes::size;

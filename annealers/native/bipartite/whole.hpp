@@ -115,7 +115,8 @@ struct Whole {
         std::uint8_t *group = filter.at(side, block, from / some);
         V out[vectors];
         for (int v = 0; v < vectors; ++v) out[v] = Bytes::zero();
-        for (int k = static_cast<int>(n - from < some ? n - from : some); k-- > 0;) {
+        const int these = static_cast<int>(n - from < some ? n - from : some);
+        for (int k = 0; k < these; ++k) {
             const std::int64_t place = (side ? job.n : 0) + from + k;
             Planes sums;
             look_up(tables + k * bytes, 1 - side, block, inputs,
@@ -130,7 +131,8 @@ struct Whole {
             decide<what>(sums, block, Halves(key[k]), up);
             for (int v = 0; v < vectors; ++v) {
                 const V even = Bytes::load(&up[2 * v * numbers]), odd = Bytes::load(&up[(2 * v + 1) * numbers]);
-                out[v] = Bytes::twice8(out[v], Bytes::bit_or(even, Bytes::left16<8>(odd)));
+                const V one = Bytes::bit_or(even, Bytes::left16<8>(odd));
+                out[v] = Bytes::bit_or(out[v], Bytes::left16(one, Bytes::count(k)));
             }
         }
         if constexpr (what != Do::measure)
