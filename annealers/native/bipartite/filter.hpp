@@ -151,8 +151,8 @@ struct Filter {
         return Bytes::bit_or(Bytes::right16<15>(even), Bytes::left16<8>(Bytes::right16<15>(odd)));
     }
 
-    // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is left
-    // open.
+    // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is
+    // left open.
     struct Outcome {
         V below, open;
     };

@@ -106,7 +106,7 @@ class Shared {
     std::uint8_t *drop_ = nullptr;
 
     // The one place that chooses between the paths. The filter costs its tables, and blocks that few replicas leave
-    // idle; on AVX2 it pays from 128 replicas on in one sweep, and from 33 in ten. It cannot do Metropolis' rule, betas
+    // idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in ten. It cannot do Metropolis' rule, betas
     // below 0, one side alone, or more than 4096 spins on a side; and where a field's error is steps of the logit, most
     // lanes would be left open.
     bool filters(const Kernel &kernel) {

@@ -96,7 +96,8 @@ struct Whole {
                 const U both = load<U>(&up[2 * pair]);
                 bits[0] = nonzero(both & 0xFFFFu), bits[1] = nonzero(both >> 16);
             } else {
-                const U k0 = load<U>(&filter.low[block * pairs + pair]), k1 = load<U>(&filter.high[block * pairs + pair]);
+                const std::int64_t keys = block * pairs + pair;
+                const U k0 = load<U>(&filter.low[keys]), k1 = load<U>(&filter.high[keys]);
                 const U hash = counter::first_hash(k0, k1, v0, v1);
                 const U words[2] = {(hash & 0xFFFFu) ^ 0x8000u, (hash >> 16) ^ 0x8000u};
                 F x[2] = {load<F>(&rate[at]) * to_float(f[0]), load<F>(&rate[at + pairs]) * to_float(f[1])};
@@ -169,8 +170,9 @@ struct Whole {
             for (int k = 0; k < 2; ++k) look_up(tables + k * bytes, 1 - side, block, inputs, 0, half[k]);
             for (int l = 0; l < filter.count(block); ++l) {
                 const std::int64_t at = block * filter_lanes + l % 2 * pairs + l / 2;
-                const std::int64_t H = half[1].number(l) * 65536 + half[0].number(l), f = upper[at] * std::int64_t{65536};
-                job.energy[filter.lane(block) + l] = static_cast<double>(f + lower[at] + 2 * H - sum) * job.unit[0];
+                const std::int64_t f = upper[at] * std::int64_t{65536} + lower[at];
+                const std::int64_t H = half[1].number(l) * 65536 + half[0].number(l);
+                job.energy[filter.lane(block) + l] = static_cast<double>(f + 2 * H - sum) * job.unit[0];
             }
         }
     }
