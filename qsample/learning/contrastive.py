@@ -45,10 +45,11 @@ def cd_loss(
     Younes 1999).
 
     Under `torch.autocast` with bfloat16 an RBM's two large products, half of a training step, take
-    half the time (and no more than before on a CPU that cannot multiply such numbers: there the
-    rounded factors are multiplied in single precision). Units that are 0 or 1 are exact there; weights and hidden probabilities are
-    rounded to 8 bits, and so is the gradient: after data and samples were subtracted, so its error
-    stays near 2^-9 of itself. `ContrastiveDivergence` samples in full precision all the same.
+    half the time; a CPU that cannot multiply such numbers multiplies the rounded factors in single
+    precision, in its usual time. Units that are 0 or 1 are exact there; weights and hidden
+    probabilities are rounded to 8 bits, and so is the gradient: after data and samples were
+    subtracted, so its error stays near 2^-9 of itself. `ContrastiveDivergence` samples in full
+    precision all the same.
 
     Args:
         model: an energy model.

@@ -1,6 +1,6 @@
 // The loop of the filter's sums (tables.hpp) on AVX2, scheduled by hand: three planes, two vectors of chains, four
-// groups a turn. Compilers keep eight sums in memory and copy registers, which costs a tenth of a sweep; here four sums,
-// of the lowest plane, are in memory, and a look-up is added up by the operation after it. Tables are fetched eight
+// groups a turn. Compilers keep eight sums in memory and copy registers, which costs a tenth of a sweep; here four sums
+// of the lowest plane are in memory, and a look-up is added up by the operation after it. Tables are fetched eight
 // turns ahead, at the end of one those of the next spin.
 #pragma once
 
