@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qsample.models.energy import EnergyModel, column_sums, normal, with_gradient
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
+from qsample.support.autocast import rounded_alone
 from qsample.support.checks import is_whole
 from qsample.support.faces import public
 
@@ -91,13 +92,12 @@ class BernoulliRBM(EnergyModel):
 
     def _free_energy(self, x: Tensor) -> Tensor:
         W, b, c = self.weights()
+        if rounded_alone(x.device.type, W.dtype):
+            with torch.autocast(x.device.type, enabled=False):
+                return _free_energy_of(x.to(W), W.to(torch.bfloat16).to(W), b, c)
         # autocast takes products in its own dtype, but leaves those in double precision alone
         rounded = torch.is_autocast_enabled(x.device.type) and W.dtype != torch.float64
-        x = x if rounded and x.is_floating_point() else x.to(W)
-        latent = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
-        visible = (x @ b).to(W)
-        latent = latent.to(W)
-        return -visible - torch.nn.functional.softplus(latent).sum(-1)
+        return _free_energy_of(x if rounded and x.is_floating_point() else x.to(W), W, b, c)
 
     def centred(self, weights: tuple[Tensor, ...], offsets: Tensor) -> tuple[Tensor, ...]:
         """See `EnergyModel.centred`; offsets are the visible means, then the hidden ones."""
@@ -121,3 +121,11 @@ class BernoulliRBM(EnergyModel):
         data = self.check_rows(data).to(self.b)
         total = column_sums(data, weight)
         self.set_parameter("b", ((total + 1) / (len(data) + 2)).logit())
+
+
+def _free_energy_of(x: Tensor, W: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """F of rows `[*, n_visible]`; products in autocast's dtype, sums in that of W."""
+    latent = torch.addmm(c, x, W) if x.dim() == 2 else x @ W + c
+    visible = (x @ b).to(W)
+    latent = latent.to(W)
+    return -visible - torch.nn.functional.softplus(latent).sum(-1)

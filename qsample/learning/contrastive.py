@@ -14,6 +14,7 @@ from qsample.learning.distributed import mean_of_ranks, own_generator
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples, check_samples
+from qsample.support.autocast import factor_dtype
 from qsample.support.checks import check_choice, check_tensors, whole
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
@@ -44,9 +45,11 @@ def cd_loss(
     Younes 1999).
 
     Under `torch.autocast` with bfloat16 an RBM's two large products, half of a training step, take
-    half the time. Units that are 0 or 1 are exact there; weights and hidden probabilities are
-    rounded to 8 bits, and so is the gradient: after data and samples were subtracted, so its error
-    stays near 2^-9 of itself. `ContrastiveDivergence` samples in full precision all the same.
+    half the time; a CPU that cannot multiply such numbers multiplies the rounded factors in single
+    precision, in its usual time. Units that are 0 or 1 are exact there; weights and hidden
+    probabilities are rounded to 8 bits, and so is the gradient: after data and samples were
+    subtracted, so its error stays near 2^-9 of itself. `ContrastiveDivergence` samples in full
+    precision all the same.
 
     Args:
         model: an energy model.
@@ -120,10 +123,8 @@ def _joint_energies(model: EnergyModel, data: Tensor, positive: Samples) -> Tens
 
 def _free_energies(model: EnergyModel, data: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
     """F of the rows `[N]` and of the reads `[R]`, at once: the same products, but large ones."""
-    device = data.device.type
-    dtype = model.weights()[0].dtype
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:  # which it leaves as it is
-        dtype = torch.get_autocast_dtype(device)  # of the products; units are exact in any
+    # units are exact in any dtype
+    dtype = factor_dtype(data.device.type, model.weights()[0].dtype)
     units = model.rows(data, samples.spins, dtype)
     data_energies, read_energies = model.free_energy_of_units(units).split([len(data), samples.num])
     return data_energies, read_energies

@@ -6,6 +6,7 @@ import torch
 from qsample import ContrastiveDivergence, Samples, cd_loss
 from qsample.annealers import Exact, Gibbs
 from qsample.models import BernoulliRBM
+from qsample.support import autocast
 from tests.support.exact import Z_MAX
 from tests.support.models import (
     MODELS,
@@ -215,6 +216,28 @@ def test_a_batch_of_samples_is_refused():
     batch = law_samples(model.ising(visible=some_data(model)))
     with pytest.raises(ValueError, match=r"samples of one problem, \[R, n\]; got \[7, 4, 2\]"):
         cd_loss(model, some_data(model), batch)
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_autocast_takes_the_products_that_are_fast(multiplies, monkeypatch):
+    """In bfloat16 where the CPU has instructions, else in single precision of rounded weights."""
+    monkeypatch.setattr(autocast, "MULTIPLIES_BFLOAT16", multiplies)
+    model = BernoulliRBM(6, 5, scale=3.0, generator=torch.Generator().manual_seed(0))
+    samples = law_samples(model.ising())
+    data = some_data(model)
+    units = model.rows(data, samples.spins, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cd_loss(model, data, samples)
+        kind = autocast.factor_dtype("cpu", torch.float32)
+        assert autocast.factor_dtype("cpu", torch.float64) == torch.float64
+        energy = model.free_energy_of_units(units)
+    rounded = model.W.detach().bfloat16().float()
+    with torch.no_grad(), model.acting((rounded, model.b, model.c)):
+        single = model.free_energy_of_units(units)
+    assert loss.dtype == torch.float32
+    assert kind == (torch.bfloat16 if multiplies else torch.float32)
+    assert torch.equal(energy, single) is not multiplies
+    assert autocast.factor_dtype("cpu", torch.float32) == torch.float32
 
 
 def test_autocast_rounds_the_loss_and_nothing_else():

@@ -20,7 +20,7 @@
 
 #include "../law/filter.hpp"
 #include "exact.hpp"
-#include "tables.hpp"
+#include "whole.hpp"
 
 #if defined(HAS_BYTES)
 namespace bipartite {
@@ -64,7 +64,8 @@ struct Filter {
     const std::int64_t first, blocks, per_problem;   // of the call, here, of each problem
     const std::int64_t n[2];
     std::int64_t groups[2];                          // of a side as inputs, filled up to whole fours
-    Array<std::uint8_t> state[2];                    // [blocks, groups, 64]
+    Array<std::uint8_t> memory[2];
+    std::uint8_t *state[2];                          // [blocks, groups, 64], in whole lines of a cache
     Array<std::uint8_t> bits;                        // [chains, row bytes]: the inputs of a pass, a bit each
     Array<std::uint32_t> low, high;                  // [blocks, 32]: keys of pairs
     Array<Spin> spin;                                // [problems here, n + m]
@@ -92,14 +93,15 @@ struct Filter {
         return (byte / Bytes::size * 2 + byte % 2) * numbers + byte % Bytes::size / 2;
     }
     std::uint8_t *at(int side, std::int64_t block, std::int64_t group) const {
-        return &state[side][(block * groups[side] + group) * filter_lanes];
+        return state[side] + (block * groups[side] + group) * filter_lanes;
     }
 
     Filter(const Job &j, std::int64_t f, std::int64_t end)
         : job(j), first(f), blocks(end - f), per_problem((j.replicas + filter_lanes - 1) / filter_lanes), n{j.n, j.m} {
         for (int side = 0; side < 2; ++side) {
             groups[side] = (n[side] + 15) / 16 * 4;
-            if (!state[side].resize(blocks * groups[side] * filter_lanes)) return;
+            if (!memory[side].resize(blocks * groups[side] * filter_lanes + 64)) return;
+            state[side] = memory[side].data + (64 - reinterpret_cast<std::uintptr_t>(memory[side].data) % 64) % 64;
         }
         const std::int64_t spins = n[0] + n[1], problems = problem(blocks - 1) - problem(0) + 1;
         const std::int64_t row = job.rounded.row[0] > job.rounded.row[1] ? job.rounded.row[0] : job.rounded.row[1];
@@ -149,8 +151,8 @@ struct Filter {
         return Bytes::bit_or(Bytes::right16<15>(even), Bytes::left16<8>(Bytes::right16<15>(odd)));
     }
 
-    // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is left
-    // open.
+    // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is
+    // left open.
     struct Outcome {
         V below, open;
     };
@@ -186,7 +188,7 @@ struct Filter {
         const law::Quadratics &table = quadratics();
         V out[parts * V2];
         for (V &group : out) group = Bytes::zero();
-        for (int k = some; k-- > 0;) {
+        for (int k = 0; k < some; ++k) {  // forwards, as tables lie, which the processor foresees
             const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
             const Constants constants{Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
                                       Bytes::table(mine.margin), mine, Bytes::count(mine.shift)};
@@ -209,7 +211,7 @@ struct Filter {
                         outcome[odd] = decide(F, random, (2 * vector + odd) * numbers, constants);
                     }
                     const V up = bytes_of(outcome[0].below, outcome[1].below);
-                    out[vector] = Bytes::bit_or(Bytes::add8(out[vector], out[vector]), up);
+                    out[vector] = Bytes::bit_or(out[vector], Bytes::left16(up, Bytes::count(k)));
                     const V even = Bytes::right16<8>(outcome[0].open);
                     const V left = Bytes::either(Bytes::all16(0xFF00), outcome[1].open, even);
                     open |= std::uint64_t{Bytes::tops(left)} << vector * Bytes::size;
@@ -330,69 +332,9 @@ struct Filter {
                     }
     }
 
-    // E = u (sum of s f over one side + sum of s H over the other), by exact tables of a few spins at a time.
-    bool energies() {
-        const int side = n[1] < n[0], other = 1 - side;
-        const std::int64_t row = job.rounded.row[side], bytes = table_bytes(exact_planes, row);
-        constexpr int some = 8;
-        Array<std::uint8_t> memory;
-        Array<std::int64_t> total;  // [blocks, 64], by byte
-        if (!memory.resize(some * bytes + 64) || !total.resize(blocks * filter_lanes)) return false;
-        std::uint8_t *exact = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
-        for (std::int64_t from = 0; from < n[side]; from += some) {
-            const std::int64_t end = from + some < n[side] ? from + some : n[side];
-            for (std::int64_t i = from; i < end; ++i)
-                make_exact_table(job.rounded.twice_K[side] + i * row, row, exact + (i - from) * bytes);
-            for (std::int64_t b = 0; b < blocks; ++b)
-                for (std::int64_t i = from; i < end; ++i)
-                    add_energy(side, i, b, exact + (i - from) * bytes, &total[b * filter_lanes]);
-        }
-        for (std::int64_t b = 0; b < blocks; ++b)
-            for (std::int64_t i = 0; i < n[other]; ++i) {
-                const std::int32_t H = field_of(b, other * n[0] + i);
-                std::int32_t x[filter_lanes];
-                for (std::int32_t &one : x) one = H;
-                add_signed(at(other, b, i / 4), static_cast<int>(i % 4), x, &total[b * filter_lanes]);
-            }
-        for (std::int64_t b = 0; b < blocks; ++b)
-            for (int l = 0; l < count(b); ++l)
-                job.energy[lane(b) + l] = static_cast<double>(total[b * filter_lanes + byte_of(l)]) * job.unit[0];
-        return true;
-    }
     std::int32_t field_of(std::int64_t block, std::int64_t place) const {  // H
         return law::units(job.h[problem(block) * (n[0] + n[1]) + place], 1 / job.unit[problem(block)]);
     }
-    void add_energy(int side, std::int64_t i, std::int64_t block, const std::uint8_t *table,
-                    std::int64_t *total) const {
-        const std::int64_t place = side * n[0] + i;
-        const auto base = static_cast<std::uint32_t>(field_of(block, place) - job.rounded.sum_K[place]);
-        std::int32_t f[filter_lanes];
-        for (int part = 0; part < parts; ++part) {
-            PlaneSums<exact_planes, V2> sums;
-            add_up(table, at(1 - side, block, 0) + part * V2 * Bytes::size, groups[1 - side], base, sums);
-            for (int v = 0; v < V2; ++v) {
-                std::uint16_t plane[exact_planes - 1][2][numbers];
-                std::uint8_t top[Bytes::size];
-                for (int p = 0; p + 1 < exact_planes; ++p) std::memcpy(plane[p], sums.plane[p][v], sizeof plane[p]);
-                std::memcpy(top, &sums.top[v], sizeof top);
-                for (int w = 0; w < numbers; ++w)
-                    for (int o = 0; o < 2; ++o) {
-                        std::uint32_t x = std::uint32_t{top[2 * w + o]} << 24;
-                        for (int p = 0; p + 1 < exact_planes; ++p) x += std::uint32_t{plane[p][o][w]} << (6 * p);
-                        f[(part * V2 + v) * Bytes::size + 2 * w + o] = static_cast<std::int32_t>(x);
-                    }
-            }
-        }
-        add_signed(at(side, block, i / 4), static_cast<int>(i % 4), f, total);
-    }
-    // s x of all chains.
-    static void add_signed(const std::uint8_t *group, int bit, const std::int32_t *x, std::int64_t *total) {
-        for (int c = 0; c < filter_lanes; ++c) {
-            const std::int32_t down = (group[c] >> bit & 1) - 1;
-            total[c] += (x[c] ^ down) - down;
-        }
-    }
-
     // The constants of a sweep, at the betas of all lanes of a block, or of any block.
     void heat(std::int64_t block, const float *now) {
         constexpr int lanes = Threshold<own_beta>::L;
@@ -416,28 +358,34 @@ struct Filter {
             law::margins(quadratics(), law::Rule::heat_bath, 2 * coldest * q * (17.0 / 32 * inputs + 8.5), mine.margin);
         }
     }
+    const float *betas(int sweep) const { return job.beta + sweep * (own_beta ? job.beta_stride : 1); }
     // Unless they are those of the sweep before.
     void heat(int sweep) {
         const std::int64_t width = own_beta ? job.beta_stride : 1, from = own_beta ? lane(0) : 0;
         const std::int64_t lanes = own_beta ? lane(blocks - 1) + count(blocks - 1) - from : 1;
-        const float *now = job.beta + sweep * width;
+        const float *now = betas(sweep);
         const auto bytes = static_cast<std::size_t>(lanes) * sizeof(float);
         if (sweep && !std::memcmp(now + from, now + from - width, bytes)) return;
         for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
     int run() {
-        if (!ready) return -1;
+        Whole<Filter> whole(*this, job.palindromic);
+        if (!ready || !whole.ready) return -1;
         job.random_start ? scatter() : pack();
         int done = 0;
+        bool measured = false;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            heat(done);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+            measured = done + 1 == job.sweeps;
+            heat(done);
             pass(1, 2 * number);
-            pass(0, 2 * number);
-            if (job.palindromic) pass(1, 2 * number + 1);
+            if (!measured || job.palindromic) pass(0, 2 * number);
+            if (measured) whole.sweep(betas(done), 2 * number + job.palindromic);
+            else if (job.palindromic) pass(1, 2 * number + 1);
         }
+        if (!measured) whole.measure();
+        whole.energies();
         unpack();
-        if (!energies()) return -1;
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
         return done;

@@ -8,9 +8,9 @@ namespace bipartite {
 // Measured at 784 x 500 and 64 x 64, for 1 and 10 sweeps (AVX2, SSE4.1; the others are inferred from these, by the
 // lanes that one look-up serves).
 #if defined(__AVX512F__)
-constexpr double block_cost = 56, tables_cost = 90;
+constexpr double block_cost = 32, tables_cost = 60;
 #elif defined(__AVX2__)
-constexpr double block_cost = 28, tables_cost = 45;
+constexpr double block_cost = 15, tables_cost = 28;
 #else
 constexpr double block_cost = 12, tables_cost = 15;
 #endif

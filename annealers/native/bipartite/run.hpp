@@ -90,8 +90,9 @@ class Shared {
             job.tables.sums[side] = memory_.take<std::uint8_t>(spins[side] * job.rounded.row[side] / 4 * 16 * planes);
         std::atomic<bool> stop{false};
         const auto pieces = static_cast<std::size_t>(threads);
+        const bool both = job.sweeps > 1 || job.palindromic;  // the last pass has tables of its own (whole.hpp)
         team::share(pieces, threads, static_cast<double>(couplings), 0, stop, [] { return true; }, [&](std::size_t k) {
-            for (int side = 0; side < 2; ++side) {
+            for (int side = 1 - both; side < 2; ++side) {
                 const auto piece = static_cast<std::int64_t>(k);
                 kernel.tabulate(job, side, spins[side] * piece / threads, spins[side] * (piece + 1) / threads);
             }
@@ -105,7 +106,7 @@ class Shared {
     std::uint8_t *drop_ = nullptr;
 
     // The one place that chooses between the paths. The filter costs its tables, and blocks that few replicas leave
-    // idle; on AVX2 it pays from 128 replicas on in one sweep, and from 33 in ten. It cannot do Metropolis' rule, betas
+    // idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in ten. It cannot do Metropolis' rule, betas
     // below 0, one side alone, or more than 4096 spins on a side; and where a field's error is steps of the logit, most
     // lanes would be left open.
     bool filters(const Kernel &kernel) {

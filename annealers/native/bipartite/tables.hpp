@@ -11,6 +11,7 @@
 
 #include "../vec/bytes.hpp"
 #include "job.hpp"
+#include "scheduled.hpp"
 
 #if defined(HAS_BYTES)
 namespace bipartite {
@@ -106,20 +107,12 @@ struct PlaneSums {
     Bytes::V plane[P - 1][N][2], top[N];
 };
 
-// Of the first `groups`, a multiple of four, which begin at `start` (mod 2^(6 P + 2)). Sums of four groups are added up
-// in bytes. Not inlined, where the compiler would keep them in memory.
+// Sums of four groups are added up in bytes, then in 16 bits: even bytes + 2^8 odd ones, and odd ones alone.
 template <int P, int N>
-__attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
-                                      std::uint32_t start, PlaneSums<P, N> &out) {
+__attribute__((always_inline)) inline void add_groups(const std::uint8_t *table, const std::uint8_t *state,
+                                                      std::int64_t groups, Bytes::V (*sum)[N], Bytes::V (*odd)[N],
+                                                      Bytes::V *top) {
     typedef Bytes::V V;
-    V sum[P - 1][N], odd[P - 1][N], top[N];  // even bytes + 2^8 odd ones, and odd ones alone
-    for (int v = 0; v < N; ++v) {
-        for (int p = 0; p < P - 1; ++p) {
-            const int x = static_cast<int>(start >> (6 * p) & 63);
-            sum[p][v] = Bytes::all16(257 * x), odd[p][v] = Bytes::all16(x);
-        }
-        top[v] = Bytes::all8(static_cast<int>(start >> (6 * P - 6)));
-    }
     for (std::int64_t g = 0; g < groups; g += 4, table += 2 * pair_bytes(P), state += 4 * filter_lanes) {
         V four[P - 1][N];
 #pragma GCC unroll 4
@@ -148,12 +141,33 @@ __attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint
                 odd[p][v] = Bytes::add16(odd[p][v], Bytes::odd8(four[p][v]));
             }
     }
+}
+
+// Of the first `groups`, a multiple of four above 0, which begin at `start` (mod 2^(6 P + 2)). Not inlined, where the
+// compiler would keep sums in memory.
+template <int P, int N>
+__attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
+                                      std::uint32_t start, PlaneSums<P, N> &out) {
+    typedef Bytes::V V;
+    V sum[P - 1][N], odd[P - 1][N], top[N];
     for (int v = 0; v < N; ++v) {
         for (int p = 0; p < P - 1; ++p) {
-            out.plane[p][v][0] = Bytes::sub16(sum[p][v], Bytes::left16<8>(odd[p][v]));
-            out.plane[p][v][1] = odd[p][v];
+            const int x = static_cast<int>(start >> (6 * p) & 63);
+            sum[p][v] = Bytes::all16(257 * x), odd[p][v] = Bytes::all16(x);
         }
-        out.top[v] = top[v];
+        top[v] = Bytes::all8(static_cast<int>(start >> (6 * P - 6)));
+    }
+#if defined(HAS_SCHEDULED)
+    if constexpr (P == 3 && N == 2) add_groups(table, state, groups, sum, odd, top);
+    else
+#endif
+        add_groups<P, N>(table, state, groups, sum, odd, top);
+    for (int v = 0; v < N; ++v) {
+        for (int p = 0; p < P - 1; ++p) {
+            Bytes::store(&out.plane[p][v][0], Bytes::sub16(sum[p][v], Bytes::left16<8>(odd[p][v])));
+            Bytes::store(&out.plane[p][v][1], odd[p][v]);
+        }
+        Bytes::store(&out.top[v], top[v]);  // whole, as it is read
     }
 }
 
