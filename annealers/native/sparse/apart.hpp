@@ -22,6 +22,7 @@ struct Apart {
     static constexpr int width = 64;       // edges at a time
     static constexpr int of_a_class = 8;   // degrees
     static constexpr int waiting = 8;      // lanes
+    static constexpr int ahead = 24;       // neighbours, whose couplings are asked for in time
 
     // The bounds of a chunk are those of its largest degree, rounded up to a whole class; made anew for other betas.
     struct Bounds {
@@ -29,6 +30,7 @@ struct Apart {
         std::uint16_t margin[2][law::segments];
     };
     struct Open {
+        std::uint64_t key;
         int spin, lane;
         bool up;
     };
@@ -37,7 +39,7 @@ struct Apart {
     const Job &job;
     Array<std::int16_t> memory;
     std::int16_t *twice_J, *base, *state;  // [2 k, L], [n, L] and [n, L], in whole lines
-    Array<std::int32_t> ends;              // [k, 2]: each edge's places among the neighbours; its spins, later on
+    Array<std::int32_t> ends;              // [k, 2]: each edge's places among the neighbours; energies have other uses for it
     double step[L];
     Decisions<L, true> decisions;
     Array<Bounds> bounds;                  // [classes]
@@ -76,38 +78,67 @@ struct Apart {
         std::memcpy(decisions.margin, mine.margin, sizeof mine.margin);
     }
 
-    // Couplings of some edges at a time: each lane's to a buffer, from there across lanes, and to both ends.
+    // Numbers a .. a + width - 1 of `size`, or zeros beyond them.
+    static const float *some_of(const float *from, std::int64_t a, std::int64_t size, float *buffer) {
+        if (a + width <= size) return from + a;
+        for (int k = 0; k < width; ++k) buffer[k] = a + k < size ? from[a + k] : 0;
+        return buffer;
+    }
+    // Couplings of some edges at a time, from a row for each lane to a row for each edge, and to both its ends.
     void lay_out() {
+        const std::int64_t edges = job.start[job.n] / 2;
         for (std::int32_t e = 0; e < job.start[job.n]; ++e) {
             std::int32_t *place = &ends[2 * std::int64_t{job.edge[e]}];
             place[place[0] >= 0] = e;
         }
-        std::int16_t part[L][width], row[L];
-        for (std::int64_t a = 0; a < job.start[job.n] / 2; a += width) {
-            const int some = job.start[job.n] / 2 - a < width ? static_cast<int>(job.start[job.n] / 2 - a) : width;
-            for (int l = 0; l < L; ++l) {
-                const float *J = block.J(l) + a, by = static_cast<float>(2 / step[l]);
-                for (int k = 0; k < some; ++k)
-                    part[l][k] = static_cast<std::int16_t>(static_cast<std::int32_t>(std::nearbyint(J[k] * by)));
-            }
-            for (int k = 0; k < some; ++k) {
-                for (int l = 0; l < L; l += 4) {
-                    std::uint64_t four = 0;
-                    for (int m = 0; m < 4; ++m)
-                        four |= std::uint64_t{static_cast<std::uint16_t>(part[l + m][k])} << (16 * m);
-                    std::memcpy(row + l, &four, sizeof four);
+        const float *J[L];
+        float by[L];
+        for (int l = 0; l < L; ++l) J[l] = block.J(l), by[l] = static_cast<float>(2 / step[l]);
+        std::uint32_t two[L / 2][width];  // the numbers of lanes 2 k and 2 k + 1, of 16 bits each
+        alignas(64) std::int16_t row[width][L];
+        for (std::int64_t a = 0; a < edges; a += width) {
+            for (int l = 0; l < L; l += 2) {
+                float rest[2][width];
+                const float *even = some_of(J[l], a, edges, rest[0]), *odd = some_of(J[l + 1], a, edges, rest[1]);
+                for (int k = 0; k < width; k += W) {  // the low bits of a sum are the nearest whole number
+                    const U first = (U)(load<F>(even + k) * by[l] + law::rounder);
+                    const U second = (U)(load<F>(odd + k) * by[l + 1] + law::rounder);
+                    store(two[l / 2] + k, (first & 0xFFFFu) | second << 16);
                 }
-                for (int side = 0; side < 2; ++side)
-                    std::memcpy(twice_J + ends[2 * (a + k) + side] * std::int64_t{L}, row, sizeof row);
             }
+            for (int k = 0; k < width; k += Bytes::size / 4)
+                for (int m = 0; m < L / 2; m += 4) turn(two + m, k, row, 2 * m);
+            const int some = edges - a < width ? static_cast<int>(edges - a) : width;
+            for (int k = 0; k < some; ++k)
+                for (int side = 0; side < 2; ++side)
+                    std::memcpy(twice_J + ends[2 * (a + k) + side] * std::int64_t{L}, row[k], sizeof row[k]);
         }
+        add_up();
+    }
+    // Rows of 32-bit numbers become columns, four by four: `to[k + ...][at]` of from[0 .. 3][k + ...].
+    static void turn(const std::uint32_t (*from)[width], int k, std::int16_t (*to)[L], int at) {
+        const V a = Bytes::load(from[0] + k), b = Bytes::load(from[1] + k);
+        const V c = Bytes::load(from[2] + k), d = Bytes::load(from[3] + k);
+        const V even[2] = {Bytes::low32(a, c), Bytes::high32(a, c)}, odd[2] = {Bytes::low32(b, d), Bytes::high32(b, d)};
+        for (int r = 0; r < 4; ++r) {
+            const V four = r % 2 ? Bytes::high32(even[r / 2], odd[r / 2]) : Bytes::low32(even[r / 2], odd[r / 2]);
+            for (int part = 0; part < Bytes::size / 16; ++part)
+                std::memcpy(to[k + 4 * part + r] + at, reinterpret_cast<const char *>(&four) + 16 * part, 16);
+        }
+    }
+    void add_up() {
+        typedef std::int16_t Small __attribute__((vector_size(2 * W)));
+        double steps[L];
+        for (int l = 0; l < L; ++l) steps[l] = block.unit(l) / step[l];
         for (std::int64_t i = 0; i < job.n; ++i) {
-            std::int32_t sum[L] = {};
+            I sum[L / W] = {};
             for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
-                for (int l = 0; l < L; ++l) sum[l] += twice_J[e * L + l];
+#pragma GCC unroll 8
+                for (int g = 0; g < L / W; ++g)
+                    sum[g] += __builtin_convertvector(load<Small>(twice_J + e * L + g * W), I);
             for (int l = 0; l < L; ++l) {
-                const double h = std::nearbyint(block.h[i * L + l] * (block.unit(l) / step[l]));
-                base[i * L + l] = static_cast<std::int16_t>(static_cast<std::int32_t>(h) - (sum[l] >> 1));
+                const double h = std::nearbyint(block.h[i * L + l] * steps[l]);
+                base[i * L + l] = static_cast<std::int16_t>(static_cast<std::int32_t>(h) - (sum[l / W][l % W] >> 1));
             }
         }
     }
@@ -144,6 +175,7 @@ struct Apart {
         each<Q>([&](int q) { sum[q] = Bytes::load(base + std::int64_t{i} * L + q * numbers); });
         for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
             const std::int16_t *twice = twice_J + e * L, *spin = state + std::int64_t{job.near[e]} * L;
+            __builtin_prefetch(twice + ahead * L);
             each<Q>([&](int q) {
                 const V one = Bytes::bit_and(Bytes::load(spin + q * numbers), Bytes::load(twice + q * numbers));
                 sum[q] = Bytes::add16(sum[q], one);
@@ -192,13 +224,12 @@ struct Apart {
                 if (rule == Rule::metropolis) Bytes::store(old, before[i - from][q]);
                 for (std::uint32_t some = Bytes::tops(left) & 0xAAAAAAAAu; some; some &= some - 1) {
                     const int w = __builtin_ctz(some) / 2;
-                    put_off({i, q * numbers + w, old[w] != 0}, rule);
+                    put_off({key[i - from], i, q * numbers + w, old[w] != 0}, rule);
                 }
             }
         }
-        settle(rule);
     }
-    // An open lane waits for a few others, while its couplings come to the nearest cache.
+    // An open lane waits for a few others of its colour, while its couplings come to the nearest cache.
     void put_off(Open lane, Rule rule) {
         const float *J = block.J(lane.lane);
         for (std::int32_t e = job.start[lane.spin]; e < job.start[lane.spin + 1]; ++e)
@@ -208,7 +239,7 @@ struct Apart {
     }
     void settle(Rule rule) {
         for (int k = 0; k < queued; ++k)
-            decide_again(queue[k].spin, queue[k].lane, Halves(key[queue[k].spin - from]), rule, queue[k].up);
+            decide_again(queue[k].spin, queue[k].lane, Halves(queue[k].key), rule, queue[k].up);
         queued = 0;
     }
     template <Rule rule>
@@ -217,6 +248,7 @@ struct Apart {
             const int end = job.colour[colour + 1] - from < chunk ? job.colour[colour + 1] : from + chunk;
             decisions.paired ? sweep_chunk<rule, true>(end, pass) : sweep_chunk<rule, false>(end, pass);
         }
+        settle(rule);
     }
     template <Rule rule>
     void sweep(std::uint32_t number) {
@@ -225,29 +257,56 @@ struct Apart {
             sweep_colour<rule>(colour, 2 * number + 1);
     }
 
-    // E = u (sum_i H_i s_i + sum over edges of K_ij s_i s_j), lane by lane, whose spins lie in a row by now.
+    // E = u (sum_i H_i s_i + sum over edges of K_ij s_i s_j).
     void energies(int sweeps) {
-        for (std::int64_t i = 0; i < job.n; ++i)  // the spins at both ends of each edge, by the caller's numbers
+        std::int64_t total[L] = {};
+        const std::int64_t edges = job.start[job.n] / 2;
+        for (std::int64_t i = 0; i < job.n; ++i)  // by edge: the lanes whose spins differ at its ends
             for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
-                if (job.near[e] < i)
-                    ends[2 * std::int64_t{job.edge[e]}] = job.order[i],
-                    ends[2 * std::int64_t{job.edge[e]} + 1] = job.order[job.near[e]];
-        for (int l = 0; l < L; ++l) {
-            if (block.lane_of[l] >= block.count) continue;
-            const std::int8_t *spin = job.spins + block.lane(l) * job.n;
-            const float *J = block.J(l), inverse = static_cast<float>(block.inverse[l]);
-            std::int64_t total = 0;
-            for (std::int64_t i = 0; i < job.n; ++i) total += std::int64_t{spin[job.order[i]]} * block.h[i * L + l];
-            for (std::int64_t a = 0; a < job.start[job.n] / 2; a += width) {
-                const int some = job.start[job.n] / 2 - a < width ? static_cast<int>(job.start[job.n] / 2 - a) : width;
-                std::int32_t K[width];
-                for (int k = 0; k < some; ++k) K[k] = static_cast<std::int32_t>(std::nearbyint(J[a + k] * inverse));
-                const std::int32_t *at = &ends[2 * a];
-                for (int k = 0; k < some; ++k) total += spin[at[2 * k]] * spin[at[2 * k + 1]] * K[k];
+                if (job.near[e] < i) ends[job.edge[e]] = static_cast<std::int32_t>(block.word[i] ^ block.word[job.near[e]]);
+        for (std::int64_t from = 0; from < job.n; from += Block::at_once)
+            add_fields(from, job.n - from < Block::at_once ? job.n : from + Block::at_once, total);
+        for (std::int64_t from = 0; from < edges; from += Block::at_once)
+            add_couplings(from, edges - from < Block::at_once ? edges : from + Block::at_once, edges, total);
+        for (int l = 0; l < L; ++l)
+            if (block.lane_of[l] < block.count) {
+                job.energy[block.lane(l)] = static_cast<double>(total[l]) * block.unit(l);
+                job.done[block.lane(l)] = sweeps;
             }
-            job.energy[block.lane(l)] = static_cast<double>(total) * block.unit(l);
-            job.done[block.lane(l)] = sweeps;
+    }
+    // Sums by halves of 16 bits, so that 2^15 terms fit 32.
+    struct Sum {
+        I low, high;
+        __attribute__((always_inline)) inline void add(I term) { low += term & 0xFFFF, high += term >> 16; }
+    };
+    void add_fields(std::int64_t from, std::int64_t end, std::int64_t *total) const {
+        Sum sum[L / W] = {};
+        for (std::int64_t i = from; i < end; ++i)
+#pragma GCC unroll 8
+            for (int g = 0; g < L / W; ++g)
+                sum[g].add(minus_unless(Block::part(block.word[i], g), load<I>(&block.h[i * L + g * W])));
+        for (int l = 0; l < L; ++l) total[l] += sum[l / W].low[l % W] + std::int64_t{sum[l / W].high[l % W]} * 65536;
+    }
+    // Of some edges at a time, their lanes' bits as bits of edges by lane.
+    void add_couplings(std::int64_t from, std::int64_t end, std::int64_t edges, std::int64_t *total) const {
+        Sum sum[L] = {};
+        for (std::int64_t a = from; a < end; a += width) {
+            std::uint64_t same[width];
+            for (int k = 0; k < width; ++k) same[k] = a + k < edges ? ~static_cast<std::uint32_t>(ends[a + k]) : 0;
+            transpose(same);
+            for (int l = 0; l < L; ++l) {
+                float rest[width];
+                const float *J = some_of(block.J(l), a, edges, rest), inverse = static_cast<float>(block.inverse[l]);
+                std::int32_t K[width];
+                for (int k = 0; k < width; ++k) K[k] = static_cast<std::int32_t>(std::nearbyint(J[k] * inverse));
+                for (int k = 0; k < width; k += W) {
+                    const auto bits = static_cast<std::uint32_t>(same[l] >> k) & static_cast<std::uint32_t>((1u << W) - 1);
+                    sum[l].add(minus_unless(bits, load<I>(K + k)));
+                }
+            }
         }
+        for (int l = 0; l < L; ++l)
+            for (int w = 0; w < W; ++w) total[l] += sum[l].low[w] + std::int64_t{sum[l].high[w]} * 65536;
     }
     int run() {
         if (!ready) return -1;

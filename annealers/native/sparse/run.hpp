@@ -38,8 +38,11 @@ class Shared {
     }
 
   private:
+    static constexpr int beside = 4;  // problems with a J each that are measured at a time
+
     std::vector<float> coupling_;  // by neighbour, of the last J
-    std::vector<double> unit_, push_;  // by problem; the couplings' reach by spin, of the last J
+    std::vector<double> unit_;         // by problem
+    std::vector<double> size_, push_;  // |J| by edge, and their sum by spin, of the last J
     std::vector<std::int32_t> twice_K_, sum_K_, group_, fours_;
     std::vector<std::uint32_t> state_;
     std::vector<std::uint8_t> sums_;
@@ -60,35 +63,56 @@ class Shared {
     }
     void measure(const Job &job) {
         const std::int64_t ends = job.start[job.n];
-        double reach = 0, stiffest = 0;
-        if (!job.J_stride) coupling_.resize(static_cast<std::size_t>(ends));
-        for (int p = 0; p < job.problems; ++p) {
-            if (p == 0 || job.J_stride) {
-                const float *J = job.J + p * job.J_stride;
-                for (std::int64_t e = 0; e < ends && !job.J_stride; ++e) coupling_[e] = J[job.edge[e]];
-                push_.resize(static_cast<std::size_t>(job.n));
-                reach = 0;
-                for (std::int64_t i = 0; i < job.n; ++i) {
-                    double sum[2] = {};  // by turns: one sum waits for itself
-                    const auto size = [&](std::int32_t e) { return std::fabs(static_cast<double>(J[job.edge[e]])); };
-                    std::int32_t e = job.start[i];
-                    for (; e + 2 <= job.start[i + 1]; e += 2) sum[0] += size(e), sum[1] += size(e + 1);
-                    push_[i] = sum[0] + sum[1] + (e < job.start[i + 1] ? size(e) : 0);
-                    reach = std::max(reach, push_[i]);
-                }
-                stiffest = largest_of(J, ends / 2);
+        unit_.resize(static_cast<std::size_t>(job.problems)), step_of_.resize(static_cast<std::size_t>(job.problems));
+        if (job.J_stride) {
+            for (int p = 0; p < job.problems; p += beside) {
+                const float *J[beside];
+                for (int q = 0; q < beside; ++q) J[q] = job.J + std::min(p + q, job.problems - 1) * job.J_stride;
+                push<beside>(job, J);
+                for (int q = 0; q < beside && p + q < job.problems; ++q) measure(job, p + q, J[q], q, beside);
             }
-            const float *h = job.h + std::int64_t{p} * job.n;
-            double field = 0, most = 0;
-            for (std::int64_t i = 0; i < job.n; ++i) {
-                const double size = std::fabs(static_cast<double>(h[job.order[i]]));
-                field = std::max(field, size);
-                most = std::max(most, size + push_[i]);
-            }
-            largest_ = std::max(largest_, most);
-            unit_.push_back(law::unit(reach, field));
-            step_of_.push_back(std::max(most, 2 * stiffest));
+            return;
         }
+        coupling_.resize(static_cast<std::size_t>(ends));
+        for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = job.J[job.edge[e]];
+        push<1>(job, &job.J);
+        for (int p = 0; p < job.problems; ++p) measure(job, p, job.J, 0, 1);
+    }
+    // Sums of |J| by spin, for several problems at a time: by turns to two sums, since one would wait for itself. Their order
+    // is part of the law.
+    template <int count>
+    void push(const Job &job, const float *const *J) {
+        const std::int64_t edges = job.start[job.n] / 2;
+        size_.resize(static_cast<std::size_t>(count * edges));
+        for (std::int64_t k = 0; k < edges; ++k)
+            for (int q = 0; q < count; ++q) size_[count * k + q] = std::fabs(static_cast<double>(J[q][k]));
+        push_.resize(static_cast<std::size_t>(count * job.n));
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            double even[count] = {}, odd[count] = {};
+            const auto add = [&](std::int32_t e, double *sum) {
+                const double *size = &size_[count * std::int64_t{job.edge[e]}];
+                for (int q = 0; q < count; ++q) sum[q] += size[q];
+            };
+            std::int32_t e = job.start[i];
+            for (; e + 2 <= job.start[i + 1]; e += 2) add(e, even), add(e + 1, odd);
+            for (int q = 0; q < count; ++q) even[q] += odd[q];
+            if (e < job.start[i + 1]) add(e, even);
+            for (int q = 0; q < count; ++q) push_[count * i + q] = even[q];
+        }
+    }
+    // The unit of problem p, and its step: the couplings' reach by spin is number q of `count`.
+    void measure(const Job &job, int p, const float *J, int q, int count) {
+        const float *h = job.h + std::int64_t{p} * job.n;
+        double reach = 0, field = 0, most = 0;
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            const double size = std::fabs(static_cast<double>(h[job.order[i]])), push = push_[count * i + q];
+            reach = std::max(reach, push);
+            field = std::max(field, size);
+            most = std::max(most, size + push);
+        }
+        largest_ = std::max(largest_, most);
+        unit_[p] = law::unit(reach, field);
+        step_of_[p] = std::max(most, 2 * largest_of(J, job.start[job.n] / 2));
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];
