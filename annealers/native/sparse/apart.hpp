@@ -1,6 +1,7 @@
 // Sweeps of a block of lanes whose problems have a J each, by fields of 16 bits (law/filter.hpp). Couplings are rounded
-// to steps of their lane and lie side by side by neighbour and lane; a spin is 16 bits, all ones where it is +1. So a
-// neighbour is one `and` and one sum, made while the couplings come from the second or third cache.
+// to steps of their lane and lie side by side by neighbour and lane; a spin is a bit of the block's words, spread over 16
+// bits where a neighbour asks for it: couplings come from the second or third cache, and beside their stream nothing else
+// may leave the first.
 //
 // With r_j = rint(2 J_j / step) and base = rint(h / step) - floor(sum r_j / 2), a field is base + sum of the r_j whose
 // neighbours are +1. That is (H + sum_j s_j K_j) u / step but for roundings: half of s_j times the error of r_j, so at
@@ -22,7 +23,6 @@ struct Apart {
     static constexpr int width = 64;       // edges at a time
     static constexpr int of_a_class = 8;   // degrees
     static constexpr int waiting = 8;      // lanes
-    static constexpr int ahead = 24;       // neighbours, whose couplings are asked for in time
 
     // The bounds of a chunk are those of its largest degree, rounded up to a whole class; made anew for other betas.
     struct Bounds {
@@ -31,20 +31,22 @@ struct Apart {
     };
     struct Open {
         std::uint64_t key;
-        int spin, lane;
+        int spin, place;
         bool up;
     };
 
     Block block;
     const Job &job;
     Array<std::int16_t> memory;
-    std::int16_t *twice_J, *base, *state;  // [2 k, L], [n, L] and [n, L], in whole lines
+    std::int16_t *twice_J, *base;          // [2 k, L] and [n, L], in whole lines
+    int place_of[L];                       // of each lane: its bit of a word
+    alignas(64) std::uint8_t byte[2 * L], bit[2 * L];  // of each lane, twice: where in a word its bit lies
     Array<std::int32_t> ends;              // [k, 2]: each edge's places among the neighbours; energies have other uses for it
-    double step[L];
+    double step[L];                        // by lane
     Decisions<L, true> decisions;
     Array<Bounds> bounds;                  // [classes]
     int classes = 1;
-    float beta[L], rate[L];
+    float beta[L], rate[L];                // by lane, and by place
     int from = 0;                          // the present chunk's first spin, and the keys of its visits
     std::uint64_t key[chunk];
     Open queue[waiting];                   // lanes that 16 bits left open
@@ -52,18 +54,41 @@ struct Apart {
     bool ready = false;
 
     Apart(const Job &j, std::int64_t first, int count)
-        : block(j, first, count, [](int place) { return place; }), job(block.job) {
+        : block(j, first, count, lane_at), job(block.job) {
         const std::int64_t n = job.n, both = job.start[n];
         for (int i = 0; i < n; ++i) classes = class_of(i) < classes ? classes : class_of(i) + 1;
-        ready = block.ready && memory.resize((both + 2 * n) * L + 32) && ends.resize(both) && bounds.resize(classes);
+        ready = block.ready && memory.resize((both + n) * L + 32) && ends.resize(both) && bounds.resize(classes);
         if (!ready) return;
         for (std::int64_t e = 0; e < both; ++e) ends[e] = -1;
         twice_J = memory.data + (32 - reinterpret_cast<std::uintptr_t>(memory.data) % 64 / 2) % 32;
-        base = twice_J + both * L, state = base + n * L;
-        int place_of[L];
-        for (int l = 0; l < L; ++l) place_of[l] = l, step[l] = job.step[block.problem(l)];
+        base = twice_J + both * L;
+        for (int place = 0; place < L; ++place) {
+            const int l = block.lane_of[place];
+            place_of[l] = place, step[l] = job.step[block.problem(place)];
+            byte[2 * l] = byte[2 * l + 1] = static_cast<std::uint8_t>(place / 8);
+            bit[2 * l] = bit[2 * l + 1] = static_cast<std::uint8_t>(1 << place % 8);
+        }
         decisions.keys(block, place_of);
         lay_out();
+    }
+    // Lane q * numbers + w, number w of vector q, has the bit at which `gather_bits` finds it.
+    static int lane_at(int place) {
+        const int in = place % Bytes::size, first = place / Bytes::size * 2;
+        for (int half = 0; half < 2; ++half)
+            for (int w = 0; w < numbers; ++w)
+                if (Bytes::byte_of(half, w) == in) return (first + half) * numbers + w;
+        return 0;
+    }
+    // A word of the tops of 16-bit numbers; all ones where the lanes of vector q have their bits in a word.
+    __attribute__((always_inline)) static inline std::uint32_t gather_bits(const V *numbers) {
+        std::uint64_t bits = 0;
+        for (int q = 0; q < Q; q += 2)
+            bits |= std::uint64_t{Bytes::tops(Bytes::pack(numbers[q], numbers[q + 1]))} << (q / 2 * Bytes::size);
+        return static_cast<std::uint32_t>(bits);
+    }
+    __attribute__((always_inline)) inline V spread_word(V word, int q) const {
+        const V mine = Bytes::load(bit + q * Bytes::size);
+        return Bytes::same8(Bytes::bit_and(Bytes::look(word, Bytes::load(byte + q * Bytes::size)), mine), mine);
     }
     int class_of(int i) const { return (job.start[i + 1] - job.start[i] + of_a_class - 1) / of_a_class; }
     void bound(int end) {
@@ -93,7 +118,7 @@ struct Apart {
         }
         const float *J[L];
         float by[L];
-        for (int l = 0; l < L; ++l) J[l] = block.J(l), by[l] = static_cast<float>(2 / step[l]);
+        for (int l = 0; l < L; ++l) J[l] = block.J(place_of[l]), by[l] = static_cast<float>(2 / step[l]);
         std::uint32_t two[L / 2][width];  // the numbers of lanes 2 k and 2 k + 1, of 16 bits each
         alignas(64) std::int16_t row[width][L];
         for (std::int64_t a = 0; a < edges; a += width) {
@@ -129,7 +154,7 @@ struct Apart {
     void add_up() {
         typedef std::int16_t Small __attribute__((vector_size(2 * W)));
         double steps[L];
-        for (int l = 0; l < L; ++l) steps[l] = block.unit(l) / step[l];
+        for (int l = 0; l < L; ++l) steps[l] = block.unit(place_of[l]) / step[l];
         for (std::int64_t i = 0; i < job.n; ++i) {
             I sum[L / W] = {};
             for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
@@ -137,47 +162,34 @@ struct Apart {
                 for (int g = 0; g < L / W; ++g)
                     sum[g] += __builtin_convertvector(load<Small>(twice_J + e * L + g * W), I);
             for (int l = 0; l < L; ++l) {
-                const double h = std::nearbyint(block.h[i * L + l] * steps[l]);
+                const double h = std::nearbyint(block.h[i * L + place_of[l]] * steps[l]);
                 base[i * L + l] = static_cast<std::int16_t>(static_cast<std::int32_t>(h) - (sum[l / W][l % W] >> 1));
             }
         }
     }
-    static std::int16_t all_ones(bool up) { return static_cast<std::int16_t>(-static_cast<int>(up)); }
-    // The block's bits to the state, and back.
-    void take() {
-        for (std::int64_t i = 0; i < job.n; ++i)
-            for (int l = 0; l < L; ++l) state[i * L + l] = all_ones(block.word[i] >> l & 1);
-    }
-    void give() {
-        for (std::int64_t i = 0; i < job.n; ++i) {
-            std::uint32_t bits = 0;
-            for (int l = 0; l < L; ++l) bits |= static_cast<std::uint32_t>(state[i * L + l] & 1) << l;
-            block.word[i] = bits;
-        }
-    }
-
-    // The lane of a spin that 16 bits left open, by the law.
-    void decide_again(int i, int l, Halves visit, Rule rule, bool up) {
+    // The lane at a place of a spin that 16 bits left open, by the law.
+    void decide_again(int i, int place, Halves visit, Rule rule, bool up) {
         law::count_open();
-        const float *J = block.J(l);
-        std::int32_t f = block.h[std::int64_t{i} * L + l];
+        const float *J = block.J(place);
+        std::int32_t f = block.h[std::int64_t{i} * L + place];
         for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-            const std::int32_t K = law::units(J[job.edge[e]], block.inverse[l]);
-            f += state[std::int64_t{job.near[e]} * L + l] ? K : -K;
+            const std::int32_t K = law::units(J[job.edge[e]], block.inverse[place]);
+            const std::int32_t down = static_cast<std::int32_t>(block.word[job.near[e]] >> place & 1) - 1;
+            f += (K ^ down) - down;  // no branch: spins cannot be foreseen
         }
-        const std::uint32_t word = counter::word(block.key(l), visit, block.odd[l] ? 16 : 0);
-        const bool now = law::decide(rule, rate[l] * static_cast<float>(f), word, up);
-        state[std::int64_t{i} * L + l] = all_ones(now);
+        const std::uint32_t word = counter::word(block.key(place), visit, block.odd[place] ? 16 : 0);
+        const bool now = law::decide(rule, rate[place] * static_cast<float>(f), word, up);
+        block.word[i] = (block.word[i] & ~(1u << place)) | std::uint32_t{now} << place;
     }
 
     __attribute__((always_inline)) inline void field(int i, V *f) const {
         V sum[Q];
         each<Q>([&](int q) { sum[q] = Bytes::load(base + std::int64_t{i} * L + q * numbers); });
         for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-            const std::int16_t *twice = twice_J + e * L, *spin = state + std::int64_t{job.near[e]} * L;
-            __builtin_prefetch(twice + ahead * L);
+            const std::int16_t *twice = twice_J + e * L;
+            const V word = Bytes::all32(block.word[job.near[e]]);
             each<Q>([&](int q) {
-                const V one = Bytes::bit_and(Bytes::load(spin + q * numbers), Bytes::load(twice + q * numbers));
+                const V one = Bytes::bit_and(spread_word(word, q), Bytes::load(twice + q * numbers));
                 sum[q] = Bytes::add16(sum[q], one);
             });
         }
@@ -188,50 +200,41 @@ struct Apart {
     void sweep_chunk(int end, std::uint32_t pass) {
         bound(end);
         const auto constants = decisions.template constants<rule>();
-        V fields[chunk][Q], before[rule == Rule::metropolis ? chunk : 1][Q];
+        V fields[chunk][Q];
+        std::uint32_t before[chunk];
         for (int i = from; i < end; ++i) field(i, fields[i - from]);
         for (int i = from; i < end; ++i)
             key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
 
-        const auto decide = [&](int i, int q, V v0, V v1) __attribute__((always_inline)) {
-            const V dark = rule == Rule::metropolis ? Bytes::bit_not(before[i - from][q]) : Bytes::zero();
-            const V halves = decisions.template halves<paired>(q, v0, v1);
-            return decisions.template decide<rule>(q, fields[i - from][q], halves, dark, constants);
-        };
-        int open[chunk], opened = 0;
+        std::uint32_t open[chunk];  // by place
+        int open_spin[chunk], opened = 0;
         for (int i = from; i < end; ++i) {
             const Halves visit(key[i - from]);
             const V v0 = Bytes::all32(visit.low), v1 = Bytes::all32(visit.high);
-            V any = Bytes::zero();
+            V below[Q], left[Q];
+            before[i - from] = block.word[i];
 #pragma GCC unroll 8
             for (int q = 0; q < Q; ++q) {
-                std::int16_t *to = state + std::int64_t{i} * L + q * numbers;
-                if (rule == Rule::metropolis) before[i - from][q] = Bytes::load(to);
-                const auto outcome = decide(i, q, v0, v1);
-                const V below = Bytes::signs16(outcome.below);
-                Bytes::store(to, rule == Rule::metropolis ? Bytes::bit_xor(before[i - from][q], below) : below);
-                any = Bytes::bit_or(any, outcome.open);
+                const V dark = rule == Rule::metropolis ? Bytes::bit_not(spread_word(Bytes::all32(before[i - from]), q))
+                                                        : Bytes::zero();
+                const V halves = decisions.template halves<paired>(q, v0, v1);
+                const auto outcome = decisions.template decide<rule>(q, fields[i - from][q], halves, dark, constants);
+                below[q] = outcome.below, left[q] = outcome.open;
             }
-            open[opened] = i;
-            opened += Bytes::any_negative(any);
+            const std::uint32_t bits = gather_bits(below);
+            block.word[i] = rule == Rule::metropolis ? before[i - from] ^ bits : bits;
+            open[opened] = gather_bits(left), open_spin[opened] = i;
+            opened += open[opened] != 0;  // no branch: it could not be foreseen
         }
-        for (int k = 0; k < opened; ++k) {
-            const int i = open[k];
-            const Halves visit(key[i - from]);
-            for (int q = 0; q < Q; ++q) {
-                const V left = decide(i, q, Bytes::all32(visit.low), Bytes::all32(visit.high)).open;
-                std::int16_t old[numbers] = {};
-                if (rule == Rule::metropolis) Bytes::store(old, before[i - from][q]);
-                for (std::uint32_t some = Bytes::tops(left) & 0xAAAAAAAAu; some; some &= some - 1) {
-                    const int w = __builtin_ctz(some) / 2;
-                    put_off({key[i - from], i, q * numbers + w, old[w] != 0}, rule);
-                }
+        for (int k = 0; k < opened; ++k)
+            for (std::uint32_t some = open[k]; some; some &= some - 1) {
+                const int i = open_spin[k], place = __builtin_ctz(some);
+                put_off({key[i - from], i, place, (before[i - from] >> place & 1) != 0}, rule);
             }
-        }
     }
     // An open lane waits for a few others of its colour, while its couplings come to the nearest cache.
     void put_off(Open lane, Rule rule) {
-        const float *J = block.J(lane.lane);
+        const float *J = block.J(lane.place);
         for (std::int32_t e = job.start[lane.spin]; e < job.start[lane.spin + 1]; ++e)
             __builtin_prefetch(J + job.edge[e]);
         queue[queued++] = lane;
@@ -239,7 +242,7 @@ struct Apart {
     }
     void settle(Rule rule) {
         for (int k = 0; k < queued; ++k)
-            decide_again(queue[k].spin, queue[k].lane, Halves(queue[k].key), rule, queue[k].up);
+            decide_again(queue[k].spin, queue[k].place, Halves(queue[k].key), rule, queue[k].up);
         queued = 0;
     }
     template <Rule rule>
@@ -311,12 +314,12 @@ struct Apart {
     int run() {
         if (!ready) return -1;
         job.random_start ? block.scatter() : block.pack();
-        take();
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             if (!done || job.beta_stride || now[0] != now[-1]) {
-                for (int l = 0; l < L; ++l) beta[l] = block.beta(now, l), rate[l] = law::rate(beta[l], block.unit(l));
+                for (int l = 0; l < L; ++l) beta[l] = block.beta(now, place_of[l]);
+                for (int place = 0; place < L; ++place) rate[place] = law::rate(block.beta(now, place), block.unit(place));
                 decisions.heat(beta, [&](int l) { return step[l]; }, 2);
                 for (std::int64_t k = 0; k < classes; ++k) bounds[k].made = false;
             }
@@ -324,7 +327,6 @@ struct Apart {
             const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;
             metropolis ? sweep<Rule::metropolis>(number) : sweep<Rule::heat_bath>(number);
         }
-        give();
         block.give_spins();
         energies(done);
         return done;

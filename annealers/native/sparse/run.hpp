@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "../law/filter.hpp"
@@ -40,12 +41,20 @@ class Shared {
   private:
     static constexpr int beside = 4;  // problems with a J each that are measured at a time
 
-    std::vector<float> coupling_;  // by neighbour, of the last J
+    // Not zeros, as std::vector's would be: they are written once.
+    template <class T>
+    struct Memory {
+        std::unique_ptr<T[]> own;
+        void resize(std::size_t n) { own.reset(new T[n]); }
+        T *data() const { return own.get(); }
+        T &operator[](std::int64_t i) const { return own[static_cast<std::size_t>(i)]; }
+    };
+    Memory<float> coupling_;           // by neighbour, of a shared J
     std::vector<double> unit_;         // by problem
-    std::vector<double> size_, push_;  // |J| by edge, and their sum by spin, of the last J
-    std::vector<std::int32_t> twice_K_, sum_K_, group_, fours_;
-    std::vector<std::uint32_t> state_;
-    std::vector<std::uint8_t> sums_;
+    std::vector<double> size_, push_;  // |J| by edge, of several problems, and their sum by spin, of the last J
+    Memory<std::int32_t> twice_K_, sum_K_, group_, fours_;
+    Memory<std::uint32_t> state_;
+    Memory<std::uint8_t> sums_;
     std::vector<double> step_of_;      // by problem; at first that of a field of one step
     double largest_ = 0;               // field of any problem
 
@@ -83,15 +92,15 @@ class Shared {
     template <int count>
     void push(const Job &job, const float *const *J) {
         const std::int64_t edges = job.start[job.n] / 2;
-        size_.resize(static_cast<std::size_t>(count * edges));
-        for (std::int64_t k = 0; k < edges; ++k)
+        if (count > 1) size_.resize(static_cast<std::size_t>(count * edges));
+        for (std::int64_t k = 0; k < (count > 1 ? edges : 0); ++k)
             for (int q = 0; q < count; ++q) size_[count * k + q] = std::fabs(static_cast<double>(J[q][k]));
         push_.resize(static_cast<std::size_t>(count * job.n));
         for (std::int64_t i = 0; i < job.n; ++i) {
             double even[count] = {}, odd[count] = {};
             const auto add = [&](std::int32_t e, double *sum) {
-                const double *size = &size_[count * std::int64_t{job.edge[e]}];
-                for (int q = 0; q < count; ++q) sum[q] += size[q];
+                if (count == 1) sum[0] += std::fabs(static_cast<double>(coupling_[e]));
+                for (int q = 0; q < (count > 1 ? count : 0); ++q) sum[q] += size_[count * std::int64_t{job.edge[e]} + q];
             };
             std::int32_t e = job.start[i];
             for (; e + 2 <= job.start[i + 1]; e += 2) add(e, even), add(e + 1, odd);
@@ -116,9 +125,10 @@ class Shared {
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];
-        twice_K_.resize(coupling_.size() + 1);
+        const std::int64_t ends = job.start[job.n];
+        twice_K_.resize(static_cast<std::size_t>(ends) + 1);
         sum_K_.resize(static_cast<std::size_t>(job.n) + 1);
-        for (std::size_t e = 0; e < coupling_.size(); ++e) twice_K_[e] = 2 * law::units(coupling_[e], inverse);
+        for (std::int64_t e = 0; e < ends; ++e) twice_K_[e] = 2 * law::units(coupling_[e], inverse);
         for (std::int64_t i = 0; i < job.n; ++i) {
             std::int32_t sum = 0;
             for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) sum += twice_K_[e] >> 1;
@@ -165,14 +175,17 @@ class Shared {
     }
     void tabulate(Job &job, const Kernel &kernel) {
         group_.resize(static_cast<std::size_t>(job.n) + 1);
+        group_[0] = 0;
         for (std::int64_t i = 0; i < job.n; ++i) group_[i + 1] = group_[i] + (job.start[i + 1] - job.start[i] + 3) / 4;
         const auto groups = static_cast<std::size_t>(group_[job.n]);
-        state_.assign(4 * groups, 32u * static_cast<std::uint32_t>(job.n));  // no neighbour: a state of its own
-        fours_.assign(4 * groups, 0);
+        state_.resize(4 * groups + 1);
+        fours_.resize(4 * groups + 1);
         for (std::int64_t i = 0; i < job.n; ++i) {
             std::int64_t to = 4 * std::int64_t{group_[i]};
             for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e, ++to)
                 state_[to] = 32u * static_cast<std::uint32_t>(job.near[e]), fours_[to] = twice_K_[e];
+            for (; to < 4 * std::int64_t{group_[i + 1]}; ++to)  // no neighbour: a state of its own
+                state_[to] = 32u * static_cast<std::uint32_t>(job.n), fours_[to] = 0;
         }
         sums_.resize(32 * groups + 64);
         std::uint8_t *aligned = sums_.data() + (64 - reinterpret_cast<std::uintptr_t>(sums_.data()) % 64) % 64;
