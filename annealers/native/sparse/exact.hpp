@@ -37,7 +37,7 @@ struct Exact {
         const Word before = block.word[i];
         Word after = 0;
         I f[G];
-        block.field(i, f, job.n);
+        block.field(i, f);
 #pragma GCC unroll 8
         for (int a = 0; a < G; a += N) {
             F x[N];

@@ -129,6 +129,7 @@ struct Filter {
     typedef Bytes::V V;
     using Word = std::conditional_t<L == 64, std::uint64_t, std::uint32_t>;
     using Block = Lanes<Word, own_h, false>;
+    using Outcome = typename Decisions<L, own_beta>::Outcome;
     static constexpr int planes = L / 32, parts = state_bytes / Bytes::size, per_part = 2 * planes;
     static constexpr int H = own_h ? L : 1;
 
@@ -139,6 +140,13 @@ struct Filter {
     Array<std::uint16_t> base;    // (H - sum K) in 16 bits: [n] or [n, L] by vector
     int place_of[L];              // of each lane
     Decisions<L, own_beta> decisions;
+    struct Open {  // a spin with lanes left open: the tops of bytes, as in the state
+        V tops[planes], before;
+        std::uint64_t key;
+        int spin, part;
+    };
+    Open queue[2][chunk * parts + 1];  // of the present chunk and of the one before
+    int queued[2] = {}, filling = 0;
     bool ready = false;
 
     // Lane q * numbers + w, vector q = part * per_part + 2 * plane + half, has bit 4 * plane of a byte of the state, and the
@@ -233,22 +241,26 @@ struct Filter {
         return Bytes::sub16(Bytes::bit_and(numbers, Bytes::all16(1)), Bytes::all16(1));
     }
 
-    // The lane of a spin that 16 bits left open, by the law; `up` is its spin before.
-    void decide_again(int i, int lane, Halves visit, Rule rule, bool up, const float *rate) {
+    // The lane at a place of a spin that 16 bits left open, by the law; `up` is its spin before. Couplings are read from the
+    // tables' own lists, which the spin's field has just brought near.
+    __attribute__((always_inline)) inline void decide_again(int i, int place, Halves visit, Rule rule, bool up, const float *rate) {
         law::count_open();
-        const int place = place_of[lane], byte = place % 32, bit = place / 32 * 4;
+        const Tables &tables = job.tables;
+        const int bit = place / 32 * 4;
+        std::uint8_t *mine = state + place % 32;
         std::int32_t f = block.h[own_h ? std::int64_t{i} * L + place : i] - job.sum_K[i];
-        for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e)
-            f += state[job.near[e] * state_bytes + byte] >> bit & 1 ? job.twice_K[e] : 0;
+        for (std::int64_t k = 4 * std::int64_t{tables.group[i]}; k < 4 * std::int64_t{tables.group[i + 1]}; k += 4)
+            for (int m = 0; m < 4; ++m)  // no branch: spins cannot be foreseen
+                f += tables.twice_K[k + m] & -static_cast<std::int32_t>(mine[tables.state[k + m]] >> bit & 1);
         const std::uint32_t word = counter::word(block.key(place), visit, block.odd[place] ? 16 : 0);
-        const bool now = law::decide(rule, rate[own_beta || own_h ? lane : 0] * static_cast<float>(f), word, up);
-        std::uint8_t &bits = state[i * state_bytes + byte];
+        const bool now = law::decide(rule, rate[own_beta || own_h ? place : 0] * static_cast<float>(f), word, up);
+        std::uint8_t &bits = mine[std::int64_t{i} * state_bytes];
         bits = static_cast<std::uint8_t>((bits & ~(1 << bit)) | now << bit);
     }
 
     // One part of the spins from .. end - 1, which are of one colour.
     template <Rule rule, bool paired>
-    void sweep_part(int part, int from, int end, const std::uint64_t *key, const float *rate) {
+    void sweep_part(int part, int from, int end, const std::uint64_t *key) {
         constexpr bool metropolis = rule == Rule::metropolis;
         const auto constants = decisions.template constants<rule>();
         V fields[chunk][per_part], before[metropolis ? chunk : 1];
@@ -260,43 +272,58 @@ struct Filter {
             const V halves = decisions.template halves<paired>(number, v0, v1);
             return decisions.template decide<rule>(number, fields[i - from][q], halves, dark, constants);
         };
-        int open[chunk], opened = 0;
+        Open *open = queue[filling] + queued[filling];
         for (int i = from; i < end; ++i) {
             std::uint8_t *to = state + i * state_bytes + part * Bytes::size;
             const Halves visit(key[i - from]);
             const V v0 = Bytes::all32(visit.low), v1 = Bytes::all32(visit.high);
             if (metropolis) before[i - from] = Bytes::load(to);
-            V below[per_part], any = Bytes::zero();
+            Outcome outcome[per_part];
 #pragma GCC unroll 4
-            for (int q = 0; q < per_part; ++q) {
-                const auto outcome = decide(i, q, v0, v1);
-                below[q] = outcome.below;
-                any = q ? Bytes::bit_or(any, outcome.open) : outcome.open;
-            }
-            V bits = Bytes::bit_and(Bytes::right16<7>(Bytes::pack(below[0], below[1])), Bytes::all8(1));
+            for (int q = 0; q < per_part; ++q) outcome[q] = decide(i, q, v0, v1);
+            V bits = Bytes::bit_and(Bytes::right16<7>(Bytes::pack(outcome[0].below, outcome[1].below)), Bytes::all8(1));
+            V any = open->tops[0] = Bytes::pack(outcome[0].open, outcome[1].open);
             if (planes > 1) {
-                const V more = Bytes::right16<3>(Bytes::pack(below[per_part - 2], below[per_part - 1]));
+                constexpr int a = per_part - 2, b = per_part - 1;
+                const V more = Bytes::right16<3>(Bytes::pack(outcome[a].below, outcome[b].below));
                 bits = Bytes::bit_or(bits, Bytes::bit_and(more, Bytes::all8(0x10)));
+                open->tops[planes - 1] = Bytes::pack(outcome[a].open, outcome[b].open);
+                any = Bytes::bit_or(any, open->tops[planes - 1]);
             }
             Bytes::store(to, metropolis ? Bytes::bit_xor(before[i - from], bits) : bits);
-            open[opened] = i;
-            opened += Bytes::any_negative(any);  // no branch: it could not be foreseen
+            open->spin = i;
+            open += Bytes::any_top(any);  // no branch: it could not be foreseen
         }
-        for (int k = 0; k < opened; ++k) {
-            const int i = open[k];
-            const Halves visit(key[i - from]);
-            std::uint8_t old[Bytes::size] = {};
-            if (metropolis) Bytes::store(old, before[i - from]);
-            for (int q = 0; q < per_part; ++q) {
-                const V left = decide(i, q, Bytes::all32(visit.low), Bytes::all32(visit.high)).open;
-                for (std::uint32_t some = Bytes::tops(left) & 0xAAAAAAAAu; some; some &= some - 1) {
-                    const int w = __builtin_ctz(some) / 2, lane = (part * per_part + q) * numbers + w;
-                    const int place = place_of[lane];
-                    const bool up = old[place % Bytes::size] >> (place / 32 * 4) & 1;
-                    decide_again(i, lane, visit, rule, up, rate);
-                }
+        for (Open *late = queue[filling] + queued[filling]; late != open; ++late) {
+            late->part = part, late->key = key[late->spin - from];
+            if (metropolis) late->before = before[late->spin - from];
+            fetch(late->spin);
+        }
+        queued[filling] = static_cast<int>(open - queue[filling]);
+    }
+    // What `decide_again` needs, and the fields did not.
+    void fetch(int i) const {
+        const std::int32_t *begin = job.tables.twice_K + 4 * std::int64_t{job.tables.group[i]};
+        const std::int32_t *end = job.tables.twice_K + 4 * std::int64_t{job.tables.group[i + 1]};
+        for (; begin < end; begin += 16) __builtin_prefetch(begin);
+        if (end > job.tables.twice_K) __builtin_prefetch(end - 1);
+        __builtin_prefetch(&block.h[own_h ? std::int64_t{i} * L : i]);
+        __builtin_prefetch(job.sum_K + i);
+    }
+    // The lanes left open by the chunk before (the same colour's: no neighbour of theirs has been visited since).
+    void settle(Rule rule, const float *rate) {
+        filling ^= 1;
+        for (const Open *late = queue[filling]; late != queue[filling] + queued[filling]; ++late) {
+            alignas(32) std::uint8_t old[Bytes::size] = {};
+            if (rule == Rule::metropolis) Bytes::store(old, late->before);
+            std::uint64_t left = Bytes::tops(late->tops[0]);
+            if (planes > 1) left |= std::uint64_t{Bytes::tops(late->tops[planes - 1])} << 32;
+            for (; left; left &= left - 1) {
+                const int bit = __builtin_ctzll(left), place = bit + late->part * Bytes::size;
+                decide_again(late->spin, place, Halves(late->key), rule, old[bit % 32] >> (bit / 32 * 4) & 1, rate);
             }
         }
+        queued[filling] = 0;
     }
     template <Rule rule>
     void sweep_colour(int colour, std::uint32_t pass, const float *rate) {
@@ -306,9 +333,11 @@ struct Filter {
             for (int i = from; i < end; ++i)
                 key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
             for (int part = 0; part < parts; ++part)
-                decisions.paired ? sweep_part<rule, true>(part, from, end, key, rate)
-                                 : sweep_part<rule, false>(part, from, end, key, rate);
+                decisions.paired ? sweep_part<rule, true>(part, from, end, key)
+                                 : sweep_part<rule, false>(part, from, end, key);
+            settle(rule, rate);
         }
+        settle(rule, rate);
     }
     template <Rule rule>
     void sweep(std::uint32_t number, const float *rate) {
@@ -321,13 +350,13 @@ struct Filter {
         if (!ready) return -1;
         job.random_start ? block.scatter() : block.pack();
         take();
-        float beta[L], rate[L];
+        float beta[L], rate[L];  // by lane, and by place
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             if (!done || job.beta_stride || now[0] != now[-1]) {
                 for (int l = 0; l < L; ++l) beta[l] = block.beta(now, place_of[l]);
-                for (int l = 0; l < L; ++l) rate[l] = law::rate(beta[l], block.unit(place_of[l]));
+                for (int place = 0; place < L; ++place) rate[place] = law::rate(block.beta(now, place), block.unit(place));
                 decisions.heat(beta, [&](int) { return static_cast<double>(job.tables.unit); }, job.tables.deepest + 1);
             }
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);

@@ -67,23 +67,39 @@ struct Lanes {
     __attribute__((always_inline)) inline I coupling(std::int64_t e, int g) const {  // twice
         return own_J ? load<I>(&twice_own[e * L + W * g]) : (I)usplat(static_cast<std::uint32_t>(job.twice_K[e]));
     }
-    // H_i + sum_j K_ij s_j over the neighbours j < below: H_i - sum_j K_ij, and 2 K_ij of those that are +1.
-    __attribute__((always_inline)) inline void field(int i, I *f, int below) const {
-        std::uint32_t sum = 0;  // of a shared J
+    // H_i + sum_j K_ij s_j, over all neighbours or over the neighbours j < i: H_i - sum_j K_ij, and 2 K_ij of those that
+    // are +1.
+    __attribute__((always_inline)) inline void field(int i, I *f) const {
+        std::uint32_t sum = 0;
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f[g] = field_h(i, g);
-        for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) {
-            if (job.near[e] >= below) continue;
-            const Word bits = word[job.near[e]];
-            if (!own_J) sum += static_cast<std::uint32_t>(job.twice_K[e] >> 1);
+        for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e) add(e, f, sum);
 #pragma GCC unroll 8
-            for (int g = 0; g < G; ++g) {
-                const I twice = coupling(e, g);
-                f[g] = add_at(own_J ? f[g] - (twice >> 1) : f[g], bits, g, twice);
-            }
+        for (int g = 0; g < G; ++g) f[g] -= (I)usplat(sum);
+    }
+    __attribute__((always_inline)) inline void field_before(int i, I *f) const {
+        std::uint32_t sum = 0;
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) f[g] = field_h(i, g);
+        for (std::int64_t from = job.start[i]; from < job.start[i + 1]; from += 64) {
+            const std::int64_t end = job.start[i + 1] - from < 64 ? job.start[i + 1] : from + 64;
+            std::int64_t before[64];
+            int count = 0;  // listed without a branch, which could not be foreseen
+            for (std::int64_t e = from; e < end; ++e) before[count] = e, count += job.near[e] < i;
+            for (int k = 0; k < count; ++k) add(before[k], f, sum);
         }
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f[g] -= (I)usplat(sum);
+    }
+    // One neighbour; `sum` is that of K, of a shared J.
+    __attribute__((always_inline)) inline void add(std::int64_t e, I *f, std::uint32_t &sum) const {
+        const Word bits = word[job.near[e]];
+        if (!own_J) sum += static_cast<std::uint32_t>(job.twice_K[e] >> 1);
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+            const I twice = coupling(e, g);
+            f[g] = add_at(own_J ? f[g] - (twice >> 1) : f[g], bits, g, twice);
+        }
     }
 
     __attribute__((noinline)) void pack() {
@@ -135,7 +151,7 @@ struct Lanes {
         I low[G] = {}, high[G] = {};
         for (int i = from; i < end; ++i) {
             I f[G];
-            field(i, f, i);
+            field_before(i, f);
 #pragma GCC unroll 8
             for (int g = 0; g < G; ++g) {
                 const I term = minus_unless(part(word[i], g), f[g]);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "../law/filter.hpp"
@@ -38,11 +39,22 @@ class Shared {
     }
 
   private:
-    std::vector<float> coupling_;  // by neighbour, of the last J
-    std::vector<double> unit_, push_;  // by problem; the couplings' reach by spin, of the last J
-    std::vector<std::int32_t> twice_K_, sum_K_, group_, fours_;
-    std::vector<std::uint32_t> state_;
-    std::vector<std::uint8_t> sums_;
+    static constexpr int beside = 4;  // problems with a J each that are measured at a time
+
+    // Not zeros, as std::vector's would be: they are written once.
+    template <class T>
+    struct Memory {
+        std::unique_ptr<T[]> own;
+        void resize(std::size_t n) { own.reset(new T[n]); }
+        T *data() const { return own.get(); }
+        T &operator[](std::int64_t i) const { return own[static_cast<std::size_t>(i)]; }
+    };
+    Memory<float> coupling_;           // by neighbour, of a shared J
+    std::vector<double> unit_;         // by problem
+    std::vector<double> size_, push_;  // |J| by edge, of several problems, and their sum by spin, of the last J
+    Memory<std::int32_t> twice_K_, sum_K_, group_, fours_;
+    Memory<std::uint32_t> state_;
+    Memory<std::uint8_t> sums_;
     std::vector<double> step_of_;      // by problem; at first that of a field of one step
     double largest_ = 0;               // field of any problem
 
@@ -60,41 +72,63 @@ class Shared {
     }
     void measure(const Job &job) {
         const std::int64_t ends = job.start[job.n];
-        double reach = 0, stiffest = 0;
-        if (!job.J_stride) coupling_.resize(static_cast<std::size_t>(ends));
-        for (int p = 0; p < job.problems; ++p) {
-            if (p == 0 || job.J_stride) {
-                const float *J = job.J + p * job.J_stride;
-                for (std::int64_t e = 0; e < ends && !job.J_stride; ++e) coupling_[e] = J[job.edge[e]];
-                push_.resize(static_cast<std::size_t>(job.n));
-                reach = 0;
-                for (std::int64_t i = 0; i < job.n; ++i) {
-                    double sum[2] = {};  // by turns: one sum waits for itself
-                    const auto size = [&](std::int32_t e) { return std::fabs(static_cast<double>(J[job.edge[e]])); };
-                    std::int32_t e = job.start[i];
-                    for (; e + 2 <= job.start[i + 1]; e += 2) sum[0] += size(e), sum[1] += size(e + 1);
-                    push_[i] = sum[0] + sum[1] + (e < job.start[i + 1] ? size(e) : 0);
-                    reach = std::max(reach, push_[i]);
-                }
-                stiffest = largest_of(J, ends / 2);
+        unit_.resize(static_cast<std::size_t>(job.problems)), step_of_.resize(static_cast<std::size_t>(job.problems));
+        if (job.J_stride) {
+            for (int p = 0; p < job.problems; p += beside) {
+                const float *J[beside];
+                for (int q = 0; q < beside; ++q) J[q] = job.J + std::min(p + q, job.problems - 1) * job.J_stride;
+                push<beside>(job, J);
+                for (int q = 0; q < beside && p + q < job.problems; ++q) measure(job, p + q, J[q], q, beside);
             }
-            const float *h = job.h + std::int64_t{p} * job.n;
-            double field = 0, most = 0;
-            for (std::int64_t i = 0; i < job.n; ++i) {
-                const double size = std::fabs(static_cast<double>(h[job.order[i]]));
-                field = std::max(field, size);
-                most = std::max(most, size + push_[i]);
-            }
-            largest_ = std::max(largest_, most);
-            unit_.push_back(law::unit(reach, field));
-            step_of_.push_back(std::max(most, 2 * stiffest));
+            return;
         }
+        coupling_.resize(static_cast<std::size_t>(ends));
+        for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = job.J[job.edge[e]];
+        push<1>(job, &job.J);
+        for (int p = 0; p < job.problems; ++p) measure(job, p, job.J, 0, 1);
+    }
+    // Sums of |J| by spin, for several problems at a time: by turns to two sums, since one would wait for itself. Their order
+    // is part of the law.
+    template <int count>
+    void push(const Job &job, const float *const *J) {
+        const std::int64_t edges = job.start[job.n] / 2;
+        if (count > 1) size_.resize(static_cast<std::size_t>(count * edges));
+        for (std::int64_t k = 0; k < (count > 1 ? edges : 0); ++k)
+            for (int q = 0; q < count; ++q) size_[count * k + q] = std::fabs(static_cast<double>(J[q][k]));
+        push_.resize(static_cast<std::size_t>(count * job.n));
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            double even[count] = {}, odd[count] = {};
+            const auto add = [&](std::int32_t e, double *sum) {
+                if (count == 1) sum[0] += std::fabs(static_cast<double>(coupling_[e]));
+                for (int q = 0; q < (count > 1 ? count : 0); ++q) sum[q] += size_[count * std::int64_t{job.edge[e]} + q];
+            };
+            std::int32_t e = job.start[i];
+            for (; e + 2 <= job.start[i + 1]; e += 2) add(e, even), add(e + 1, odd);
+            for (int q = 0; q < count; ++q) even[q] += odd[q];
+            if (e < job.start[i + 1]) add(e, even);
+            for (int q = 0; q < count; ++q) push_[count * i + q] = even[q];
+        }
+    }
+    // The unit of problem p, and its step: the couplings' reach by spin is number q of `count`.
+    void measure(const Job &job, int p, const float *J, int q, int count) {
+        const float *h = job.h + std::int64_t{p} * job.n;
+        double reach = 0, field = 0, most = 0;
+        for (std::int64_t i = 0; i < job.n; ++i) {
+            const double size = std::fabs(static_cast<double>(h[job.order[i]])), push = push_[count * i + q];
+            reach = std::max(reach, push);
+            field = std::max(field, size);
+            most = std::max(most, size + push);
+        }
+        largest_ = std::max(largest_, most);
+        unit_[p] = law::unit(reach, field);
+        step_of_[p] = std::max(most, 2 * largest_of(J, job.start[job.n] / 2));
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];
-        twice_K_.resize(coupling_.size() + 1);
+        const std::int64_t ends = job.start[job.n];
+        twice_K_.resize(static_cast<std::size_t>(ends) + 1);
         sum_K_.resize(static_cast<std::size_t>(job.n) + 1);
-        for (std::size_t e = 0; e < coupling_.size(); ++e) twice_K_[e] = 2 * law::units(coupling_[e], inverse);
+        for (std::int64_t e = 0; e < ends; ++e) twice_K_[e] = 2 * law::units(coupling_[e], inverse);
         for (std::int64_t i = 0; i < job.n; ++i) {
             std::int32_t sum = 0;
             for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e) sum += twice_K_[e] >> 1;
@@ -141,14 +175,17 @@ class Shared {
     }
     void tabulate(Job &job, const Kernel &kernel) {
         group_.resize(static_cast<std::size_t>(job.n) + 1);
+        group_[0] = 0;
         for (std::int64_t i = 0; i < job.n; ++i) group_[i + 1] = group_[i] + (job.start[i + 1] - job.start[i] + 3) / 4;
         const auto groups = static_cast<std::size_t>(group_[job.n]);
-        state_.assign(4 * groups, 32u * static_cast<std::uint32_t>(job.n));  // no neighbour: a state of its own
-        fours_.assign(4 * groups, 0);
+        state_.resize(4 * groups + 1);
+        fours_.resize(4 * groups + 1);
         for (std::int64_t i = 0; i < job.n; ++i) {
             std::int64_t to = 4 * std::int64_t{group_[i]};
             for (std::int32_t e = job.start[i]; e < job.start[i + 1]; ++e, ++to)
                 state_[to] = 32u * static_cast<std::uint32_t>(job.near[e]), fours_[to] = twice_K_[e];
+            for (; to < 4 * std::int64_t{group_[i + 1]}; ++to)  // no neighbour: a state of its own
+                state_[to] = 32u * static_cast<std::uint32_t>(job.n), fours_[to] = 0;
         }
         sums_.resize(32 * groups + 64);
         std::uint8_t *aligned = sums_.data() + (64 - reinterpret_cast<std::uintptr_t>(sums_.data()) % 64) % 64;

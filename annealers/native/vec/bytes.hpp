@@ -89,8 +89,9 @@ struct Bytes {
     // Sums and registers stay as they are written: the compiler may not take this value apart.
     static void keep(V &a) { asm volatile("" : "+x"(a)); }
     static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm256_movemask_epi8(a)); }  // of bytes
-    // Whether any 16-bit number is negative.
+    // Whether any 16-bit number, any byte is negative.
     static bool any_negative(V a) { return _mm256_movemask_epi8(a) & 0xAAAAAAAAu; }
+    static bool any_top(V a) { return _mm256_movemask_epi8(a); }
     // The byte of `pack` that number w of its first (0) or second (1) half becomes.
     static constexpr int byte_of(int half, int w) { return (w < 8 ? w : w + 8) + 8 * half; }
 };
@@ -157,6 +158,7 @@ struct Bytes {
     static void keep(V &a) { asm volatile("" : "+x"(a)); }
     static std::uint32_t tops(V a) { return static_cast<std::uint32_t>(_mm_movemask_epi8(a)); }
     static bool any_negative(V a) { return _mm_movemask_epi8(a) & 0xAAAA; }
+    static bool any_top(V a) { return _mm_movemask_epi8(a); }
     static constexpr int byte_of(int half, int w) { return w + 8 * half; }
 };
 
@@ -240,6 +242,7 @@ struct Bytes {
         return static_cast<std::uint32_t>(vaddv_u8(vget_low_u8(set)) | vaddv_u8(vget_high_u8(set)) << 8);
     }
     static bool any_negative(V a) { return vminvq_s16(s16(a)) < 0; }
+    static bool any_top(V a) { return vminvq_s8(vreinterpretq_s8_u8(a)) < 0; }
     static constexpr int byte_of(int half, int w) { return w + 8 * half; }
 };
 
