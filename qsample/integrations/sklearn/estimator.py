@@ -33,7 +33,7 @@ with needs("experiments", "qsample.sklearn"):
 
 _checked: Any = check_array  # its annotations are of its defaults
 FLOATS = (np.float64, np.float32)
-EVERY = 10
+EVERY = 20
 """steps between moves of the hidden offsets in `fit`"""
 RATE = 0.01
 """weight of a batch in the moving averages that the offsets are"""
@@ -166,8 +166,8 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if first:
             self._begin(X)
         elif self.centred:
-            change = visible_mean(X) - self.visible_mean_
-            self.visible_mean_ = self.visible_mean_ + (RATE * change).astype(change.dtype)
+            old = self.visible_mean_
+            self.visible_mean_ = (old + RATE * (visible_mean(X) - old)).astype(old.dtype)
         machine = Machine(self._parameters(), X.shape[0], len(self.h_samples_))
         negatives = self._negatives(machine)
         (rows,) = pieces(X, X.shape[0], SINGLE)
@@ -294,7 +294,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return pseudo_log_likelihood(self._parameters(), X)
 
     def to_model(self) -> Model:
-        """The torch model of these weights, float32: `qsample.log_likelihood` judges it."""
+        """The torch model of these weights: `qsample.log_likelihood` judges it."""
         check_is_fitted(self)
         model = Model(self.n_features_in_, self._n_features_out, generator=torch.Generator())
         parts = {

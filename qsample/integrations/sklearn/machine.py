@@ -53,7 +53,7 @@ class Negatives(Protocol):
         ...
 
     def follow(self, machine: Machine) -> None:
-        """Go on, once the hidden units' logits given the reads are in `machine.read_logits`."""
+        """Go on: `machine.read_logits` has the logits of the hidden units given the reads."""
         ...
 
 
@@ -83,8 +83,8 @@ class Machine:
         W = parameters.components.T.astype(SINGLE)
         A = np.zeros((visible + 1, hidden + 1), SINGLE)
         A[:visible, :hidden] = W
-        A[:visible, hidden] = parameters.visible + W @ self.lam
-        A[visible, :hidden] = parameters.hidden + self.mu @ W
+        A[:visible, hidden] = parameters.visible.astype(SINGLE) + W @ self.lam
+        A[visible, :hidden] = parameters.hidden.astype(SINGLE) + self.mu @ W
         self._A = torch.from_numpy(A)
         self._W = self._A[:visible, :hidden]
         self._b = self._A[:visible, hidden]
@@ -103,8 +103,9 @@ class Machine:
         self._logits = torch.zeros(rows + chains, hidden, **single)
         self.read_logits = self._logits[rows:].numpy()
         self._H = torch.zeros(rows + chains, hidden + 1, **single)
-        self._means = self._H[:, :hidden]
+        self._statistics = self._H[:, :hidden]
         self._row_weight = self._H[:, hidden:]
+        self._lam_weight = torch.zeros_like(self._logits)
         self._read_weight = np.full(chains, 1 / chains, SINGLE)
         self._weighed = (0, 0.0)
 
@@ -131,15 +132,14 @@ class Machine:
         np.subtract(data, self.mu, out=self._data[:count], casting="same_kind")
         negatives.draw(self)
         torch.mm(self._V, self._to_hidden, out=self._logits)
-        torch.sigmoid(self._logits, out=self._means)
-        self._means.sub_(self._lam)
-        drift = self._means[:count].mean(0).mul_(move) if move else None
-        self._weigh(count, rate)
-        self._means.mul_(self._row_weight)
-        self._A.addmm_(self._V.T, self._H)
-        if drift is not None:
-            self._move(drift)
         negatives.follow(self)
+        means = self._logits.sigmoid_()
+        self._weigh(count, rate)
+        # (mean - lambda) times the weight of the row
+        torch.addcmul(self._lam_weight, means, self._row_weight, out=self._statistics)
+        self._A.addmm_(self._V.T, self._H)
+        if move:
+            self._move(means[:count].mean(0).sub_(self._lam).mul_(move))
 
     def weigh_reads(self, weight: Array) -> None:
         """Weights of the reads that follow, `[chains]`, of sum 1; equal unless this was called."""
@@ -154,9 +154,11 @@ class Machine:
         weight[:count] = rate / count
         weight[count : self.rows] = 0  # stale rows of a batch before
         np.multiply(self._read_weight, -rate, out=weight[self.rows :])
+        torch.mul(self._row_weight, -self._lam, out=self._lam_weight)
         self._weighed = (count, rate)
 
     def _move(self, drift: Tensor) -> None:
         """Move lambda; b' makes up for it, so that the law stays."""
         self._lam.add_(drift)
         self._b.addmv_(self._W, drift)
+        self._weighed = (0, 0.0)

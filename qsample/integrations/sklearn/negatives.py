@@ -36,31 +36,29 @@ class Chains:
         self._draw_bits = draw_bits
         self._seed = np.array([seed], np.int64)
         self._passes = 0
-        # (h - lambda, 1)
-        self._H = np.ones((chains, units + 1), SINGLE)
-        self._rows = torch.from_numpy(self._H)
-        self._logits = torch.empty(chains, visible, dtype=torch.float32, device="cpu")
-        self._bits = np.zeros((chains, visible), SINGLE)
-        self._no_bias = (np.zeros((1, visible), SINGLE), np.zeros((1, units), SINGLE))
+        # (h - lambda, 1), and the visible units given them
+        rows = np.ones((chains, units + 1), SINGLE)
+        self._rows = torch.from_numpy(rows)
+        self._centred = rows[:, :units]
+        logits = np.empty((chains, visible), SINGLE)
+        self._logits = torch.from_numpy(logits)
+        self._visible = np.zeros((chains, visible), SINGLE)
+        # logits, bits and biases of the two draws
+        self._to_visible = logits, self._visible, np.zeros((1, visible), SINGLE)
+        self._to_hidden = machine.read_logits, self.hidden, np.zeros((1, units), SINGLE)
 
     def draw(self, machine: Machine) -> None:
         """The visible units given the hidden ones."""
-        np.subtract(self.hidden, machine.lam, out=self._H[:, :-1])
+        np.subtract(self.hidden, machine.lam, out=self._centred)
         torch.mm(self._rows, machine.to_visible, out=self._logits)
-        self._decide(self._logits.numpy(), self._bits, side=0)
-        np.subtract(self._bits, machine.mu, out=machine.reads)
+        self._draw_bits(*self._to_visible, _BETA, self._seed, self._passes, 0, False)
+        np.subtract(self._visible, machine.mu, out=machine.reads)
 
     def follow(self, machine: Machine) -> None:
         """The hidden units given the visible ones."""
-        self._decide(machine.read_logits, self.hidden, side=1)
+        first = machine.visible
+        self._draw_bits(*self._to_hidden, _BETA, self._seed, self._passes, first, False)
         self._passes += 1
-
-    def _decide(self, logits: Array, bits: Array, side: int) -> None:
-        """Bits that are 1 with probability sigmoid(logits)."""
-        first = side * len(self._no_bias[0][0])
-        bias = self._no_bias[side]
-        args = (bias, _BETA, self._seed, self._passes, first, False)
-        self._draw_bits(logits, bits, *args)
 
 
 class Answers:
