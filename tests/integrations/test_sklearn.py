@@ -373,6 +373,21 @@ def test_large_learning_rates_leave_features_where_the_gradient_is_centred():
     assert spread[BernoulliRBM] > 0.2 > 1e-3 > spread[Theirs]
 
 
+def test_weights_that_were_set_by_hand():
+    """As scikit-learn takes them: nothing of a fit is needed but what a method reads."""
+    fitted = BernoulliRBM(4, n_iter=1, random_state=0).fit(DIGITS[:40])
+    rbm = BernoulliRBM(4, random_state=0)
+    for name in FITTED[:3]:
+        setattr(rbm, name, getattr(fitted, name).copy())
+    assert np.array_equal(rbm.transform(DIGITS), fitted.transform(DIGITS))
+    assert np.array_equal(rbm.score_samples(DIGITS), fitted.score_samples(DIGITS))
+    assert rbm.gibbs(DIGITS).shape == DIGITS.shape
+    assert rbm.to_model().W.shape == (64, 4)
+    rbm.partial_fit(DIGITS[:20])
+    moved = np.abs(rbm.components_ - fitted.components_).max()
+    assert 0 < moved < 0.2  # from there on
+
+
 # ---- bad input ----------------
 
 

@@ -37,6 +37,16 @@ EVERY = 20
 """steps between moves of the hidden offsets in `fit`"""
 RATE = 0.01
 """weight of a batch in the moving averages that the offsets are"""
+STATE = (
+    "components_",
+    "intercept_hidden_",
+    "intercept_visible_",
+    "h_samples_",
+    "visible_mean_",
+    "hidden_mean_",
+    "chains_",
+)
+"""attributes that `fit` begins anew"""
 
 
 @public("qsample.sklearn")
@@ -86,7 +96,14 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "sampler": [None, HasMethods("sample")],
         "centred": ["boolean"],
     }
-    n_features_in_: int
+    components_: Array
+    intercept_hidden_: Array
+    intercept_visible_: Array
+    h_samples_: Array
+    visible_mean_: Array
+    hidden_mean_: Array
+    chains_: Array
+    random_state_: Any
 
     def __init__(
         self,
@@ -127,6 +144,8 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS)
         self.random_state_ = check_random_state(self.random_state)
+        for name in STATE:
+            vars(self).pop(name, None)
         self._begin(X)
         batch = int(self.batch_size)
         machine = Machine(self._parameters(), min(batch, X.shape[0]), batch)
@@ -161,11 +180,8 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         first = not hasattr(self, "components_")
         X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=first)
-        if not hasattr(self, "random_state_"):
-            self.random_state_ = check_random_state(self.random_state)
-        if first:
-            self._begin(X)
-        elif self.centred:
+        self._begin(X)
+        if self.centred:
             old = self.visible_mean_
             self.visible_mean_ = (old + RATE * (visible_mean(X) - old)).astype(old.dtype)
         machine = Machine(self._parameters(), X.shape[0], len(self.h_samples_))
@@ -177,24 +193,29 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _begin(self, X: Any) -> None:
-        """Weights N(0, 0.01^2), visible biases of the data, chains of zeros."""
-        rng = self.random_state_
-        units = int(self.n_components)
-        features = X.shape[1]
-        weights = rng.normal(0, 0.01, (units, features))
-        self.components_ = np.asarray(weights, order="F", dtype=X.dtype)
-        self._n_features_out = units
+        """What is not there yet: weights N(0, 0.01^2), visible biases of X, chains of zeros."""
+        if not hasattr(self, "random_state_"):
+            self.random_state_ = check_random_state(self.random_state)
+        if not hasattr(self, "components_"):
+            shape = (int(self.n_components), X.shape[1])
+            weights = self.random_state_.normal(0, 0.01, shape)
+            self.components_ = np.asarray(weights, order="F", dtype=X.dtype)
+        units = self._n_features_out = len(self.components_)
         mean = visible_mean(X)
         # one count of each value more, so that no bias is infinite
         count = X.shape[0]
         smooth = (mean * count + 1) / (count + 2)
-        self.intercept_visible_ = np.log(smooth / (1 - smooth)).astype(X.dtype)
-        self.intercept_hidden_ = np.zeros(units, dtype=X.dtype)
-        self.h_samples_ = np.zeros((int(self.batch_size), units), dtype=X.dtype)
-        centred = bool(self.centred)
-        self.visible_mean_ = (mean * centred).astype(X.dtype)
-        self.hidden_mean_ = np.full(units, 0.5 * centred, dtype=X.dtype)
-        vars(self).pop("chains_", None)
+        centred = float(self.centred)
+        starts = {
+            "intercept_hidden_": np.zeros(units),
+            "intercept_visible_": np.log(smooth / (1 - smooth)),
+            "h_samples_": np.zeros((int(self.batch_size), units)),
+            "visible_mean_": centred * mean,
+            "hidden_mean_": np.full(units, 0.5 * centred),
+        }
+        for name, value in starts.items():
+            if not hasattr(self, name):
+                setattr(self, name, value.astype(self.components_.dtype))
 
     def _parameters(self) -> Parameters:
         return Parameters(
@@ -268,11 +289,14 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         v = _checked(v, accept_sparse="csr", dtype=FLOATS)
-        if v.shape[1] != self.n_features_in_:
+        features = self.components_.shape[1]
+        if v.shape[1] != features:
             raise ValueError(
                 f"X has {v.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
+                f"{features} features as input"
             )
+        if not hasattr(self, "random_state_"):
+            self.random_state_ = check_random_state(self.random_state)
         rng = self.random_state_
         return self._sample_visibles(self._sample_hiddens(v, rng), rng)
 
@@ -291,12 +315,14 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False, dtype=FLOATS)
-        return pseudo_log_likelihood(self._parameters(), X)
+        weights = self.components_, self.intercept_hidden_, self.intercept_visible_
+        return pseudo_log_likelihood(*weights, X)
 
     def to_model(self) -> Model:
         """The torch model of these weights: `qsample.log_likelihood` judges it."""
         check_is_fitted(self)
-        model = Model(self.n_features_in_, self._n_features_out, generator=torch.Generator())
+        hidden, visible = self.components_.shape
+        model = Model(visible, hidden, generator=torch.Generator())
         parts = {
             "W": self.components_.T,
             "b": self.intercept_visible_,

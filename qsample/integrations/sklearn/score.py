@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
-from qsample.integrations.sklearn.machine import Array, Parameters
+from qsample.integrations.sklearn.machine import Array
 from qsample.integrations.sklearn.rows import pieces
 
 FLIPS = 1 << 17
@@ -16,7 +16,7 @@ FLIPS = 1 << 17
 
 
 @torch.no_grad()
-def pseudo_log_likelihood(parameters: Parameters, X: Any) -> Array:
+def pseudo_log_likelihood(components: Array, hidden: Array, visible: Array, X: Any) -> Array:
     r"""$\sum_i \log P(v_i \mid v_{\setminus i})$ of each row, `[N]` float64 (Besag 1975).
 
     $$\log P(v_i \mid v_{\setminus i}) = -\log\bigl(1 + e^{F(v) - F(v^{(i)})}\bigr), \quad
@@ -27,14 +27,15 @@ def pseudo_log_likelihood(parameters: Parameters, X: Any) -> Array:
     they are, as in scikit-learn.
 
     Args:
-        parameters: the RBM.
+        components: couplings W, `[m, n]`.
+        hidden: biases c of the hidden units, `[m]`.
+        visible: biases b of the visible units, `[n]`.
         X: array or sparse matrix `[N, n]`.
     """
-    W = torch.from_numpy(parameters.components.T.astype(np.float64))
-    b = torch.from_numpy(parameters.visible.astype(np.float64))
-    c = torch.from_numpy(parameters.hidden.astype(np.float64))
-    features, hidden = W.shape
-    at_once = max(1, FLIPS // (features * hidden))
+    W = torch.from_numpy(components.T.astype(np.float64))
+    b = torch.from_numpy(visible.astype(np.float64))
+    c = torch.from_numpy(hidden.astype(np.float64))
+    at_once = max(1, FLIPS // W.numel())
     scores = [
         _scores(W, b, c, rows)
         for piece in pieces(X, 1, np.float64)
