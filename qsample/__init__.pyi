@@ -4,6 +4,7 @@ from qsample import diffusion as diffusion
 from qsample import metrics as metrics
 from qsample import models as models
 from qsample import sampling as sampling
+from qsample import sklearn as sklearn
 from qsample import testing as testing
 from qsample.evaluation.diagnostics import diagnose as diagnose
 from qsample.evaluation.likelihood import log_likelihood as log_likelihood

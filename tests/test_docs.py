@@ -31,6 +31,7 @@ FACES = (
     "qsample.annealers.dwave",
     "qsample.diffusion",
     "qsample.sampling",
+    "qsample.sklearn",
     "qsample.testing",
 )
 

@@ -69,6 +69,17 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"held_out", "claims", "rows"},
     ),
+    "claims.sklearn_drop_in": (
+        {
+            "cases": ("digits, 64 → 100",),
+            "passes": (3, 10),
+            "seeds": (0,),
+            "rounds": 1,
+            "judged": 20,
+            "rates": (0.3,),
+        },
+        {"cases", "classifiers", "checks"},
+    ),
     "claims.train_on_qpu": (
         {
             "updates": 4,

@@ -32,6 +32,7 @@ FACES = [
     "qsample.annealers.dwave",
     "qsample.diffusion",
     "qsample.sampling",
+    "qsample.sklearn",
     "qsample.testing",
     "qsample.testing.sapi",
     "qsample.data",

@@ -29,7 +29,7 @@ FOLDERS = {
     "experiments": "experiments",
 }
 # they show names of every floor, and load them at first use
-FACES = {"qsample", "qsample.diffusion"}
+FACES = {"qsample", "qsample.diffusion", "qsample.sklearn"}
 
 
 def modules() -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Boltzmann machines as scikit-learn's estimators."""
