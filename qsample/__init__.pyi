@@ -6,6 +6,9 @@ from qsample import models as models
 from qsample import sampling as sampling
 from qsample import testing as testing
 from qsample.evaluation.diagnostics import diagnose as diagnose
+from qsample.evaluation.fidelity import Fidelity as Fidelity
+from qsample.evaluation.fidelity import Measure as Measure
+from qsample.evaluation.fidelity import model_fidelity as model_fidelity
 from qsample.evaluation.likelihood import log_likelihood as log_likelihood
 from qsample.evaluation.likelihood import log_partition as log_partition
 from qsample.evaluation.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
