@@ -13,7 +13,9 @@ import pytest
 
 from qsample import data
 from qsample.annealers.registry import CATALOGUE, adjusted, named
-from qsample.cli import _advice, main, restore
+from qsample.cli import main
+from qsample.cli.command import _advice
+from qsample.cli.shared import restore
 from qsample.learning.checkpoint import load
 from qsample.learning.saved import model_of_flags
 from tests.support.commands import ROOT, TINY, train
@@ -34,7 +36,8 @@ def test_train_says_what_comes_next(tmp_path, capsys):
     train(tmp_path / "run")
     assert (
         capsys.readouterr().out
-        == f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
+        == "data: bars-and-stripes-3x3, 14 rows of 9, 0 held out; bits as they are\n"
+        f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
     )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in lines] == [2, 4, 6]
@@ -202,7 +205,9 @@ def test_as_a_module():
     assert "gibbs" in done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
+)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
