@@ -19,6 +19,7 @@ from qsample.support.wrapped import bare
 
 # chance that samples of the data's own law are called wrong
 FALSE_ALARM = 0.01
+LEAST_PERMUTATIONS = 99  # whose smallest p-value is FALSE_ALARM
 LEAST_ROWS = 20  # rows of each set below which nothing is judged
 ROUNDED = 1e-12  # differences that are rounding
 
@@ -133,7 +134,7 @@ def model_fidelity(
         samples: reads of `model.ising()`, or visible rows `[M, n_visible]` in the model's coding.
             Weighted reads are resampled; of reads of one family (copies, times of one chain) one is
             taken.
-        permutations: number of relabellings.
+        permutations: number of relabellings, 99 or more.
         rows: largest number of rows of each set, taken at random; time grows with it as
             rows * n_visible^2 * permutations.
         generator: randomness of the choice of rows and of the relabellings; None is torch's default
@@ -141,12 +142,13 @@ def model_fidelity(
 
     Raises:
         ValueError: rows or samples that are not the model's, a batch of problems, fewer than two
-            of either.
+            of either, fewer than 99 permutations.
         TypeError: what is no model, or no tensor.
     """
     model = bare(model)
     draw = torch.Generator().manual_seed(draw_seed(generator))
-    permutations = whole("permutations", permutations, 19)
+    # with fewer the smallest p-value could not call anything wrong
+    permutations = whole("permutations", permutations, LEAST_PERMUTATIONS)
     rows = whole("rows", rows, 2)
     data = model.check_rows(data)
     visible, note = _visible(model, samples, draw)

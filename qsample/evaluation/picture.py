@@ -150,9 +150,10 @@ def _pairs(axes: Axes, page: Page) -> None:
     i, j = torch.triu_indices(len(kept), len(kept), offset=1)
     x = C[i, j]
     y = D[i, j]
-    # the strongest, and some of all
+    # by strength: most of the strong ones, few of the many weak ones
     order = x.abs().argsort(descending=True)
-    shown = torch.cat([order[: PAIRS // 2], order[PAIRS // 2 :: max(1, len(order) * 2 // PAIRS)]])
+    rank = torch.linspace(0, 1, PAIRS, dtype=torch.float64) ** 3 * (len(order) - 1)
+    shown = order[rank.long().unique()]
     ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]
     axes.plot(ends, ends, c="0.6", lw=1)
     axes.scatter(x[shown], y[shown], s=4, c=SAMPLES, alpha=0.4, lw=0)

@@ -262,3 +262,57 @@ def test_ctrl_c_from_the_keyboard(tmp_path):
         last == f"qsample: stopped after update {update}; resume with the same command and --resume"
     )
     assert "Traceback" not in said
+
+
+# ---- the picture ----------------
+
+
+def test_a_picture_of_a_run(trained, tmp_path, capsys):
+    """Also where its data are the training rows, for there are too few others."""
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "report.png"
+    main(["evaluate", str(trained), "--reads", "50", "--picture", str(file)])
+    said = capsys.readouterr().out
+    assert f"picture: {file}" in said
+    assert re.search(
+        r"^samples beside train rows +not judged: 10 samples against 10 rows", said, re.M
+    )
+    assert re.search(r"^binarisation +bits as they are$", said, re.M)
+    content = file.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(trained), "--picture", str(file)])
+    assert "is there already: give --overwrite, or another --picture" in capsys.readouterr().err
+    assert file.read_bytes() == content
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_pictures_of_rows_that_are_no_images_and_of_coupled_hidden_units(tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    x = np.random.default_rng(0).integers(0, 2, (60, 5))
+    np.save(tmp_path / "x.npy", x)
+    given = ["--data", str(tmp_path / "x.npy"), "--model", "boltzmann", "--hidden", "2"]
+    train(tmp_path / "run", *given, "--test", "25")
+    file = tmp_path / f"report.{suffix}"
+    main(["evaluate", str(tmp_path / "run"), "--reads", "50", "--picture", str(file)])
+    begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert file.read_bytes().startswith(begins[suffix])
+
+
+def test_evaluate_compares_samples_with_rows(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 2, (60, 5))
+    np.save(tmp_path / "x.npy", x)
+    train(tmp_path / "run", "--data", str(tmp_path / "x.npy"), "--test", "25")
+    arguments = ["evaluate", str(tmp_path / "run"), "--reads", "50", "--json"]
+    capsys.readouterr()
+    main(arguments)
+    report = json.loads(capsys.readouterr().out)
+    main(arguments)
+    assert json.loads(capsys.readouterr().out) == report, "it goes by its seed"
+    fidelity = report["fidelity"]
+    assert (fidelity["against"], fidelity["rows"]) == ("test", 25)
+    assert fidelity["ok"] == (fidelity["p_value"] > 0.01)
+    assert set(fidelity["measures"]["energy distance"]) == {
+        *("value", "expected", "low", "high", "p_value")
+    }

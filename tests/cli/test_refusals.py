@@ -187,6 +187,12 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
         ("evaluate", ["--sampler", "quantum"], "unknown sampler 'quantum'"),
         ("evaluate", ["--reads", "0"], "expected num >= 1 reads; got 0"),
         ("evaluate", ["--method", "guess"], "'guess'"),
+        (
+            "evaluate",
+            ["--picture", "x.txt"],
+            "cannot draw x.txt: expected a .png, .pdf or .svg file",
+        ),
+        ("evaluate", ["--picture", "gone/x.png"], "cannot write gone/x.png: there is no folder"),
         ("sample", ["--num", "-4"], "expected num >= 1 reads; got -4"),
         ("sample", ["--sweeps", "0"], "expected sweeps >= 1; got 0"),
         ("sample", ["--out", "/dev/null/x.npy"], "/dev/null/x.npy"),

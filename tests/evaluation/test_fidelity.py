@@ -80,11 +80,16 @@ def test_wrong_samples_are_seen(name):
     assert judged.text.startswith("wrong: ")
 
 
+def test_the_fewest_permutations_see_what_is_wrong():
+    judged = qs.model_fidelity(MODEL, draws(0), one_valley(), permutations=99)
+    assert judged.ok is False and judged.p_value == pytest.approx(0.01)
+
+
 def test_copies_of_the_training_rows_are_seen():
     """Each row has a twin in the other set: both accuracies are 0, not 1/2."""
     wide = BernoulliRBM(40, 2, generator=generator())
     rows = torch.randint(2, (60, 40), generator=generator(1)).float()
-    judged = qs.model_fidelity(wide, rows, rows, permutations=199, generator=generator())
+    judged = qs.model_fidelity(wide, rows, rows, permutations=999, generator=generator())
     assert judged["adversarial accuracy, data"].value == 0
     assert judged["adversarial accuracy, samples"].value == 0
     assert judged.ok is False
@@ -111,7 +116,7 @@ def test_right_models_are_called_wrong_at_their_rate():
 
 def test_reads_as_samples_are_resampled_and_thinned():
     reads = Exact().sample(PROBLEM, 60, generator=generator())
-    same = qs.model_fidelity(MODEL, draws(0), reads, permutations=19, generator=generator())
+    same = qs.model_fidelity(MODEL, draws(0), reads, permutations=99, generator=generator())
     assert same.rows == 60 and same.note == ""
     families = Samples(
         reads.spins, reads.energy, exactness=Exactness.ASYMPTOTIC, family=torch.arange(60) // 3
@@ -138,7 +143,7 @@ def test_spins_with_coupled_hidden_units():
 
 
 def test_the_text_and_the_table():
-    few = qs.model_fidelity(MODEL, draws(0), draws(1)[:5], permutations=19, generator=generator())
+    few = qs.model_fidelity(MODEL, draws(0), draws(1)[:5], permutations=99, generator=generator())
     assert few.ok is None
     assert few.text == "not judged: 5 samples against 5 rows, at least 20 are needed"
     lines = str(few).splitlines()
@@ -148,7 +153,7 @@ def test_the_text_and_the_table():
 def test_the_same_generator_gives_the_same_numbers():
     first, again = (
         qs.model_fidelity(
-            MODEL, draws(0), draws(1), permutations=19, rows=50, generator=generator()
+            MODEL, draws(0), draws(1), permutations=99, rows=50, generator=generator()
         )
         for _ in range(2)
     )
@@ -161,7 +166,7 @@ def test_the_same_generator_gives_the_same_numbers():
         ({"samples": torch.zeros(5, 4)}, r"expected samples of shape \[\*, 16\]; got \[5, 4\]"),
         ({"data": torch.full((5, 16), 0.5)}, "0.5"),
         ({"samples": torch.zeros(1, 16)}, "expected two rows and two samples or more; got 300"),
-        ({"permutations": 3}, "expected permutations >= 19; got 3"),
+        ({"permutations": 98}, "expected permutations >= 99; got 98"),
     ],
 )
 def test_refusals(change, message):
