@@ -176,5 +176,5 @@ def test_fresh_draws_reach_fit_as_a_stream(tmp_path, monkeypatch):
     )
     stream = given["learnt"]
     assert isinstance(stream, Batches) and (stream.batch, stream.seed) == (10, 3)
-    assert stream.rows(0).shape == (10, 9) and given["validation"].shape == (30, 9)
+    assert stream.of_update(0).shape == (10, 9) and given["validation"].shape == (30, 9)
     assert len(given["config"]["rows"]) == 16
