@@ -49,9 +49,9 @@ def check_draws() -> None:
 
 
 def check_command() -> None:
-    """The command line starts and knows its version and its samplers."""
+    """The command line starts and knows its version, its samplers and its recipes."""
     command = Path(sys.executable).with_name("qsample")
-    for arguments in (["--version"], ["samplers"]):
+    for arguments in (["--version"], ["samplers"], ["recipes", "digits-rbm-16"]):
         done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         print(done.stdout.splitlines()[0])

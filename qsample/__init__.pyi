@@ -7,6 +7,9 @@ from qsample import sampling as sampling
 from qsample import sklearn as sklearn
 from qsample import testing as testing
 from qsample.evaluation.diagnostics import diagnose as diagnose
+from qsample.evaluation.fidelity import Fidelity as Fidelity
+from qsample.evaluation.fidelity import Measure as Measure
+from qsample.evaluation.fidelity import model_fidelity as model_fidelity
 from qsample.evaluation.likelihood import log_likelihood as log_likelihood
 from qsample.evaluation.likelihood import log_partition as log_partition
 from qsample.evaluation.likelihood import model_log_partition as model_log_partition

@@ -29,7 +29,7 @@ def sources() -> dict[str, str]:
         for path in (ROOT / folder).rglob("*"):
             inner = path.relative_to(ROOT / folder)
             through_link = folder == "qsample" and inner.parts[0] in ("models", "annealers")
-            if path.suffix in (".py", ".pyi", ".typed") and not through_link:
+            if path.suffix in (".py", ".pyi", ".typed", ".toml") and not through_link:
                 found[f"{folder}/{inner.as_posix()}"] = f"{installed}/{inner.as_posix()}"
     return found
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from qsample.models.energy import EnergyModel, column_sums, normal, with_gradient
+from qsample.models.rbm.arrays import Orientation, weights_of
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.support.autocast import rounded_alone
@@ -59,6 +62,53 @@ class BernoulliRBM(EnergyModel):
         self.W = nn.Parameter(normal(std, generator))
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        W: Any,
+        b: Any,
+        c: Any,
+        *,
+        orientation: Orientation | None = None,
+        visible_offset: Any = None,
+        hidden_offset: Any = None,
+    ) -> BernoulliRBM:
+        r"""The model of weights that were trained elsewhere, on {0,1}: arrays of NumPy or torch.
+
+        They are `w`, `bv`, `bh` of PyDeep (and its `ov`, `oh` the offsets); `weight_matrix`,
+        `vbias`, `hbias` of rbms; `components_`, `intercept_visible_`, `intercept_hidden_` of
+        scikit-learn, whose W lies the other way.
+
+        With offsets $\mu$ of the visible and $\lambda$ of the hidden units the energy is taken as
+        $-(v-\mu)^\top W (h-\lambda) - b\cdot(v-\mu) - c\cdot(h-\lambda)$ (Melchior, Fischer and
+        Wiskott, JMLR 17(99), 2016). The law is the same; the constant $b\cdot\mu + c\cdot\lambda -
+        \mu^\top W\lambda$ is left out of the energy, so log Z is larger than that of PyDeep by it.
+
+        Args:
+            W: weights, `[n_visible, n_hidden]`, or transposed as `orientation` says.
+            b: visible biases, `[n_visible]` or `[1, n_visible]`.
+            c: hidden biases, `[n_hidden]` or `[1, n_hidden]`.
+            orientation: axes of W, "visible-hidden" or "hidden-visible", or the name of the package
+                that keeps it so; None goes by the lengths of b and c.
+            visible_offset: offsets of a centred model's visible units, `[n_visible]` or one number;
+                None is 0.
+            hidden_offset: those of its hidden units, `[n_hidden]` or one number; None is 0.
+
+        Returns:
+            The model in double precision where an array is, else in single precision.
+
+        Raises:
+            ValueError: shapes that do not fit (the message says which orientation would), a square
+                W without an orientation, or numbers that are not finite.
+            TypeError: what holds no numbers.
+        """
+        weights = weights_of(W, b, c, orientation, visible_offset, hidden_offset)
+        # its initial weights are replaced: torch's default generator stays as it is
+        model = cls(*weights.W.shape, generator=torch.Generator()).to(weights.W)
+        for name, value in weights._asdict().items():
+            model.set_parameter(name, value)
+        return model
 
     def arguments(self) -> dict[str, int]:
         """What the constructor takes to make this model with other weights."""

@@ -13,7 +13,9 @@ import pytest
 
 from qsample import data
 from qsample.annealers.registry import CATALOGUE, adjusted, named
-from qsample.cli import _advice, main, restore
+from qsample.cli import main
+from qsample.cli.command import _advice
+from qsample.cli.shared import restore
 from qsample.learning.checkpoint import load
 from qsample.learning.saved import model_of_flags
 from tests.support.commands import ROOT, TINY, train
@@ -34,7 +36,8 @@ def test_train_says_what_comes_next(tmp_path, capsys):
     train(tmp_path / "run")
     assert (
         capsys.readouterr().out
-        == f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
+        == "data: bars-and-stripes-3x3, 14 rows of 9, 0 held out; bits as they are\n"
+        f"checkpoint: {tmp_path}/run\nnext: qsample evaluate {tmp_path}/run\n"
     )
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in lines] == [2, 4, 6]
@@ -202,7 +205,9 @@ def test_as_a_module():
     assert "gibbs" in done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
+)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -257,3 +262,57 @@ def test_ctrl_c_from_the_keyboard(tmp_path):
         last == f"qsample: stopped after update {update}; resume with the same command and --resume"
     )
     assert "Traceback" not in said
+
+
+# ---- the picture ----------------
+
+
+def test_a_picture_of_a_run(trained, tmp_path, capsys):
+    """Also where its data are the training rows, for there are too few others."""
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "report.png"
+    main(["evaluate", str(trained), "--reads", "50", "--picture", str(file)])
+    said = capsys.readouterr().out
+    assert f"picture: {file}" in said
+    assert re.search(
+        r"^samples beside train rows +not judged: 10 samples against 10 rows", said, re.M
+    )
+    assert re.search(r"^binarisation +bits as they are$", said, re.M)
+    content = file.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(trained), "--picture", str(file)])
+    assert "is there already: give --overwrite, or another --picture" in capsys.readouterr().err
+    assert file.read_bytes() == content
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_pictures_of_rows_that_are_no_images_and_of_coupled_hidden_units(tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    x = np.random.default_rng(0).integers(0, 2, (60, 5))
+    np.save(tmp_path / "x.npy", x)
+    given = ["--data", str(tmp_path / "x.npy"), "--model", "boltzmann", "--hidden", "2"]
+    train(tmp_path / "run", *given, "--test", "25")
+    file = tmp_path / f"report.{suffix}"
+    main(["evaluate", str(tmp_path / "run"), "--reads", "50", "--picture", str(file)])
+    begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert file.read_bytes().startswith(begins[suffix])
+
+
+def test_evaluate_compares_samples_with_rows(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 2, (60, 5))
+    np.save(tmp_path / "x.npy", x)
+    train(tmp_path / "run", "--data", str(tmp_path / "x.npy"), "--test", "25")
+    arguments = ["evaluate", str(tmp_path / "run"), "--reads", "50", "--json"]
+    capsys.readouterr()
+    main(arguments)
+    report = json.loads(capsys.readouterr().out)
+    main(arguments)
+    assert json.loads(capsys.readouterr().out) == report, "it goes by its seed"
+    fidelity = report["fidelity"]
+    assert (fidelity["against"], fidelity["rows"]) == ("test", 25)
+    assert fidelity["ok"] == (fidelity["p_value"] > 0.01)
+    assert set(fidelity["measures"]["energy distance"]) == {
+        *("value", "expected", "low", "high", "p_value")
+    }

@@ -187,6 +187,12 @@ def test_checkpoints_of_another_model(tmp_path, capsys, trained, extra):
         ("evaluate", ["--sampler", "quantum"], "unknown sampler 'quantum'"),
         ("evaluate", ["--reads", "0"], "expected num >= 1 reads; got 0"),
         ("evaluate", ["--method", "guess"], "'guess'"),
+        (
+            "evaluate",
+            ["--picture", "x.txt"],
+            "cannot draw x.txt: expected a .png, .pdf or .svg file",
+        ),
+        ("evaluate", ["--picture", "gone/x.png"], "cannot write gone/x.png: there is no folder"),
         ("sample", ["--num", "-4"], "expected num >= 1 reads; got -4"),
         ("sample", ["--sweeps", "0"], "expected sweeps >= 1; got 0"),
         ("sample", ["--out", "/dev/null/x.npy"], "/dev/null/x.npy"),
@@ -229,7 +235,7 @@ def test_the_line_is_the_same_in_any_locale(encoding):
 
 def test_no_command_and_an_unknown_one(capsys):
     assert "unknown sampler 'quantum'" in refused(capsys, "samplers", "quantum")
-    assert "train, evaluate, sample, samplers" in refused(capsys)
+    assert "train, evaluate, sample, samplers, recipes" in refused(capsys)
     assert "frobnicate" in refused(capsys, "frobnicate")
 
 

@@ -38,7 +38,7 @@ FACES = [
     "qsample.data",
     "qsample.metrics",
 ]
-STUBS = {face: ROOT / f"{face.replace('.', '/')}/__init__.pyi" for face in FACES[:-2]}
+STUBS = {face: ROOT / f"{face.replace('.', '/')}/__init__.pyi" for face in FACES[:-1]}
 SHOWN = [(face, name) for face, stub in STUBS.items() for name in names_of(stub)]
 # The lines of "Public names" of the design: scripts outside of the repository use them.
 PUBLIC = """

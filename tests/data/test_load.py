@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsample import data
 from qsample.data import Dataset, load, planted_ising
+from qsample.data.tables import SUFFIXES
 
 
 def bits(n: int = 6, d: int = 5, seed: int = 0) -> np.ndarray:
@@ -141,8 +141,8 @@ def test_planted_ising_draws_from_its_problem(rows, columns, couplings):
         ("mnist", "did you mean 'mnist5k'"),
         (
             "zebra",
-            "unknown data set 'zebra': expected one of digits, .* or the path of a .npy, .npz or "
-            ".csv file",
+            "unknown data set 'zebra': expected one of digits, .* or the path of a .npy, .npz, "
+            ".csv or IDX",
         ),
         ("bars-and-stripes-4", "did you mean 'bars-and-stripes'"),
         ("bars-and-stripes-0x4", "expected bars-and-stripes of 1x1 to 16x16; got 0x4"),
@@ -246,7 +246,7 @@ def test_npz_picks_x_then_data_then_the_only_array(tmp_path):
         np.savez_compressed(path, allow_pickle=False, **arrays)
         assert torch.equal(load(str(path)).x, torch.from_numpy(x).float())
     np.savez(path, a=x, b=other)
-    refused(path, "expected one array, or one named x or data; it holds a, b")
+    refused(path, "expected one array, or one named x, data, arr_0 or x_train; it holds a, b")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no arrays")
     refused(path)
@@ -282,7 +282,7 @@ def test_csv_of_one_row_or_one_column(tmp_path):
     st.integers(1, 5),
     st.integers(0, 10**6),
     st.booleans(),
-    st.sampled_from(data.SUFFIXES),
+    st.sampled_from(SUFFIXES),
 )
 def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
     x = bits(n, d, seed) * 2 - 1 if spins else bits(n, d, seed)
@@ -305,12 +305,14 @@ def test_files_round_trip(tmp_path_factory, n, d, seed, spins, suffix):
         (
             [[0, 1], [2, 1]],
             [
-                "got 2 at [1, 0]; expected all values 0 or 1, or all -1 or +1: threshold first",
-                "x >= 1.0",
+                "got 2 at [1, 0]; expected all values 0 or 1, or all -1 or +1: for grey levels",
+                "give binarise='threshold', 'fixed' or 'sample'",
             ],
         ),
-        ([[0.0, 16.0]], ["got 16.0 at [0, 1]", "x >= 8.0"]),
-        ([[0, 255]], ["got 255 at [0, 1]", "x >= 127.5"]),
+        ([[0.0, 16.0]], ["got 16.0 at [0, 1]", "binarise="]),
+        ([[0, 255]], ["got 255 at [0, 1]", "binarise="]),
+        ([[0, 2], [-1, 0]], ["got 0 at [0, 0]"]),
+        ([[2, 2], [-1, 1]], ["got 2 at [0, 0]", "threshold first, e.g. x >= 0.5"]),
         ([[0.0, 0.5], [1, 1]], ["got 0.5 at [0, 1]"]),
         ([[0.0, np.nan]], ["got nan at [0, 1]; expected all values 0 or 1, or all -1 or +1"]),
         ([[np.inf, 1.0]], ["got inf at [0, 0]"]),
@@ -373,8 +375,8 @@ def test_damaged_files(tmp_path):
     refused(path, "Is a directory")
     path = tmp_path / "sheet.xlsx"
     path.write_bytes(b"PK")
-    refused(path, "expected a .npy, .npz or .csv file")
-    refused(tmp_path, "expected a .npy, .npz or .csv file")
+    refused(path, "expected a .npy, .npz, .csv or IDX (MNIST) file, or the folder of MNIST's")
+    refused(tmp_path, "expected a file train-images-idx3-ubyte[.gz] in it; it holds binary.csv")
 
 
 class Bomb:

@@ -1,0 +1,144 @@
+"""The command line: from arguments to a command, from an error to a line."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from contextlib import redirect_stderr
+from importlib.metadata import version
+from itertools import dropwhile, takewhile
+
+import tyro
+
+from qsample.annealers.registry import CATALOGUE, CorrectedEntry
+from qsample.cli.evaluate import Evaluate
+from qsample.cli.recipes import Recipes, recipe_of
+from qsample.cli.sample import Sample
+from qsample.cli.samplers import Samplers
+from qsample.cli.train import Train
+from qsample.support.interrupts import Stopped
+from qsample.support.optional import DISTRIBUTION
+from qsample.testing.sapi.command import Sapi
+
+Command = Train | Evaluate | Sample | Samplers | Recipes | Sapi
+
+
+def _parse(arguments: list[str] | None) -> Command:
+    """The command asked for; a ValueError with the point of tyro's boxed complaint otherwise."""
+    commands = {
+        "train": Train,
+        "evaluate": Evaluate,
+        "sample": Sample,
+        "samplers": Samplers,
+        "recipes": Recipes,
+        "sapi": Sapi,
+    }
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            command = tyro.extras.subcommand_cli_from_dict(commands, args=arguments, prog="qsample")
+            if isinstance(command, Train) and (command.resume or command.recipe):
+                given = sys.argv[1:] if arguments is None else arguments
+                return _with_defaults(command, given[given.index("train") + 1 :])
+            return command
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # it was --help
+    raise ValueError(f"{_point(complaint.getvalue())} (qsample --help says more)")
+
+
+def _with_defaults(command: Train, flags: list[str]) -> Train:
+    """The command again: the defaults are the flags of the run it resumes, else its recipe's."""
+    default = command.former() if command.resume else command
+    names_data = any(flag.split("=")[0] in ("--data", "--recipe") for flag in flags)
+    if default is command and command.resume and not names_data:
+        # a folder mistyped would begin another run, on the default data
+        raise ValueError(
+            f"no checkpoint at {command.out} to resume: name the run's folder by --out, "
+            "or begin a run without --resume"
+        )
+    if default is command and command.recipe is not None:
+        default = recipe_of(command)
+    return tyro.cli(Train, args=flags, default=default, prog="qsample train")
+
+
+def _point(complaint: str) -> str:
+    """The first paragraph in tyro's box, which is drawn in Unicode or in ASCII."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint).splitlines()[1:]
+    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in plain]
+    # a rule ends a paragraph as an empty line does
+    rule = re.compile(r"[╰]?[─-]{3,}[╯]?")
+    lines = ["" if rule.fullmatch(line) else line for line in lines]
+    paragraph = takewhile(bool, dropwhile(lambda line: not line, lines))
+    return re.sub(r"Error parsing __\S+: ", "", " ".join(paragraph))
+
+
+def _advice(text: str) -> str:
+    """A message of the library with its advice as flags, `Gibbs(sweeps=...)` as --sampler gibbs."""
+    plain: dict[str, str] = {}  # names of the catalogue by class
+    corrected: dict[str, str] = {}  # and of its composites, by the class of their first sampler
+    for name, entry in CATALOGUE.items():
+        if isinstance(entry, CorrectedEntry):
+            corrected[CATALOGUE[entry.sampler].kind] = name
+        else:
+            plain[entry.kind] = name
+
+    def pair(match: re.Match[str]) -> str:
+        return f"--sampler {corrected.get(match[1], 'corrected-annealing')}"
+
+    def single(match: re.Match[str]) -> str:
+        return f"--sampler {plain[match[1]]}"
+
+    text = re.sub(r"Corrected\((\w+)\([^()]*\), Gibbs\([^()]*\)\)", pair, text)
+    text = re.sub(rf"\b({'|'.join(plain)})\([^()]*\)", single, text)
+    text = re.sub(r"\b(start|decay|binarise)='(\w+)'", r"--\1 \2", text)
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The `qsample` command: expected errors are one line on stderr, exit code 2."""
+    command = None
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"qsample {version(DISTRIBUTION)}")
+        return
+    try:
+        command = _parse(arguments)
+        command()
+    except KeyboardInterrupt as error:
+        stopped = str(error) or "interrupted"
+        remedy = "; resume with the same command and --resume" if isinstance(command, Train) else ""
+        print(f"\nqsample: {stopped}{remedy}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Stopped as error:
+        print(f"\nqsample: {error}; go on with --resume", file=sys.stderr, flush=True)
+        # all is on the disk; a busy machine takes seconds to tear Python down
+        if arguments is None:
+            os._exit(128 + error.number)
+        raise SystemExit(error.code) from None
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        line = _advice(" ".join(str(error).split()))
+        print(f"qsample: error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(
+            "qsample: error: not enough memory: ask for fewer reads, chains or hidden units",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, in the words of Python or of torch."""
+    if isinstance(error, MemoryError):
+        return True
+    phrases = (
+        "can't allocate memory",
+        "out of memory",
+        "Storage size calculation overflowed",
+        "not enough memory",
+    )
+    return any(phrase in str(error) for phrase in phrases)

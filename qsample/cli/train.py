@@ -1,0 +1,172 @@
+"""`qsample train`: a model of data, any sampler, and a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from qsample.cli.shared import dataset_of, device_of, said_of, sampler_of
+from qsample.data.batches import Batches
+from qsample.data.binarise import Binarisation
+from qsample.data.dataset import Dataset
+from qsample.learning.checkpoint import NoCheckpoint
+from qsample.learning.files import digest
+from qsample.learning.fit import Settings, fit
+from qsample.learning.saved import model_of_flags, read_state
+from qsample.models.registry import check_hidden, entry_of
+from qsample.sampling.sampler import Sampler
+
+# The flags of `qsample train` that its checkpoint keeps, and that a resumed run takes up.
+FLAGS = ("data", "model", "hidden", "test", "sampler", "sweeps")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on data with any sampler; checkpoints and metrics go to a folder.
+
+    Args:
+        out: folder of the run.
+        recipe: recipe whose flags are the defaults: a name that `qsample recipes` lists, or a .toml
+            file.
+        data: digits, bars-and-stripes, mnist5k, planted-ising; a .npy, .npz, .csv or IDX file of
+            bits, spins or grey levels; or the folder of MNIST's four files.
+        binarise: how bits are made of grey levels: threshold, at half of their range (the default
+            of data sets by name); fixed, one draw by them; sample, a fresh draw whenever a row is
+            learnt from.
+        model: rbm; boltzmann: every unit coupled to every other; grid: visible spins on the
+            data's own grid.
+        hidden: number of hidden units.
+        sampler: sampler of the negative phase: a name that `qsample samplers` lists.
+        sweeps: sweeps of the sampler per update, which its temperatures share.
+        set: more settings of the sampler, as in --set betas=16 rule=metropolis (`qsample
+            samplers NAME` lists them).
+        device: device of the model and its chains: cpu, cuda, mps.
+        test: number of rows held out for `qsample evaluate`; by default the test rows that the
+            data bring (MNIST's 10,000), else a fifth of 500 rows or more.
+        resume: go on from the checkpoint in the folder, with its flags where none are given.
+        threads: number of torch threads; more than one pays for wide models only.
+    """
+
+    out: Path
+    recipe: str | None = None
+    data: str = "digits"
+    binarise: Binarisation | None = None
+    model: str = "rbm"
+    hidden: int = 16
+    sampler: str = "gibbs"
+    sweeps: int = 10
+    set: tuple[str, ...] = ()
+    device: str = "cpu"
+    test: int | None = None
+    resume: bool = False
+    threads: int = 1
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
+
+    def __call__(self) -> None:
+        """Train the model, and say what comes next."""
+        if self.threads < 1:
+            raise ValueError(f"expected threads >= 1; got {self.threads}")
+        torch.set_num_threads(self.threads)
+        device = device_of(self.device)
+        sampler = sampler_of(self.sampler, self.sweeps, self.set)
+        _check_start(self.settings.start, sampler, self.sampler)
+        dataset = dataset_of(self.data, self.model, self.binarise)
+        config = self._config(dataset)
+        train = dataset.split(config["test"])[0]
+        rows = train.x.to(device)
+        model = model_of_flags(config).to(device)
+        model.set_visible_bias(rows)
+        options: dict[str, Any] = {}
+        learnt: Any = rows
+        if train.grey is not None:
+            # fresh draws to learn from; one draw to judge by, which evaluate knows again
+            fresh = replace(train, x=rows, grey=train.grey.to(device))
+            learnt = Batches(fresh, self.settings.batch, self.settings.seed)
+            options["validation"] = rows
+            config["rows"] = digest(rows)
+        fit(
+            model,
+            learnt,
+            sampler,
+            self.settings,
+            out=self.out,
+            resume=self.resume,
+            config=config,
+            **options,
+        )
+        print(
+            f"data: {dataset.name}, {len(train)} rows of {train.x.shape[1]}, "
+            f"{config['test']} held out; {said_of(dataset)}"
+        )
+        print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+
+    def _config(self, dataset: Dataset) -> dict[str, Any]:
+        """What the checkpoint keeps: enough to make the model and the sampler again."""
+        test = self._rows_held_out(dataset)
+        entry = entry_of(self.model)
+        if entry.on_images and dataset.image_shape is None:
+            raise ValueError(
+                f"{dataset.name} has no rows and columns, so model {self.model} cannot be laid "
+                "out: use boltzmann"
+            )
+        hidden = 0 if entry.max_hidden == 0 else self.hidden
+        check_hidden(self.model, hidden)
+        config = {
+            "data": self.data,
+            "model": self.model,
+            "visible": dataset.x.shape[1],
+            "hidden": hidden,
+            "test": test,
+            "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+            "model_seed": self.settings.seed,
+            "sampler": self.sampler,
+            "sweeps": self.sweeps,
+        }
+        if self.set:
+            config["set"] = list(self.set)
+        if self.binarise is not None:
+            config["binarise"] = self.binarise
+        return config
+
+    def _rows_held_out(self, dataset: Dataset) -> int:
+        """The number of test rows, as given or by default."""
+        rows = len(dataset)
+        if self.test is None:
+            if dataset.own_test:
+                return dataset.own_test
+            if dataset.name == "digits":
+                return 397
+            return rows // 5 if rows >= 500 else 0
+        if not 0 <= self.test < rows:
+            raise ValueError(
+                f"expected test between 0 and {rows - 1}, {dataset.name} having {rows} rows; got "
+                f"{self.test}"
+            )
+        return self.test
+
+    def former(self) -> Train:
+        """The command that made the run in the folder; this one where there is none yet."""
+        try:
+            state = read_state(self.out)
+        except NoCheckpoint:
+            return self
+        config = state["config"]
+        if any(name not in config for name in FLAGS):
+            raise ValueError(f"{self.out} holds no run of `qsample train`: its flags are not there")
+        flags = {name: config[name] for name in FLAGS}
+        flags["set"] = tuple(config.get("set", ()))
+        flags["binarise"] = config.get("binarise")
+        return replace(self, settings=Settings(**state["settings"]), **flags)
+
+
+def _check_start(start: str, sampler: Sampler, name: str) -> None:
+    """ValueError for a start that continues chains, with a sampler that cannot."""
+    if start in ("data", "persistent") and not sampler.warm_start:
+        raise ValueError(
+            f"--start {start} continues chains, which {name} cannot: use --start fresh (the "
+            f"default for {name}), or --sampler gibbs"
+        )
