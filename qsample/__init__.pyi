@@ -9,6 +9,7 @@ from qsample.evaluation.diagnostics import diagnose as diagnose
 from qsample.evaluation.likelihood import log_likelihood as log_likelihood
 from qsample.evaluation.likelihood import log_partition as log_partition
 from qsample.evaluation.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
+from qsample.learning.callbacks import Callback as Callback
 from qsample.learning.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from qsample.learning.contrastive import Start as Start
 from qsample.learning.contrastive import cd_loss as cd_loss

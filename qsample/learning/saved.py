@@ -288,6 +288,19 @@ def _is_pending(value: Any) -> bool:
     return _are_metrics(value) and all(_is_number(value.get(name)) for name in numbers)
 
 
+def _is_best(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        _is_table(value)
+        and (value.get("update") is None or _is_count(value["update"]))
+        and type(value.get("name")) is str
+        and _is_number(value.get("score"))
+        and _is_count(value.get("waited"))
+        and _are_weights(value.get("weights"))
+    )
+
+
 def _is_architecture(value: Any) -> bool:
     if value is None:
         return True
@@ -310,6 +323,11 @@ _PARTS: dict[str, Any] = {
     "identity": _is_identity,
 }
 _LATER: dict[str, Any] = {  # not in the first checkpoints
+    "training": lambda value: value is None or _are_weights(value),
+    "average": lambda value: value is None or _are_weights(value),
+    "scheduler": lambda value: value is None or _is_table(value),
+    "best": _is_best,
+    "seen": lambda value: value is None or type(value) is str,
     "pending": _is_pending,
     "architecture": _is_architecture,
     "former": lambda value: isinstance(value, list) and all(map(_is_table, value)),
