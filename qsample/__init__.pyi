@@ -17,6 +17,7 @@ from qsample.learning.fit import fit as fit
 from qsample.learning.saved import SavedRun as SavedRun
 from qsample.learning.saved import load_run as load_run
 from qsample.learning.settings import Settings as Settings
+from qsample.learning.tensorboard import TensorBoard as TensorBoard
 from qsample.problem.graph import Graph as Graph
 from qsample.problem.ising import Ising as Ising
 from qsample.sampling.sampler import Sampler as Sampler

@@ -19,6 +19,7 @@ from qsample.learning.run import Run
 from qsample.learning.saved import former_settings
 from qsample.learning.settings import Settings as Settings
 from qsample.learning.steps import MakesOptimizer, MakesScheduler
+from qsample.learning.tensorboard import TensorBoard
 from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import warned_once
 from qsample.support.faces import public
@@ -124,7 +125,7 @@ def fit(
         validation=validation,
         out=folder,
         config=None if config is None else dict(config),
-        callbacks=callbacks,
+        callbacks=_with_board(callbacks, folder),
         optimizer=optimizer,
         scheduler=scheduler,
         evaluate=evaluate,
@@ -153,6 +154,16 @@ def _settings(settings: Settings | Mapping[str, Any] | None, former: Path | None
     if settings is None and former is not None:
         settings = former_settings(former)
     return settings or Settings()
+
+
+def _with_board(
+    callbacks: Sequence[Callback | Callable[[Metrics], Any]], folder: Path | None
+) -> Sequence[Callback | Callable[[Metrics], Any]]:
+    """The callbacks, and TensorBoard for a folder, where it is installed and not among them."""
+    given = any(isinstance(callback, TensorBoard) for callback in callbacks)
+    if folder is None or given or not TensorBoard.installed():
+        return callbacks
+    return [TensorBoard(), *callbacks]
 
 
 def _loop(run: Run, settings: Settings, progress: bool) -> None:

@@ -159,7 +159,7 @@ class Run:
                 )
             restore(self, path)
             self.folder.saved = self.update
-        self.folder.begin(self.history, self.update)
+        self.folder.begin(self.history)
 
     def close(self) -> None:
         """Let others write the folder."""
