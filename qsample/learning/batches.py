@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,6 +58,8 @@ def _is_loader(data: Any) -> bool:
     """Whether it is iterated over for batches: what NumPy reads, and lists of numbers, are not."""
     if isinstance(data, list | tuple):
         return len(data) > 0 and isinstance(_first(data[0]), Tensor)
+    if isinstance(data, str | bytes | Mapping):
+        return False
     return isinstance(data, Iterable) and not hasattr(data, "__array__")
 
 

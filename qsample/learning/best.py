@@ -65,7 +65,7 @@ class Best:
         name, score = scored
         if self.update is None or name != self._name or score > self._score:
             self._name = name
-            self._score = score
+            self._score = -math.inf if math.isnan(score) else score
             self.update = int(metrics["update"])
             self.weights = {key: t.detach().clone() for key, t in model.state_dict().items()}
             self.waited = 0

@@ -116,6 +116,7 @@ def saved_on_error(run: Run) -> Iterator[None]:
         yield
     except Exception as error:
         if run.folder is not None:
+            run.judged = -1  # whatever was changed in it
             with suppress(ValueError, ArithmeticError, OSError):
                 run.save()
                 error.add_note(f"{run.folder.path} holds a checkpoint of update {run.update}")

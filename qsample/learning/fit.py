@@ -86,8 +86,8 @@ def fit(
         optimizer: a `torch.optim.Optimizer` of the model's parameters, or a function that makes one
             of them, in place of that of the settings.
         scheduler: a function that makes an `LRScheduler` of the optimiser, stepped after each
-            update (`ReduceLROnPlateau`: after each evaluation, with the likelihood; `mode="max"`),
-            in place of the rates of the settings.
+            update (`ReduceLROnPlateau`: after each evaluation, with the likelihood, so that it
+            needs `mode="max", threshold_mode="abs"`), in place of the rates of the settings.
         evaluate: what to measure on the validation rows: "exact" or "pseudo" likelihood, "auto"
             (exact where that is quick, else pseudo), or a function of model and rows that returns
             numbers by names. Patience looks at "score", or else at a log-likelihood.

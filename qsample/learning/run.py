@@ -203,7 +203,7 @@ class Run:
 
     def rows(self) -> Tensor:
         """This update's batch, `[batch, n_visible]`."""
-        with saved_on_error(self):
+        with self.stopper.cuttable("loader"), saved_on_error(self):
             return self.batches.of_update(self.update)
 
     def step(self) -> Metrics | None:

@@ -34,7 +34,8 @@ class SavedRun:
 
     Attributes:
         folder: folder of the run.
-        model: the model, with the weights of the checkpoint.
+        model: the model, with the weights that `fit` would return: averaged, or the best so far,
+            where the settings ask for it.
         config: what was given to `fit`; of `qsample train`, its flags.
         settings: how it was trained; `replace(run.settings, updates=...)` makes those of a longer
             run.
@@ -44,6 +45,7 @@ class SavedRun:
         chains: the persistent chains `[num, n]`, int8 spins; None without any.
         data: digest of the training rows.
         seconds: time spent on training.
+        best: number of updates of the model's weights, where patience chose them; else None.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class SavedRun:
     chains: Tensor | None
     data: str
     seconds: float
+    best: int | None = None
 
 
 @public("qsample")
@@ -101,6 +104,7 @@ def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -
         chains=chains if has_chains else None,
         data=state["identity"]["data"],
         seconds=state["seconds"],
+        best=(state.get("best") or {}).get("update"),
     )
 
 

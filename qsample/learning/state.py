@@ -143,7 +143,11 @@ def restore(run: Run, folder: Path) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         path = folder / checkpoint.LATEST
         raise CheckpointError(f"{path} holds no state of this run: {reason}") from None
-    _compare_batches(run, folder)
+    try:
+        _compare_batches(run, folder)
+    except BaseException:
+        run.model.load_state_dict(weights)
+        raise
     numbering = state.get("numbering", 1)  # the first checkpoints do not name it
     if numbering != _numbering() and run.update < run.settings.updates:
         warnings.warn(

@@ -165,9 +165,7 @@ def _called(name: str, function: Any, argument: Any) -> Any:
     if not callable(function):
         way = ""
         if isinstance(function, LRScheduler):
-            way = (
-                ": pass what makes it, such as lambda optimizer: CosineAnnealingLR(optimizer, 100)"
-            )
+            way = ": pass what makes it, as in lambda optimizer: StepLR(optimizer, 100)"
         raise TypeError(f"expected {name} as a function; got {type(function).__name__}{way}")
     return function(argument)
 
