@@ -20,7 +20,7 @@ from tests.support.training import SHORT, Dies, Stop, assert_same, coupled, rbm,
 
 ROWS = rows(rbm())
 SET = TensorDataset(ROWS, torch.arange(30))
-FEW = replace(SHORT, updates=8, batch=13)
+FEW = replace(SHORT, updates=8, batch=13, evaluate_every=8)
 
 
 def train(data, model=None, settings=FEW, sampler=None, **options):

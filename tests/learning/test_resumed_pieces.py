@@ -14,8 +14,10 @@ from qsample.annealers import Gibbs
 from qsample.learning.checkpoint import load
 from qsample.learning.fit import fit
 from tests.support.thinning import thinned
-from tests.support.training import SHORT, Dies, Stop, assert_same, rbm, rows
+from tests.support.training import SHORT as LONGER
+from tests.support.training import Dies, Stop, assert_same, rbm, rows
 
+SHORT = replace(LONGER, updates=10, evaluate_every=3, checkpoint_every=4)
 PLAIN = replace(SHORT, lr=Settings.lr)
 ROWS = rows(rbm())
 VALIDATION = ROWS[20:]
@@ -43,11 +45,11 @@ PIECES: dict[str, tuple[Settings, Any]] = {
             "data": loader(shuffle=True),
             "validation": VALIDATION,
             "optimizer": lambda p: AdamW(p, lr=0.01),
-            "scheduler": lambda o: OneCycleLR(o, 0.1, total_steps=21),
+            "scheduler": lambda o: OneCycleLR(o, 0.1, total_steps=11),
         },
     ),
     "ema": (replace(SHORT, average="ema", average_decay=0.7), dict),
-    "mean from 6": (replace(SHORT, average="mean", average_from=6), dict),
+    "mean from 3": (replace(SHORT, average="mean", average_from=3), dict),
     "mean, clip, sgd": (
         replace(SHORT, average="mean", clip=0.5, optimizer="sgd", centred=True),
         dict,
@@ -61,7 +63,7 @@ PIECES: dict[str, tuple[Settings, Any]] = {
         PLAIN,
         lambda: {
             "optimizer": lambda p: AdamW(p, lr=0.01, amsgrad=True),
-            "scheduler": lambda o: OneCycleLR(o, 0.1, total_steps=21),
+            "scheduler": lambda o: OneCycleLR(o, 0.1, total_steps=11),
         },
     ),
     "scheduler, clip": (
@@ -78,7 +80,7 @@ PIECES: dict[str, tuple[Settings, Any]] = {
         lambda: {"data": loader(shuffle=True, generator=torch.Generator().manual_seed(7))},
     ),
     "data set that draws": (PLAIN, lambda: {"data": Noisy()}),
-    "generator": (PLAIN, lambda: {"data": (ROWS[k : k + 5] for k in range(20))}),
+    "generator": (PLAIN, lambda: {"data": (ROWS[k : k + 5] for k in range(12))}),
     "list": (PLAIN, lambda: {"data": list(ROWS.split(7))}),
 }
 
@@ -91,7 +93,7 @@ def train(name, sampler, settings=None, **options):
     return model, history
 
 
-@pytest.mark.parametrize("name", thinned(PIECES, 6))
+@pytest.mark.parametrize("name", thinned(PIECES, 12))
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -99,8 +101,8 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(4)  # on which nothing depends
     with pytest.raises(Stop):
-        train(name, Dies(Gibbs(2), 8), out=tmp_path / "cut")
-    assert load(tmp_path / "cut")["update"] == 5
+        train(name, Dies(Gibbs(2), 7), out=tmp_path / "cut")
+    assert load(tmp_path / "cut")["update"] == 4
     with pytest.raises(Stop):
         train(name, Dies(Gibbs(2), 5), out=tmp_path / "cut", resume=True)
     model, history = train(name, Gibbs(2), out=tmp_path / "cut", resume=True)
@@ -113,14 +115,14 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     assert_same(dict(again.state_dict()), dict(whole.state_dict()))
 
 
-@pytest.mark.parametrize("name", thinned(["mean from 6", "ema", "patience", "loader"], 4))
+@pytest.mark.parametrize("name", thinned(["mean from 3", "ema", "patience", "loader"], 4))
 def test_a_finished_run_is_extended_to_a_longer_one(tmp_path, name):
     """Under a constant rate it is the longer run, bit for bit: the raw weights go on."""
     settings = replace(PIECES[name][0], decay="none", patience=None)
     options = {"validation": VALIDATION}
     if name == "patience":
         settings = replace(settings, patience=50)
-    longer = replace(settings, updates=28)
+    longer = replace(settings, updates=14)
     train(name, Gibbs(2), settings, out=tmp_path / "cut", **options)
     model, history = train(name, Gibbs(2), longer, out=tmp_path / "cut", resume=True, **options)
     whole, expected = train(name, Gibbs(2), longer, out=tmp_path / "whole", **options)

@@ -14,8 +14,10 @@ from qsample import Callback, Settings, log_likelihood
 from qsample.annealers import Gibbs
 from qsample.learning.checkpoint import CheckpointError, load
 from qsample.learning.saved import load_run
-from tests.support.training import SHORT, assert_refused, assert_same, rbm, rows, run, weights
+from tests.support.training import SHORT as LONGER
+from tests.support.training import assert_refused, assert_same, rbm, rows, run, weights
 
+SHORT = replace(LONGER, updates=6, evaluate_every=3, checkpoint_every=6)
 PLAIN = replace(SHORT, lr=Settings.lr)
 
 
@@ -52,7 +54,7 @@ def test_a_scheduler_is_the_rate_of_the_settings_where_it_says_the_same():
     expected, model = rbm(), rbm()
     watch, theirs = Watch(), Watch()
     run(expected, Gibbs(1), SHORT, callbacks=[watch])
-    rate = lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 20)  # noqa: E731
+    rate = lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 6)  # noqa: E731
     run(model, Gibbs(1), SHORT, scheduler=rate, callbacks=[theirs])
     # after an update a scheduler has set the next rate
     assert theirs.rates[:-1] == pytest.approx(watch.rates[1:])
@@ -61,10 +63,17 @@ def test_a_scheduler_is_the_rate_of_the_settings_where_it_says_the_same():
 
 def test_a_plateau_is_told_the_likelihood_after_each_evaluation():
     watch = Watch()
-    seen = []
-    plateau = lambda o: lr_scheduler.ReduceLROnPlateau(o, "max", 0.5, 0, threshold=1e9)  # noqa: E731
-    run(rbm(), Gibbs(1), PLAIN, scheduler=plateau, callbacks=[watch, seen.append])
-    assert watch.rates[3::4] == pytest.approx([0.02, 0.01, 0.005, 0.0025, 0.00125])
+    plateau = partial(
+        lr_scheduler.ReduceLROnPlateau,
+        mode="max",
+        factor=0.5,
+        patience=0,
+        threshold=1e9,
+        threshold_mode="abs",
+    )
+    settings = replace(PLAIN, evaluate_every=2)
+    run(rbm(), Gibbs(1), settings, scheduler=plateau, callbacks=[watch])
+    assert watch.rates == pytest.approx([0.02, 0.02, 0.02, 0.01, 0.01, 0.005])
 
 
 class Closure(torch.optim.LBFGS):
@@ -163,7 +172,7 @@ def test_a_clip_that_nothing_reaches_changes_nothing():
 
 @pytest.mark.parametrize("rule", ["ema", "mean"])
 def test_the_average_is_what_is_evaluated_and_returned(tmp_path, rule):
-    settings = replace(SHORT, average=rule, average_from=6, average_decay=0.8)
+    settings = replace(SHORT, average=rule, average_from=3, average_decay=0.8)
     watch, plain = Watch(), Watch()
     model, alone = rbm(), rbm()
     history = run(model, Gibbs(1), settings, callbacks=[watch], out=tmp_path)
@@ -175,14 +184,14 @@ def test_the_average_is_what_is_evaluated_and_returned(tmp_path, rule):
     expected = AveragedModel(
         rbm(), multi_avg_fn=get_ema_multi_avg_fn(0.8) if rule == "ema" else None
     )
-    for moved in watch.weights[6:]:
+    for moved in watch.weights[3:]:
         expected.update_parameters(moved)
     assert_same(weights(model), weights(expected.module))
     if rule == "mean":
-        stacked = torch.stack([moved.W.detach() for moved in watch.weights[6:]])
+        stacked = torch.stack([moved.W.detach() for moved in watch.weights[3:]])
         torch.testing.assert_close(model.W.detach(), stacked.mean(0))
 
-    assert history[0]["log_likelihood"] == without[0]["log_likelihood"]  # at 4: not yet
+    assert history[0]["log_likelihood"] == without[0]["log_likelihood"]  # at 3: not yet
     assert history[-1]["log_likelihood"] == log_likelihood(model, rows(model)).value
     state = load(tmp_path)
     assert_same(state["model"], weights(model))
@@ -191,39 +200,39 @@ def test_the_average_is_what_is_evaluated_and_returned(tmp_path, rule):
 
 
 def test_without_an_average_a_checkpoint_holds_the_weights_once(tmp_path):
-    run(rbm(), Gibbs(1), out=tmp_path)
+    run(rbm(), Gibbs(1), replace(SHORT, updates=1), out=tmp_path)
     state = load(tmp_path)
     assert state["training"] is state["average"] is state["best"] is state["scheduler"] is None
 
 
 def test_an_average_begins_anew_in_a_longer_run(tmp_path):
-    steady = replace(SHORT, decay="none", average="mean", average_from=10)
+    steady = replace(SHORT, decay="none", average="mean", average_from=2)
     run(rbm(), Gibbs(1), steady, out=tmp_path / "cut")
-    longer = replace(steady, updates=30)
-    for name, value in (("average_from", 12), ("average", "ema"), ("average_decay", 0.5)):
-        match = rf"made with {name}=.*use the same value, or average_from=20 \(--average-from 20"
+    longer = replace(steady, updates=9)
+    for name, value in (("average_from", 4), ("average", "ema"), ("average_decay", 0.5)):
+        match = rf"made with {name}=.*use the same value, or average_from=6 \(--average-from 6"
         settings = replace(longer, **{name: value})
         assert_refused(match, rbm(), Gibbs(1), settings, out=tmp_path / "cut", resume=True)
-    anew = replace(longer, average="ema", average_from=24)
+    anew = replace(longer, average="ema", average_from=7)
     model, whole = rbm(), rbm()
     run(model, Gibbs(1), anew, out=tmp_path / "cut", resume=True)
     run(whole, Gibbs(1), anew)
     assert_same(weights(model), weights(whole))
-    assert [former["until"] for former in load(tmp_path / "cut")["former"]] == [20]
+    assert [former["until"] for former in load(tmp_path / "cut")["former"]] == [6]
 
 
 @pytest.mark.parametrize("average", ["ema", "mean"])
 def test_parametrised_and_double_models_are_averaged_too(average):
     model = rbm().double()
     torch.nn.utils.parametrizations.weight_norm(model, "W")
-    run(model, Gibbs(1), replace(SHORT, updates=6, average=average))
+    run(model, Gibbs(1), replace(SHORT, updates=3, average=average))
     assert model.W.dtype == torch.float64 and bool(model.W.isfinite().all())
 
 
 def test_where_to_train():
     model, same = rbm(), rbm()
-    run(model, Gibbs(1), device="cpu")
-    run(same, Gibbs(1))
+    run(model, Gibbs(1), SHORT, device="cpu")
+    run(same, Gibbs(1), SHORT)
     assert_same(weights(model), weights(same))
     with pytest.raises(RuntimeError):
-        run(rbm(), Gibbs(1), device="no device")
+        run(rbm(), Gibbs(1), SHORT, device="no device")
