@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 SCORES = ("score", "log_likelihood_low", "log_likelihood", "pseudo_log_likelihood")
 
 
-def score_of(metrics: Metrics) -> tuple[str, float] | None:
-    """The name and the number by which models are compared; None where there is none."""
-    for name in SCORES:
-        if name in metrics:
-            return name, metrics[name]
-    return None
+def check_score(metrics: Metrics, whose: str) -> None:
+    """A ValueError for metrics without a score; `whose` says what needs one."""
+    if not any(name in metrics for name in SCORES):
+        raise ValueError(
+            f"{whose} needs a score, one of {', '.join(SCORES)}; the evaluation gave "
+            f"{', '.join(metrics) or 'none'}: pass evaluate= a function that returns one"
+        )
+
+
+def score_of(metrics: Metrics) -> tuple[str, float]:
+    """The name and the number by which models are compared, of metrics that have one."""
+    name = next(name for name in SCORES if name in metrics)
+    return name, metrics[name]
 
 
 class Best:
@@ -49,20 +56,9 @@ class Best:
         """Whether patience is at its end."""
         return self.waited >= self.patience
 
-    @staticmethod
-    def check(metrics: Metrics) -> None:
-        """A ValueError for metrics without a score."""
-        if score_of(metrics) is None:
-            raise ValueError(
-                f"patience needs a score, one of {', '.join(SCORES)}; the evaluation gave "
-                f"{', '.join(metrics) or 'none'}: pass evaluate= a function that returns one"
-            )
-
     def look(self, model: EnergyModel, metrics: Metrics) -> None:
         """Keep the model's weights where its metrics are the best so far."""
-        scored = score_of(metrics)
-        assert scored is not None
-        name, score = scored
+        name, score = score_of(metrics)
         if self.update is None or name != self._name or score > self._score:
             self._name = name
             self._score = -math.inf if math.isnan(score) else score

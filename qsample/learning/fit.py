@@ -67,8 +67,8 @@ def fit(
         model: an energy model; its parameters are the starting point.
         data: rows `[N, n_visible]` in the model's coding; or a `DataLoader`, or whatever else can
             be iterated over, of batches of such rows or of tuples that begin with them, one batch
-            per update; or a `Dataset` of torch, which is loaded in batches. A loader that runs dry
-            is begun again.
+            per update, of any size; or a `Dataset` of torch, which is loaded in the batches of the
+            settings. A loader that runs dry is begun again.
         sampler: draws the negative phase, and hidden units given data where these are coupled.
         settings: how to train, or a mapping of the arguments of `Settings`. None means those of
             the checkpoint when a run is resumed, else the defaults.

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from qsample.learning import metrics as measured
 from qsample.learning.batches import Batches, batches_of
-from qsample.learning.best import Best, score_of
+from qsample.learning.best import Best, check_score, score_of
 from qsample.learning.callbacks import Callback, Callbacks, saved_on_error
 from qsample.learning.contrastive import ContrastiveDivergence
 from qsample.learning.divergence import Diverged, Judge, check_precision, strength
@@ -245,7 +245,10 @@ class Run:
 
     def _end_update(self, samples: Samples, rows: Tensor) -> None:
         """Take the step; from here on there is no way back."""
-        self.energies = [*self.energies[1 - measured.WINDOW :], samples.energy.detach().clone()]
+        energy = samples.energy.detach().clone()
+        # a loader's last batch may be a small one, with as few chains
+        alike = [e for e in self.energies if e.shape == energy.shape]
+        self.energies = [*alike[1 - measured.WINDOW :], energy]
         self.spent = self.spent | samples.info.get("spent", {})
         self.update += 1
         self.steps.take(self.update)
@@ -281,7 +284,9 @@ class Run:
             likelihood = self.likelihood()
             self._judge(likelihood)
             if self.best is not None:
-                self.best.check(likelihood)
+                check_score(likelihood, f"patience={self.settings.patience}")
+            if self.steps.on_plateau:
+                check_score(likelihood, "ReduceLROnPlateau")
             ess = measured.independent_reads(self.energies, self.settings)
             seconds = time.perf_counter() - self.began
         metrics = {
@@ -296,8 +301,8 @@ class Run:
         }
         if self.best is not None:
             self.best.look(self.averaged, metrics)
-        scored = score_of(metrics)
-        self.steps.plateau(None if scored is None else scored[1])
+        if self.steps.on_plateau:
+            self.steps.plateau(score_of(metrics)[1])
         self.pending = None
         if self.folder is not None:
             self.folder.keep(self.update, self.history)

@@ -37,7 +37,7 @@ class Settings:
         average: which average of the weights is evaluated and returned, while chains and gradients
             follow the weights themselves: ema, a moving average; mean, of all weights since
             average_from (Polyak and Juditsky 1992); or none.
-        average_from: update after which the average begins.
+        average_from: update after which the average begins; before it the weights are their own.
         average_decay: weight of the former average in ema, at each update.
         start: where the negative chains begin: data (CD), persistent (PCD), fresh (annealed);
             auto means persistent where the sampler can continue chains, else fresh.

@@ -25,6 +25,7 @@ from qsample.sampling.sampler import Sampler, is_stateful
 if TYPE_CHECKING:
     from qsample.learning.run import Run
     from qsample.learning.steps import Steps
+    from qsample.models import EnergyModel
 
 BUFFER = "model."  # before the name of a model's buffer, among the moving parts
 
@@ -182,6 +183,9 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         if state[name].shape != getattr(run.cd, name).shape:
             raise ValueError(f"{name} of shape {list(state[name].shape)}")
     spent = _checked_spent(state.get("spent", {}))
+    best = state.get("best")
+    if best is not None and best["update"] is not None:
+        _check_weights(best["weights"], run.model)
 
     _take_up_steps(run, state)
     run.cd.chains.copy_(state["chains"])
@@ -197,8 +201,8 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
     run.energies = [] if state["energies"] is None else list(state["energies"])
     run.spent = spent
     run.seen = state.get("seen")
-    if run.best is not None and state.get("best") is not None:
-        run.best.load_state_dict(state["best"])
+    if run.best is not None and best is not None:
+        run.best.load_state_dict(best)
     run.began -= state["seconds"]
     _take_up_settings(run, state)
 
@@ -257,6 +261,13 @@ def _check_same(run: Run, state: dict[str, Any], folder: Path) -> None:
                     f"cannot resume {folder}: it was made with {name}={saved.get(name)!r}, "
                     f"not {present.get(name)!r}; {remedy}"
                 )
+
+
+def _check_weights(weights: dict[str, Tensor], model: EnergyModel) -> None:
+    """A ValueError for weights of another model."""
+    ours = {name: t.shape for name, t in model.state_dict().items()}
+    if ours != {name: t.shape for name, t in weights.items()}:
+        raise ValueError("the best weights are those of another model")
 
 
 def _check_optimizer(state: Any, steps: Steps) -> None:

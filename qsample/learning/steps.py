@@ -70,15 +70,20 @@ class Steps:
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
-        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+        if self.scheduler is not None and not self.on_plateau:
             self.scheduler.step()
         if self.settings.average != "none" and update > self.settings.average_from:
             self.average().update_parameters(self.model)
 
-    def plateau(self, score: float | None) -> None:
-        """Tell a scheduler that waits for it what the validation rows think of the weights."""
-        if isinstance(self.scheduler, ReduceLROnPlateau) and score is not None:
-            self.scheduler.step(score)
+    @property
+    def on_plateau(self) -> bool:
+        """Whether the scheduler waits for evaluations."""
+        return isinstance(self.scheduler, ReduceLROnPlateau)
+
+    def plateau(self, score: float) -> None:
+        """Tell such a scheduler what the validation rows think of the weights."""
+        assert isinstance(self.scheduler, ReduceLROnPlateau)
+        self.scheduler.step(score)
 
     @property
     def rate(self) -> float:

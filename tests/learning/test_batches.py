@@ -85,6 +85,11 @@ def test_coupled_units_and_their_coding():
     train([rows(coupled())], coupled(), replace(FEW, centred=True))
 
 
+def test_a_small_last_batch_has_as_few_chains(tmp_path):
+    train(DataLoader(SET, 13), settings=replace(FEW, start="data", updates=4), out=tmp_path)
+    assert load(tmp_path)["energies"].shape == (1, 13)  # after one of 4
+
+
 # ---- what is refused ----------------
 
 
