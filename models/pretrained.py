@@ -68,7 +68,7 @@ class Pretrained:
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / WEIGHTS, data)
-        write_whole(folder / CONFIG, json.dumps(config, indent=1).encode() + b"\n")
+        write_whole(folder / CONFIG, json.dumps(config, indent=1, allow_nan=False).encode() + b"\n")
         return folder
 
     @classmethod

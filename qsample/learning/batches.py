@@ -127,8 +127,8 @@ class Loaded:
         self.drawn = 0
         self._random: Tensor | None = None  # the lent generator's state, in a pass
         self._pass: Iterator[Any] = iter(())
-        self.known = self._next()
-        self._last = self.known
+        self._last = self._next()
+        self.known = self._last.clone()  # a loader may fill the same tensor anew
 
     def of_update(self, update: int) -> Tensor:
         """See `Batches`.

@@ -1,6 +1,8 @@
 """Optimisers, schedules, averages, patience and loaders: a resumed run is an uninterrupted one."""
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from qsample import Settings
 from qsample.annealers import Gibbs
+from qsample.learning import checkpoint
 from qsample.learning.checkpoint import load
+from qsample.learning.files import digest
 from qsample.learning.fit import fit
 from tests.support.thinning import thinned
 from tests.support.training import SHORT as LONGER
@@ -129,3 +133,23 @@ def test_a_finished_run_is_extended_to_a_longer_one(tmp_path, name):
     assert_same(history, expected)
     assert_same(dict(model.state_dict()), dict(whole.state_dict()))
     assert_same(load(tmp_path / "cut"), load(tmp_path / "whole"))
+
+
+def test_a_run_of_before_goes_on_and_takes_up_averages_and_patience(tmp_path):
+    """Its checkpoint knows nothing of them."""
+    old = load(Path(__file__).parents[1] / "data" / "run")
+    old["identity"]["data"] = digest(ROWS)
+    plain = Settings(**old["settings"] | {"updates": 10, "evaluate_every": 2})
+    pieces = replace(plain, average="mean", average_from=8, patience=2, clip=None)
+    models = []
+    for name, settings in (("plain", plain), ("pieces", pieces)):
+        checkpoint.save(tmp_path / name, old, step=6)
+        model = rbm()
+        options = {"validation": VALIDATION, "out": tmp_path / name, "resume": True}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of draws of another numbering
+            fit(model, ROWS, Gibbs(2), settings, progress=False, **options)
+        models.append(model)
+    assert_same(load(tmp_path / "pieces")["training"], dict(models[0].state_dict()))
+    assert load(tmp_path / "plain")["training"] is None
+    assert int(load(tmp_path / "pieces")["average"]["n_averaged"]) == 2

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import qsample as qs
 from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel, pretrained
 from qsample.models.pretrained import CONFIG, WEIGHTS
 from qsample.models.registry import MODELS as REGISTRY
-from qsample.models.registry import new_model
+from qsample.models.registry import _restored, new_model
 from tests.support.models import MODELS
 from tests.support.training import assert_same
 
@@ -60,6 +62,20 @@ def test_labels_come_back_as_they_were(tmp_path):
     assert_equal(model, again)
     x = torch.tensor([[1.0, -1.0]])
     assert torch.equal(model.free_energy(x), again.free_energy(x))
+
+
+names = st.text(max_size=4) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+labels = st.recursive(names, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(labels, min_size=1, max_size=4, unique=True))
+def test_any_labels_survive_the_file(given_labels):
+    graph = qs.Graph.complete(len(given_labels), given_labels)
+    tensors = {}
+    text = json.dumps(pretrained._to_json(graph, "graph", tensors))
+    again = _restored(pretrained._from_json(json.loads(text), tensors))
+    assert repr(list(again.labels)) == repr(given_labels) and again.hash == graph.hash
 
 
 def test_a_model_replaces_the_one_before(tmp_path):
