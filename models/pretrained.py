@@ -11,9 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from qsample.problem.graph import Graph
@@ -50,6 +47,8 @@ class Pretrained:
                 numbers, strings or tuples of them, or a class of your own without `arguments`.
             OSError: the folder cannot be written.
         """
+        from safetensors.torch import save as to_bytes
+
         model = cast("EnergyModel", self)
         tensors: dict[str, Tensor] = {}
         arguments = {}
@@ -298,6 +297,9 @@ def _class_of(folder: Path, config: dict[str, Any], asked: type) -> type:
 
 def _tensors(folder: Path) -> tuple[bytes, dict[str, Tensor]]:
     """The bytes of the weights' file, and the tensors in it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
     path = folder / WEIGHTS
     try:
         data = path.read_bytes()
