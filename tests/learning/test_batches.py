@@ -1,8 +1,10 @@
 """Loaders as data: batches of any iterable, begun again, checked, and named where they run dry."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,34 @@ def test_a_loader_that_runs_dry_says_how_many_came_and_leaves_a_checkpoint(tmp_p
     whole = train(ROWS[k : k + 9] for k in range(8))
     train((ROWS[k : k + 9] for k in range(8)), model, out=tmp_path, resume=True)
     assert_same(weights(model), weights(whole))
+
+
+def test_a_loader_that_hangs_is_left_after_a_signal(tmp_path, monkeypatch):
+    from qsample.support import interrupts
+
+    def hangs():
+        for k in range(20):
+            if k == 6:
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(20)
+            yield ROWS[k : k + 9]
+
+    monkeypatch.setattr(interrupts, "GRACE", 0.1)
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="stopped by SIGTERM after update 6"):
+        train(hangs(), out=tmp_path)
+    assert time.monotonic() - began < 5 and load(tmp_path)["update"] == 6
+
+
+def test_a_loader_that_breaks_leaves_a_checkpoint_and_its_own_error(tmp_path):
+    def breaks():
+        yield from ROWS.split(13)
+        raise OSError("a file is gone")
+
+    with pytest.raises(OSError, match="a file is gone") as caught:
+        train(breaks(), out=tmp_path)
+    assert caught.value.__notes__ == [f"{tmp_path} holds a checkpoint of update 3"]
+    assert load(tmp_path)["update"] == 3
 
 
 class OtherOrder:
