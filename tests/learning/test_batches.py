@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,11 +226,3 @@ def test_worker_processes_draw_by_the_seed_too(tmp_path):
     script.write_text(code)
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, str(script), str(tmp_path / "run")], check=True, cwd=root)
-
-
-def test_warnings_are_no_errors_where_the_order_is_the_same(tmp_path):
-    with pytest.raises(Stop):
-        train(DataLoader(SET, 13, shuffle=True), sampler=Dies(Gibbs(1), 7), out=tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        train(DataLoader(SET, 13, shuffle=True), out=tmp_path, resume=True)

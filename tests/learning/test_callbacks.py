@@ -73,6 +73,7 @@ def test_a_callback_hears_of_everything_in_order(tmp_path):
     assert notes.said == ["begin 8", "end 8"]
 
 
+@pytest.mark.long
 def test_callbacks_change_nothing(tmp_path):
     model, alone = rbm(), rbm()
     history = run(model, Gibbs(1), FEW, callbacks=[Notes(), lambda metrics: metrics.clear()])

@@ -97,7 +97,7 @@ def train(name, sampler, settings=None, **options):
     return model, history
 
 
-@pytest.mark.parametrize("name", thinned(PIECES, 12))
+@pytest.mark.parametrize("name", thinned(PIECES, 20))
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -119,7 +119,8 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     assert_same(dict(again.state_dict()), dict(whole.state_dict()))
 
 
-@pytest.mark.parametrize("name", thinned(["mean from 3", "ema", "patience", "loader"], 4))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mean from 3", "ema", "patience", "loader"])
 def test_a_finished_run_is_extended_to_a_longer_one(tmp_path, name):
     """Under a constant rate it is the longer run, bit for bit: the raw weights go on."""
     settings = replace(PIECES[name][0], decay="none", patience=None)

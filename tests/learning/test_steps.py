@@ -39,7 +39,8 @@ class Watch(Callback):
 
 def test_an_optimizer_is_that_of_the_settings_where_they_say_the_same():
     expected = rbm()
-    run(expected, Gibbs(1), replace(PLAIN, decay="none", optimizer="sgd", lr=0.3))
+    few = replace(PLAIN, updates=2)
+    run(expected, Gibbs(1), replace(few, decay="none", optimizer="sgd", lr=0.3))
     made = [
         lambda model: SGD(model.parameters(), lr=0.3),
         lambda _: lambda parameters: SGD(parameters, lr=0.3),
@@ -47,7 +48,7 @@ def test_an_optimizer_is_that_of_the_settings_where_they_say_the_same():
     ]
     for make in made:
         model = rbm()
-        run(model, Gibbs(1), PLAIN, optimizer=make(model))
+        run(model, Gibbs(1), few, optimizer=make(model))
         assert_same(weights(model), weights(expected))
 
 
@@ -161,6 +162,7 @@ def test_a_gradient_is_clipped_to_its_norm():
     torch.testing.assert_close(steps[1] / steps[1].norm(), steps[0] / steps[0].norm())
 
 
+@pytest.mark.long
 def test_a_clip_that_nothing_reaches_changes_nothing():
     model, free = rbm(), rbm()
     run(model, Gibbs(1), replace(SHORT, clip=1e6))
@@ -232,8 +234,9 @@ def test_parametrised_and_double_models_are_averaged_too(average):
 
 def test_where_to_train():
     model, same = rbm(), rbm()
-    run(model, Gibbs(1), SHORT, device="cpu")
-    run(same, Gibbs(1), SHORT)
+    few = replace(SHORT, updates=2)
+    run(model, Gibbs(1), few, device="cpu")
+    run(same, Gibbs(1), few)
     assert_same(weights(model), weights(same))
     with pytest.raises(RuntimeError):
         run(rbm(), Gibbs(1), SHORT, device="no device")

@@ -68,7 +68,7 @@ names = st.text(max_size=4) | st.integers() | st.floats(allow_nan=False, allow_i
 labels = st.recursive(names, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(labels, min_size=1, max_size=4, unique=True))
 def test_any_labels_survive_the_file(given_labels):
     graph = qs.Graph.complete(len(given_labels), given_labels)
