@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qsample.models.identity import Identified, short_hash
+from qsample.models.pretrained import Pretrained
 from qsample.models.units import Units
 from qsample.problem.enumeration import log_2cosh
 from qsample.problem.graph import Graph, check_graph
@@ -33,7 +34,7 @@ class Intractable(ValueError):
 
 
 @public("qsample.models")
-class EnergyModel(Identified, ABC):
+class EnergyModel(Pretrained, Identified, ABC):
     r"""A Boltzmann law over visible data x and hidden units.
 
     $p(x, hidden) \propto e^{-E(x, hidden)}$.

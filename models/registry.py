@@ -140,11 +140,10 @@ def architecture(model: EnergyModel) -> dict[str, Any] | None:
         return None
     if {name for name, _ in model.named_parameters()} != set(model.names):
         return None
-    labels = model.graph.labels
-    if not isinstance(labels, range) and not _plain(list(labels)):
+    if not has_plain_labels(model.graph):
         return None
     arguments: dict[str, Any] = model.arguments()  # pyright: ignore[reportAssignmentType, reportCallIssue]
-    return {"name": names[0], "arguments": {key: _stored(arguments[key]) for key in arguments}}
+    return {"name": names[0], "arguments": {key: stored(arguments[key]) for key in arguments}}
 
 
 def rebuilt(record: Mapping[str, Any], max_units: int) -> EnergyModel:
@@ -157,17 +156,30 @@ def rebuilt(record: Mapping[str, Any], max_units: int) -> EnergyModel:
     Raises:
         ValueError: an unknown name, more units, or arguments that its class refuses.
     """
-    entry = entry_of(record["name"])
-    arguments = {key: _restored(value) for key, value in record["arguments"].items()}
+    return made(entry_of(record["name"]).model_class, record["arguments"], max_units)
+
+
+def made(kind: Any, arguments: Mapping[str, Any], max_units: int) -> Any:
+    """An untrained model of a class; torch's default generator stays as it is.
+
+    Args:
+        kind: the class.
+        arguments: what its constructor takes, as `stored` made it.
+        max_units: number of units that the model has at most, checked before it is made.
+
+    Raises:
+        ValueError: more units, or arguments that the class refuses.
+    """
+    arguments = {key: _restored(value) for key, value in arguments.items()}
     for value in arguments.values():
         units = value.num_spins if isinstance(value, Graph) else value
         if isinstance(units, int) and units > max_units:
             raise ValueError(f"it has {max_units} units, not {units}")
-    generator = torch.Generator()  # the weights are loaded later: torch's default stays as it is
     try:
-        return entry.model_class(**arguments, generator=generator)
+        with torch.random.fork_rng(devices=[]):  # the weights are loaded later
+            return kind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{entry.kind} is made otherwise: {error}") from None
+        raise ValueError(f"{kind.__name__} is made otherwise: {error}") from None
 
 
 def architecture_of_weights(identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -185,6 +197,11 @@ def architecture_of_weights(identity: Mapping[str, Any]) -> dict[str, Any] | Non
     return {"name": "rbm", "arguments": {"n_visible": sizes[0], "n_hidden": sizes[1]}}
 
 
+def has_plain_labels(graph: Graph) -> bool:
+    """Whether files can hold the labels of a graph."""
+    return isinstance(graph.labels, range) or _plain(list(graph.labels))
+
+
 def _plain(value: Any) -> bool:
     """Whether a checkpoint can store a label: numbers, strings, tuples and lists of them."""
     if isinstance(value, list | tuple):
@@ -192,7 +209,7 @@ def _plain(value: Any) -> bool:
     return type(value) in (int, float, str)
 
 
-def _stored(value: Any) -> Any:
+def stored(value: Any) -> Any:
     """An argument as a checkpoint stores it: a graph as a dict of its parts."""
     if not isinstance(value, Graph):
         return value
@@ -205,7 +222,7 @@ def _stored(value: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """An argument from what `_stored` made of it."""
+    """An argument from what `stored` made of it."""
     if not isinstance(value, dict):
         return value
     parts = value["graph"]

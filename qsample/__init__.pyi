@@ -14,6 +14,7 @@ from qsample.evaluation.likelihood import log_likelihood as log_likelihood
 from qsample.evaluation.likelihood import log_partition as log_partition
 from qsample.evaluation.likelihood import model_log_partition as model_log_partition
 from qsample.evaluation.likelihood import pseudo_log_likelihood as pseudo_log_likelihood
+from qsample.learning.callbacks import Callback as Callback
 from qsample.learning.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from qsample.learning.contrastive import Start as Start
 from qsample.learning.contrastive import cd_loss as cd_loss
@@ -21,6 +22,7 @@ from qsample.learning.fit import fit as fit
 from qsample.learning.saved import SavedRun as SavedRun
 from qsample.learning.saved import load_run as load_run
 from qsample.learning.settings import Settings as Settings
+from qsample.learning.tensorboard import TensorBoard as TensorBoard
 from qsample.problem.graph import Graph as Graph
 from qsample.problem.ising import Ising as Ising
 from qsample.sampling.sampler import Sampler as Sampler

@@ -35,12 +35,14 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_the_advice_works(name):
     value, model = MADE[name](), BernoulliRBM(3, 2)
-    for call in (
-        lambda x: qs.fit(model, x, Gibbs(1), SHORT, progress=False),
+    calls = [
         lambda x: qs.log_likelihood(model, x),
         lambda x: model.set_visible_bias(x),
         lambda x: qs.cd_loss(model, x, Exact().sample(model.ising(), 4)),
-    ):
+    ]
+    if name not in ("loader", "subset"):  # fit takes both as they are
+        calls.append(lambda x: qs.fit(model, x, Gibbs(1), SHORT, progress=False))
+    for call in calls:
         with untyped(), pytest.raises(TypeError) as caught:
             call(value)
         said = re.search(r": (.+?)(?: is one| makes one)?$", str(caught.value))

@@ -1,4 +1,4 @@
-"""The folder of a run: metrics, checkpoint and TensorBoard's files, for one writer at a time."""
+"""The folder of a run: metrics and checkpoint, for one writer at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class RunFolder:
         self.path = path
         self.saved = -1
         self._lock: FolderLock | None = None
-        self._board: Any = None  # TensorBoard's writer, where that is installed
         self._size = 0  # of the metrics' file, as it was left
 
     def take(self) -> None:
@@ -53,22 +52,15 @@ class RunFolder:
         return (self.path / checkpoint.LATEST).exists()
 
     def close(self) -> None:
-        """Flush what TensorBoard has, and let others write the folder."""
-        if self._board is not None:
-            self._board.close()
+        """Let others write the folder."""
         if self._lock is not None:
             self._lock.release()
 
     # ---- what is written ----------------
 
-    def begin(self, history: list[Metrics], update: int) -> None:
-        """Write the history so far, and tell TensorBoard to forget what comes after `update`."""
+    def begin(self, history: list[Metrics]) -> None:
+        """Write the history so far."""
         self._write("w", history)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(self.path / "tensorboard", purge_step=update)
 
     def add(self, history: list[Metrics]) -> None:
         """Append the last line of the history; write all of it where the file was changed."""
@@ -80,8 +72,6 @@ class RunFolder:
             self._write("w", history)
         else:
             self._write("a", history[-1:])
-        if self._board is not None:
-            self._draw(history[-1])
 
     def save(self, state: dict[str, Any], update: int, history: list[Metrics]) -> None:
         """Make `state` the folder's checkpoint.
@@ -113,11 +103,6 @@ class RunFolder:
             raise ValueError(f"cannot write {path}: {error.strerror}") from error
         self._size = len(text) + (self._size if mode == "a" else 0)
 
-    def _draw(self, metrics: Metrics) -> None:
-        """One line of metrics for TensorBoard."""
-        for name, number in metrics.items():
-            self._board.add_scalar(name, number, int(metrics["update"]))
-
     # ---- a folder that vanishes ----------------
 
     def keep(self, update: int, history: list[Metrics]) -> None:
@@ -142,13 +127,7 @@ class RunFolder:
                 f"{self.path} was replaced in mid-run by a folder with another run: "
                 f"stopped after update {update}, and nothing was written to it"
             )
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        self.begin(history, update)
-        if self._board is not None:
-            for metrics in history:
-                self._draw(metrics)
+        self.begin(history)
         warnings.warn(
             f"{self.path} was deleted or replaced in mid-run: it is made anew, with all metrics",
             RuntimeWarning,

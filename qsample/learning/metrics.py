@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from qsample.learning.settings import Settings
 from qsample.problem.enumeration import num_enumerated
 from qsample.sampling.mixing import chain_ess
 from qsample.sampling.samples import ReliabilityWarning
+from qsample.support.checks import check_choice
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -25,18 +26,82 @@ STICKY = 16  # updates of autocorrelation from which on the chains are said not 
 LISTED = 20  # log2 of the largest number of states that are listed at each evaluation
 NUMBERS = 1 << 27  # and of their spins
 PSEUDO_ROWS = 256  # validation rows that the pseudo-likelihood is taken of
+TAKEN = ("update", "loss", "beta", "beta_stderr", "ess", "seconds")  # metrics of the run itself
 
 
-def likelihood(model: EnergyModel, rows: Tensor) -> dict[str, float | int]:
+Evaluation = Literal["auto", "exact", "pseudo"]
+Evaluates = Callable[["EnergyModel", Tensor], Mapping[str, Any]]
+
+
+def auto(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
     listed = num_enumerated(model.ising())
     hidden_listed = model.tractable or model.num_hidden <= 8
     quick = listed <= LISTED and (model.graph.num_spins << listed) <= NUMBERS
     if quick and hidden_listed:
-        return {"log_likelihood": log_likelihood(model, rows, "exact").value}
-    if not model.tractable:
-        return {}
+        return exact(model, rows, generator)
+    return pseudo(model, rows, generator) if model.tractable else {}
+
+
+def exact(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    """Exact log-likelihood of rows, however long that takes."""
+    return {"log_likelihood": log_likelihood(model, rows, "exact").value}
+
+
+def pseudo(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    """Pseudo-likelihood of the first rows."""
     return {"pseudo_log_likelihood": pseudo_log_likelihood(model, rows[:PSEUDO_ROWS])}
+
+
+# by name: what `fit` may be asked to evaluate; the generator is that of the update
+EVALUATIONS: dict[str, Callable[[EnergyModel, Tensor, torch.Generator], dict[str, Any]]] = {
+    "auto": auto,
+    "exact": exact,
+    "pseudo": pseudo,
+}
+
+
+def check_evaluation(evaluate: Evaluation | Evaluates) -> None:
+    """An error for what names no evaluation, and is none."""
+    if not callable(evaluate):
+        check_choice("evaluate", evaluate, Evaluation)
+
+
+def evaluated(
+    evaluate: Evaluation | Evaluates, model: EnergyModel, rows: Tensor, generator: torch.Generator
+) -> dict[str, float | int]:
+    """Metrics of a model on validation rows.
+
+    Args:
+        evaluate: a name of `EVALUATIONS`, or a function of model and rows.
+        model: the model, whose weights the function must leave as they are.
+        rows: validation rows `[M, n_visible]`.
+        generator: randomness of an evaluation that draws.
+
+    Raises:
+        TypeError: the function returned no numbers by names.
+        ValueError: it returned a metric of a name that is taken.
+    """
+    if not callable(evaluate):
+        return EVALUATIONS[evaluate](model, rows, generator)
+    with torch.no_grad():
+        metrics = evaluate(model, rows)
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"expected evaluate to return a dict of numbers; got {type(metrics).__name__}"
+        )
+    plain: dict[str, float | int] = {}
+    for name, value in metrics.items():
+        if name in TAKEN:
+            raise ValueError(f"evaluate returned {name!r}, which names another metric of the run")
+        try:
+            plain[str(name)] = value if type(value) is int else float(value)
+        except (TypeError, ValueError):
+            kind = type(value).__name__
+            raise TypeError(
+                f"expected evaluate to return numbers; got {kind} as {name!r}"
+            ) from None
+    return plain
 
 
 def independent_reads(energies: list[Tensor], settings: Settings) -> float:

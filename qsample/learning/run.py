@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from qsample.learning import metrics as measured
+from qsample.learning.batches import Batches, batches_of
+from qsample.learning.best import Best, check_score, score_of
+from qsample.learning.callbacks import Callback, Callbacks, saved_on_error
 from qsample.learning.contrastive import ContrastiveDivergence
 from qsample.learning.divergence import Diverged, Judge, check_precision, strength
+from qsample.learning.files import digest
 from qsample.learning.folder import Metrics, RunFolder
+from qsample.learning.metrics import Evaluates, Evaluation
 from qsample.learning.settings import Settings
 from qsample.learning.state import before_update, restore, state_of
+from qsample.learning.steps import MakesOptimizer, MakesScheduler, Steps
 from qsample.sampling.random import mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Estimate, Samples
@@ -25,7 +34,7 @@ from qsample.support.interrupts import Stopper
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+EVALUATING = -(1 << 41)  # numbers of the seeds of evaluations, from here down
 
 
 class Run:
@@ -35,15 +44,22 @@ class Run:
 
     Args:
         model: an energy model; its parameters are the starting point.
-        data: checked rows `[N, n_visible]` in the model's coding.
+        data: rows `[N, n_visible]` in the model's coding, or a loader of batches of them.
         sampler: draws the negative phase.
         settings: how to train.
-        validation: rows for the likelihood in the metrics; None means the data.
+        validation: rows for the likelihood in the metrics; None means the data, or the first batch.
         out: folder of the run; None writes nothing.
         config: JSON values kept in the checkpoint; None keeps a resumed run's.
+        callbacks: callbacks, or functions of the metrics.
+        optimizer: an optimiser or what makes one, instead of that of the settings.
+        scheduler: what makes a scheduler of it, instead of the rates of the settings.
+        evaluate: what is measured on the validation rows.
 
     Attributes:
         update: number of updates made.
+        stopping: whether a callback asked to stop.
+        best: the weights that validation rows liked best; None without patience.
+        seen: digest of the last update's rows, where their order is not ours.
         history: the metrics, one dict per evaluation.
         pending: metrics of the present update that wait for their likelihood.
         energies: energies `[R]` of the reads of the last updates.
@@ -56,22 +72,41 @@ class Run:
     def __init__(
         self,
         model: EnergyModel,
-        data: Tensor,
+        data: Any,
         sampler: Sampler,
         settings: Settings,
         validation: Tensor | None = None,
         out: Path | None = None,
         config: dict[str, Any] | None = None,
+        *,
+        callbacks: Sequence[Callback | Callable[[Metrics], Any]] = (),
+        optimizer: Optimizer | MakesOptimizer | None = None,
+        scheduler: MakesScheduler | None = None,
+        evaluate: Evaluation | Evaluates = "auto",
     ) -> None:
         check_precision(model)
         check_is_sampler(sampler)
+        measured.check_evaluation(evaluate)
+        if settings.patience is not None and validation is None:
+            raise ValueError(
+                f"patience={settings.patience} waits for validation rows to become more likely: "
+                "pass validation=, rows that are not trained on"
+            )
+        self.callbacks = Callbacks(callbacks)
         settings = settings.resolved(sampler)
+        self.steps = Steps(model, settings, optimizer, scheduler)
+        if self.steps.names:  # whose rates are not those of the settings
+            settings = replace(settings, decay="none")
         assert settings.start != "auto"
 
         # what stays
         self.model = model
-        self.data = data
-        self.validation = data if validation is None else model.check_rows(validation, "validation")
+        self.batches: Batches = batches_of(model, data, settings)
+        self.data = self.batches.known
+        self.validation = self.data
+        if validation is not None:
+            self.validation = model.check_rows(validation, "validation").to(model.device)
+        self.evaluates: Evaluation | Evaluates = evaluate
         self.settings = settings
         self.config = {} if config is None else config
         self.keeps_config = config is None  # on resume: the checkpoint's
@@ -88,13 +123,13 @@ class Run:
             centred=settings.centred,
             generator=torch.Generator(),
         )
-        self.optimizer = OPTIMIZERS[settings.optimizer](
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
         names = dict(model.named_buffers()).keys() & model.state_dict().keys()
         self.buffers = {name: model.get_buffer(name) for name in sorted(names)}
         self.update = 0
         self.before: dict[str, Any] | None = None
+        self.stopping = False
+        self.best = None if settings.patience is None else Best(settings.patience)
+        self.seen: str | None = None
 
         # what is known of it
         self.history: list[Metrics] = []
@@ -103,7 +138,7 @@ class Run:
         self.spent: dict[str, float] = {}
         self.former: list[dict[str, Any]] = []
         self.began = time.perf_counter()
-        self.judge = Judge(model, data, settings.seed)
+        self.judge = Judge(model, self.data, settings.seed)
         self.judged = -1  # the last update that was
 
     def open(self, resume: bool) -> None:
@@ -124,30 +159,52 @@ class Run:
                 )
             restore(self, path)
             self.folder.saved = self.update
-        self.folder.begin(self.history, self.update)
+        self.folder.begin(self.history)
 
     def close(self) -> None:
         """Let others write the folder."""
         if self.folder is not None:
             self.folder.close()
 
+    # ---- what others see and ask for ----------------
+
+    @property
+    def averaged(self) -> EnergyModel:
+        """The model that is evaluated: with averaged weights, where there are some."""
+        return self.steps.averaged
+
+    @property
+    def samples(self) -> Samples | None:
+        """The last reads of the joint problem; None before the first update."""
+        return self.cd.samples
+
+    def stop(self) -> None:
+        """End the run after this update, with a checkpoint that it may go on from."""
+        self.stopping = True
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are made, or patience is at its end."""
+        return self.update >= self.settings.updates or (self.best is not None and self.best.over)
+
+    def result(self) -> dict[str, Tensor] | None:
+        """The weights that the run gives if it ends here; None where they are the model's own."""
+        if self.best is not None and self.best.update is not None:
+            return self.best.weights
+        return None if self.averaged is self.model else self.averaged.state_dict()
+
+    def finish(self) -> None:
+        """Give the model the weights of the result."""
+        result = self.result()
+        if result is not None:
+            self.model.load_state_dict(result)
+
     # ---- one update ----------------
 
     def rows(self) -> Tensor:
-        """This update's batch, `[batch, n_visible]`, of an endless stream of shuffled epochs.
-
-        The order of epoch e is a function of (seed, e).
-        """
-        N = len(self.data)
-        first = self.update * self.settings.batch
-        place = torch.arange(first, first + self.settings.batch)
-        index = torch.empty_like(place)
-        for epoch in range(int(place[0]) // N, int(place[-1]) // N + 1):
-            generator = torch.Generator().manual_seed(mix(self.settings.seed, -1 - epoch))
-            shuffle = torch.randperm(N, generator=generator)
-            inside = place // N == epoch
-            index[inside] = shuffle[place[inside] % N]
-        return self.data[index.to(self.data.device)]
+        """This update's batch, `[batch, n_visible]`."""
+        with self.stopper.cuttable("loader"), saved_on_error(self):
+            return self.batches.of_update(self.update)
 
     def step(self) -> Metrics | None:
         """One update; the metrics, where they are due.
@@ -173,7 +230,7 @@ class Run:
         if not math.isfinite(value):
             self.update += 1
             raise self.diverged(f"the loss is {value}")
-        self._end_update(samples)
+        self._end_update(samples, rows)
         if beta is None:
             return None
         self.pending = self._pending(value, beta)
@@ -183,17 +240,19 @@ class Run:
         """Set what is a function of the update's number, and keep what it moves."""
         assert self.cd.generator is not None
         self.cd.generator.manual_seed(mix(self.settings.seed, self.update))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(self.update)
-        self.optimizer.zero_grad()
+        self.steps.begin(self.update)
         self.before = before_update(self)
 
-    def _end_update(self, samples: Samples) -> None:
+    def _end_update(self, samples: Samples, rows: Tensor) -> None:
         """Take the step; from here on there is no way back."""
-        self.energies = [*self.energies[1 - measured.WINDOW :], samples.energy.detach().clone()]
+        energy = samples.energy.detach().clone()
+        # a loader's last batch may be a small one, with as few chains
+        alike = [e for e in self.energies if e.shape == energy.shape]
+        self.energies = [*alike[1 - measured.WINDOW :], energy]
         self.spent = self.spent | samples.info.get("spent", {})
         self.update += 1
-        self.optimizer.step()
+        self.steps.take(self.update)
+        self.seen = None if self.batches.ordered else digest(rows)
         self.before = None
         # before the weights reach a checkpoint, or a sampler that cannot tell 1 from 0 beside them
         largest = strength(self.model.ising().detach())
@@ -217,9 +276,17 @@ class Run:
         """The metrics of the last update; they are recorded, and the state is judged."""
         pending = self.pending
         assert pending is not None
-        with self.stopper.cuttable("evaluation"), self.doubts.of_estimators():
+        with (
+            self.stopper.cuttable("evaluation"),
+            self.doubts.of_estimators(),
+            saved_on_error(self),
+        ):
             likelihood = self.likelihood()
             self._judge(likelihood)
+            if self.best is not None:
+                check_score(likelihood, f"patience={self.settings.patience}")
+            if self.steps.on_plateau:
+                check_score(likelihood, "ReduceLROnPlateau")
             ess = measured.independent_reads(self.energies, self.settings)
             seconds = time.perf_counter() - self.began
         metrics = {
@@ -232,6 +299,10 @@ class Run:
             "seconds": seconds,
             **self.spent,
         }
+        if self.best is not None:
+            self.best.look(self.averaged, metrics)
+        if self.steps.on_plateau:
+            self.steps.plateau(score_of(metrics)[1])
         self.pending = None
         if self.folder is not None:
             self.folder.keep(self.update, self.history)
@@ -239,11 +310,13 @@ class Run:
         if self.folder is not None:
             self.folder.add(self.history)
         self.doubts.say(measured.doubt_about_chains(ess, self.settings, self.update))
+        self.callbacks.tell(self, "evaluate", metrics)
         return metrics
 
     def likelihood(self) -> Metrics:
         """The exact likelihood of the validation rows, or what stands in its place."""
-        return measured.likelihood(self.model, self.validation)
+        generator = torch.Generator().manual_seed(mix(self.settings.seed, EVALUATING - self.update))
+        return measured.evaluated(self.evaluates, self.averaged, self.validation, generator)
 
     # ---- what it led to ----------------
 
@@ -268,7 +341,7 @@ class Run:
 
     def diverged(self, reason: str) -> Diverged:
         """The error to raise."""
-        remedy = f"lower the learning rate (lr={self.settings.lr:g})"
+        remedy = f"lower the learning rate (lr={self.steps.rate:g})"
         if self.folder is not None:
             remedy += f"; the last checkpoint, if any, stands in {self.folder.path}"
         return Diverged(f"{reason} at update {self.update}: {remedy}")
@@ -283,3 +356,10 @@ class Run:
             return
         self._judge()
         self.folder.save(state_of(self), self.update, self.history)
+
+    def checkpoint(self) -> None:
+        """Save, and tell the callbacks where that wrote a checkpoint."""
+        if self.folder is None or self.folder.saved == self.update:
+            return
+        self.save()
+        self.callbacks.tell(self, "checkpoint", self.folder.path)

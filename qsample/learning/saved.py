@@ -34,7 +34,8 @@ class SavedRun:
 
     Attributes:
         folder: folder of the run.
-        model: the model, with the weights of the checkpoint.
+        model: the model, with the weights that `fit` would return: averaged, or the best so far,
+            where the settings ask for it.
         config: what was given to `fit`; of `qsample train`, its flags.
         settings: how it was trained; `replace(run.settings, updates=...)` makes those of a longer
             run.
@@ -44,6 +45,7 @@ class SavedRun:
         chains: the persistent chains `[num, n]`, int8 spins; None without any.
         data: digest of the training rows.
         seconds: time spent on training.
+        best: number of updates of the model's weights, where patience chose them; else None.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class SavedRun:
     chains: Tensor | None
     data: str
     seconds: float
+    best: int | None = None
 
 
 @public("qsample")
@@ -101,6 +104,7 @@ def load_run(folder: str | os.PathLike[str], model: EnergyModel | None = None) -
         chains=chains if has_chains else None,
         data=state["identity"]["data"],
         seconds=state["seconds"],
+        best=(state.get("best") or {}).get("update"),
     )
 
 
@@ -288,6 +292,19 @@ def _is_pending(value: Any) -> bool:
     return _are_metrics(value) and all(_is_number(value.get(name)) for name in numbers)
 
 
+def _is_best(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        _is_table(value)
+        and (value.get("update") is None or _is_count(value["update"]))
+        and type(value.get("name")) is str
+        and _is_number(value.get("score"))
+        and _is_count(value.get("waited"))
+        and _are_weights(value.get("weights"))
+    )
+
+
 def _is_architecture(value: Any) -> bool:
     if value is None:
         return True
@@ -310,6 +327,11 @@ _PARTS: dict[str, Any] = {
     "identity": _is_identity,
 }
 _LATER: dict[str, Any] = {  # not in the first checkpoints
+    "training": lambda value: value is None or _are_weights(value),
+    "average": lambda value: value is None or _are_weights(value),
+    "scheduler": lambda value: value is None or _is_table(value),
+    "best": _is_best,
+    "seen": lambda value: value is None or type(value) is str,
     "pending": _is_pending,
     "architecture": _is_architecture,
     "former": lambda value: isinstance(value, list) and all(map(_is_table, value)),

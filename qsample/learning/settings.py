@@ -15,6 +15,7 @@ from qsample.support.faces import public
 
 Decay = Literal["linear", "none"]
 Optimizer = Literal["adam", "sgd"]
+Average = Literal["none", "ema", "mean"]
 
 
 @public("qsample")
@@ -31,6 +32,13 @@ class Settings:
             reached.
         optimizer: torch optimiser.
         weight_decay: L2 penalty of the optimiser.
+        clip: largest norm of the gradient of all parameters together, to which a larger one is
+            scaled down; None is any.
+        average: which average of the weights is evaluated and returned, while chains and gradients
+            follow the weights themselves: ema, a moving average; mean, of all weights since
+            average_from (Polyak and Juditsky 1992); or none.
+        average_from: update after which the average begins; before it the weights are their own.
+        average_decay: weight of the former average in ema, at each update.
         start: where the negative chains begin: data (CD), persistent (PCD), fresh (annealed);
             auto means persistent where the sampler can continue chains, else fresh.
         chains: negative samples per step.
@@ -38,6 +46,8 @@ class Settings:
         seed: seed of all randomness.
         evaluate_every: updates between lines of metrics.
         checkpoint_every: updates between checkpoints.
+        patience: evaluations in a row without a better likelihood of validation rows, after which
+            training stops; the best weights are then returned. None is without end.
 
     Raises:
         ValueError: a value out of range.
@@ -50,21 +60,36 @@ class Settings:
     decay_from: int = 0
     optimizer: Optimizer = "adam"
     weight_decay: float = 0.0
+    clip: float | None = None
+    average: Average = "none"
+    average_from: int = 0
+    average_decay: float = 0.999
     start: Start | Literal["auto"] = "auto"
     chains: int = 512
     centred: bool = False
     seed: int = 0
     evaluate_every: int = 250
     checkpoint_every: int = 1000
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         # plain ints: a checkpoint stores them as they are
         whole_settings(
-            self, updates=1, batch=1, chains=1, evaluate_every=1, checkpoint_every=1, decay_from=0
+            self,
+            updates=1,
+            batch=1,
+            chains=1,
+            evaluate_every=1,
+            checkpoint_every=1,
+            decay_from=0,
+            average_from=0,
         )
+        if self.patience is not None:
+            whole_settings(self, patience=1)
         object.__setattr__(self, "seed", plain_seed(self.seed))
         check_choice("decay", self.decay, Decay)
         check_choice("optimizer", self.optimizer, Optimizer)
+        check_choice("average", self.average, Average)
         check_choice("start", self.start, Literal[Start, "auto"])
         if self.decay == "linear" and self.decay_from >= self.updates:
             raise ValueError(
@@ -73,6 +98,15 @@ class Settings:
             )
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected a weight_decay >= 0; got {self.weight_decay}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"expected clip > 0, or None; got {self.clip}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"expected 0 <= average_decay < 1; got {self.average_decay}")
+        if self.average != "none" and self.average_from >= self.updates:
+            raise ValueError(
+                f"expected average_from < updates={self.updates}, or there is nothing to average; "
+                f"got {self.average_from}"
+            )
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")
 
@@ -120,8 +154,10 @@ class Settings:
             former: settings of the run to be continued.
             update: number of updates it made.
         """
-        if name in ("evaluate_every", "checkpoint_every"):
+        if name in ("evaluate_every", "checkpoint_every", "patience"):
             return ""
+        if name in ("average", "average_from", "average_decay"):
+            return self._remedy_of_average(update)
         if name not in ("updates", "decay", "decay_from"):
             return "use the same value, or another output folder"
         if self.updates < update:
@@ -133,4 +169,13 @@ class Settings:
             "use the same value: with decay='linear' the learning rate of every update depends "
             f"on it; to go on from update {update} with a rate that falls to zero anew, "
             f"set decay_from={update} (--decay-from {update})"
+        )
+
+    def _remedy_of_average(self, update: int) -> str:
+        """As `remedy`: averages may differ where the present one has not begun."""
+        if self.average == "none" or self.average_from >= update:
+            return ""
+        return (
+            f"use the same value, or average_from={update} (--average-from {update}) to begin an "
+            "average anew"
         )

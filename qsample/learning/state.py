@@ -24,6 +24,8 @@ from qsample.sampling.sampler import Sampler, is_stateful
 
 if TYPE_CHECKING:
     from qsample.learning.run import Run
+    from qsample.learning.steps import Steps
+    from qsample.models import EnergyModel
 
 BUFFER = "model."  # before the name of a model's buffer, among the moving parts
 
@@ -47,12 +49,16 @@ def state_of(run: Run) -> dict[str, Any]:
     moving = _moving(run) | (run.before or {})
     if moving.get("sampler") is None:
         moving["sampler"] = _state_of(run.cd.sampler)
-    model = dict(run.model.state_dict())
-    model |= {name: moving.pop(BUFFER + name) for name in run.buffers}
+    training = dict(run.model.state_dict())
+    training |= {name: moving.pop(BUFFER + name) for name in run.buffers}
+    result = run.result()
     return {
-        "model": model,
-        "optimizer": run.optimizer.state_dict(),
+        "model": training if result is None else result,  # what a run gives that ends here
+        "training": None if result is None else training,  # what it goes on from
+        "best": None if run.best is None else run.best.state_dict(),
+        **run.steps.state_dict(),
         **moving,
+        "seen": run.seen,
         "update": run.update,
         "energies": torch.stack(run.energies) if run.energies else None,
         "history": run.history,
@@ -93,7 +99,7 @@ def _identity(run: Run) -> dict[str, str]:
     """What may not differ between a run and the one that takes it up, beside its settings."""
     # memory addresses, which no two runs share, are left out
     sampler = re.sub(r" at 0x[0-9a-f]+", "", repr(run.cd.sampler))
-    return {"sampler": sampler, "data": digest(run.data)}
+    return {"sampler": sampler, "data": run.batches.name, **run.steps.names}
 
 
 def _copied(value: Any) -> Any:
@@ -127,7 +133,7 @@ def restore(run: Run, folder: Path) -> None:
     _check_same(run, state, folder)
     weights = _copied(dict(run.model.state_dict()))
     try:
-        run.model.load_state_dict(state["model"])
+        run.model.load_state_dict(state.get("training") or state["model"])
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"cannot resume {folder}: {reason}") from None
@@ -138,6 +144,11 @@ def restore(run: Run, folder: Path) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         path = folder / checkpoint.LATEST
         raise CheckpointError(f"{path} holds no state of this run: {reason}") from None
+    try:
+        _compare_batches(run, folder)
+    except BaseException:
+        run.model.load_state_dict(weights)
+        raise
     numbering = state.get("numbering", 1)  # the first checkpoints do not name it
     if numbering != _numbering() and run.update < run.settings.updates:
         warnings.warn(
@@ -149,16 +160,34 @@ def restore(run: Run, folder: Path) -> None:
         )
 
 
+def _compare_batches(run: Run, folder: Path) -> None:
+    """Read a loader's batches up to the present update; warn where they come in another order."""
+    if run.batches.ordered or run.update == 0 or run.done:
+        return
+    if digest(run.batches.of_update(run.update - 1)) != run.seen:
+        warnings.warn(
+            f"{folder} was trained on other batches, or on the same in another order: from update "
+            f"{run.update} on the run differs from one that was never stopped; a DataLoader is "
+            "repeated where it and its data draw from torch's default generator only, or from one "
+            "that begins with the same seed",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
 def _take_up(run: Run, state: dict[str, Any]) -> None:
     """Everything but the weights."""
     # all that can be wrong is looked at before anything changes
-    _check_optimizer(state["optimizer"], run.optimizer)
+    _check_optimizer(state["optimizer"], run.steps)
     for name in ("chains", "offsets"):
         if state[name].shape != getattr(run.cd, name).shape:
             raise ValueError(f"{name} of shape {list(state[name].shape)}")
     spent = _checked_spent(state.get("spent", {}))
+    best = state.get("best")
+    if best is not None and best["update"] is not None:
+        _check_weights(best["weights"], run.model)
 
-    run.optimizer.load_state_dict(state["optimizer"])
+    _take_up_steps(run, state)
     run.cd.chains.copy_(state["chains"])
     run.cd.offsets = state["offsets"].to(run.cd.offsets, copy=True)
     run.cd.carry = state["carry"]
@@ -171,8 +200,27 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
     run.pending = state.get("pending")
     run.energies = [] if state["energies"] is None else list(state["energies"])
     run.spent = spent
+    run.seen = state.get("seen")
+    if run.best is not None and best is not None:
+        run.best.load_state_dict(best)
     run.began -= state["seconds"]
     _take_up_settings(run, state)
+
+
+def _take_up_steps(run: Run, state: dict[str, Any]) -> None:
+    """The optimiser, the scheduler and the average, which may have to begin anew."""
+    run.steps.optimizer.load_state_dict(state["optimizer"])
+    if run.steps.scheduler is not None:
+        run.steps.scheduler.load_state_dict(state["scheduler"])
+    if state.get("average") is not None and _averages_on(run, state):
+        run.steps.average().load_state_dict(state["average"])
+
+
+def _averages_on(run: Run, state: dict[str, Any]) -> bool:
+    """Whether the average of the weights is that of the run that is taken up."""
+    former = Settings(**state["settings"])
+    names = ("average", "average_from", "average_decay")
+    return all(getattr(run.settings, name) == getattr(former, name) for name in names)
 
 
 def _take_up_settings(run: Run, state: dict[str, Any]) -> None:
@@ -182,7 +230,8 @@ def _take_up_settings(run: Run, state: dict[str, Any]) -> None:
     """
     former = Settings(**state["settings"])
     run.former = [*state.get("former", [])]
-    if run.settings.rates(run.update) != former.rates(run.update):
+    restarts = state.get("average") is not None and not _averages_on(run, state)
+    if restarts or run.settings.rates(run.update) != former.rates(run.update):
         run.former.append(state["settings"] | {"until": run.update})
         return
     longer = run.settings.updates > former.updates
@@ -214,8 +263,16 @@ def _check_same(run: Run, state: dict[str, Any], folder: Path) -> None:
                 )
 
 
-def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
+def _check_weights(weights: dict[str, Tensor], model: EnergyModel) -> None:
+    """A ValueError for weights of another model."""
+    ours = {name: t.shape for name, t in model.state_dict().items()}
+    if ours != {name: t.shape for name, t in weights.items()}:
+        raise ValueError("the best weights are those of another model")
+
+
+def _check_optimizer(state: Any, steps: Steps) -> None:
     """A ValueError for a state whose tensors do not belong to these parameters."""
+    optimizer = steps.optimizer
     groups = optimizer.state_dict()["param_groups"]
     saved_groups = state["param_groups"]
     if len(saved_groups) != len(groups):
@@ -224,14 +281,23 @@ def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
         if group.keys() != saved.keys() or group["params"] != saved["params"]:
             raise ValueError("an optimiser's state for other parameters")
         for key, value in group.items():
-            if type(value) is not type(saved[key]):
+            if type(value) is not type(saved[key]) and not _are_numbers(value, saved[key]):
                 raise ValueError(f"{key}={saved[key]!r} of the optimiser")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, moments in state["state"].items():
         shape = parameters[index].shape
         for name, t in moments.items():
-            if isinstance(t, Tensor) and (t.shape not in (shape, ()) or not t.isfinite().all()):
+            if not isinstance(t, Tensor):
+                continue
+            # an optimiser that is not ours may keep moments of other shapes
+            fits = t.shape in (shape, ()) or "optimizer" in steps.names
+            if not fits or not t.isfinite().all():
                 raise ValueError(f"{name} of the optimiser of shape {list(t.shape)}")
+
+
+def _are_numbers(*values: Any) -> bool:
+    """Whether all are plain numbers: a rate of 1 may have become 0.5."""
+    return all(type(value) in (int, float) for value in values)
 
 
 def _checked_spent(spent: Any) -> dict[str, float]:

@@ -239,6 +239,8 @@ def test_forged_tensors_with_a_right_hash_are_refused(tmp_path, folder, tensors)
 
 
 NAN = torch.full((9, 4), math.nan)
+BEST = {"update": 4, "name": "score", "score": 1.0, "waited": 0, "weights": {}}
+LATER = {"pending", "former", "numbering", "training", "average", "scheduler", "best", "seen"}
 PARTS = {
     "update": [-1, 1 << 70, "3", None, 1.5, True],
     "history": [None, {}, [1], [{"update": "x"}], [{"update": 1, "loss": "x"}], [{}]],
@@ -260,6 +262,18 @@ PARTS = {
     "pending": [3, {}, {"update": 1}, {"update": 1, "loss": "x", "beta": 1.0, "beta_stderr": 1.0}],
     "former": [3, [3]],
     "numbering": [None, -1, "1", 1.0],
+    "training": [3, {"W": NAN}, {"W": torch.zeros(3, 3)}, {"x": torch.zeros(3)}],
+    "average": [3, {"module.W": NAN}, [1]],
+    "scheduler": [3, [1]],
+    "best": [
+        3,
+        {},
+        BEST | {"update": -1},
+        BEST | {"score": "x"},
+        BEST | {"weights": {"W": NAN}},
+        BEST,
+    ],
+    "seen": [3, [1]],
     "optimizer": [
         None,
         {},
@@ -293,7 +307,7 @@ def test_a_forged_state_with_a_right_hash_is_refused(tmp_path, folder, part):
 
 def test_a_lost_part_is_named(tmp_path, folder):
     state = load(folder)
-    for part in PARTS.keys() - {"pending", "former", "numbering"}:
+    for part in PARTS.keys() - LATER:
         lost = {name: value for name, value in state.items() if name != part}
         checkpoint.save(tmp_path, lost, step=20)
         with pytest.raises(CheckpointError, match=f"{tmp_path} .* it lacks '{part}'"):
