@@ -127,7 +127,11 @@ def measured(
         options: options of the run.
     """
     generator = torch.Generator().manual_seed(seed)
-    budget = {"steps": options.steps, "chains": options.chains, "generator": generator}
+    budget: dict[str, Any] = {
+        "steps": options.steps,
+        "chains": options.chains,
+        "generator": generator,
+    }
     watch = Stopwatch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", qs.ReliabilityWarning)  # its text is in the note

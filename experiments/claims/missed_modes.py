@@ -165,7 +165,7 @@ def hidden_mode(
 
 def cases(options: Options) -> dict[str, Callable[[int], Case]]:
     """Each case as a function of the seed."""
-    budget = {"steps": options.steps, "chains": options.chains}
+    budget: dict[str, Any] = {"steps": options.steps, "chains": options.chains}
 
     def turning(m: int) -> Callable[[int], Case]:
         problem, log_z = ferromagnet(m)

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
 from torch import Tensor
 
-from qsample.cli.shared import dataset_of, device_of, quiet, said_of, sampler_of, seeded
+from qsample.cli.shared import (
+    dataset_of,
+    device_of,
+    quiet,
+    said_of,
+    sampler_of,
+    seeded,
+    set_threads,
+)
 from qsample.data.dataset import Dataset
 from qsample.evaluation.diagnostics import diagnose
 from qsample.evaluation.fidelity import LEAST_ROWS, Fidelity, model_fidelity
-from qsample.evaluation.likelihood import log_likelihood, model_log_partition, pseudo_log_likelihood
+from qsample.evaluation.likelihood import (
+    Method,
+    log_likelihood,
+    model_log_partition,
+    pseudo_log_likelihood,
+)
 from qsample.evaluation.picture import Page, draw
 from qsample.learning.files import digest, strict_json
 from qsample.learning.saved import SavedRun, load_run
 from qsample.models import EnergyModel
-from qsample.sampling.samples import Samples
+from qsample.sampling.samples import Bracket, Estimate, Samples
 from qsample.support.files import write_whole
 
 
@@ -32,15 +45,19 @@ class Evaluate:
         data: place of the run's data now, if their file has moved.
         picture: file for a picture of it all: .png, .pdf or .svg.
         overwrite: replace a picture that is there.
-        method: method for log Z.
+        method: method for log Z: exact; bracket, from both sides; ais, from below alone; auto is
+            exact where it can be, else a bracket.
         sampler: sampler whose reads are judged: a name that `qsample samplers` lists.
         sweeps: sweeps of the sampler per read, which its temperatures share.
         set: more settings of the sampler, as in --set betas=16.
         reads: number of reads that are judged.
-        steps: number of temperatures of annealed importance sampling, where log Z is not exact.
-        chains: number of runs of annealed importance sampling.
+        steps: where log Z is not exact, the most temperatures of annealing, and sweeps of the
+            ladders; by default 20,000, of ais 1,000.
+        chains: number of annealing runs.
+        width: nats between the ends at which a bracket is good enough.
         seed: seed of all randomness.
         device: device to compute on: cpu, cuda, mps.
+        threads: number of torch threads.
         json: print one JSON object.
     """
 
@@ -48,20 +65,23 @@ class Evaluate:
     data: str | None = None
     picture: Path | None = None
     overwrite: bool = False
-    method: Literal["auto", "exact", "ais"] = "auto"
+    method: Method = "auto"
     sampler: str = "gibbs"
     sweeps: int = 100
     set: tuple[str, ...] = ()
     reads: int = 2000
-    steps: int = 1000
+    steps: int | None = None
     chains: int = 256
+    width: float = 0.1
     seed: int = 0
     device: str = "cpu"
+    threads: int = 1
     json: bool = False
 
     def __call__(self) -> None:
         """Judge the run, and print the report."""
         self._check_picture()
+        set_threads(self.threads)
         saved = load_run(self.run)
         model = saved.model
         device = device_of(self.device)
@@ -156,7 +176,7 @@ class Evaluate:
 
     def _rows(self, dataset: Dataset, saved: SavedRun, device: torch.device) -> dict[str, Tensor]:
         """The rows that the run was trained on, and those held out; a ValueError for others."""
-        train, _, test = dataset.split(saved.config["test"])
+        train, _, test = dataset.split(saved.config["test"], saved.config.get("validation", 0))
         if digest(train.x) != saved.config.get("rows", saved.data):
             raise ValueError(
                 f"{dataset.name} does not hold the rows that {self.run} was trained on"
@@ -173,24 +193,29 @@ class Evaluate:
             self.method,
             steps=self.steps,
             chains=self.chains,
+            width=self.width,
             generator=generator,
         )
-        report: dict[str, Any] = {
-            "log_partition": log_z.value,
-            "log_partition_stderr": log_z.stderr,
-        }
-        if log_z.ess is not None:
+        report: dict[str, Any] = _ends("log_partition", log_z)
+        if isinstance(log_z, Bracket):
+            report["log_partition_sides"] = [str(side) for side in log_z.sides]
+        elif log_z.ess is not None:
             report["effective_runs"] = log_z.ess
-            report["note"] = log_z.note or None
+        report["note"] = log_z.note or None
         for name, x in rows.items():
             if len(x) == 0:
                 continue
-            estimate = log_likelihood(model, x, log_z=log_z)
-            report[f"{name}_log_likelihood"] = estimate.value
-            report[f"{name}_log_likelihood_stderr"] = estimate.stderr
+            report |= _ends(f"{name}_log_likelihood", log_likelihood(model, x, log_z=log_z))
             if model.tractable:
                 report[f"{name}_pseudo_log_likelihood"] = pseudo_log_likelihood(model, x[:500])
         return report
+
+
+def _ends(name: str, found: Estimate | Bracket) -> dict[str, Any]:
+    """A number with its error, or the two ends between which it is known to lie."""
+    if isinstance(found, Bracket):
+        return {name: [found.low, found.high]}
+    return {name: found.value, f"{name}_stderr": found.stderr}
 
 
 def _table(fidelity: Fidelity, against: str) -> dict[str, Any]:
@@ -219,6 +244,10 @@ def _show(name: str, value: Any, stderr: float | None) -> None:
 
 def _said(value: Any, stderr: float | None) -> str:
     """A value, and its error where it has one."""
+    if isinstance(value, list) and isinstance(value[0], float):
+        return f"between {value[0]:.4f} and {value[1]:.4f}"
+    if isinstance(value, list):
+        return f"\n{'':28}".join(value)
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     if stderr is not None:
         text += " (exact)" if stderr == 0 else f" ± {stderr:.4f}"

@@ -21,6 +21,8 @@ KINDS: dict[str, type] = {  # flags of `qsample train` that a recipe may set
     "model": str,
     "hidden": int,
     "test": int,
+    "validation": int,
+    "evaluate": str,
     "sampler": str,
     "sweeps": int,
     "set": list,

@@ -72,3 +72,10 @@ def dataset_of(name: str, model: str, binarise: Binarisation | None = None) -> D
 def said_of(dataset: Dataset) -> str:
     """How a data set came to its bits, in words."""
     return dataset.binarised or "bits as they are"
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's threads; a ValueError for none."""
+    if threads < 1:
+        raise ValueError(f"expected threads >= 1; got {threads}")
+    torch.set_num_threads(threads)

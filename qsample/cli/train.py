@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 
-from qsample.cli.shared import dataset_of, device_of, said_of, sampler_of
+from qsample.cli.shared import dataset_of, device_of, said_of, sampler_of, set_threads
 from qsample.data.batches import Batches
 from qsample.data.binarise import Binarisation
 from qsample.data.dataset import Dataset
 from qsample.learning.checkpoint import NoCheckpoint
 from qsample.learning.files import digest
 from qsample.learning.fit import Settings, fit
+from qsample.learning.metrics import Evaluation
 from qsample.learning.saved import model_of_flags, read_state
 from qsample.models.registry import check_hidden, entry_of
 from qsample.sampling.sampler import Sampler
@@ -47,6 +47,10 @@ class Train:
         device: device of the model and its chains: cpu, cuda, mps.
         test: number of rows held out for `qsample evaluate`; by default the test rows that the
             data bring (MNIST's 10,000), else a fifth of 500 rows or more.
+        validation: number of rows that are neither learnt from nor held out: the metrics are taken
+            of them, and `--patience` needs them.
+        evaluate: what the metrics say of the likelihood: exact, pseudo, bracket (both ends); auto
+            is exact where that is quick, else pseudo.
         resume: go on from the checkpoint in the folder, with its flags where none are given.
         threads: number of torch threads; more than one pays for wide models only.
     """
@@ -62,31 +66,34 @@ class Train:
     set: tuple[str, ...] = ()
     device: str = "cpu"
     test: int | None = None
+    validation: int = 0
+    evaluate: Evaluation = "auto"
     resume: bool = False
     threads: int = 1
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
 
     def __call__(self) -> None:
         """Train the model, and say what comes next."""
-        if self.threads < 1:
-            raise ValueError(f"expected threads >= 1; got {self.threads}")
-        torch.set_num_threads(self.threads)
+        set_threads(self.threads)
         device = device_of(self.device)
         sampler = sampler_of(self.sampler, self.sweeps, self.set)
         _check_start(self.settings.start, sampler, self.sampler)
         dataset = dataset_of(self.data, self.model, self.binarise)
         config = self._config(dataset)
-        train = dataset.split(config["test"])[0]
+        train, validation, _ = dataset.split(config["test"], self._rows_to_validate(dataset))
         rows = train.x.to(device)
         model = model_of_flags(config).to(device)
         model.set_visible_bias(rows)
         options: dict[str, Any] = {}
+        if len(validation):
+            config["validation"] = len(validation)
+            options["validation"] = validation.x.to(device)
         learnt: Any = rows
         if train.grey is not None:
             # fresh draws to learn from; one draw to judge by, which evaluate knows again
             fresh = replace(train, x=rows, grey=train.grey.to(device))
             learnt = Batches(fresh, self.settings.batch, self.settings.seed)
-            options["validation"] = rows
+            options.setdefault("validation", rows)
             config["rows"] = digest(rows)
         fit(
             model,
@@ -95,6 +102,7 @@ class Train:
             self.settings,
             out=self.out,
             resume=self.resume,
+            evaluate=self.evaluate,
             config=config,
             **options,
         )
@@ -148,6 +156,20 @@ class Train:
             )
         return self.test
 
+    def _rows_to_validate(self, dataset: Dataset) -> int:
+        """The number of validation rows, checked."""
+        if not 0 <= self.validation < len(dataset):
+            raise ValueError(
+                f"expected validation between 0 and {len(dataset) - 1}, {dataset.name} having "
+                f"{len(dataset)} rows; got {self.validation}"
+            )
+        if self.settings.patience is not None and not self.validation:
+            raise ValueError(
+                "--patience stops by the likelihood of rows that are not learnt from: keep some, "
+                "as in --validation 200"
+            )
+        return self.validation
+
     def former(self) -> Train:
         """The command that made the run in the folder; this one where there is none yet."""
         try:
@@ -160,6 +182,7 @@ class Train:
         flags = {name: config[name] for name in FLAGS}
         flags["set"] = tuple(config.get("set", ()))
         flags["binarise"] = config.get("binarise")
+        flags["validation"] = config.get("validation", 0)
         return replace(self, settings=Settings(**state["settings"]), **flags)
 
 

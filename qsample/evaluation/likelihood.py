@@ -184,11 +184,18 @@ def log_likelihood(
     model: EnergyModel,
     data: Tensor,
     method: Literal["exact", "ais"],
+    *,
+    log_z: None = None,
     **options: Unpack[Options],
 ) -> Estimate: ...
 @overload
 def log_likelihood(
-    model: EnergyModel, data: Tensor, method: Literal["bracket"], **options: Unpack[Options]
+    model: EnergyModel,
+    data: Tensor,
+    method: Literal["bracket"],
+    *,
+    log_z: None = None,
+    **options: Unpack[Options],
 ) -> Bracket: ...
 @overload
 def log_likelihood(

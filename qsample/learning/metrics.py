@@ -29,7 +29,7 @@ PSEUDO_ROWS = 256  # validation rows that the pseudo-likelihood is taken of
 TAKEN = ("update", "loss", "beta", "beta_stderr", "ess", "seconds")  # metrics of the run itself
 
 
-Evaluation = Literal["auto", "exact", "pseudo"]
+Evaluation = Literal["auto", "exact", "pseudo", "bracket"]
 Evaluates = Callable[["EnergyModel", Tensor], Mapping[str, Any]]
 
 
@@ -53,11 +53,20 @@ def pseudo(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict
     return {"pseudo_log_likelihood": pseudo_log_likelihood(model, rows[:PSEUDO_ROWS])}
 
 
+def both_ends(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    """Both ends of the log-likelihood of rows: a quick bracket, of some thousand sweeps."""
+    found = log_likelihood(
+        model, rows, "bracket", steps=4000, chains=128, width=0.5, generator=generator
+    )
+    return {"log_likelihood_low": found.low, "log_likelihood_high": found.high}
+
+
 # by name: what `fit` may be asked to evaluate; the generator is that of the update
 EVALUATIONS: dict[str, Callable[[EnergyModel, Tensor, torch.Generator], dict[str, Any]]] = {
     "auto": auto,
     "exact": exact,
     "pseudo": pseudo,
+    "bracket": both_ends,
 }
 
 

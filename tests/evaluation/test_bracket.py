@@ -1,5 +1,7 @@
 """Brackets of log Z hold the exact value, or say that they may not."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from qsample.evaluation.bracket import Effort, bracket
 from qsample.models import BernoulliRBM
 from tests.support.exact import KINDS, a_graph, a_problem
 
-QUICK = {"steps": 256, "chains": 64, "width": 0.5}
+QUICK: Any = {"steps": 256, "chains": 64, "width": 0.5}
 
 
 def a_random_rbm(seed, scale, size=20):

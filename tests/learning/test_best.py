@@ -86,7 +86,7 @@ def test_it_looks_at_the_likelihood_of_the_validation_rows(average):
     history = run(model, Gibbs(1), settings, validation=VALIDATION)
     best = max(metrics["log_likelihood"] for metrics in history)
     assert best > history[-1]["log_likelihood"]
-    assert log_likelihood(model, VALIDATION).value == best
+    assert log_likelihood(model, VALIDATION, "exact").value == best
 
 
 def test_a_number_that_is_none_is_never_better():
@@ -136,7 +136,7 @@ def test_a_lower_end_goes_before_a_point():
 
 def test_evaluations_by_name():
     for name, metric, judge in (
-        ("exact", "log_likelihood", lambda model, x: log_likelihood(model, x).value),
+        ("exact", "log_likelihood", lambda model, x: log_likelihood(model, x, "exact").value),
         ("pseudo", "pseudo_log_likelihood", pseudo_log_likelihood),
     ):
         model = rbm()
