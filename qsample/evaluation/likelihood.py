@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -185,7 +185,7 @@ def log_likelihood(
     data: Tensor,
     method: Literal["exact", "ais"],
     *,
-    log_z: None = None,
+    log_z: Any = None,
     **options: Unpack[Options],
 ) -> Estimate: ...
 @overload
@@ -194,7 +194,7 @@ def log_likelihood(
     data: Tensor,
     method: Literal["bracket"],
     *,
-    log_z: None = None,
+    log_z: Any = None,
     **options: Unpack[Options],
 ) -> Bracket: ...
 @overload
