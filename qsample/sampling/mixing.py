@@ -143,6 +143,41 @@ def tail_ess(x: Tensor) -> Tensor:
     return torch.where(tails.isinf(), bulk_ess(x), tails)
 
 
+def nested_rhat(x: Tensor) -> Tensor:
+    r"""R-hat of ranks between groups of chains, `[T, K, M, ...]` to `[...]`: for many short chains.
+
+    $\hat R = \sqrt{1 + \hat B / \hat W}$ with $\hat B$ the variance of the means of K groups of M
+    chains that started in one place, and $\hat W$ the mean over groups of the variance between
+    their chains' means plus the mean variance within their chains (Margossian, Hoffman, Sountsov,
+    Riou-Durand, Vehtari and Gelman, Bayesian Analysis 2024), of normal scores as in `rank_rhat`.
+    Where starts are forgotten it goes to 1 with M T: chains of a few times suffice, which R-hat
+    between chains would call too short. Where nothing varies within groups: 1 where they agree,
+    else inf.
+
+    Args:
+        x: statistics of M chains in each of K groups at T times.
+
+    Raises:
+        ValueError: less than 2 groups, or groups of one chain at one time.
+    """
+    check_tensors(x=x)
+    if x.dim() < 3 or x.shape[1] < 2 or x.shape[0] * x.shape[2] < 2:
+        raise ValueError(
+            f"expected times of 2 groups of chains or more, [T, K, M, ...]; got {[*x.shape]}"
+        )
+    scores = _scores(x.double().flatten(1, 2)).reshape(x.shape)
+    means = scores.mean(0)
+    within = scores.new_zeros(x.shape[1], *x.shape[3:])
+    if x.shape[0] > 1:
+        within = within + scores.var(0).mean(1)
+    if x.shape[2] > 1:
+        within = within + means.var(1)
+    between = means.mean(1).var(0)
+    rhat = (1 + between / within.mean(0)).sqrt()
+    rhat = torch.where(rhat.isnan(), 1.0, rhat)
+    return torch.where(x.isnan().flatten(0, 2).any(0), torch.nan, rhat)
+
+
 def check_chains(x: Tensor) -> None:
     """ValueError unless `x` is `[T, R, ...]` with at least 4 times of one chain."""
     check_tensors(x=x)

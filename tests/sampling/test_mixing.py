@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qsample.sampling.mixing import bulk_ess, rank_rhat, split_rhat, tail_ess
+from qsample.sampling.mixing import bulk_ess, nested_rhat, rank_rhat, split_rhat, tail_ess
 from tests.support.seeds import generator
 
 
@@ -152,3 +152,30 @@ def test_what_is_no_number_stays_none():
 def test_too_few_times(measure):
     with pytest.raises(ValueError, match=r"4 times of a chain.*got \[3, 2\]"):
         measure(torch.zeros(3, 2))
+
+
+def test_nested_rhat_by_hand():
+    x = torch.tensor([[[1.0, 2.0], [5.0, 7.0]], [[3.0, 4.0], [6.0, 8.0]]])  # [T, K, M]
+    z = scores([[[1, 2], [5, 7]], [[3, 4], [6, 8]]], 8)
+    means = z.mean(0)
+    W = (means.var(1) + z.var(0).mean(1)).mean()
+    expected = float((1 + means.mean(1).var() / W).sqrt())
+    assert float(nested_rhat(x)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_many_short_chains():
+    """Their starts are forgotten, and a chain of 8 times is too short for R-hat between chains."""
+    x = walk(8, 4 * 64, 0.9)
+    assert float(rank_rhat(x)) > 1.2
+    groups = x.reshape(8, 4, 64)
+    assert float(nested_rhat(groups)) < 1.03
+    apart = groups + torch.tensor([0.0, 0.0, 0.0, 1.0])[:, None]
+    assert float(nested_rhat(apart)) > 1.05
+
+
+def test_groups_at_rest():
+    x = torch.tensor([1.0, 2.0, 2.0])[:, None].expand(5, 3, 4)
+    assert float(nested_rhat(x)) == math.inf
+    assert float(nested_rhat(torch.ones(5, 3, 4))) == 1
+    with pytest.raises(ValueError, match=r"2 groups of chains or more.*got \[5, 1, 4\]"):
+        nested_rhat(torch.ones(5, 1, 4))
