@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -143,39 +144,44 @@ def tail_ess(x: Tensor) -> Tensor:
     return torch.where(tails.isinf(), bulk_ess(x), tails)
 
 
-def nested_rhat(x: Tensor) -> Tensor:
-    r"""R-hat of ranks between groups of chains, `[T, K, M, ...]` to `[...]`: for many short chains.
+def nested_rhat(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    r"""R-hat of ranks between groups of chains, `[T, R, ...]` to `[...]`: for many short chains.
 
-    $\hat R = \sqrt{1 + \hat B / \hat W}$ with $\hat B$ the variance of the means of K groups of M
+    $\hat R = \sqrt{1 + \hat B / \hat W}$ with $\hat B$ the variance of the groups' means, each of
     chains that started in one place, and $\hat W$ the mean over groups of the variance between
     their chains' means plus the mean variance within their chains (Margossian, Hoffman, Sountsov,
     Riou-Durand, Vehtari and Gelman, Bayesian Analysis 2024), of normal scores as in `rank_rhat`.
-    Where starts are forgotten it goes to 1 with M T: chains of a few times suffice, which R-hat
-    between chains would call too short. Where nothing varies within groups: 1 where they agree,
-    else inf.
+    Where starts are forgotten it goes to 1 with the chains of a group: a few times of each suffice,
+    which R-hat between chains would call too short. Where nothing varies within groups: 1 where
+    they agree, else inf.
 
     Args:
-        x: statistics of M chains in each of K groups at T times.
+        x: statistics of R chains at T times, group by group.
+        sizes: number of chains of each group.
 
     Raises:
-        ValueError: less than 2 groups, or groups of one chain at one time.
+        ValueError: less than 2 groups, sizes that do not add up to R, or nothing within groups to
+            compare with: one time of groups of one chain.
     """
     check_tensors(x=x)
-    if x.dim() < 3 or x.shape[1] < 2 or x.shape[0] * x.shape[2] < 2:
+    sizes = list(sizes)
+    whole = x.dim() >= 2 and len(sizes) > 1 and min(sizes) > 0 and sum(sizes) == x.shape[1]
+    if not whole or (len(x) < 2 and max(sizes) < 2):
         raise ValueError(
-            f"expected times of 2 groups of chains or more, [T, K, M, ...]; got {[*x.shape]}"
+            "expected times of 2 groups of chains or more, [T, R, ...], whose sizes add up to R; "
+            f"got {[*x.shape]} and sizes {sizes}"
         )
-    scores = _scores(x.double().flatten(1, 2)).reshape(x.shape)
-    means = scores.mean(0)
-    within = scores.new_zeros(x.shape[1], *x.shape[3:])
-    if x.shape[0] > 1:
-        within = within + scores.var(0).mean(1)
-    if x.shape[2] > 1:
-        within = within + means.var(1)
-    between = means.mean(1).var(0)
-    rhat = (1 + between / within.mean(0)).sqrt()
+    groups = _scores(x.double()).split(sizes, 1)
+    means = torch.stack([group.mean((0, 1)) for group in groups])
+    within = torch.zeros_like(means)
+    for k, group in enumerate(groups):
+        if len(x) > 1:
+            within[k] += group.var(0).mean(0)
+        if sizes[k] > 1:
+            within[k] += group.mean(0).var(0)
+    rhat = (1 + means.var(0) / within.mean(0)).sqrt()
     rhat = torch.where(rhat.isnan(), 1.0, rhat)
-    return torch.where(x.isnan().flatten(0, 2).any(0), torch.nan, rhat)
+    return torch.where(x.isnan().flatten(0, 1).any(0), torch.nan, rhat)
 
 
 def check_chains(x: Tensor) -> None:

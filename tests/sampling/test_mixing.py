@@ -155,27 +155,29 @@ def test_too_few_times(measure):
 
 
 def test_nested_rhat_by_hand():
-    x = torch.tensor([[[1.0, 2.0], [5.0, 7.0]], [[3.0, 4.0], [6.0, 8.0]]])  # [T, K, M]
-    z = scores([[[1, 2], [5, 7]], [[3, 4], [6, 8]]], 8)
-    means = z.mean(0)
-    W = (means.var(1) + z.var(0).mean(1)).mean()
-    expected = float((1 + means.mean(1).var() / W).sqrt())
-    assert float(nested_rhat(x)) == pytest.approx(expected, rel=1e-12)
+    x = torch.tensor([[1.0, 2.0, 5.0], [3.0, 4.0, 6.0]])  # groups of two chains and of one
+    z = scores([[1, 2, 5], [3, 4, 6]], 6)
+    first = z[:, :2]
+    second = z[:, 2:]
+    W = (first.mean(0).var() + first.var(0).mean() + second.var(0).mean()) / 2
+    B = torch.stack([first.mean(), second.mean()]).var()
+    assert float(nested_rhat(x, [2, 1])) == pytest.approx(float((1 + B / W).sqrt()), rel=1e-12)
 
 
 def test_many_short_chains():
     """Their starts are forgotten, and a chain of 8 times is too short for R-hat between chains."""
     x = walk(8, 4 * 64, 0.9)
     assert float(rank_rhat(x)) > 1.2
-    groups = x.reshape(8, 4, 64)
-    assert float(nested_rhat(groups)) < 1.03
-    apart = groups + torch.tensor([0.0, 0.0, 0.0, 1.0])[:, None]
-    assert float(nested_rhat(apart)) > 1.05
+    sizes = [64] * 4
+    assert float(nested_rhat(x, sizes)) < 1.03
+    x[:, 192:] += 1
+    assert float(nested_rhat(x, sizes)) > 1.05
 
 
 def test_groups_at_rest():
-    x = torch.tensor([1.0, 2.0, 2.0])[:, None].expand(5, 3, 4)
-    assert float(nested_rhat(x)) == math.inf
-    assert float(nested_rhat(torch.ones(5, 3, 4))) == 1
-    with pytest.raises(ValueError, match=r"2 groups of chains or more.*got \[5, 1, 4\]"):
-        nested_rhat(torch.ones(5, 1, 4))
+    x = torch.tensor([1.0, 1.0, 2.0, 2.0]).expand(5, 4)
+    assert float(nested_rhat(x, [2, 2])) == math.inf
+    assert float(nested_rhat(torch.ones(5, 4), [2, 2])) == 1
+    for sizes in ([4], [2, 1], [4, 0]):
+        with pytest.raises(ValueError, match=r"2 groups of chains or more.*got \[5, 4\] and"):
+            nested_rhat(torch.ones(5, 4), sizes)
