@@ -98,6 +98,63 @@ class Estimate:
 
 
 @public("qsample")
+@dataclass(frozen=True)
+class Side:
+    """One measurement of a number that is known between two ends.
+
+    Attributes:
+        end: "low" or "high", the end of the bracket that it speaks for.
+        method: How it was measured.
+        value: The number.
+        stderr: Its standard error.
+        holds: "bound": its mean lies beyond the truth on this side, whatever mixes; or "if
+            equilibrated": it holds if the chains that made it have seen the whole law.
+    """
+
+    end: str
+    method: str
+    value: float
+    stderr: float
+    holds: str
+
+    def __str__(self) -> str:
+        kind = "a bound" if self.holds == "bound" else "if its chains are equilibrated"
+        return f"{self.end}: {self.value:.4f} ± {self.stderr:.4f} by {self.method}, {kind}"
+
+
+@public("qsample")
+@dataclass(frozen=True)
+class Bracket:
+    """A number known between two ends, each of 99 %, their Monte Carlo error inside.
+
+    There is no middle: what is known is that the number is neither below `low` nor above `high`.
+
+    Attributes:
+        low: The lower end.
+        high: The upper end.
+        note: Why an end may not hold; "" where nothing speaks against it.
+        sides: The measurements that the ends are made of.
+    """
+
+    low: float
+    high: float
+    note: str = ""
+    sides: tuple[Side, ...] = ()
+
+    @property
+    def width(self) -> float:
+        """The upper end less the lower one."""
+        return self.high - self.low
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        text = f"between {self.low:.4f} and {self.high:.4f}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+@public("qsample")
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Reads of an Ising problem (or a batch `*B` of them).

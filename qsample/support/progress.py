@@ -34,6 +34,17 @@ def tracked(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
         yield from bar
 
 
+def counted(total: int, what: str, unit: str) -> Any:
+    """A bar to be moved by `update`, shown as that of `tracked` is; a context.
+
+    Args:
+        total: number of items.
+        what: name of the loop, beside the bar.
+        unit: name of an item.
+    """
+    return progress_bar(total=total, desc=what, unit=unit, disable=not _shown.get(), leave=False)
+
+
 def progress_bar(iterable: Any = None, *args: Any, disable: bool = False, **options: Any) -> Any:
     """A bar of tqdm that suits the terminal, notebook or log file it is written to.
 
