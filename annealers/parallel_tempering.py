@@ -24,7 +24,6 @@ from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 ROUNDS = 5  # of adaptation, each twice as long as the one before
-MEMORY = 16  # rounds of swaps that the running mean of a rejection looks back
 
 
 @public("qsample.annealers")
@@ -301,36 +300,32 @@ class Ladders:
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
-        self.trips = torch.zeros(P, N, L, dtype=torch.float32)
-        self.seen_cold = torch.zeros(P, N, L, dtype=torch.bool)
+        self.trips = judged.Trips((P, N, L))
         self.watch: judged.Watch | None = None
         self.forget()
 
     def forget(self) -> None:
         """Begin to count anew."""
         P, _, L = self.shape
-        self._rejected = torch.zeros(P, L - 1, dtype=torch.float64)
-        self._running = torch.zeros(P, L - 1, dtype=torch.float64)
-        self._worst = torch.zeros(P, L - 1, dtype=torch.float64)
-        self._tries = 0
-        self.trips.zero_()
+        self._rejections = judged.Rejections((P, L - 1))
+        self.trips.forget()
 
     @property
     def rejection(self) -> Tensor:
         """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
-        return self._rejected / max(self._tries, 1)
+        return self._rejections.mean
 
     def info(self) -> dict[str, Any]:
         """What was learned since `forget`, a number or more per problem, and what to make of it."""
-        trips = self.trips.sum((-2, -1))
-        expected = judged.trips_per_round(self.rejection) * self._tries * self.shape[1]
-        worst = self._worst if self._tries >= MEMORY else self.rejection
-        notes = judged.doubts(self.beta, worst, trips, expected)
+        seen = self._rejections
+        trips = self.trips.total
+        expected = judged.trips_per_round(seen.mean) * seen.rounds * self.shape[1]
+        notes = judged.doubts(seen.worst, trips, expected, self._pair_note)
         info: dict[str, Any] = {
             "betas": self.beta,
             "swap_rate": 1 - self.rejection,
             "barrier": ordered_sum(self.rejection),
-            "pair_barrier_max": worst,
+            "pair_barrier_max": seen.worst,
             "round_trips": trips,
             "round_trips_expected": expected,
         }
@@ -340,6 +335,14 @@ class Ladders:
             notes = [agreement.note, *notes] if agreement.note else notes
         info["note"] = "; ".join(notes)
         return info
+
+    def _pair_note(self, p: int, pair: int, rate: float) -> str:
+        low, high = self.beta[p, pair : pair + 2].tolist()
+        count = self.shape[2]
+        return (
+            f"replicas hardly swap between betas {low:.3g} and {high:.3g} ({rate:.1%} at times): "
+            f"use more betas than {count}, such as betas={2 * count}"
+        )
 
     @property
     def replica_beta(self) -> Tensor:
@@ -375,12 +378,7 @@ class Ladders:
         beta_gap = beta[..., 1:] - beta[..., :-1]
         energy_gap = energy[..., 1:] - energy[..., :-1]
         accept = (beta_gap * energy_gap).clamp_max(0).exp()
-        rejected = ordered_sum((1 - accept).mT) / N
-        self._rejected += rejected
-        self._tries += 1
-        self._running += (rejected - self._running) / min(self._tries, MEMORY)
-        if self._tries >= MEMORY:
-            self._worst = torch.maximum(self._worst, self._running)
+        self._rejections.see(ordered_sum((1 - accept).mT) / N)
         if self.watch is not None and self.watch.due:
             self.watch.see(self.cold(), energy[..., -1])
         # swap the pairs of this round's parity
@@ -392,12 +390,7 @@ class Ladders:
         self.holder[..., low] = torch.where(swapped, second, first)
         self.holder[..., low + 1] = torch.where(swapped, first, second)
         self.parity = 1 - self.parity
-        # a replica at the hot end that has seen the cold one is back from a round trip
-        hot = self.holder[..., :1]
-        cold = self.holder[..., -1:]
-        self.trips.scatter_add_(-1, hot, self.seen_cold.gather(-1, hot).to(self.trips))
-        self.seen_cold.scatter_(-1, hot, False)
-        self.seen_cold.scatter_(-1, cold, True)
+        self.trips.see(self.holder)
 
     def states(self) -> Tensor:
         """The spins level by level, `[P, N, L, n]`."""

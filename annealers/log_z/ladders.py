@@ -82,9 +82,7 @@ class Ladders:
         seed: of all randomness.
     """
 
-    def __init__(
-        self, path: Path, b: Tensor, spins: Tensor, directions: Tensor, seed: int
-    ) -> None:
+    def __init__(self, path: Path, b: Tensor, spins: Tensor, directions: Tensor, seed: int) -> None:
         self.path = path
         self.directions = directions
         K = len(b)

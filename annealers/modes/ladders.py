@@ -7,7 +7,7 @@ is a comparison of ladders that began in different places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ DESCENT = 12  # sweeps of one
 ROWS = (8, 24)  # from which minima are sought: with fewer than the first there is no search
 RARE = 0.05  # swap rate below which a pair holds up the others
 SLOW = 0.25  # part of the expected round trips below which replicas do not forget
+MEMORY = 16  # rounds of swaps that the running mean of a rejection looks back
 FEW = 16.0  # expected round trips below which they are not counted
 
 
@@ -253,25 +254,87 @@ def trips_per_round(rejection: Tensor) -> Tensor:
     return 1 / (2 + 2 * (rejection / (1 - rejection).clamp_min(1e-12)).sum(-1))
 
 
-def doubts(beta: Tensor, worst: Tensor, trips: Tensor, expected: Tensor) -> list[str]:
+class Trips:
+    """Round trips of replicas: hot, cold and back.
+
+    Args:
+        shape: (P, N, L): N ladders of L replicas of each of P problems.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._count = torch.zeros(shape, dtype=torch.float32)
+        self._seen_cold = torch.zeros(shape, dtype=torch.bool)
+
+    def see(self, holder: Tensor) -> None:
+        """The replica at each level, `[P, N, L]`, after a round of swaps."""
+        # a replica at the hot end that has seen the cold one is back from a round trip
+        hot = holder[..., :1]
+        cold = holder[..., -1:]
+        self._count.scatter_add_(-1, hot, self._seen_cold.gather(-1, hot).to(self._count))
+        self._seen_cold.scatter_(-1, hot, False)
+        self._seen_cold.scatter_(-1, cold, True)
+
+    def forget(self) -> None:
+        """Count anew; where replicas have been is known."""
+        self._count.zero_()
+
+    @property
+    def total(self) -> Tensor:
+        """Trips of all ladders, `[P]`."""
+        return self._count.sum((-2, -1))
+
+
+class Rejections:
+    """Mean rejections of each pair of levels, and the largest that they were for a while.
+
+    Args:
+        shape: (P, L - 1).
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.rounds = 0
+        self._sum = torch.zeros(shape, dtype=torch.float64)
+        self._running = torch.zeros(shape, dtype=torch.float64)
+        self._worst = torch.zeros(shape, dtype=torch.float64)
+
+    def see(self, rejected: Tensor) -> None:
+        """The mean over ladders of one round, `[P, L - 1]`."""
+        self._sum += rejected
+        self.rounds += 1
+        self._running += (rejected - self._running) / min(self.rounds, MEMORY)
+        if self.rounds >= MEMORY:
+            self._worst = torch.maximum(self._worst, self._running)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean over all rounds, `[P, L - 1]`."""
+        return self._sum / max(self.rounds, 1)
+
+    @property
+    def worst(self) -> Tensor:
+        """The largest running mean, `[P, L - 1]`."""
+        return self._worst if self.rounds >= MEMORY else self.mean
+
+
+def doubts(
+    worst: Tensor,
+    trips: Tensor,
+    expected: Tensor,
+    pair_note: Callable[[int, int, float], str],
+) -> list[str]:
     """What the ladders' own numbers say against them, of the worst problem; empty for nothing.
 
     Args:
-        beta: ladders `[P, L]`.
         worst: the largest running mean of each pair's rejection, `[P, L - 1]`.
         trips: round trips made, `[P]`.
         expected: round trips that the mean rejections promise, `[P]`.
+        pair_note: function that says what to do about a pair that hardly swaps, from the problem's
+            number, the pair's and its swap rate.
     """
     notes = []
     p, pair = divmod(int(worst.argmax()), worst.shape[1])
     if float(worst[p, pair]) > 1 - RARE:
-        low, high = beta[p, pair : pair + 2].tolist()
-        count = beta.shape[1]
-        notes.append(
-            f"replicas hardly swap between betas {low:.3g} and {high:.3g} "
-            f"({1 - float(worst[p, pair]):.1%} at times): use more betas than {count}, such as "
-            f"betas={2 * count}"
-        )
+        notes.append(pair_note(p, pair, 1 - float(worst[p, pair])))
     part = torch.where(expected < FEW, 1.0, trips / expected)
     p = int(part.argmin())
     if float(part[p]) < SLOW:
