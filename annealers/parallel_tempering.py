@@ -81,7 +81,7 @@ class ParallelTempering:
     Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2); "pair_barrier_max" `[*B, L
     - 1]`, the largest running mean of each pair's rejection; "round_trips" `[*B]` (hot, cold and
     back, all ladders) and "round_trips_expected" `[*B]` (of replicas that forget between swaps);
-    "rhat" `[*B]`, nested R-hat between ladders that started apart, nan where there are none;
+    "rhat" `[*B]`, nested R-hat between ladders that started apart, where there are such;
     "note", what of this speaks against the reads and what to do, "" for nothing.
     """
 
@@ -331,8 +331,9 @@ class Ladders:
         }
         if self.watch is not None:
             agreement = self.watch.agreement()
-            info["rhat"] = agreement.rhat
-            notes = [agreement.note, *notes] if agreement.note else notes
+            if agreement is not None:
+                info["rhat"] = agreement.rhat
+                notes = [agreement.note, *notes] if agreement.note else notes
         info["note"] = "; ".join(notes)
         return info
 

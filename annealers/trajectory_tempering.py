@@ -73,7 +73,7 @@ class TrajectoryTempering:
 
     `info`, after burn-in: "swap_rate" `[*B, K]` between the K + 1 levels; "barrier" `[*B]`, the sum
     of their rejections; "round_trips" and "round_trips_expected" `[*B]`; "rhat" `[*B]`, nested
-    R-hat between ladders that started apart, nan where there are none; "log_partition" and
+    R-hat between ladders that started apart, where there are such; "log_partition" and
     "log_partition_stderr" `[*B]`, nan where the first log Z is unknown; "note".
     """
 
@@ -362,19 +362,16 @@ class Rungs:
         seen = self._rejections
         expected = judged.trips_per_round(seen.mean) * seen.rounds * self.shape[1]
         notes = judged.doubts(seen.worst, self._trips.total, expected, self._pair_note)
-        rhat = torch.full((self.shape[0],), torch.nan, dtype=torch.float64)
-        if self.watch is not None:
-            agreement = self.watch.agreement()
-            rhat = agreement.rhat
-            notes = [agreement.note, *notes] if agreement.note else notes
+        agreement = None if self.watch is None else self.watch.agreement()
+        if agreement is not None and agreement.note:
+            notes = [agreement.note, *notes]
         return {
             "swap_rate": 1 - seen.mean,
             "barrier": ordered_sum(seen.mean),
             "round_trips": self._trips.total,
             "round_trips_expected": expected,
-            "rhat": rhat,
             "note": "; ".join(notes),
-        }
+        } | ({} if agreement is None else {"rhat": agreement.rhat})
 
     def _pair_note(self, p: int, pair: int, rate: float) -> str:
         return (
@@ -472,8 +469,9 @@ def _path_of(problem: Ising, carry: dict[str, Tensor]) -> Ising:
     J = carry["path_J"].to(problem.J)
     points = h.shape[-2]
     layout = problem.graph.coupling_shape
+    count = problem.batch_shape.numel()  # not -1: a J of no edges has no numbers
     return Ising(
         problem.graph,
-        h.reshape(-1, points, problem.num_spins),
-        J.reshape(-1, points, *layout),
+        h.reshape(count, points, problem.num_spins),
+        J.reshape(count, points, *layout),
     )

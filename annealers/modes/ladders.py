@@ -164,12 +164,11 @@ class Watch:
         values = torch.bmm(spins.to(self._columns), self._columns).double().cpu()
         self._seen.append(torch.cat([energy.double().cpu()[..., None], values], -1))
 
-    def agreement(self) -> Agreement:
-        """Whether the groups agree."""
-        P = len(self._columns)
+    def agreement(self) -> Agreement | None:
+        """Whether the groups agree; None where there are no groups, or too little was seen."""
         short = len(self._seen) < 2 and max(self.sizes) < 2
         if not self._seen or short or len(self.sizes) == 1:
-            return Agreement(torch.full((P,), torch.nan, dtype=torch.float64), "")
+            return None
         x = _still(torch.stack(self._seen).transpose(1, 2))  # [T, N, P, statistics]
         rhat = nested_rhat(x, self.sizes)
         worst = rhat.argmax(-1)
@@ -204,7 +203,7 @@ class Agreement:
     """Whether ladders started apart agree.
 
     Attributes:
-        rhat: nested R-hat of the statistic that agrees least, `[P]`; nan where none can be had.
+        rhat: nested R-hat of the statistic that agrees least, `[P]`.
         note: of the problem that agrees least, "" where R-hat is at most 1.05.
     """
 

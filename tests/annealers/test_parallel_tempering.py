@@ -248,10 +248,10 @@ def test_given_chains_stay_and_hot_replicas_start_apart(hidden):
 
 
 def test_chains_that_go_on_are_not_judged_by_their_start(hidden):
-    sampler = ParallelTempering(20, 8)
+    sampler = ParallelTempering(30, 8)
     first = sampler.sample(hidden, 16, generator=generator())
     following = sampler.sample(hidden, 16, initial=first, generator=generator())
-    assert following.info["rhat"].isnan()
+    assert "rhat" in first.info and "rhat" not in following.info
 
 
 def test_round_trips_of_a_free_ladder():

@@ -10,7 +10,7 @@ from qsample.annealers import Exact, Gibbs, TrajectoryTempering, thinned_path
 from qsample.annealers.trajectory_tempering import log_densities
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import log_partition, log_weights, states
-from qsample.testing import FALSE_ALARM, check_sampler
+from qsample.testing import FALSE_ALARM
 from qsample.testing.contract import g_test, reference_cases
 from tests.support.exact import KINDS, Z_MAX, untyped
 from tests.support.problems import two_modes, up
@@ -91,11 +91,6 @@ def test_finds_both_modes_and_log_z(kind):
     assert abs(info["log_partition"] - exact) / info["log_partition_stderr"] < Z_MAX
     assert info["swap_rate"].shape == (5,) and info["round_trips"] > 100
     assert info["rhat"] < 1.05 and info["note"] == ""
-
-
-@pytest.mark.long
-def test_the_contract():
-    check_sampler(TrajectoryTempering(sweeps=60), cases=reference_cases()[:3])
 
 
 def test_each_problem_of_a_batch_draws_what_it_draws_alone():
