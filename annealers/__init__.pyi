@@ -11,6 +11,5 @@ from qsample.annealers.population_annealing import PopulationAnnealing as Popula
 from qsample.annealers.simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from qsample.annealers.tempered_transitions import TemperedGibbs as TemperedGibbs
 from qsample.annealers.trajectory_tempering import TrajectoryTempering as TrajectoryTempering
-from qsample.annealers.trajectory_tempering import thinned_path as thinned_path
 
 __all__: list[str]

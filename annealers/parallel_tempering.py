@@ -155,6 +155,8 @@ class ParallelTempering:
         starts = self._starts_apart(problem, start, block, seeds, initial is not None, right)
         start = start._replace(spins=starts.placed(start.spins))
         ladders = Ladders(problem.without_offset(), start.beta, start.spins, seeds, self.rule)
+        if start.carried and initial is not None:
+            ladders.parity = judged.parity_of(initial.carry)
         if initial is None:
             ladders.cool(self.anneal)
         if not start.carried:
@@ -180,7 +182,11 @@ class ParallelTempering:
             {"sweeps": self.sweeps, "block": block} | ladders.info(),
             log_weight=_of_ladders(None if initial is None else initial.log_weight, block),
             family=self._family(initial, spins),
-            carry={"betas": ladders.beta.clone(), "hot": state[:, :, :-1].clone()},
+            carry={
+                "betas": ladders.beta.clone(),
+                "hot": state[:, :, :-1].clone(),
+                "parity": torch.full((len(seeds),), ladders.parity),
+            },
         )
 
     def _start(

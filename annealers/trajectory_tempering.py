@@ -138,7 +138,7 @@ class TrajectoryTempering:
             initial.exactness is Exactness.EXACT or initial.log_weight is not None
         )
         spins, starts = self._start(levels, num, initial, carry, seeds, right)
-        rungs = Rungs(levels, spins, seeds)
+        rungs = Rungs(levels, spins, seeds, judged.parity_of(carry))
         swap_last = carry is not None or not right
         burnt = 0
         if carry is None:
@@ -166,10 +166,60 @@ class TrajectoryTempering:
             family=None if initial is None else initial.family,
             carry={
                 "trajectory": hot.transpose(1, 2).contiguous(),
+                "parity": torch.full((len(seeds),), rungs.parity),
                 "path_h": path.h[:, : hot.shape[1]].clone(),
                 "path_J": path.J[:, : hot.shape[1]].clone(),
             },
         )
+
+    @staticmethod
+    def thinned(
+        checkpoints: Iterable[Any],
+        swap_rate: float = 0.4,
+        *,
+        num: int = 64,
+        sweeps: int = 4,
+        generator: torch.Generator | None = None,
+    ) -> list[Ising]:
+        """A path through many checkpoints: as few of them as swap at a rate.
+
+        Chains run along all of them. The first is kept, and then each before the one whose swap
+        rate with the last kept one, by the chains at both, falls below `swap_rate`.
+
+        Args:
+            checkpoints: problems or models, in the order of training, the target last.
+            swap_rate: swap rate of neighbours, > 0 and < 1.
+            num: number of chains.
+            sweeps: sweeps at each checkpoint.
+            generator: randomness; None is torch's default generator.
+
+        Raises:
+            ValueError: no checkpoints, or a rate out of range.
+        """
+        problems = [as_problem(point).without_offset() for point in checkpoints]
+        if not problems or not 0 < swap_rate < 1:
+            raise ValueError(
+                f"expected checkpoints, and 0 < swap_rate < 1; got {len(problems)} and {swap_rate}"
+            )
+        sweeper = Sweeper(problems[0].flat(), num, draw_seeds(generator, ()))
+        sweeper.sweep(torch.ones(sweeps))
+        kept = [problems[0]]
+        kept_spins = sweeper.spins
+        former = problems[0]
+        former_spins = kept_spins
+        for problem in problems[1:]:
+            sweeper.move(problem.flat())
+            sweeper.sweep(torch.ones(sweeps))
+            last = Ising(problem.graph, kept[-1].h[None, None], kept[-1].J[None, None])
+            pair = _stacked(last, problem.flat())
+            gain = gains(pair, torch.stack([kept_spins, sweeper.spins], 1))
+            rate = float((gain[0] + gain[1]).clamp_max(0).exp().mean())
+            if rate < swap_rate and former is not kept[-1]:
+                kept.append(former)
+                kept_spins = former_spins
+            former = problem
+            former_spins = sweeper.spins
+        return kept
 
     def _path(self, flat: Ising, count: int) -> Ising:
         """The checkpoints of each of P problems: a batch `[P, K - 1]` without offset."""
@@ -226,56 +276,6 @@ def as_problem(point: Any) -> Ising:
     raise TypeError(f"expected Ising problems or models as checkpoints; got {point!r}")
 
 
-@public("qsample.annealers")
-def thinned_path(
-    checkpoints: Iterable[Any],
-    swap_rate: float = 0.4,
-    *,
-    num: int = 64,
-    sweeps: int = 4,
-    generator: torch.Generator | None = None,
-) -> list[Ising]:
-    """A path through many checkpoints: as few of them as swap at a rate.
-
-    Chains run along all of them. The first is kept, and then each before the one whose swap rate
-    with the last kept one, by the chains at both, falls below `swap_rate`.
-
-    Args:
-        checkpoints: problems or models, in the order of training, the target last.
-        swap_rate: swap rate of neighbours, > 0 and < 1.
-        num: number of chains.
-        sweeps: sweeps at each checkpoint.
-        generator: randomness; None is torch's default generator.
-
-    Raises:
-        ValueError: no checkpoints, or a rate out of range.
-    """
-    problems = [as_problem(point).without_offset() for point in checkpoints]
-    if not problems or not 0 < swap_rate < 1:
-        raise ValueError(
-            f"expected checkpoints, and 0 < swap_rate < 1; got {len(problems)} and {swap_rate}"
-        )
-    sweeper = Sweeper(problems[0].flat(), num, draw_seeds(generator, ()))
-    sweeper.sweep(torch.ones(sweeps))
-    kept = [problems[0]]
-    kept_spins = sweeper.spins
-    former = problems[0]
-    former_spins = kept_spins
-    for problem in problems[1:]:
-        sweeper.move(problem.flat())
-        sweeper.sweep(torch.ones(sweeps))
-        last = Ising(problem.graph, kept[-1].h[None, None], kept[-1].J[None, None])
-        pair = _stacked(last, problem.flat())
-        gain = gains(pair, torch.stack([kept_spins, sweeper.spins], 1))
-        rate = float((gain[0] + gain[1]).clamp_max(0).exp().mean())
-        if rate < swap_rate and former is not kept[-1]:
-            kept.append(former)
-            kept_spins = former_spins
-        former = problem
-        former_spins = sweeper.spins
-    return kept
-
-
 # ---- the levels ----------------
 
 
@@ -286,9 +286,10 @@ class Rungs:
         levels: problems `[P, K]` without offset.
         spins: where to start, `[P, K, N, n]`.
         seeds: one 63-bit seed per problem.
+        parity: pairs that swap first, 0 the even ones, 1 the odd ones.
     """
 
-    def __init__(self, levels: Ising, spins: Tensor, seeds: Sequence[int]) -> None:
+    def __init__(self, levels: Ising, spins: Tensor, seeds: Sequence[int], parity: int = 0) -> None:
         P, K, N, _ = spins.shape
         self.levels = levels
         self.shape = (P, N, K)
@@ -296,7 +297,7 @@ class Rungs:
         self._sweeper = Sweeper(levels, N, level_seeds, spins.contiguous())
         self._streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self._holder = torch.arange(K).expand(P, N, K).contiguous()  # the replica at each level
-        self._parity = 0
+        self.parity = parity
         self._trips = judged.Trips((P, N, K))
         self.watch: judged.Watch | None = None
         self.forget()
@@ -345,14 +346,14 @@ class Rungs:
             last = Ising(self.levels.graph, self.levels.h[:, -1], self.levels.J[:, -1])
             self.watch.see(spins[:, -1], last.energy(spins[:, -1]))
         # swap the pairs of this round's parity
-        low = torch.arange(self._parity, K - 1, 2)
+        low = torch.arange(self.parity, K - 1, 2)
         u = self._streams.uniform(N, K - 1).transpose(1, 2)[:, low]
         swapped = (u < accept[:, low]) & (swap_last | (low < K - 2))[:, None]
         place = torch.arange(K).expand(P, N, K).transpose(1, 2).contiguous()  # [P, K, N]
         place[:, low] += swapped.long()
         place[:, low + 1] -= swapped.long()
         self._holder = self._holder.gather(-1, place.transpose(1, 2))
-        self._parity = 1 - self._parity
+        self.parity = 1 - self.parity
         self._trips.see(self._holder)
         moved = spins.take_along_dim(place.to(spins.device)[..., None], 1)
         self._sweeper.take(moved.reshape(P * K, N, -1))

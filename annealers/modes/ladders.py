@@ -7,7 +7,7 @@ is a comparison of ladders that began in different places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -251,6 +251,12 @@ def trips_per_round(rejection: Tensor) -> Tensor:
         rejection: r, `[P, L - 1]`.
     """
     return 1 / (2 + 2 * (rejection / (1 - rejection).clamp_min(1e-12)).sum(-1))
+
+
+def parity_of(carry: Mapping[str, Tensor] | None) -> int:
+    """Whether the odd pairs are next to swap (1): calls of one round each would else swap half."""
+    parity = None if carry is None else carry.get("parity")
+    return 0 if parity is None or not parity.numel() else int(parity.flatten()[0]) % 2
 
 
 class Trips:

@@ -216,6 +216,17 @@ def test_no_doubt_where_ladders_mix(hidden):
     assert 0.7 < info["round_trips"] / info["round_trips_expected"] < 1.3
 
 
+def test_calls_of_one_round_swap_even_and_odd_pairs_by_turns(hidden):
+    sampler = ParallelTempering(1, 4)
+    found = sampler.sample(hidden, 4, generator=generator())
+    turns = []
+    for _ in range(4):
+        found = sampler.sample(hidden, 4, initial=found, generator=generator())
+        assert found.carry is not None
+        turns.append(int(found.carry["parity"]))
+    assert turns in ([0, 1, 0, 1], [1, 0, 1, 0])
+
+
 def test_a_batch_is_judged_one_by_one(hidden):
     h = torch.stack([hidden.h, 0.3 * hidden.h])
     batch = Ising(hidden.graph, h, torch.stack([hidden.J, 0.3 * hidden.J]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsample import ContrastiveDivergence, Exactness, Graph, Ising, Samples
-from qsample.annealers import Exact, Gibbs, TrajectoryTempering, thinned_path
+from qsample.annealers import Exact, Gibbs, TrajectoryTempering
 from qsample.annealers.trajectory_tempering import log_densities
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import log_partition, log_weights, states
@@ -127,6 +127,19 @@ def test_the_path_grows_where_the_problem_has_moved_on():
     assert never.carry is not None and len(never.carry["path_h"]) == 1
 
 
+def test_calls_of_one_round_swap_even_and_odd_pairs_by_turns():
+    """So a mode that only the far end of the path knows comes down to the reads."""
+    problem = two_modes("bipartite")
+    path = towards(problem, 0.0, 0.2, 0.4, 0.7)
+    start = equilibrium(path, problem, 200)
+    start = replace(start, spins=torch.ones_like(start.spins))
+    for _ in range(60):
+        start = TrajectoryTempering(sweeps=1).sample(
+            problem, 200, initial=start, generator=generator()
+        )
+    assert int((start.spins.sum(-1) < 0).sum()) > 20
+
+
 def test_it_tempers_along_the_past_of_a_training():
     torch.manual_seed(0)
     model = BernoulliRBM(6, 4)
@@ -150,7 +163,7 @@ def test_it_tempers_along_the_past_of_a_training():
 def test_a_path_of_few_checkpoints():
     problem = two_modes("bipartite")
     points = towards(problem, *(k / 100 for k in range(101)))
-    path = thinned_path(points, 0.5, generator=generator())
+    path = TrajectoryTempering.thinned(points, 0.5, generator=generator())
     assert path[0].J.abs().sum() == 0 and 1 < len(path) < 12
     info = TrajectoryTempering(path, 100).sample(problem, 64, generator=generator()).info
     assert info["swap_rate"].min() > 0.25
@@ -177,6 +190,6 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="expected 0 <= grow < 1; got 1"):
         TrajectoryTempering(grow=1)
     with pytest.raises(ValueError, match="expected checkpoints"):
-        thinned_path([])
+        TrajectoryTempering.thinned([])
     with untyped(), pytest.raises(TypeError, match="Ising problems or models as checkpoints"):
         TrajectoryTempering(["checkpoint-7"])
