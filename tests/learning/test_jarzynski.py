@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from experiments.claims.clustered_data import EXACT, METHODS, Options
+from experiments.claims.clustered_data import train as train_on_clusters
 from qsample import ContrastiveDivergence, Settings, fit
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.learning.jarzynski import Walkers, first_walkers, free_energies
@@ -85,6 +87,23 @@ def test_training_prints_its_likelihood():
     assert abs(running - exact) / log_z.stderr < Z_MAX and log_z.stderr < 0.05
     assert cd.samples is not None
     assert {"log_partition", "log_partition_stderr", "ess", "note"} <= cd.samples.info.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", METHODS)
+def test_two_far_clusters(name):
+    """Chains that stay in their cluster cost nats; tempered or weighted ones cost none."""
+    options = Options(updates=600)
+    best = train_on_clusters(EXACT, 0, options)["log_likelihood"][-1]
+    run = train_on_clusters(name, 0, options)
+    below = best - run["log_likelihood"][-1]
+    if "PCD" in name:
+        assert below > 1
+        return
+    assert below < 0.1
+    if run["log_z_error"] is not None:
+        error, stderr = run["log_z_error"]
+        assert abs(error) < Z_MAX * stderr
 
 
 def test_resampling_keeps_log_z_and_means():
