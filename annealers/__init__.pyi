@@ -10,5 +10,6 @@ from qsample.annealers.parallel_tempering import ParallelTempering as ParallelTe
 from qsample.annealers.population_annealing import PopulationAnnealing as PopulationAnnealing
 from qsample.annealers.simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from qsample.annealers.tempered_transitions import TemperedGibbs as TemperedGibbs
+from qsample.annealers.trajectory_tempering import TrajectoryTempering as TrajectoryTempering
 
 __all__: list[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.annealers.kernels.update import Rule
+from qsample.annealers.modes import ladders as judged
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
@@ -53,6 +54,11 @@ class ParallelTempering:
     their law exactly as it is and keeps their weights, and tempering begins with the next call,
     from this one's `carry`.
 
+    So that the answer can be doubted, the ladders of a call without a `carry` start apart: half of
+    them or more at up to three minima of the energy, far from each other. They are no worse for it
+    than the others, and cold ends are compared after burn-in. Beside an `initial` of 20 chains or
+    more start witnesses, one ladder in 20, which are not read.
+
     As an optimiser, give it `problem.scale(beta)` with beta far above 1 and anneal before: from
     random spins the cold end of a long ladder takes most of a short run to come to rest.
 
@@ -71,9 +77,12 @@ class ParallelTempering:
     Raises:
         ValueError: a setting that is none of these.
 
-    `info`: "betas" `[*B, L]`, "swap_rate" `[*B, L - 1]` (mean acceptance after burn-in), "barrier"
-    Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2), "round_trips" `[*B]` (hot,
-    cold and back, all ladders).
+    `info`, after burn-in: "betas" `[*B, L]`; "swap_rate" `[*B, L - 1]`, mean acceptance; "barrier"
+    Lambda(1) `[*B]` (L near 2 Lambda is best; rates are then near 1/2); "pair_barrier_max" `[*B, L
+    - 1]`, the largest running mean of each pair's rejection; "round_trips" `[*B]` (hot, cold and
+    back, all ladders) and "round_trips_expected" `[*B]` (of replicas that forget between swaps);
+    "rhat" `[*B]`, nested R-hat between ladders that started apart, where there are such;
+    "note", what of this speaks against the reads and what to do, "" for nothing.
     """
 
     sweeps: int = 100
@@ -140,23 +149,30 @@ class ParallelTempering:
             raise ValueError(f"expected reads in blocks of reads_per_ladder={block}; got num={num}")
         seeds = draw_seeds(generator, problem.batch_shape)
         start = self._start(problem, initial, num // block, seeds)
+        right = initial is not None and (
+            initial.exactness is Exactness.EXACT or initial.log_weight is not None
+        )
+        starts = self._starts_apart(problem, start, block, seeds, initial is not None, right)
+        start = start._replace(spins=starts.placed(start.spins))
         ladders = Ladders(problem.without_offset(), start.beta, start.spins, seeds, self.rule)
+        if start.carried and initial is not None:
+            ladders.parity = judged.parity_of(initial.carry)
         if initial is None:
             ladders.cool(self.anneal)
         if not start.carried:
             self._burn_in(ladders, swap_cold=initial is None)
         # reads known to be right stay so: no swap with hot replicas that are not at rest
-        right = initial is not None and (
-            initial.exactness is Exactness.EXACT or initial.log_weight is not None
-        )
         swap_cold = start.carried or not right
         reads = []
         burnt = 0 if start.carried else self.sweeps // 2
         state = start.spins
+        rounds = -(-(self.sweeps - burnt) // self.swap_every)
+        rounds += (block - 1) * -(-self.sweeps // self.swap_every)
+        ladders.watch = judged.Watch(problem.flat(), starts, rounds)
         for _ in range(block):
             ladders.run(self.sweeps - burnt, self.swap_every, swap_cold=swap_cold)
             burnt = 0
-            state = ladders.states()
+            state = ladders.states()[:, : num // block]  # without witnesses
             reads.append(state[:, :, -1])
         spins = torch.stack(reads, 2).flatten(1, 2)
         return samples_of(
@@ -166,7 +182,11 @@ class ParallelTempering:
             {"sweeps": self.sweeps, "block": block} | ladders.info(),
             log_weight=_of_ladders(None if initial is None else initial.log_weight, block),
             family=self._family(initial, spins),
-            carry={"betas": ladders.beta.clone(), "hot": state[:, :, :-1].clone()},
+            carry={
+                "betas": ladders.beta.clone(),
+                "hot": state[:, :, :-1].clone(),
+                "parity": torch.full((len(seeds),), ladders.parity),
+            },
         )
 
     def _start(
@@ -197,6 +217,23 @@ class ParallelTempering:
         hot = hot.to(problem.device).reshape(P, N, L - 1, n)
         beta = ladder.reshape(P, L).float().cpu()
         return Start(beta, torch.cat([hot, cold], 2), carried=True)
+
+    def _starts_apart(
+        self,
+        problem: Ising,
+        start: Start,
+        block: int,
+        seeds: Sequence[int],
+        given: bool,
+        right: bool,
+    ) -> judged.Starts:
+        """Where ladders start apart: nowhere if they go on, are annealed, or known to be right."""
+        _, N, L, _ = start.spins.shape
+        annealed = self.anneal > 0 and not given
+        ladders = 0 if start.carried or right or annealed else N
+        flat = problem.without_offset().flat()
+        again = [mix(seed, 3) for seed in seeds]
+        return judged.starts_of(flat, ladders, self.sweeps * block * N * L, again, given=given)
 
     def _burn_in(self, ladders: Ladders, swap_cold: bool) -> None:
         """Half the sweeps, in rounds each twice as long, after which the ladder is adapted."""
@@ -269,30 +306,50 @@ class Ladders:
         self.streams = Streams([mix(seed, 1) for seed in seeds], torch.device("cpu"))
         self.holder = torch.arange(L).expand(P, N, L).contiguous()  # the replica at each level
         self.parity = 0
-        self.trips = torch.zeros(P, N, L, dtype=torch.float32)
-        self.seen_cold = torch.zeros(P, N, L, dtype=torch.bool)
+        self.trips = judged.Trips((P, N, L))
+        self.watch: judged.Watch | None = None
         self.forget()
 
     def forget(self) -> None:
         """Begin to count anew."""
         P, _, L = self.shape
-        self._rejected = torch.zeros(P, L - 1, dtype=torch.float64)
-        self._tries = 0
-        self.trips.zero_()
+        self._rejections = judged.Rejections((P, L - 1))
+        self.trips.forget()
 
     @property
     def rejection(self) -> Tensor:
         """Mean probability that a swap of levels l and l + 1 is refused, `[P, L - 1]`."""
-        return self._rejected / max(self._tries, 1)
+        return self._rejections.mean
 
-    def info(self) -> dict[str, Tensor]:
-        """What was learned since `forget`, a number or more per problem."""
-        return {
+    def info(self) -> dict[str, Any]:
+        """What was learned since `forget`, a number or more per problem, and what to make of it."""
+        seen = self._rejections
+        trips = self.trips.total
+        expected = judged.trips_per_round(seen.mean) * seen.rounds * self.shape[1]
+        notes = judged.doubts(seen.worst, trips, expected, self._pair_note)
+        info: dict[str, Any] = {
             "betas": self.beta,
             "swap_rate": 1 - self.rejection,
             "barrier": ordered_sum(self.rejection),
-            "round_trips": self.trips.sum((-2, -1)),
+            "pair_barrier_max": seen.worst,
+            "round_trips": trips,
+            "round_trips_expected": expected,
         }
+        if self.watch is not None:
+            agreement = self.watch.agreement()
+            if agreement is not None:
+                info["rhat"] = agreement.rhat
+                notes = [agreement.note, *notes] if agreement.note else notes
+        info["note"] = "; ".join(notes)
+        return info
+
+    def _pair_note(self, p: int, pair: int, rate: float) -> str:
+        low, high = self.beta[p, pair : pair + 2].tolist()
+        count = self.shape[2]
+        return (
+            f"replicas hardly swap between betas {low:.3g} and {high:.3g} ({rate:.1%} at times): "
+            f"use more betas than {count}, such as betas={2 * count}"
+        )
 
     @property
     def replica_beta(self) -> Tensor:
@@ -328,8 +385,9 @@ class Ladders:
         beta_gap = beta[..., 1:] - beta[..., :-1]
         energy_gap = energy[..., 1:] - energy[..., :-1]
         accept = (beta_gap * energy_gap).clamp_max(0).exp()
-        self._rejected += ordered_sum((1 - accept).mT) / N
-        self._tries += 1
+        self._rejections.see(ordered_sum((1 - accept).mT) / N)
+        if self.watch is not None and self.watch.due:
+            self.watch.see(self.cold(), energy[..., -1])
         # swap the pairs of this round's parity
         low = torch.arange(self.parity, L - 1, 2)
         u = self.streams.uniform(N, L - 1)[..., low]
@@ -339,17 +397,17 @@ class Ladders:
         self.holder[..., low] = torch.where(swapped, second, first)
         self.holder[..., low + 1] = torch.where(swapped, first, second)
         self.parity = 1 - self.parity
-        # a replica at the hot end that has seen the cold one is back from a round trip
-        hot = self.holder[..., :1]
-        cold = self.holder[..., -1:]
-        self.trips.scatter_add_(-1, hot, self.seen_cold.gather(-1, hot).to(self.trips))
-        self.seen_cold.scatter_(-1, hot, False)
-        self.seen_cold.scatter_(-1, cold, True)
+        self.trips.see(self.holder)
 
     def states(self) -> Tensor:
         """The spins level by level, `[P, N, L, n]`."""
         spins = self.sweeper.spins.reshape(*self.shape, -1)
         return spins.take_along_dim(self.holder.to(spins.device)[..., None], 2)
+
+    def cold(self) -> Tensor:
+        """The spins of the cold ends, `[P, N, n]`."""
+        spins = self.sweeper.spins.reshape(*self.shape, -1)
+        return spins.take_along_dim(self.holder[..., -1:, None].to(spins.device), 2)[:, :, 0]
 
 
 def even_out(beta: Tensor, rejection: Tensor) -> Tensor:

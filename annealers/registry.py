@@ -125,6 +125,7 @@ CATALOGUE: dict[str, Entry] = {
     "exact": Entry("Exact"),
     "gibbs": Entry("Gibbs"),
     "parallel-tempering": Entry("ParallelTempering"),
+    "trajectory-tempering": Entry("TrajectoryTempering"),
     "tempered-gibbs": Entry("TemperedGibbs"),
     "population-annealing": Entry("PopulationAnnealing"),
     "annealed-importance": Entry("AnnealedImportance"),

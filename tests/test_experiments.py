@@ -54,6 +54,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"seeds": 2, "steps": 60, "chains": 64, "cores": (15,)},
         {"A: ferromagnet of 30 spins, log Z", "B: RBM of 60 × 12, nats per row"},
     ),
+    "claims.clustered_data": (
+        {"seeds": (0,), "updates": 4, "chains": 16, "rows": 40, "hidden": 3},
+        {"runs", "nats_below_exact", "cpu_seconds_per_update"},
+    ),
     "claims.qpu_faults": (
         {"calls": 3, "chance": 0.02},
         {"calls", "outcomes", "faults", "wrong", "spent", "charged", "budget", "worst_seconds"},

@@ -92,19 +92,55 @@ def _along_couplings(problem: Ising, streams: Streams, num: int) -> Tensor:
     c, half the largest row sum of |J|, makes the directions of low energy the large ones.
     """
     n = problem.num_spins
-    wide = problem.to(dtype=torch.float64)
-    size = couple(_absolute(wide), torch.ones(1, 1, n, dtype=torch.float64, device=wide.device))
-    size = size.amax((-2, -1), keepdim=True) / 2
-    x = 2 * streams.uniform(num, n).double() - 1
+    pull = _Pull(problem.to(dtype=torch.float32), streams.count)
+    size = pull.sums().amax(-1)[:, None, None] / 2
+    x = 2 * streams.uniform(num, n) - 1
     powers = []
     for k in range(max(POWERS) + 1):
         if k in POWERS:
             powers.append(x)
-        x = size * x - couple(wide, x)
-        x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+        x = size * x - pull(x)
+        x = x / x.abs().amax(-1, keepdim=True).clamp_min(1e-30)
     power = torch.arange(num) % len(POWERS)
     rows = torch.stack(powers, 2)[:, torch.arange(num), power]
     return torch.where(rows < 0, -1, 1).to(torch.int8)
+
+
+class _Pull:
+    """`couple`, many times and in plain rounding: what it needs of J is made ready once.
+
+    Args:
+        problem: P problems in single precision.
+        count: P.
+    """
+
+    def __init__(self, problem: Ising, count: int) -> None:
+        self.problem = problem
+        self.P = count
+        self.J = problem.J
+        if problem.graph.kind != "sparse":
+            self.J = problem.J.expand(self.P, *problem.J.shape[-2:])
+
+    def sums(self) -> Tensor:
+        """Row sums of |J|, `[P, n]`."""
+        kind = self.problem.graph.kind
+        if kind == "sparse":
+            ones = torch.ones(1, 1, self.problem.num_spins, device=self.J.device)
+            return couple(_absolute(self.problem), ones)[:, 0].expand(self.P, -1)
+        size = self.J.abs()
+        if kind == "bipartite":
+            return torch.cat([size.sum(-1), size.sum(-2)], -1)
+        return size.sum(-1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        kind = self.problem.graph.kind
+        if kind == "sparse":
+            return couple(self.problem, x)
+        # one product per problem, of a shape that no batch changes
+        if kind == "bipartite":
+            left, right = x.split(self.problem.graph.sizes, -1)
+            return torch.cat([torch.bmm(right, self.J.mT), torch.bmm(left, self.J)], -1)
+        return torch.bmm(x, self.J)
 
 
 def _pulled_by_one(problem: Ising, streams: Streams, num: int) -> Tensor:
@@ -113,12 +149,30 @@ def _pulled_by_one(problem: Ising, streams: Streams, num: int) -> Tensor:
     n = problem.num_spins
     site = (streams.uniform(num) * n).long().clamp_max(n - 1)
     up = (torch.arange(num, device=site.device) % 2 * 2 - 1).to(problem.dtype)
-    x = torch.zeros(P, num, n, dtype=problem.dtype, device=problem.device)
-    x.scatter_(-1, site[..., None], up.expand(P, num)[..., None])
-    pull = couple(problem, x)
+    pull = up[:, None] * _row(problem, site)
     rows = torch.where(pull == 0, streams.spins(num, n).to(pull), -pull.sign())
-    rows = torch.where(x == 0, rows, x)
+    rows.scatter_(-1, site[..., None], up.expand(P, num)[..., None])
     return rows.to(torch.int8)
+
+
+def _row(problem: Ising, site: Tensor) -> Tensor:
+    """The couplings of one unit with all, `[P, R, n]`, for sites `[P, R]`."""
+    P, R = site.shape
+    n = problem.num_spins
+    if problem.graph.kind == "sparse":
+        x = torch.zeros(P, R, n, dtype=problem.dtype, device=problem.device)
+        return couple(problem, x.scatter_(-1, site[..., None], 1))
+    J = problem.J.expand(P, *problem.J.shape[-2:])
+    p = torch.arange(P, device=site.device)[:, None]
+    if problem.graph.kind == "complete":
+        return J[p, site]
+    left, right = problem.graph.sizes
+    row = torch.zeros(P, R, n, dtype=problem.dtype, device=problem.device)
+    if left and right:
+        on_left = (site < left)[..., None]
+        row[..., left:] = J[p, site.clamp_max(left - 1)] * on_left
+        row[..., :left] = J.mT[p, (site - left).clamp_min(0)] * ~on_left
+    return row
 
 
 def _absolute(problem: Ising) -> Ising:

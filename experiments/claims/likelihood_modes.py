@@ -141,7 +141,9 @@ def measured(
         else:
             model, data = trained
             free = -float(model.free_energy(data).mean().detach())
-            found = qs.log_likelihood(model, data, "bracket", **budget).taken_from(free)
+            found = qs.log_likelihood(model, data, "bracket", **budget)
+            assert isinstance(found, qs.Bracket)
+            found = found.taken_from(free)
             naive = from_data(problem, model, data, exact, seed)
     return {
         "low": found.low - exact,

@@ -180,7 +180,9 @@ def cases(options: Options) -> dict[str, Callable[[int], Case]]:
         exact = qs.log_likelihood(model, data, "exact").value
 
         def ais(**settings: Any) -> qs.Estimate:
-            return qs.log_likelihood(model, data, "ais", **budget, **settings)
+            found = qs.log_likelihood(model, data, "ais", **budget, **settings)
+            assert isinstance(found, qs.Estimate)
+            return found
 
         return Case(ais, exact, model.ising().detach(), log_z)
 

@@ -18,7 +18,7 @@ from qsample.annealers.log_z.ladders import Ladders, Trace, places
 from qsample.annealers.log_z.path import Path
 from qsample.annealers.modes import apart
 from qsample.problem.ising import Ising
-from qsample.sampling.mixing import split_rhat
+from qsample.sampling.mixing import rank_rhat
 from qsample.sampling.random import mix
 from qsample.sampling.samples import Bracket, Side
 from qsample.sampling.weights import log_mean_exp, relative_error
@@ -204,10 +204,10 @@ def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> A
                 bar.update(rounds // 4)
             total += rounds
             seen = Trace.joined(traces).last(0.5)
-            rhat = [float(split_rhat(x)) for x in seen.statistics.unbind(-1)]
+            rhat = float(rank_rhat(seen.statistics).max())
             ratio = log_ratio(seen.forward, seen.backward)
             half = _quantile(LADDERS - 1) * ratio.stderr
-            done = max(rhat) <= AGREE and half <= effort.width / 4
+            done = rhat <= AGREE and half <= effort.width / 4
             if done or total >= most:
                 break
             rounds = min(total, most - total)
@@ -215,8 +215,8 @@ def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> A
     cold = cold[-8:]
     high = ratio.value + half
     note = ""
-    if max(rhat) > AGREE:
-        high, note = _disagreement(seen, begin, max(rhat), high, path.log_z0)
+    if rhat > AGREE:
+        high, note = _disagreement(seen, begin, rhat, high, path.log_z0)
     return Above(ratio, high, note, torch.stack(cold))
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from qsample.learning import jarzynski
 from qsample.learning.distributed import mean_of_ranks, own_generator
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
-from qsample.sampling.samples import Samples, check_samples
+from qsample.sampling.samples import Estimate, Samples, check_samples
 from qsample.support.autocast import factor_dtype
 from qsample.support.checks import check_choice, check_tensors, whole
 from qsample.support.faces import public
@@ -23,7 +24,7 @@ from qsample.support.wrapped import bare
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
-Start = Literal["data", "persistent", "fresh"]
+Start = Literal["data", "persistent", "fresh", "jarzynski"]
 
 
 @public("qsample")
@@ -171,7 +172,9 @@ class ContrastiveDivergence(nn.Module):
         sampler: any sampler; "data" and "persistent" need one that can continue chains.
         start: where chains begin: "data" (CD-k: one chain per row, its hidden units drawn from
             their conditional first; each chain keeps its row's weight), "persistent" (PCD: the
-            last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`).
+            last call's reads), "fresh" (the sampler's own start, for annealers and `Exact`),
+            "jarzynski" (persistent, with weights that make up for every change of the parameters
+            and give log Z as it goes: `log_partition`; the sampler is a kernel, such as `Gibbs`).
         num: number of chains; unused by "data".
         positive_sampler: draws hidden units given data where they are coupled; None means the
             sampler itself.
@@ -179,11 +182,15 @@ class ContrastiveDivergence(nn.Module):
         centred: whether to use the centred gradient, with offsets that are moving averages of the
             data's unit means.
         centring_rate: weight of a new batch in that average, > 0 and <= 1.
+        resample_below: effective fraction of the weighted chains of "jarzynski" below which they
+            are resampled, from 0 (never) to 1.
         generator: randomness of everything drawn; None is torch's default generator.
 
     State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in
-    `state_dict` and move with `.to()`, and are no buffers: each rank has its own. The last reads
-    stay in `samples`, for diagnostics.
+    `state_dict` and move with `.to()`, and are no buffers: each rank has its own. What the chains
+    carry beside (hot replicas, weights) is in `carry`, which checkpoints of `fit` hold; weights
+    that were lost begin anew by annealed importance sampling. The last reads stay in `samples`, for
+    diagnostics.
 
     In `eval()` chains, offsets and `generator` stay where they are: reads start from the chains and
     are then dropped, so the loss is that of the present chains on other data.
@@ -216,6 +223,7 @@ class ContrastiveDivergence(nn.Module):
         positive_num: int = 1,
         centred: bool = False,
         centring_rate: float = 0.01,
+        resample_below: float = 0.5,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -232,6 +240,8 @@ class ContrastiveDivergence(nn.Module):
             )
         if not 0 < centring_rate <= 1:
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
+        if not 0 <= resample_below <= 1:
+            raise ValueError(f"expected 0 <= resample_below <= 1; got {resample_below}")
         self.model = model
         self.sampler = sampler
         self.start = start
@@ -240,12 +250,13 @@ class ContrastiveDivergence(nn.Module):
         self.positive_num = whole("positive_num", positive_num, 1)
         self.centred = centred
         self.centring_rate = centring_rate
+        self.resample_below = resample_below
         self.generator = generator
         self.samples: Samples | None = None
         self.carry: dict[str, Tensor] | None = None
         n = model.graph.num_spins
         like = next(model.parameters())
-        chains = self.num if start == "persistent" else 0
+        chains = self.num if start in ("persistent", "jarzynski") else 0
         self.chains = torch.zeros((chains, n), dtype=torch.int8, device=like.device)
         self.offsets = torch.full((n,), float("nan"), device=like.device, dtype=like.dtype)
 
@@ -306,6 +317,8 @@ class ContrastiveDivergence(nn.Module):
             initial = self._data_start(data, positive, generator)
             samples = self.sampler.sample(problem, len(data), initial=initial, generator=generator)
             return _weighted(samples, data_weight)
+        if self.start == "jarzynski":
+            return self._weighted_negatives(generator)
         # chains are zeros before the first call
         initial = None
         if self.start == "persistent" and bool(self.chains[0, 0]):
@@ -321,6 +334,48 @@ class ContrastiveDivergence(nn.Module):
             samples = samples.resample(generator=generator)
         self.chains = samples.spins.to(torch.int8).clone()
         self.carry = None if samples.carry is None else dict(samples.carry)
+
+    # ---- chains with weights ----------------
+
+    def _weighted_negatives(self, generator: torch.Generator | None) -> Samples:
+        """The chains, carried to the present parameters and moved there."""
+        walkers = self._walkers()
+        if walkers is None:
+            walkers = jarzynski.first_walkers(self.model, self.num, generator)
+        samples, walkers = jarzynski.step(
+            walkers, self.model, self.sampler, self.resample_below, generator
+        )
+        if self.training:
+            self.chains = walkers.spins.to(torch.int8).clone()
+            self.carry = walkers.carry()
+        return samples
+
+    def _walkers(self) -> jarzynski.Walkers | None:
+        """The chains with their weights; None before the first call, or where these were lost."""
+        if not len(self.chains) or not bool(self.chains[0, 0]):
+            return None
+        return jarzynski.Walkers.of(self.chains, self.carry)
+
+    @torch.no_grad()
+    def log_partition(self) -> Estimate:
+        """Log Z of the model as it is now, by the chains of "jarzynski" and their weights.
+
+        So the log-likelihood of rows is `-model.free_energy(rows).mean() - log_partition().value`,
+        at no cost but this. The error is that of chains which are independent; where few of them
+        are effective the note says so.
+
+        Raises:
+            ValueError: another start, or no call before.
+        """
+        walkers = self._walkers() if self.start == "jarzynski" else None
+        if walkers is None:
+            raise ValueError(
+                "log_partition is known to weighted chains after their first call: use "
+                f"start='jarzynski' and call the module once; got start={self.start!r}"
+            )
+        return walkers.moved_to(self.model).log_partition()
+
+    # ---- from data ----------------
 
     def _data_start(
         self, data: Tensor, positive: Samples | None, generator: torch.Generator | None

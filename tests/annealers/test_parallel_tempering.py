@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsample import Graph, Ising, Samples
+from experiments.claims.missed_modes import hidden_mode
+from qsample import Exactness, Graph, Ising, Samples
 from qsample.annealers import (
     AnnealedImportance,
     Exact,
@@ -186,6 +187,92 @@ def test_a_wrong_beta_is_rejected():
         check_sampler(Wrong(40, 3), cases=reference_cases()[:3])
 
 
+# ---- whether to trust it ----------------
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """A mode of 95 % that ladders from random spins rarely come down into (case B)."""
+    model, _, _ = hidden_mode(0, 0.95)
+    return model.ising().detach().to(dtype=torch.float32)
+
+
+def test_ladders_started_apart_see_a_mode_that_the_swaps_do_not(hidden):
+    found = ParallelTempering(100, 12).sample(hidden, 32, generator=generator())
+    info = found.info
+    # the ladder's own numbers see nothing
+    assert info["pair_barrier_max"].max() < 0.6
+    assert info["round_trips"] > 0.5 * info["round_trips_expected"] > 20
+    inside = ((found.spins[:, 60:] > 0).sum(-1) >= 6).double().mean()
+    assert inside < 0.6  # where 0.95 is right
+    assert info["rhat"] > 1.5
+    assert "ladders started apart disagree (R-hat" in info["note"] and ";" in info["note"]
+
+
+def test_no_doubt_where_ladders_mix(hidden):
+    info = ParallelTempering(80, 8).sample(hidden.scale(0.3), 32, generator=generator()).info
+    assert info["rhat"] < 1.05 and info["note"] == ""
+    # replicas that forget between swaps make the round trips that the rates promise
+    assert 0.7 < info["round_trips"] / info["round_trips_expected"] < 1.3
+
+
+def test_calls_of_one_round_swap_even_and_odd_pairs_by_turns(hidden):
+    sampler = ParallelTempering(1, 4)
+    found = sampler.sample(hidden, 4, generator=generator())
+    turns = []
+    for _ in range(4):
+        found = sampler.sample(hidden, 4, initial=found, generator=generator())
+        assert found.carry is not None
+        turns.append(int(found.carry["parity"]))
+    assert turns in ([0, 1, 0, 1], [1, 0, 1, 0])
+
+
+def test_a_batch_is_judged_one_by_one(hidden):
+    h = torch.stack([hidden.h, 0.3 * hidden.h])
+    batch = Ising(hidden.graph, h, torch.stack([hidden.J, 0.3 * hidden.J]))
+    info = ParallelTempering(60, 8).sample(batch, 32, generator=generator()).info
+    assert (info["rhat"] > 1.3).tolist() == [True, False] and "disagree" in info["note"]
+    two = [generator(k) for k in (3, 4)]
+    together = ParallelTempering(30, 8).sample(batch, 16, generator=two)
+    alone = ParallelTempering(30, 8).sample(hidden, 16, generator=[generator(3)])
+    assert torch.equal(together.spins[0], alone.spins)
+    assert together.info["rhat"][0] == alone.info["rhat"]
+
+
+def test_too_few_temperatures_are_named(hidden):
+    sampler = ParallelTempering(100, (0.0, 1.0))
+    info = sampler.sample(hidden.scale(3.0), 8, generator=generator()).info
+    assert info["pair_barrier_max"].max() > 0.95
+    assert "hardly swap between betas 0 and 1" in info["note"] and "betas=4" in info["note"]
+
+
+def test_given_chains_stay_and_hot_replicas_start_apart(hidden):
+    """Ladders that go on from reads are compared with those whose hot replicas begin at minima."""
+    data = -torch.ones(32, 72, dtype=torch.int8)
+    start = Samples(data, hidden.energy(data))
+    info = ParallelTempering(80, 8).sample(hidden, 32, initial=start, generator=generator()).info
+    assert info["rhat"] > 1.05 and "started apart" in info["note"]
+    exact = replace(start, exactness=Exactness.EXACT)
+    frozen = ParallelTempering(2, 16).sample(hidden.scale(1e4), 32, initial=exact)
+    still = Gibbs(2).sample(hidden.scale(1e4), 32, initial=exact)
+    assert torch.equal(frozen.spins, still.spins)  # no swap has touched them
+
+
+def test_chains_that_go_on_are_not_judged_by_their_start(hidden):
+    sampler = ParallelTempering(30, 8)
+    first = sampler.sample(hidden, 16, generator=generator())
+    following = sampler.sample(hidden, 16, initial=first, generator=generator())
+    assert "rhat" in first.info and "rhat" not in following.info
+
+
+def test_round_trips_of_a_free_ladder():
+    """Without rejections L replicas go up and down in 2 L rounds: half a trip each round."""
+    problem = Ising(Graph.sparse(3, []), torch.zeros(3), torch.zeros(0))
+    info = ParallelTempering(120, 5).sample(problem, 2, generator=generator()).info
+    assert info["round_trips_expected"] == 60  # 2 ladders, 60 rounds after burn-in
+    assert abs(info["round_trips"] - 60) <= 10
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -211,7 +298,7 @@ def test_by_name_the_sweeps_are_shared_by_the_temperatures():
 
 
 def test_annealing_brings_every_level_near_its_law():
-    """After one sweep more, a level has the mean energy of its temperature; random spins do not."""
+    """After one sweep more, a level has the mean energy of its temperature; without, it has not."""
     problem, betas = CASES["sparse"], (0.2, 0.6, 1.0)
 
     def mean(anneal, level):
@@ -230,7 +317,7 @@ def test_annealing_brings_every_level_near_its_law():
         return (mean(anneal, level) - exact) / float((law @ energy**2 - exact**2) / 4000) ** 0.5
 
     assert all(abs(excess(200, level)) < Z_MAX for level in range(3))
-    assert excess(0, 2) > 2 * Z_MAX
+    assert abs(excess(0, 2)) > Z_MAX
 
 
 def test_annealing_leaves_given_chains_alone():

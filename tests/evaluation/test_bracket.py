@@ -88,6 +88,7 @@ def log_partition_of(model, data, **options):
     free = -float(model.free_energy(data).mean().detach())
     generator = torch.Generator().manual_seed(0)
     found = log_likelihood(model, data, "bracket", **{**QUICK, **options}, generator=generator)
+    assert isinstance(found, Bracket)
     return found.taken_from(free)
 
 
@@ -97,6 +98,7 @@ def test_a_likelihood_is_the_free_energies_less_log_z():
     exact = log_likelihood(model, data)
     assert isinstance(exact, Estimate) and exact.stderr == 0
     found = log_likelihood(model, data, "bracket", **QUICK)
+    assert isinstance(found, Bracket)
     assert exact.value in found
     ends = [side.end for side in found.sides]
     assert ends == ["low", "low", "high"]  # what bounds log Z from below bounds this from above

@@ -22,6 +22,7 @@ from qsample.annealers import (
     PopulationAnnealing,
     SimulatedAnnealing,
     TemperedGibbs,
+    TrajectoryTempering,
 )
 from qsample.annealers.registry import CATALOGUE
 from qsample.testing import FALSE_ALARM
@@ -102,6 +103,9 @@ SAMPLERS: dict[str, Row] = {
         TemperedGibbs(4, rounds=2), TemperedGibbs((1.0, 0.5, 0.0), rounds=8), tag=ASYMPTOTIC
     ),
     "tempered gibbs by betas": Row(TemperedGibbs((1.0, 0.5), 2), tag=ASYMPTOTIC),
+    "trajectory": Row(
+        TrajectoryTempering(sweeps=6), TrajectoryTempering(sweeps=60), tag=ASYMPTOTIC
+    ),
     # With weights
     "population": Row(
         PopulationAnnealing(1, population=64), PopulationAnnealing(20), slow=False, tag=ASYMPTOTIC

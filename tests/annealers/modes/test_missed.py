@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from experiments.claims.missed_modes import ferromagnet, hidden_mode
-from qsample import Graph, Ising, ReliabilityWarning, Settings, fit, log_likelihood, log_partition
+from qsample import (
+    Estimate,
+    Graph,
+    Ising,
+    ReliabilityWarning,
+    Settings,
+    fit,
+    log_likelihood,
+    log_partition,
+)
 from qsample.annealers import AnnealedImportance, Exact, PopulationAnnealing
 from qsample.annealers.modes.apart import basins, couple, minima, spread_rows, started_apart
 from qsample.annealers.modes.missed import missed
@@ -103,6 +112,7 @@ def test_a_mode_that_no_row_visits_is_noted(mass):
     model, data, log_z = hidden_mode(0, mass)
     exact = log_likelihood(model, data, "exact").value
     alone = log_likelihood(model, data, "ais", check=False, generator=generator(), **QUICK)
+    assert isinstance(alone, Estimate)
     assert alone.value - exact > -0.5 * math.log(1 - mass) and alone.note == ""
     assert alone.stderr < 0.01 * (alone.value - exact)
     found, said = noted(log_likelihood, model, data, "ais", generator=generator(), **QUICK)
