@@ -19,7 +19,7 @@ from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.support.faces import public
 from qsample.support.optional import needs
 
-with needs("experiments", "qsample.sklearn"):
+with needs("sklearn", "qsample.sklearn"):
     from sklearn.base import (
         BaseEstimator,
         ClassNamePrefixFeaturesOutMixin,
