@@ -88,14 +88,16 @@ def fit(
         scheduler: a function that makes an `LRScheduler` of the optimiser, stepped after each
             update (`ReduceLROnPlateau`: after each evaluation, with the likelihood, so that it
             needs `mode="max", threshold_mode="abs"`), in place of the rates of the settings.
-        evaluate: what to measure on the validation rows: "exact" or "pseudo" likelihood, "auto"
-            (exact where that is quick, else pseudo), or a function of model and rows that returns
-            numbers by names. Patience looks at "score", or else at a log-likelihood.
+        evaluate: what to measure on the validation rows: "exact" or "pseudo" likelihood, "bracket"
+            (its two ends, by some thousand sweeps each time), "auto" (exact where that is quick,
+            else pseudo), or a function of model and rows that returns numbers by names. Patience
+            looks at "score", or else at a log-likelihood.
         device: where to train: model and rows are moved there; None leaves the model where it is.
 
     Returns:
         The metrics, one dict per evaluation: "update", "loss" (no likelihood), "log_likelihood" or
-        "pseudo_log_likelihood" in nats per row of validation, "beta" of the reads and
+        "pseudo_log_likelihood" or "log_likelihood_low" and "log_likelihood_high" in nats per row of
+        validation, with start="jarzynski" "running_log_likelihood" too, "beta" of the reads and
         "beta_stderr" (1 is right), "ess" (independent reads per update), "seconds" of training,
         and what the sampler says that it has spent so far, such as "qpu_seconds".
 

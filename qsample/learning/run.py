@@ -287,12 +287,14 @@ class Run:
                 check_score(likelihood, f"patience={self.settings.patience}")
             if self.steps.on_plateau:
                 check_score(likelihood, "ReduceLROnPlateau")
+            running = self._running_likelihood()
             ess = measured.independent_reads(self.energies, self.settings)
             seconds = time.perf_counter() - self.began
         metrics = {
             "update": pending["update"],
             "loss": pending["loss"],
             **likelihood,
+            **running,
             "beta": pending["beta"],
             "beta_stderr": pending["beta_stderr"],
             "ess": ess,
@@ -312,6 +314,18 @@ class Run:
         self.doubts.say(measured.doubt_about_chains(ess, self.settings, self.update))
         self.callbacks.tell(self, "evaluate", metrics)
         return metrics
+
+    def _running_likelihood(self) -> Metrics:
+        """The likelihood of the validation rows under the weights of weighted chains, if any."""
+        if self.settings.start != "jarzynski" or not self.model.tractable:
+            return {}
+        log_z = self.cd.log_partition()
+        with torch.no_grad():
+            free = float(self.model.free_energy(self.validation).mean())
+        return {
+            "running_log_likelihood": -free - float(log_z.value),
+            "running_log_likelihood_stderr": float(log_z.stderr),
+        }
 
     def likelihood(self) -> Metrics:
         """The exact likelihood of the validation rows, or what stands in its place."""

@@ -120,7 +120,6 @@ def test_a_small_last_batch_has_as_few_chains(tmp_path):
         ),
         ([ROWS * 2 - 1], ValueError, "expected batch 0 of 0 and 1 only; got -1"),
     ],
-    ids=str,
 )
 def test_bad_batches_are_named_before_the_first_update(tmp_path, data, error, message):
     with untyped(), pytest.raises(error, match=re.escape(message)) as caught:

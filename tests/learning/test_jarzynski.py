@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
+import qsample
 from experiments.claims.clustered_data import EXACT, METHODS, Options
 from experiments.claims.clustered_data import train as train_on_clusters
 from qsample import ContrastiveDivergence, Settings, fit
 from qsample.annealers import Gibbs, SimulatedAnnealing
+from qsample.data import load
 from qsample.learning.jarzynski import Walkers, first_walkers, free_energies
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import log_partition, log_weights, states
@@ -203,3 +205,16 @@ def test_what_is_refused():
     annealed = ContrastiveDivergence(model, ramp, start="jarzynski", num=8)
     with pytest.raises(ValueError, match=r"weights need a kernel.*Gibbs\(.*heuristic"):
         annealed(some_data(model))
+
+
+def test_fit_prints_both_ends_and_a_running_likelihood():
+    model = BernoulliRBM(9, 4, generator=generator())
+    data = load("bars-and-stripes-3x3").x
+    settings = Settings(
+        updates=20, batch=8, chains=512, start="jarzynski", evaluate_every=20, lr=0.01
+    )
+    metrics = fit(model, data, Gibbs(2), settings, evaluate="bracket", progress=False)[-1]
+    exact = qsample.log_likelihood(model, data, "exact").value
+    assert metrics["log_likelihood_low"] <= exact <= metrics["log_likelihood_high"]
+    error = metrics["running_log_likelihood"] - exact
+    assert abs(error) < 5 * metrics["running_log_likelihood_stderr"] + 1e-3
