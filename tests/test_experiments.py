@@ -54,6 +54,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"seeds": 2, "steps": 60, "chains": 64, "cores": (15,)},
         {"A: ferromagnet of 30 spins, log Z", "B: RBM of 60 × 12, nats per row"},
     ),
+    "claims.likelihood_modes": (
+        {"random": 1, "planted": 1, "cores": (6,), "steps": 128, "chains": 16},
+        {"random", "planted", "ferromagnets"},
+    ),
     "claims.clustered_data": (
         {"seeds": (0,), "updates": 4, "chains": 16, "rows": 40, "hidden": 3},
         {"runs", "nats_below_exact", "cpu_seconds_per_update"},

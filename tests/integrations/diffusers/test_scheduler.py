@@ -15,7 +15,7 @@ from torch import nn
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Corrected, Exact, Gibbs, Neal, SimulatedAnnealing
-from qsample.annealers.registry import CATALOGUE, configured, described
+from qsample.annealers.registry import CATALOGUE, CONFIGURABLE, configured, described
 from qsample.diffusion import IsingScheduler, UniformBits, log_times
 from qsample.models import IsingCopula
 from qsample.problem.lattices import grid_edges
@@ -29,7 +29,9 @@ GRID = [[0, 1], [1, 0]]
 EDGES = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]  # of GRID on SHAPE, by hand
 DRAWS, CASES = 20_000, 24
 LEVEL = FALSE_ALARM / CASES
-CPU_SAMPLERS = [name for name, entry in CATALOGUE.items() if not entry.device]
+CPU_SAMPLERS = [
+    name for name, entry in CATALOGUE.items() if not entry.device and name in CONFIGURABLE
+]
 
 
 def loaded(source, **settings) -> Any:

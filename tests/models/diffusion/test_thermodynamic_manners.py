@@ -277,7 +277,7 @@ def test_split_rhat_of_chains_that_agree_and_that_do_not():
     assert float(split_rhat(drift)) > 1.2
     assert float(split_rhat(torch.ones(8, 3))) == 1
     assert float(split_rhat(torch.ones(8, 3) * torch.arange(3))) == math.inf
-    with pytest.raises(ValueError, match="expected at least 4 times of 2 chains; got 3 of 5"):
+    with pytest.raises(ValueError, match=r"expected at least 4 times of 2 .*; got \[3, 5, 50\]"):
         split_rhat(x[:3, :5])
 
 
