@@ -207,7 +207,7 @@ def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> A
             rhat = float(rank_rhat(seen.statistics).max())
             ratio = log_ratio(seen.forward, seen.backward)
             half = _quantile(LADDERS - 1) * ratio.stderr
-            done = rhat <= AGREE and half <= effort.width / 4
+            done = rhat <= AGREE and half <= effort.width / 3
             if done or total >= most:
                 break
             rounds = min(total, most - total)
@@ -280,7 +280,7 @@ def _from_below(
     # the variance of log w falls as 1 / steps; more runs cost little where the problem is small
     edges = max(1, path.problem.graph.num_edges)
     runs = max(effort.chains, min(16 * effort.chains, AT_ONCE // edges))
-    goal = (effort.width / 4 / _quantile(runs - 1)) ** 2 * runs
+    goal = (effort.width / 3 / _quantile(runs - 1)) ** 2 * runs
     steps = math.ceil(pilot_steps * variance / goal)
     steps = max(pilot_steps, min(steps, effort.steps))
     log_w = anneal_up(best, places(*schedule, steps + 1), runs, mix(seed, 99))
