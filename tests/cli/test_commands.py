@@ -155,7 +155,8 @@ def test_advice_speaks_in_flags():
 @pytest.mark.parametrize("method", ["auto", "exact", "ais"])
 def test_evaluate_as_json(trained, capsys, method):
     capsys.readouterr()
-    main(["evaluate", str(trained), "--json", "--reads", "500", "--method", method])
+    quick = ["--steps", "100", "--chains", "64"]
+    main(["evaluate", str(trained), "--json", "--reads", "500", "--method", method, *quick])
     result = json.loads(capsys.readouterr().out)
     assert (
         result["test_rows"] == 4

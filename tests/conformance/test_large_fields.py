@@ -323,7 +323,7 @@ def test_energies_beyond_float16_are_refused():
         Exact(),
         ParallelTempering(4, 2),
         PopulationAnnealing(2, 64),
-        AnnealedImportance(500),
+        AnnealedImportance(20),
     ):
         with pytest.raises(
             ValueError,

@@ -72,8 +72,6 @@ def test_the_exact_value_lies_inside(kind):
     assert exact_of(problem) in found
     assert found.width < 0.2 and not found.note
     assert {side.holds for side in found.sides} == {"bound", "if equilibrated"}
-    again = log_partition(problem, "bracket", **QUICK, generator=torch.Generator().manual_seed(1))
-    assert again == found
 
 
 def test_a_mode_that_data_do_not_visit_is_inside_and_noted():
@@ -107,8 +105,10 @@ def test_a_likelihood_is_the_free_energies_less_log_z():
 
 def test_beyond_enumeration_a_bracket_is_what_one_gets():
     problem = a_problem(Graph.complete(26), scale=0.05)
-    found = log_partition(problem, **QUICK)
+    found = log_partition(problem, **QUICK, generator=torch.Generator().manual_seed(1))
     assert isinstance(found, Bracket)
+    again = log_partition(problem, **QUICK, generator=torch.Generator().manual_seed(1))
+    assert again == found
     assert str(found) == f"between {found.low:.4f} and {found.high:.4f}"
 
 

@@ -239,6 +239,7 @@ def test_log_likelihood_leaves_the_model_alone(name):
     )
 
 
+@pytest.mark.long
 def test_log_likelihood_by_ais_carries_its_error():
     model = rbm()
     data = torch.tensor(list(visible_law(model))).float()

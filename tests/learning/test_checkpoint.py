@@ -117,7 +117,7 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(keys, nested, max_size=5))
 def test_any_nested_state_comes_back(state):
     with tempfile.TemporaryDirectory() as folder:

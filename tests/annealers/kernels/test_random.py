@@ -105,7 +105,7 @@ def test_a_walk_along_any_axis(axis, at, step):
     agree(same[np.triu_indices(32, 1)])
 
 
-@EACH_AXIS
+@pytest.mark.parametrize("axis", thinned(["spin", "seed", "replica", "pass"], 4))
 def test_avalanche(axis):
     """One input bit flipped turns each output bit with probability 1/2, pairs independently."""
     rng = np.random.default_rng(1)

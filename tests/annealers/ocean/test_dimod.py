@@ -255,7 +255,7 @@ OPTIMISERS = {
 
 # all of one family: it is the ground state's
 @pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
-@pytest.mark.parametrize("name", thinned(OPTIMISERS, 2))
+@pytest.mark.parametrize("name", thinned(OPTIMISERS, 9))
 @pytest.mark.parametrize(
     ("kind", "bqm"), thinned(INSTANCES, 3), ids=[kind for kind, _ in INSTANCES]
 )

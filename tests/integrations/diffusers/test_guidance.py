@@ -291,7 +291,7 @@ QUADRATIC = {
 }
 
 
-@pytest.mark.parametrize("name", thinned(QUADRATIC, 2))
+@pytest.mark.parametrize("name", thinned(QUADRATIC, 9))
 def test_the_law_is_exact_for_a_quadratic_energy(name, monkeypatch):
     p, guided = p_values(quadratic, monkeypatch, N=2000, K=8, **QUADRATIC[name])
     assert min(p) > FALSE_ALARM / CASES

@@ -431,6 +431,7 @@ def test_names_and_settings_of_samplers(name):
         assert str(sweeps) in repr(configured(name, {"sweeps": sweeps}))
 
 
+@pytest.mark.long
 def test_the_extra_is_named_where_diffusers_is_missing():
     code = (
         "import sys; sys.modules['diffusers'] = None\n"
