@@ -23,7 +23,7 @@ def without_seconds(history):
 # ---- resume equals an uninterrupted run ----------------
 
 
-@pytest.mark.parametrize("name", thinned(RUNS, 2))
+@pytest.mark.parametrize("name", thinned(RUNS, 4))
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, name):
     make, sampler, options = RUNS[name]
     settings = replace(SHORT, **options)

@@ -32,7 +32,7 @@ def test_every_epoch_visits_each_row_once(batch):
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-@pytest.mark.parametrize("name", thinned([name for name in RUNS if "state" not in name], 3))
+@pytest.mark.parametrize("name", thinned([name for name in RUNS if "state" not in name], 6))
 def test_training_raises_the_exact_likelihood(name):
     make, sampler, options = RUNS[name]
     model = make()

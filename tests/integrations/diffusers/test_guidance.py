@@ -369,7 +369,7 @@ def run(scheduler, energy=dots, seeds=(0,), single=False, steps=4, start=None, e
 KINDS = {name: SCHEDULERS[name] for name in ("ddpm", "ddim", "euler")}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS, 3))
 @pytest.mark.parametrize(
     "options",
     [
