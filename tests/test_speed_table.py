@@ -380,7 +380,7 @@ def test_what_cannot_be_measured_says_why():
     assert isinstance(reason, str) and "unknown problem no-16" in reason
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_process_of_a_column_is_held_to_its_instruction_set():
     isa = instruction_sets()[-1]
     column = columns.Column(isa)

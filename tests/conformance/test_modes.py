@@ -26,6 +26,7 @@ from qsample.problem.lattices import grid
 from qsample.testing.contract import reference_cases
 from tests.support.samplers import LOCAL
 from tests.support.seeds import generator
+from tests.support.thinning import thinned
 
 RING = [(i, (i + 1) % 5) for i in range(5)]
 GRAPHS = {
@@ -165,7 +166,7 @@ def problems(dtype):
 
 
 @pytest.mark.parametrize("dtype", DEFAULTS, ids=str)
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", thinned(LOCAL, 2))
 def test_draws_do_not_depend_on_the_default_dtype(name, dtype):
     row = LOCAL[name]
     sampler = row.quick

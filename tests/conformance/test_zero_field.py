@@ -25,6 +25,7 @@ from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX
 from tests.support.samplers import RIGHT, SLOW
 from tests.support.sweeps import run
+from tests.support.thinning import thinned
 
 SPREADS = (0.0, 1e-6, 1e-4)  # of h and of J about its value
 READS = 2000
@@ -147,7 +148,7 @@ SAMPLERS = RIGHT | {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", thinned(SAMPLERS, 2))
 def test_every_sampler_reaches_the_law_of_a_ring(name):
     problem = a_case("even ring")
     found = SAMPLERS[name].sample(problem, 2000, generator=torch.Generator().manual_seed(5))

@@ -117,7 +117,7 @@ nested = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(keys, nested, max_size=5))
 def test_any_nested_state_comes_back(state):
     with tempfile.TemporaryDirectory() as folder:
@@ -487,6 +487,7 @@ def test_the_manifest_tells_the_hash_of_the_tensors(tmp_path):
 SAVER = """
 import os, sys, torch
 from qsample.learning.checkpoint import save
+from tests.support.thinning import thinned
 torch.set_num_threads(1)
 for line in sys.stdin:  # each line starts a saver; to fork costs less than to import torch again
     child = os.fork()

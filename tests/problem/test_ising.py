@@ -99,7 +99,7 @@ def test_derivatives(kind, layout):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("values_batch", [(), (2,), (3, 2)])
+@pytest.mark.parametrize("values_batch", [(), pytest.param((2,), marks=pytest.mark.long), (3, 2)])
 def test_clamp_keeps_every_energy(kind, layout, values_batch):
     problem = make(kind, layout)
     g = torch.Generator().manual_seed(7)

@@ -133,7 +133,8 @@ SEEN = {
 
 LENGTHY = {
     "40 % of reads repeated", "antithetic pairs", "the same numbers in another order",
-    "negative numbers for the next problem",
+    "negative numbers for the next problem", "every fifth read repeated",
+    "weights exp(energy)", "right only for single precision", "right only for fields",
     "chains one sweep apart", "initial ignored", "initial handed back", "Gibbs(1,000) tagged EXACT",
 }  # fmt: skip
 

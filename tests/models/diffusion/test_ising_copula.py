@@ -17,6 +17,7 @@ from qsample.testing import FALSE_ALARM
 from tests.support.exact import KINDS, Z_MAX, a_graph, untyped
 from tests.support.models import Law, randomise
 from tests.support.seeds import generator
+from tests.support.thinning import thinned
 
 RATES = torch.tensor([0.4, 1.0, 2.0, 1.3, 0.7], dtype=torch.float64)
 
@@ -314,7 +315,7 @@ def test_it_learns_a_joint_law_that_no_factorised_step_can(steps):
     [Gibbs(5), SimulatedAnnealing(20), Exact(), ParallelTempering(5)],
     ids=lambda s: type(s).__name__,
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS, 3))
 def test_a_batch_draws_what_its_items_draw_alone(kind, sampler, rank):
     model = a_copula(a_graph(kind), rank)
     whole = model.sample(sampler, 4, generator=[generator(s) for s in range(4)])
