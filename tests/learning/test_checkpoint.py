@@ -487,7 +487,6 @@ def test_the_manifest_tells_the_hash_of_the_tensors(tmp_path):
 SAVER = """
 import os, sys, torch
 from qsample.learning.checkpoint import save
-from tests.support.thinning import thinned
 torch.set_num_threads(1)
 for line in sys.stdin:  # each line starts a saver; to fork costs less than to import torch again
     child = os.fork()
