@@ -11,8 +11,6 @@ from qsample.annealers.log_z.path import Path
 from qsample.sampling.random import mix
 from qsample.support.progress import tracked
 
-ONE_SWEEP = 1
-
 
 def anneal_up(path: Path, b: Tensor, num: int, seed: int) -> Tensor:
     r"""Log weights `[num]` of runs from b = 0 to 1, whose mean exp is $Z / Z_0$ without bias.

@@ -88,6 +88,7 @@ class Ladders:
         K = len(b)
         spins = spins.expand(K, *spins.shape[-2:]).contiguous()
         self._streams = Streams([mix(seed, 1)], spins.device)
+        self._chances = Streams([mix(seed, -1)], torch.device("cpu"))
         self._spins = spins  # level by level
         self._seed = seed
         self._round = 0
@@ -131,7 +132,7 @@ class Ladders:
             self._spins = torch.cat(
                 [self.path.independent(N, self._streams)[None], self._sweeper.spins]
             )
-            density = self.path.log_density(self._spins, self._places)  # [K, N, 3]
+            density = self.path.log_density(self._spins, self._places).cpu()  # [K, N, 3]
             up = (density[..., 2] - density[..., 1])[:-1]
             down = (density[..., 0] - density[..., 1])[1:]
             forward.append(up)
@@ -146,21 +147,22 @@ class Ladders:
         )
 
     def _statistics(self, density: Tensor) -> Tensor:
-        cold = self._spins[-1, :, : self.directions.shape[1]].to(self.directions)
+        cold = self._spins[-1, :, : self.directions.shape[1]].to(self.directions)  # to the CPU
         return torch.cat([density[:, None], cold @ self.directions.T], -1)
 
     def _swap(self, log_accept: Tensor) -> None:
         """One round of swaps; `log_accept` `[K - 1, N]` is of all pairs."""
         K, N = log_accept.shape[0] + 1, log_accept.shape[1]
         order = torch.arange(K)[:, None].repeat(1, N)
-        u = self._streams.uniform(K - 1, N)[0]
+        u = self._chances.uniform(K - 1, N)[0]
         swapped = u.log() < log_accept
         swapped[1 - self._round % 2 :: 2] = False
         low, ladder = swapped.nonzero(as_tuple=True)
         order[low, ladder] = low + 1
         order[low + 1, ladder] = low
         self._round += 1
-        self._spins = self._spins.gather(0, order[..., None].expand_as(self._spins))
+        moved = order.to(self._spins.device)[..., None].expand_as(self._spins)
+        self._spins = self._spins.gather(0, moved)
         self._sweeper.take(self._spins[1:])
         self._number = self._number.gather(0, order)
         self._count_trips()

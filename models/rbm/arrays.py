@@ -42,6 +42,14 @@ def weights_of(
 
     $$-(v - \mu)^\top W (h - \lambda) - b \cdot (v - \mu) - c \cdot (h - \lambda)
       = -v^\top W h - (b - W\lambda) \cdot v - (c - W^\top\mu) \cdot h + \mathrm{const}$$
+
+    Args:
+        W: couplings, a matrix.
+        b: biases of the visible units.
+        c: biases of the hidden units.
+        orientation: which way W lies; None where its shape says so.
+        visible_offset: mu; None for none.
+        hidden_offset: lambda; None for none.
     """
     if orientation is not None:
         check_choice("orientation", orientation, Orientation)

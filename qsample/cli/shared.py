@@ -43,7 +43,13 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def sampler_of(name: str, sweeps: int, settings: Sequence[str]) -> Sampler:
-    """The sampler of that name with a budget of sweeps, and with settings `name=value`."""
+    """The sampler of that name with a budget of sweeps, and with settings `name=value`.
+
+    Args:
+        name: name of the sampler.
+        sweeps: sweeps of a read.
+        settings: its other settings, as `--set` takes them.
+    """
     pairs: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -65,7 +71,13 @@ def device_of(name: str) -> torch.device:
 
 
 def dataset_of(name: str, model: str, binarise: Binarisation | None = None) -> Dataset:
-    """The data in the coding of the named model, bits made of grey levels as asked."""
+    """The data in the coding of the named model, bits made of grey levels as asked.
+
+    Args:
+        name: name of the data, or their file.
+        model: name of the model.
+        binarise: how bits are made of grey levels; None is the data's own way.
+    """
     return load(name, coding=entry_of(model).coding, binarise=binarise)
 
 

@@ -46,7 +46,7 @@ class Batches:
 
     def of_update(self, update: int) -> Tensor:
         """The batch of an update, counted from 0: `[batch, d]` in the data set's coding."""
-        places = self.places(update)
+        places = shuffled(len(self.dataset), self.batch, self.seed, update)
         grey = self.dataset.grey
         if grey is None:
             return self.dataset.x[places.to(self.dataset.x.device)]
@@ -54,15 +54,24 @@ class Batches:
         bits = drawn(grey[places.to(grey.device)], generator).to(self.dataset.x)
         return bits if self.dataset.coding == "bits" else 2 * bits - 1
 
-    def places(self, update: int) -> Tensor:
-        """Numbers of the rows of an update's batch, `[batch]`."""
-        N = len(self.dataset)
-        first = update * self.batch
-        place = torch.arange(first, first + self.batch)
-        index = torch.empty_like(place)
-        for epoch in range(int(place[0]) // N, int(place[-1]) // N + 1):
-            generator = torch.Generator().manual_seed(mix(self.seed, -1 - epoch))
-            shuffle = torch.randperm(N, generator=generator)
-            inside = place // N == epoch
-            index[inside] = shuffle[place[inside] % N]
-        return index
+
+def shuffled(rows: int, batch: int, seed: int, update: int) -> Tensor:
+    """Numbers of the rows of an update's batch, `[batch]`, in an endless stream of epochs.
+
+    The order of epoch e is a function of (seed, e).
+
+    Args:
+        rows: number of rows of an epoch.
+        batch: number of rows of a batch.
+        seed: seed of the orders, 64 bits.
+        update: number of the update, from 0.
+    """
+    first = update * batch
+    place = torch.arange(first, first + batch)
+    index = torch.empty_like(place)
+    for epoch in range(int(place[0]) // rows, int(place[-1]) // rows + 1):
+        generator = torch.Generator().manual_seed(mix(seed, -1 - epoch))
+        order = torch.randperm(rows, generator=generator)
+        inside = place // rows == epoch
+        index[inside] = order[place[inside] % rows]
+    return index

@@ -36,6 +36,7 @@ FIRST_LEVELS = 12
 MOST_LEVELS = 400
 DIRECTIONS = 8
 BASINS = 6
+DOWN = 8  # times of the ladders from which annealing goes down
 AT_ONCE = 1 << 20  # couplings times runs that cost little more than a call
 
 
@@ -130,19 +131,20 @@ def _begin(problem: Ising, base: Tensor, starts: Tensor | None, seed: int) -> Be
     return Begin({name: own, "random spins": random, "local minima": minima}, bases)
 
 
-def _directions(problem: Ising) -> Tensor:
-    """Unit vectors `[S, n']`: all spins alike, and the leading singular vectors of J."""
+def _directions(problem: Ising, seed: int) -> Tensor:
+    """Unit vectors `[S, n']` on the CPU: all spins alike, and the leading singular vectors of J."""
     graph = problem.graph
     J = problem.J.reshape(problem.graph.coupling_shape)
     n = graph.sizes[0] if graph.kind == "bipartite" else graph.num_spins
+    matrix = J.cpu()
     if graph.kind == "sparse":
         i, j = graph.pairs
-        matrix = torch.zeros(n, n, dtype=J.dtype)
-        matrix[i, j] = J
-        matrix = matrix + matrix.mT
-    else:
-        matrix = J
-    vectors = torch.svd_lowrank(matrix.double(), min(DIRECTIONS, *matrix.shape))[0].T
+        both = torch.stack([torch.cat([i, j]), torch.cat([j, i])])
+        matrix = torch.sparse_coo_tensor(both, matrix.repeat(2), (n, n), check_invariants=True)
+    # it draws from torch's default generator, which is not ours
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vectors = torch.svd_lowrank(matrix, min(DIRECTIONS, *matrix.shape))[0].T
     alike = torch.full((1, n), n**-0.5, dtype=vectors.dtype)
     return torch.cat([alike, vectors]).contiguous()
 
@@ -162,7 +164,7 @@ class Above(NamedTuple):
 def _pilot(path: Path, begin: Begin, seed: int) -> tuple[Ladders, Tensor]:
     """Ladders with as many levels as the path needs, in places that are refused alike."""
     starts = torch.cat(list(begin.kinds.values()))
-    directions = _directions(path.problem)
+    directions = _directions(path.problem, mix(seed, 2) >> 1)
     b = torch.linspace(0, 1, FIRST_LEVELS, dtype=torch.float64)
     ladders = Ladders(path, b, starts, directions, seed)
     rejection = _settle(ladders)
@@ -198,11 +200,12 @@ def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> A
     total = 0
     with counted(most, "tempered ladders", "round") as bar:
         while True:
+            quarter = -(-rounds // 4)
             for _ in range(4):
-                traces.append(ladders.run(rounds // 4, SWEEPS))
+                traces.append(ladders.run(quarter, SWEEPS))
                 cold.append(ladders.states[-1].clone())
-                bar.update(rounds // 4)
-            total += rounds
+                bar.update(quarter)
+            total += 4 * quarter
             seen = Trace.joined(traces).last(0.5)
             rhat = float(rank_rhat(seen.statistics).max())
             ratio = log_ratio(seen.forward, seen.backward)
@@ -211,13 +214,12 @@ def _from_above(path: Path, ladders: Ladders, begin: Begin, effort: Effort) -> A
             if done or total >= most:
                 break
             rounds = min(total, most - total)
-    cold = cold[-(len(cold) // 2) :]
-    cold = cold[-8:]
     high = ratio.value + half
     note = ""
     if rhat > AGREE:
         high, note = _disagreement(seen, begin, rhat, high, path.log_z0)
-    return Above(ratio, high, note, torch.stack(cold))
+    late = cold[len(cold) // 2 :][-DOWN:]
+    return Above(ratio, high, note, torch.stack(late))
 
 
 def _disagreement(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from qsample.data.batches import shuffled
 from qsample.learning.files import digest
 from qsample.learning.settings import Settings
 from qsample.sampling.random import mix
@@ -40,6 +41,11 @@ class Batches(Protocol):
 
 def batches_of(model: EnergyModel, data: Any, settings: Settings) -> Batches:
     """The source of rows that `data` is; see `fit`.
+
+    Args:
+        model: model that takes the rows.
+        data: rows, or a loader of them.
+        settings: settings of the run, for its batch and its seed.
 
     Raises:
         ValueError: rows that are not the model's, or no batch at all.
@@ -86,15 +92,7 @@ class Shuffled:
 
     def of_update(self, update: int) -> Tensor:
         """See `Batches`."""
-        N = len(self.known)
-        first = update * self.batch
-        place = torch.arange(first, first + self.batch)
-        index = torch.empty_like(place)
-        for epoch in range(int(place[0]) // N, int(place[-1]) // N + 1):
-            generator = torch.Generator().manual_seed(mix(self.seed, -1 - epoch))
-            shuffle = torch.randperm(N, generator=generator)
-            inside = place // N == epoch
-            index[inside] = shuffle[place[inside] % N]
+        index = shuffled(len(self.known), self.batch, self.seed, update)
         return self.known[index.to(self.known.device)]
 
 

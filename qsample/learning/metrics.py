@@ -33,27 +33,27 @@ Evaluation = Literal["auto", "exact", "pseudo", "bracket"]
 Evaluates = Callable[["EnergyModel", Tensor], Mapping[str, Any]]
 
 
-def auto(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+def _auto(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
     listed = num_enumerated(model.ising())
     hidden_listed = model.tractable or model.num_hidden <= 8
     quick = listed <= LISTED and (model.graph.num_spins << listed) <= NUMBERS
     if quick and hidden_listed:
-        return exact(model, rows, generator)
-    return pseudo(model, rows, generator) if model.tractable else {}
+        return _exact(model, rows, generator)
+    return _pseudo(model, rows, generator) if model.tractable else {}
 
 
-def exact(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+def _exact(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Exact log-likelihood of rows, however long that takes."""
     return {"log_likelihood": log_likelihood(model, rows, "exact").value}
 
 
-def pseudo(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+def _pseudo(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Pseudo-likelihood of the first rows."""
     return {"pseudo_log_likelihood": pseudo_log_likelihood(model, rows[:PSEUDO_ROWS])}
 
 
-def both_ends(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
+def _both_ends(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Both ends of the log-likelihood of rows: a quick bracket, of some thousand sweeps."""
     found = log_likelihood(
         model, rows, "bracket", steps=4000, chains=128, width=0.5, generator=generator
@@ -63,10 +63,10 @@ def both_ends(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> d
 
 # by name: what `fit` may be asked to evaluate; the generator is that of the update
 EVALUATIONS: dict[str, Callable[[EnergyModel, Tensor, torch.Generator], dict[str, Any]]] = {
-    "auto": auto,
-    "exact": exact,
-    "pseudo": pseudo,
-    "bracket": both_ends,
+    "auto": _auto,
+    "exact": _exact,
+    "pseudo": _pseudo,
+    "bracket": _both_ends,
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qsample.data import Batches, Dataset, load
+from qsample.data.batches import shuffled
 from tests.support.exact import Z_MAX
 
 GREY = np.random.default_rng(0).random((400, 6, 5))
@@ -150,7 +151,8 @@ def test_batches_of_bits_are_those_that_fit_deals():
 def test_batches_are_fresh_draws_of_the_right_chance():
     levels = torch.tensor([[0.0, 1.0, 0.3], [0.3, 0.8, 0.5]]).repeat(10, 1)
     stream = Batches(grey_set(levels), 20, seed=1)
-    epochs = torch.stack([stream.of_update(k)[stream.places(k).argsort()] for k in range(500)])
+    orders = [shuffled(20, 20, 1, k).argsort() for k in range(500)]
+    epochs = torch.stack([stream.of_update(k)[order] for k, order in enumerate(orders)])
     mean = epochs.mean(0).double()
     error = (levels * (1 - levels) / 500).sqrt()
     z = (mean - levels) / error.where(error > 0, 1)

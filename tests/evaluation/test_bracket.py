@@ -157,3 +157,13 @@ def test_planted_modes(seed):
     found = log_partition_of(model, data, steps=2000, chains=256, width=0.1)
     assert log_z in found or found.note
     assert log_z in found  # more than is asked for
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_steps_serves_and_torch_draws_on(kind):
+    """The last part of the work may be a round; torch's own generator is left as it was."""
+    problem = a_problem(a_graph(kind), scale=0.7)
+    state = torch.get_rng_state()
+    effort = Effort(width=1e-6, chains=16, steps=260)
+    assert bracket(problem.to(dtype=torch.float64), None, None, effort, 3).width > 0
+    assert torch.equal(state, torch.get_rng_state())
