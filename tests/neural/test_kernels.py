@@ -294,7 +294,7 @@ def p_value(spins):
     return float(power_divergence(seen.numpy(), expected.numpy(), lambda_="log-likelihood").pvalue)
 
 
-@pytest.mark.parametrize("name", thinned(KERNELS, 2))
+@pytest.mark.parametrize("name", thinned(KERNELS, 3))
 def test_kernels_keep_the_law(name):
     """Reads drawn from the law and moved: any bias of the kernel shows, slow mixing does not."""
     x = exact_reads(CHAINS)

@@ -242,7 +242,7 @@ def coverage(problem, R, times, seed, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("name", few_cases())
-@pytest.mark.parametrize(("R", "times"), [(5, 400), (10, 400), (30, 200), (100, 100)])
+@pytest.mark.parametrize(("R", "times"), thinned([(5, 400), (10, 400), (30, 200), (100, 100)], 2))
 def test_intervals_of_few_reads_cover(name, R, times):
     """Nominal .95; a rate of .90 is 3.2 errors below it at 100 repetitions, 4.6 at 400."""
     covered, width = coverage(few_cases()[name], R, times, 7)
