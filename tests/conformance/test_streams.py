@@ -17,8 +17,8 @@ from tests.support.thinning import thinned
 pytestmark = pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")
 
 CASES = pairs(SHAPES)
-# 5 and the six shapes have no common factor: each shape and each sampler keeps its share.
-cases = pytest.mark.parametrize(("name", "shape"), thinned(CASES, 5))
+# 7 and the six shapes have no common factor: each shape and each sampler keeps its share.
+cases = pytest.mark.parametrize(("name", "shape"), thinned(CASES, 7))
 
 
 def assert_same(ours, theirs):

@@ -675,7 +675,7 @@ def test_the_advice_for_an_energy_without_a_gradient_works(energy):
     assert fall.mean() / (fall.std() / N**0.5) > Z_MAX
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS, 3))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("energy", [bright, bright_x0])
 def test_half_precision_is_guided_as_single_is(kind, dtype, energy):
