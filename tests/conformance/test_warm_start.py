@@ -17,6 +17,7 @@ from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, slow_law
 from tests.support.samplers import LOCAL
 from tests.support.seeds import generator
+from tests.support.thinning import thinned
 
 RING = Graph.sparse(8, [(i, (i + k) % 8) for i in range(8) for k in (1, 3)])
 FEW = Graph.bipartite(4, 3)
@@ -67,7 +68,7 @@ def test_exact_reads_stay_exact(exact, kernel, name):
     assert not torch.equal(found.spins, exact[name].spins)  # it did move
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", thinned(PROBLEMS, 3))
 def test_exact_reads_without_their_tag_nearly_stay(exact, name):
     """Hot replicas that start from the reads stay out of the cold end until they have burnt in."""
     problem, plain = PROBLEMS[name], Samples(exact[name].spins, exact[name].energy)
@@ -88,7 +89,7 @@ def test_corrected_by_tempering_keeps_right_reads_right(first):
     assert (found.log_weight is None) == isinstance(first, Exact)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", thinned(PROBLEMS, 3))
 def test_tempering_goes_on_from_its_own_carry(exact, name):
     """The second call swaps: the hot replicas have had a whole call to come to rest."""
     problem, sampler = PROBLEMS[name], ParallelTempering(20, 8)

@@ -273,6 +273,7 @@ def test_an_optimiser_finds_what_dwave_samplers_annealing_finds(kind, bqm, name)
     assert 0 < hot < cold
 
 
+@pytest.mark.long
 def test_without_it_the_reads_follow_the_law():
     """Weak couplings at beta 1 find no ground state: that is the law, and it surprised users."""
     bqm = dict(INSTANCES)["weak"]
