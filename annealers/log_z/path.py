@@ -11,6 +11,7 @@ from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
 
 FIRST = 2.0**-10  # the least b above 0: below, fields that are divided by it lose digits
+MANY = 1 << 16  # couplings of a bipartite graph from which fields are summed in single precision
 
 
 class Path:
@@ -29,6 +30,9 @@ class Path:
         self.base = base.to(self.problem.h)
         self.log_z0 = float(log_2cosh(self.base).sum())
         self._up = torch.sigmoid(-2 * self.base)
+        J = self.problem.J[0]
+        # rounding is some 1e-4 of a density then, far below what chains of that size can tell
+        self._J = J.float() if self.problem.graph.kind == "bipartite" and J.numel() >= MANY else J
 
     def independent(self, num: int, streams: Streams) -> Tensor:
         """`num` exact draws at b = 0, `[num, n]` int8."""
@@ -50,6 +54,8 @@ class Path:
     def log_density(self, spins: Tensor, b: Tensor) -> Tensor:
         r"""$-E_b(s)$, or on a bipartite graph $\log \sum_{right} e^{-E_b}$, `[K, N, B]` float64.
 
+        (In double precision; the fields of the right side in single where there are many.)
+
         A state has its density at each of B places for the price of one, since $E_b$ is linear in
         b. The sum over the right side has the smaller variance (Salakhutdinov and Murray, ICML
         2008).
@@ -70,9 +76,13 @@ class Path:
         h = self.problem.h[0].split(graph.sizes)
         start = (left @ base[0])[..., None]
         end = (left @ h[0])[..., None]
-        pull = h[1] + product(left, self.problem.J[0])  # [K, N, m]
         total = -((1 - b) * start + b * end)
+        pull = product(left.to(self._J).flatten(0, 1), self._J)  # [K N, m]
+        pull = pull.reshape(*left.shape[:2], -1)
+        pull += h[1].to(pull)
+        hot = base[1].to(pull)
         for k in range(b.shape[-1]):
-            place = b[..., k, None]
-            total[..., k] += log_2cosh((1 - place) * base[1] + place * pull).sum(-1)
+            place = b[..., k, None].to(pull)
+            free = log_2cosh((1 - place) * hot + place * pull)
+            total[..., k] += free.sum(-1, dtype=torch.float64)
         return total

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import qsample as qs
 from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.log_z import path as path_module
 from qsample.annealers.log_z.path import Path
 from qsample.problem.enumeration import states
 from tests.support.exact import KINDS, a_graph, a_problem
@@ -55,3 +57,18 @@ def test_independent_draws_have_the_means_of_the_base():
     draws = path.independent(20_000, Streams([1], torch.device("cpu"))).double()
     error = (draws.mean(0) + path.base.tanh()) / (1 - path.base.tanh() ** 2).sqrt() * 20_000**0.5
     assert error.abs().max() < 4.5
+
+
+def test_densities_of_many_couplings_are_those_of_double_precision(monkeypatch):
+    """Fields in single precision: what rounding leaves is far below what a bracket tells apart."""
+    generator = torch.Generator().manual_seed(0)
+    graph = qs.Graph.bipartite(300, 260)
+    J = torch.randn(300, 260, generator=generator, dtype=torch.float64) / 4
+    h = torch.randn(560, generator=generator, dtype=torch.float64)
+    problem = qs.Ising(graph, h, J)
+    spins = Streams([1], torch.device("cpu")).spins(20, 560)
+    quick = Path(problem, h).log_density(spins, PLACES)
+    monkeypatch.setattr(path_module, "MANY", 1 << 30)
+    exact = Path(problem, h).log_density(spins, PLACES)
+    assert quick.dtype == torch.float64
+    assert 0 < float((quick - exact).abs().max()) < 1e-4
