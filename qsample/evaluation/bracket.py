@@ -36,6 +36,7 @@ FIRST_LEVELS = 12
 MOST_LEVELS = 400
 DIRECTIONS = 8
 BASINS = 6
+MOST_RUNS = 3  # of annealing up, each as slow as the error of the one before asks for
 DOWN = 8  # times of the ladders from which annealing goes down
 AT_ONCE = 1 << 20  # couplings times runs that cost little more than a call
 
@@ -279,15 +280,24 @@ def _from_below(
         if value > chosen + 2 * min(1.0, spread**0.5):
             best, chosen, variance = other, value, spread
             schedule = (even, torch.ones(pilot_steps, dtype=torch.float64))
-    # the variance of log w falls as 1 / steps; more runs cost little where the problem is small
+    # more runs cost little where the problem is small
     edges = max(1, path.problem.graph.num_edges)
     runs = max(effort.chains, min(16 * effort.chains, AT_ONCE // edges))
-    goal = (effort.width / 3 / _quantile(runs - 1)) ** 2 * runs
-    steps = math.ceil(pilot_steps * variance / goal)
-    steps = max(pilot_steps, min(steps, effort.steps))
-    log_w = anneal_up(best, places(*schedule, steps + 1), runs, mix(seed, 99))
+    # normal log w of variance v have weights of relative variance exp(v) - 1
+    goal = math.log1p((effort.width / 3 / _quantile(runs - 1)) ** 2 * runs)
+    steps = pilot_steps
+    turn = 0
+    while True:
+        # v falls as 1 / steps at best, and a fast run does not see all of it
+        steps = max(steps, min(math.ceil(steps * variance / goal), effort.steps))
+        log_w = anneal_up(best, places(*schedule, steps + 1), runs, mix(seed, 99 + turn))
+        error = float(relative_error(log_w))
+        variance = math.log1p(error**2 * runs)
+        turn += 1
+        if variance <= goal or steps == effort.steps or turn == MOST_RUNS:
+            break
     value = best.log_z0 + float(log_mean_exp(log_w))
-    return Below(value, float(relative_error(log_w)), steps, runs)
+    return Below(value, error, steps, runs)
 
 
 def _pilot_value(path: Path, b: Tensor, effort: Effort, seed: int) -> tuple[float, float]:
