@@ -77,6 +77,19 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"held_out", "claims", "rows"},
     ),
+    "claims.mnist_likelihood": (
+        {
+            "hidden": 8,
+            "updates": 3,
+            "rates": (0.1,),
+            "batches": (200,),
+            "looks": 1,
+            "parts": ("centring",),
+            "small": 4,
+            "steps": 200,
+        },
+        {"rows", "qsample", "search", "scikit-learn", "nats_above", "small", "parts"},
+    ),
     "claims.sklearn_drop_in": (
         {
             "cases": ("digits, 64 → 100",),
