@@ -76,8 +76,9 @@ class Shared {
             job.rounded.row[side] = row_length(spins[1 - side]);
             couplings += spins[side] * job.rounded.row[side];
         }
-        const std::int64_t entries = couplings / 4 * 16 * planes;
-        memory_.need(static_cast<std::size_t>(4 * (couplings + 2 * N) + entries + N + 1024));
+        const std::int64_t entries = couplings / 4 * 16 * planes, last = job.last();
+        const std::int64_t remainders = 4 * spins[last] * job.rounded.row[last];
+        memory_.need(static_cast<std::size_t>(4 * (couplings + 2 * N) + entries + 2 * remainders + N + 1024));
         for (int side = 0; side < 2; ++side)
             job.rounded.twice_K[side] = memory_.take<std::int32_t>(spins[side] * job.rounded.row[side]);
         job.rounded.sum_K = memory_.take<std::int32_t>(N), job.rounded.sum_size = memory_.take<std::int32_t>(N);
@@ -88,11 +89,11 @@ class Shared {
         job.tables.drop = drop_;
         for (int side = 0; side < 2; ++side)
             job.tables.sums[side] = memory_.take<std::uint8_t>(spins[side] * job.rounded.row[side] / 4 * 16 * planes);
+        for (std::uint8_t *&part : job.tables.remainders) part = memory_.take<std::uint8_t>(remainders);
         std::atomic<bool> stop{false};
         const auto pieces = static_cast<std::size_t>(threads);
-        const bool both = job.sweeps > 1 || job.palindromic;  // the last pass has tables of its own (whole.hpp)
         team::share(pieces, threads, static_cast<double>(couplings), 0, stop, [] { return true; }, [&](std::size_t k) {
-            for (int side = 1 - both; side < 2; ++side) {
+            for (int side = 0; side < 2; ++side) {
                 const auto piece = static_cast<std::int64_t>(k);
                 kernel.tabulate(job, side, spins[side] * piece / threads, spins[side] * (piece + 1) / threads);
             }
@@ -134,7 +135,7 @@ class Shared {
             const double H = std::nearbyint(largest / unit), inputs = static_cast<double>(i < job_.n ? job_.m : job_.n);
             const int drop = drop_of(job_.rounded.sum_size[i], H, inputs / 4 + 4, 2 * hottest * unit);
             const double step = 2 * coldest * std::ldexp(unit, drop);  // of the logit
-            if (16 * step > widest_step || step * (17.0 / 32 * (inputs / 4 + 4) + 8.5) > widest_error) return false;
+            if (16 * step > widest_step || step * ((inputs / 4 + 4) / 2 + 8.5) > widest_error) return false;
             drop_[i] = static_cast<std::uint8_t>(drop);
         }
         return true;
