@@ -22,6 +22,8 @@
 #include "exact.hpp"
 #include "energies.hpp"
 
+#include <new>
+
 #if defined(HAS_BYTES)
 namespace bipartite {
 namespace {
@@ -43,8 +45,15 @@ inline const law::Quadratics &quadratics() {
     return table;
 }
 
+// What `Kernel` knows of them.
+struct Chains {
+    virtual ~Chains() = default;
+    virtual int run(bool go_on) = 0;
+    virtual void unpack() const = 0;
+};
+
 template <bool own_beta>
-struct Filter {
+struct Filter final : Chains {
     typedef Bytes::V V;
     static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
     static constexpr int V2 = 2;                                      // vectors of chains that are taken together
@@ -352,7 +361,7 @@ struct Filter {
                         for (int k = 0; k < left && k < 64; k += 4, row >>= 4, to += filter_lanes) *to = row & 15;
                     }
     }
-    void unpack() const {
+    void unpack() const override {
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l)
                 for (int side = 0; side < 2; ++side)
@@ -403,9 +412,8 @@ struct Filter {
         if (sweep && !std::memcmp(now + from, now + from - width, bytes)) return;
         for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
-    int run() {
-        if (!ready) return -1;
-        job.random_start ? scatter() : pack();
+    int run(bool go_on) override {
+        if (!go_on) job.random_start ? scatter() : pack();
         const int last = job.last();
         int done = 0;
         bool measured = false;
@@ -420,16 +428,25 @@ struct Filter {
         }
         if (!measured) pass<Do::add>(last, 0);
         energies.write();
-        unpack();
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
         return done;
     }
 };
 
-int run_filter(const Job &job, std::int64_t first, std::int64_t end) {
-    return job.beta_stride ? Filter<true>(job, first, end).run() : Filter<false>(job, first, end).run();
+template <bool own_beta>
+Chains *opened(const Job &job, std::int64_t first, std::int64_t end) {
+    auto *chains = new (std::nothrow) Filter<own_beta>(job, first, end);
+    if (chains && chains->ready) return chains;
+    delete chains;
+    return nullptr;
 }
+void *open(const Job &job, std::int64_t first, std::int64_t end) {
+    return job.beta_stride ? opened<true>(job, first, end) : opened<false>(job, first, end);
+}
+int run(void *chains, bool go_on) { return static_cast<Chains *>(chains)->run(go_on); }
+void write(void *chains) { static_cast<Chains *>(chains)->unpack(); }
+void close(void *chains) { delete static_cast<Chains *>(chains); }
 
 }  // namespace
 }  // namespace bipartite

@@ -54,8 +54,7 @@ struct Case {
         bipartite::Job whole = job;
         const bipartite::Units units(whole);
         if (!units.same()) return false;
-        const bipartite::Shared shared(whole, kernel);
-        return whole.tables.drop != nullptr;
+        return bipartite::Shared(whole, kernel).tabulate(1, false);
     }
     Result run(const bipartite::Kernel &kernel) const {
         Result result(std::int64_t{problems} * replicas, n + m);
