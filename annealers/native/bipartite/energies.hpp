@@ -52,47 +52,50 @@ struct Energies {
     static I number(U both, int odd) { return (I)(odd ? both : both << 16) >> 16; }
     static U count(U both, int odd) { return odd ? both >> 16 : both & 0xFFFFu; }
 
-    // s f of spin i of the side in a block, where f = base + 2^drop Y + the remainders that its inputs look up.
-    void add(std::int64_t i, std::int64_t block, const Seen &seen, std::int32_t base, int drop) {
-        U f[2][pairs / W];
-        for (int p = 0; p < pairs; p += W)
-            for (int odd = 0; odd < 2; ++odd) {
-                const U field = (U)number(load<U>(&seen.field[2 * p]), odd), rest = count(load<U>(&seen.rest[2 * p]), odd);
-                f[odd][p / W] = usplat(static_cast<std::uint32_t>(base)) + (((field << 4) + rest) << drop);
+    // Of spin i of the side in a block: base + 2^drop Y + the remainders that its inputs look up.
+    struct Fields {
+        U f[2][pairs / W];  // of even lanes and of odd ones
+        Fields(const Energies &of, std::int64_t i, std::int64_t block, const Seen &seen, std::int32_t base, int drop) {
+            for (int p = 0; p < pairs; p += W)
+                for (int odd = 0; odd < 2; ++odd) {
+                    const U field = (U)number(load<U>(&seen.field[2 * p]), odd);
+                    const U Y = (field << 4) + count(load<U>(&seen.rest[2 * p]), odd);
+                    f[odd][p / W] = usplat(static_cast<std::uint32_t>(base)) + (Y << drop);
+                }
+            for (int part = 0; part < 1 + (drop > 8); ++part)
+                for (std::int64_t from = 0; from < of.groups; from += most_at_once)
+                    look_up(of, of.job.tables.remainders[part] + 4 * of.row * i, from, block, drop, part);
+        }
+        std::int32_t of(int l) const { return static_cast<std::int32_t>(f[l % 2][l / 2 / W][l / 2 % W]); }
+
+        // Remainders, upper parts or lower ones, of some of a block's inputs.
+        __attribute__((always_inline)) void look_up(const Energies &of, const std::uint8_t *table, std::int64_t from,
+                                                    std::int64_t block, int drop, int part) {
+            constexpr int at_once = 2;
+            const std::int64_t some = of.groups - from < most_at_once ? of.groups - from : most_at_once;
+            for (int v = 0; v < vectors; v += at_once) {
+                V sums[at_once][2];
+                const std::uint8_t *state = of.filter.at(1 - of.side, block, from) + v * Bytes::size;
+                add_remainders<at_once>(table + 16 * from, state, some, sums);
+                const auto *both = reinterpret_cast<const char *>(sums);
+                for (int p = 0; p < at_once * numbers; p += W, both += 4 * W)
+                    for (int odd = 0; odd < 2; ++odd) {
+                        const U sum = count(load<U>(both), odd) << (part ? 0 : 5);
+                        f[odd][(v * numbers + p) / W] += sum >> (most_drop - drop);
+                    }
             }
-        for (int part = 0; part < 1 + (drop > 8); ++part)
-            for (std::int64_t from = 0; from < groups; from += most_at_once)
-                look_up(job.tables.remainders[part] + 4 * row * i, from, block, drop, part, f);
+        }
+    };
+    // s f of a spin in a block.
+    void add(std::int64_t block, const Fields &fields, const Seen &seen) {
         std::int32_t *high = &upper[block * filter_lanes], *low = &lower[block * filter_lanes];
         for (int p = 0; p < pairs; p += W)
             for (int odd = 0; odd < 2; ++odd) {
-                const I up = number(load<U>(&seen.up[2 * p]), odd), x = ((I)f[odd][p / W] ^ up) - up;
+                const I up = number(load<U>(&seen.up[2 * p]), odd), x = ((I)fields.f[odd][p / W] ^ up) - up;
                 const int at = odd * pairs + p;
                 store(high + at, load<I>(high + at) + (x >> 16));
                 store(low + at, load<I>(low + at) + (x & 0xFFFF));
             }
-    }
-    // Remainders, upper parts or lower ones, of some of a block's inputs.
-    __attribute__((always_inline)) void look_up(const std::uint8_t *table, std::int64_t from, std::int64_t block, int drop,
-                                                int part, U (*f)[pairs / W]) const {
-        constexpr int at_once = 2;
-        const std::int64_t some = groups - from < most_at_once ? groups - from : most_at_once;
-        for (int v = 0; v < vectors; v += at_once) {
-            V sums[at_once][2];
-            add_remainders<at_once>(table + 16 * from, filter.at(1 - side, block, from) + v * Bytes::size, some, sums);
-            const auto *both = reinterpret_cast<const char *>(sums);
-            for (int p = 0; p < at_once * numbers; p += W, both += 4 * W)
-                for (int odd = 0; odd < 2; ++odd) {
-                    const U sum = count(load<U>(both), odd) << (part ? 0 : 5);
-                    f[odd][(v * numbers + p) / W] += sum >> (most_drop - drop);
-                }
-        }
-    }
-    // Of a spin that turned after it was added.
-    void correct(std::int64_t block, int l, std::int64_t twice) {
-        const std::int64_t at = block * filter_lanes + l % 2 * pairs + l / 2;
-        upper[at] -= static_cast<std::int32_t>(twice >> 16);
-        lower[at] -= static_cast<std::int32_t>(twice & 0xFFFF);
     }
     void clear() {
         const auto size = static_cast<std::size_t>(filter.blocks) * filter_lanes * sizeof(std::int32_t);

@@ -252,9 +252,19 @@ struct Filter final : Chains {
                 }
             }
             if constexpr (what != Do::decide) {
-                energies.add(from + k, block, seen, spins[k].base, drop[k]);
+                const typename Energies<Filter>::Fields fields(energies, from + k, block, seen, spins[k].base, drop[k]);
+                if constexpr (what == Do::decide_and_add)
+                    for (; open; open &= open - 1) {
+                        const int byte = __builtin_ctzll(open), l = lane_of(byte);
+                        if (l >= count(block)) continue;
+                        const bool up = decided(block, l, fields.of(l), Halves(key[k]));
+                        auto &spin_bits = reinterpret_cast<std::uint8_t *>(out)[byte];
+                        spin_bits = static_cast<std::uint8_t>((spin_bits & ~(1 << k)) | up << k);
+                        seen.up[l] = up ? -1 : 0;
+                    }
+                energies.add(block, fields, seen);
+                continue;
             }
-            if constexpr (what == Do::add) continue;
             std::int64_t &number = late_count[tile_at + k];
             Late &next = late[(tile_at + k) * blocks + number];
             next = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
@@ -293,7 +303,14 @@ struct Filter final : Chains {
         for (int l = 0; l < W; ++l) total += sum[0][l];
         return total;
     }
-    template <Do what>
+    // Whether spin `key` of a lane that is left open becomes +1 in its exact field.
+    bool decided(std::int64_t block, int l, std::int32_t f, Halves key) const {
+        law::count_open();
+        const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
+        const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
+        const float by = rate[own_beta ? block * filter_lanes + l : 0];
+        return law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
+    }
     void decide_again(int side, const Late &visit, Halves key) {
         const std::int64_t i = visit.spin, place = side * n[0] + i, block = visit.block;
         const std::int32_t H = field_of(block, place);
@@ -301,23 +318,16 @@ struct Filter final : Chains {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
-            law::count_open();
             const std::uint8_t *inputs = &bits[(block * filter_lanes + byte) * bytes];
-            const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs);
-            const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
-            const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
-            const float by = rate[own_beta ? block * filter_lanes + l : 0];
-            const bool up = law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
+            const bool up = decided(block, l, H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs), key);
             std::uint8_t &group = at(side, block, i / 4)[byte];
-            if (what == Do::decide_and_add && up != (group >> i % 4 & 1))
-                energies.correct(block, l, up ? std::int64_t{2} * f : std::int64_t{-2} * f);
             group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
         }
     }
     template <Do what>
     void pass(int side, std::uint32_t number) {
-        if constexpr (what != Do::add) line_up(1 - side);
-        if constexpr (what != Do::decide) energies.clear();
+        if constexpr (what == Do::decide) line_up(1 - side);
+        else energies.clear();
         for (std::int64_t from = 0; from < n[side]; from += tile) {
             const int width = static_cast<int>(n[side] - from < tile ? n[side] - from : tile);
             std::uint64_t key[tile];
@@ -327,7 +337,7 @@ struct Filter final : Chains {
                 for (int k = 0; k < width; k += 4) visit<what>(side, from + k, block, k, key + k);
             for (int k = 0; k < width; ++k) {
                 for (std::int64_t r = 0; r < late_count[k]; ++r)
-                    decide_again<what>(side, late[k * blocks + r], Halves(key[k]));
+                    decide_again(side, late[k * blocks + r], Halves(key[k]));
                 late_count[k] = 0;
             }
         }
