@@ -43,7 +43,8 @@ class Chains {
         plan_.emplace(job_, kernel, kept);
     }
     int sweep(Array<const float, 2> beta, std::int64_t first_sweep, bool random_start, int threads, nb::object alive) {
-        const auto columns = static_cast<std::int64_t>(beta.shape(1)), sweeps = static_cast<std::int64_t>(beta.shape(0));
+        const auto sweeps = static_cast<std::int64_t>(beta.shape(0));
+        const auto columns = static_cast<std::int64_t>(beta.shape(1));
         if ((columns != 1 && columns != job_.lanes()) || threads < 1)
             throw nb::value_error("expected beta [S, 1 or P R] and threads >= 1");
         // Pass 2 s + 1 of the last sweep stays below the pass of the random start.

@@ -9,8 +9,8 @@
 //
 // The bound. In units q = 2^drop u, the field less H is X = sum of S / q - sum_K / q, S as in tables.hpp. What is added
 // up is Y = C + the sum of the entries, and the filter's field is F = floor(Y / 16) + H16, in units of 16 q, with C the
-// whole number nearest to (rest - sum_K) / q + groups / 2 + 8, and H = 16 q H16 + rest. Then 16 F differs from the field
-// by
+// whole number nearest to (rest - sum_K) / q + groups / 2 + 8, and H = 16 q H16 + rest. Then 16 F differs from the
+// field by
 //   - 1/2 a group: entries are too small by between 0 and 1, and the mean of these bounds is in C;
 //   - 8: the floor of Y / 16 takes away between 0 and 15, of which C gives 8;
 //   - 1/2: C is rounded.
@@ -142,7 +142,8 @@ struct Filter final : Chains {
         const double rest = H - 16 * q * H16, middle = static_cast<double>(inputs) / 2 + 8;
         const auto C = static_cast<std::int64_t>(std::nearbyint((rest - job.rounded.sum_K[place]) / q + middle));
         const std::int64_t base = H - job.rounded.sum_K[place] - C * (std::int64_t{1} << job.tables.drop[place]);
-        return {static_cast<std::uint32_t>(C) & 0xFFFFFu, static_cast<std::int32_t>(base), static_cast<std::int16_t>(H16)};
+        const std::uint32_t start = static_cast<std::uint32_t>(C) & 0xFFFFFu;
+        return {start, static_cast<std::int32_t>(base), static_cast<std::int16_t>(H16)};
     }
     const Spin *spins_of(std::int64_t block) const { return &spin[(problem(block) - problem(0)) * (n[0] + n[1])]; }
 

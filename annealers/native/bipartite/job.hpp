@@ -60,9 +60,9 @@ struct Kernel {
     void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
     // Run the lanes first .. first + count - 1, at most `exact_lanes`: the number of sweeps done, or -1 without memory.
     int (*exact)(const Job &, std::int64_t first, int count);
-    // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side; and chains
-    // of the blocks first .. end - 1, each problem's replicas being cut into blocks of `filter_lanes`. They go on from
-    // where they are, or from `job.spins` (uniform spins of their own), and are told a job that outlives them.
+    // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side; and
+    // chains of the blocks first .. end - 1, each problem's replicas being cut into blocks of `filter_lanes`. They go
+    // on from where they are, or from `job.spins` (or uniform spins), and keep the job, which outlives them.
     void (*tabulate)(const Job &, int side, std::int64_t first, std::int64_t end);
     void *(*open)(const Job &, std::int64_t first, std::int64_t end);  // null without memory
     int (*run)(void *chains, bool go_on);

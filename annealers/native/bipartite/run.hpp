@@ -99,14 +99,15 @@ class Shared {
     // Whether the filter serves the job's betas: if so with its tables, made unless they are there.
     bool tabulate(int threads, bool kept) {
         const bool old = job_.tables.drop;
-        if (!filters(kept)) return false;
+        if (!pays(kept) || !fits()) return false;
         job_.tables.drop = made_;
         const auto N = static_cast<std::size_t>(job_.n + job_.m);
         if (old && !std::memcmp(drop_, made_, N)) return true;
         std::memcpy(made_, drop_, N);
         std::atomic<bool> stop{false};
         const auto updates = static_cast<double>(job_.n * job_.m * 2);
-        team::share(static_cast<std::size_t>(threads), threads, updates, 0, stop, [] { return true; }, [&](std::size_t k) {
+        const auto pieces = static_cast<std::size_t>(threads);
+        team::share(pieces, threads, updates, 0, stop, [] { return true; }, [&](std::size_t k) {
             for (int side = 0; side < 2; ++side) {
                 const std::int64_t piece = static_cast<std::int64_t>(k), spins = side ? job_.m : job_.n;
                 kernel_.tabulate(job_, side, spins * piece / threads, spins * (piece + 1) / threads);
@@ -117,6 +118,8 @@ class Shared {
         return true;
     }
     int versions() const { return versions_; }  // of the tables
+    // Whether some of the problems may be filtered where all are not.
+    bool too_wide() { return job_.problems > 1 && pays(false) && !fits(); }
 
   private:
     Job &job_;
@@ -125,16 +128,19 @@ class Shared {
     std::uint8_t *drop_ = nullptr, *made_ = nullptr;  // of the job's betas; of the tables
     int versions_ = 0;
 
-    // The one place that chooses between the paths. The filter costs its tables, unless they are kept for calls to come,
-    // and blocks that few replicas leave idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in ten. It
-    // cannot do Metropolis' rule, betas below 0, one side alone, or more than 4096 spins on a side; and where a field's
-    // error is steps of the logit, most lanes would be left open.
-    bool filters(bool kept) {
+    // The one place that chooses between the paths. The filter costs its tables, unless they are kept for calls to
+    // come, and blocks that few replicas leave idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in
+    // ten. It cannot do Metropolis' rule, betas below 0, one side alone, or more than 4096 spins on a side; and where a
+    // field's error is steps of the logit, most lanes would be left open.
+    bool pays(bool kept) const {
         if (!kernel_.tabulate || job_.metropolis) return false;
         const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes);
         const auto exactly = static_cast<double>(job_.sweeps) * static_cast<double>(job_.lanes());
         const double filtered = job_.sweeps * static_cast<double>(job_.problems) * blocks * kernel_.block_cost;
-        if (exactly <= filtered + (kept ? 0 : kernel_.tables_cost)) return false;
+        return exactly > filtered + (kept ? 0 : kernel_.tables_cost);
+    }
+    // Whether one set of drops serves all of its problems.
+    bool fits() {
         if (!job_.n || !job_.m || job_.n > most_inputs || job_.m > most_inputs) return false;
         double coldest = 0, hottest = 1e30;  // of those above 0: at 0 fields do not matter
         const std::int64_t betas = job_.beta_stride ? job_.lanes() : 1;
@@ -234,6 +240,7 @@ class Together {
         return team::share(chains_.size(), threads, updates, job_.sweeps, stop, alive,
                            [&](std::size_t k) { return kernel_.run(chains_[k], go_on); });
     }
+    bool too_wide() { return shared_.too_wide(); }
     // Spins to `job.spins`.
     void write() {
         if (ahead_)
@@ -305,6 +312,11 @@ class Plan {
     int run_alone(const Job &job, std::atomic<bool> &stop) const {
         try {
             Together together(job, kernel_);
+            if (together.too_wide()) {
+                const std::int64_t half = job.problems / 2;
+                const int first = run_alone(part(job, 0, half), stop);
+                return std::min(first, run_alone(part(job, half, job.problems - half), stop));
+            }
             const int fewest = together.sweep(job, 1, false, stop, nullptr);
             together.write();
             return fewest;

@@ -4,10 +4,10 @@
 // the sum S of those of its four 2 K whose bits are set in k, in steps of a power of two. It is made of sums of planes:
 // of four numbers of 6 bits, and what the plane below carries (at most 3), which fit a byte (4 * 63 + 3 = 255).
 //
-// Exact tables have five planes and hold S. The filter's have the upper three of 2^(12 - drop) S, and so hold floor(S / q)
-// in a spin's unit q = 2^drop. What the two lower ones hold is the remainder: 12 bits, of which 5 are in use only where
-// drop is above 8, since S is even. They lie in tables of their own, upper 7 bits and lower 5, where a pass adds up
-// energies.
+// Exact tables have five planes and hold S. The filter's have the upper three of 2^(12 - drop) S, and so hold
+// floor(S / q) in a spin's unit q = 2^drop. What the two lower ones hold is the remainder: 12 bits, of which 5 are in
+// use only where drop is above 8, since S is even. They lie in tables of their own, upper 7 bits and lower 5, of the
+// side from whose fields energies are made.
 #pragma once
 
 #include "../vec/bytes.hpp"
@@ -192,7 +192,7 @@ __attribute__((noinline)) void add_remainders(const std::uint8_t *table, const s
     V sum[N], odd[N];
     for (int v = 0; v < N; ++v) sum[v] = odd[v] = Bytes::zero();
     for (std::int64_t g = 0; g < groups; g += 2, table += 32, state += 2 * filter_lanes) {
-        __builtin_prefetch(table + 1024);
+        __builtin_prefetch(table + 1024);  // else a fifth slower
         const V first = Bytes::table(table), second = Bytes::table(table + 16);
 #pragma GCC unroll 2
         for (int v = 0; v < N; ++v) {

@@ -276,12 +276,17 @@ def test_strong_fields_and_long_rows_are_summed_exactly(sizes, field):
             assert torch.equal(swept.energy, plain.energy)
 
 
-def test_problems_that_share_units_draw_as_alone():
+def test_problems_that_share_units_or_filters_draw_as_alone():
     problem = normal(30, 20, (5,), scale=0.2)
-    problem = Ising(problem.graph, problem.h * torch.tensor([1, 1, 99, 99, 1])[:, None], problem.J)
-    together = sweep_bipartite(problem, 70, BETAS[:3], [0, 1, 2, 3, 4])
+    scale = torch.tensor([99.0, 99.0, 9.0, 1.0, 1.0])[
+        :, None
+    ]  # levels of a path: hot, strong fields
+    problem = Ising(problem.graph, problem.h * scale, problem.J)
+    betas = (1 / scale).expand(3, 5, 70)
+    together = sweep_bipartite(problem, 70, betas, [0, 1, 2, 3, 4])
     for p in range(5):
-        alone = sweep_bipartite(problem.take(torch.tensor([p])), 70, BETAS[:3], [p])
+        part = problem.take(torch.tensor([p]))
+        alone = sweep_bipartite(part, 70, betas[:, p : p + 1], [p])
         assert torch.equal(alone.spins[0], together.spins[p])
         assert torch.equal(alone.energy[0], together.energy[p])
 
