@@ -70,9 +70,9 @@ struct Case {
 std::int64_t equal_bipartite(double decisions, int threads) {
     std::int64_t bad = 0;
     for (const isa::Set &set : isa::sets()) {
-        if (!set.bipartite->filter) continue;
+        if (!set.bipartite->tabulate) continue;
         bipartite::Kernel exact = *set.bipartite;
-        exact.filter = nullptr;
+        exact.tabulate = nullptr;
         bad += compare<Case>("bipartite", set.name, *set.bipartite, exact, decisions, threads);
     }
     return bad;
