@@ -181,40 +181,55 @@ def energies(
         threads: the most threads to use.
     """
 
-def sweep_bipartite(
-    spins: np.ndarray,
-    energy: np.ndarray,
-    done: np.ndarray,
-    h: np.ndarray,
-    J: np.ndarray,
-    beta: np.ndarray,
-    seed: np.ndarray,
-    first_sweep: int,
-    metropolis: bool,
-    palindromic: bool,
-    random_start: bool,
-    threads: int,
-    isa: str,
-    alive: Callable[[], bool] | None,
-) -> int:
-    """Sweeps of P problems of n left and m right spins with R replicas each, in place.
+class Bipartite:
+    """Chains of P problems of n left and m right spins with R replicas each.
 
     Args:
-        spins: int8 [P R, n + m], the start unless `random_start`, and the result.
-        energy: float64 [P R], the result, without the offset.
+        spins: int8 [P R, n + m], the start unless random, and the result of `write`.
+        energy: float64 [P R], the result of `sweep`, without the offset.
         done: int32 [P R], the sweeps of each.
         h: float32 [P, n + m].
         J: float32 [1 or P, n, m].
-        beta: float32 [S, 1 or P R].
         seed: int64 [P].
-        first_sweep: the number of the first sweep, for randomness.
         metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
         palindromic: whether each sweep ends with the right side once more.
-        random_start: whether to start from uniform random spins.
-        threads: the most threads to use.
+        kept: whether calls to come pay for the tables of this one.
         isa: one of `instruction_sets()`, or "" for the best.
-        alive: asked now and then; False ends the call after the present sweep.
-
-    Returns:
-        The fewest sweeps that any row did.
     """
+
+    def __init__(
+        self,
+        spins: np.ndarray,
+        energy: np.ndarray,
+        done: np.ndarray,
+        h: np.ndarray,
+        J: np.ndarray,
+        seed: np.ndarray,
+        metropolis: bool,
+        palindromic: bool,
+        kept: bool,
+        isa: str,
+    ) -> None: ...
+    def sweep(
+        self,
+        beta: np.ndarray,
+        first_sweep: int,
+        random_start: bool,
+        threads: int,
+        alive: Callable[[], bool] | None,
+    ) -> int:
+        """Sweeps from where the chains are: the fewest that any row did.
+
+        Args:
+            beta: float32 [S, 1 or P R].
+            first_sweep: the number of the first sweep, for randomness.
+            random_start: whether to start from uniform random spins.
+            threads: the most threads to use.
+            alive: asked now and then; False ends the call after the present sweep.
+        """
+
+    def write(self) -> None:
+        """Spins to their array."""
+
+    def read(self) -> None:
+        """Go on from that array, which has been written to."""

@@ -406,8 +406,10 @@ class Ladders:
 
     def cold(self) -> Tensor:
         """The spins of the cold ends, `[P, N, n]`."""
-        spins = self.sweeper.spins.reshape(*self.shape, -1)
-        return spins.take_along_dim(self.holder[..., -1:, None].to(spins.device), 2)[:, :, 0]
+        P, N, L = self.shape
+        place = torch.arange(P * N).reshape(P, N) * L + self.holder[..., -1]
+        spins = self.sweeper.spins.flatten(0, 1)
+        return spins[place.to(spins.device)]
 
 
 def even_out(beta: Tensor, rejection: Tensor) -> Tensor:

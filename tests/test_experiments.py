@@ -217,6 +217,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"spins", "updates", "engines"},
     ),
+    "benchmarks.tempering": (
+        {"visible": 12, "hidden": 8, "ladders": 4, "temperatures": 3, "sweeps": 4, "rounds": 1},
+        {"calls", "isa"},
+    ),
 }
 
 
@@ -250,6 +254,7 @@ QUICK = {
     "benchmarks.dwave_call",
     "benchmarks.pcd",
     "benchmarks.reverse_step",
+    "benchmarks.tempering",
 }
 RUNS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in TINY]
 

@@ -217,24 +217,85 @@ def sweep_bipartite(
         alive: False ends the call after the present sweep.
         isa: an instruction set; the best of this machine by default.
     """
-    from qsample.annealers import _engine
+    chains = Bipartite(problem, num, seeds, spins=spins, rule=rule, scan=scan, isa=isa, kept=False)
+    swept = chains.sweep(betas, first_sweep, alive)
+    return swept._replace(spins=chains.spins)
 
-    call = Call(problem, num, betas, seeds, spins)
-    fewest = _engine.sweep_bipartite(
-        *call.results,
-        call.h,
-        _single(call.flat.J),
-        call.betas,
-        call.seeds,
-        first_sweep,
-        rule == "metropolis",
-        scan == "palindromic",
-        spins is None,
-        torch.get_num_threads(),
-        isa,
-        alive,
-    )
-    return call.swept(fewest)
+
+class Bipartite:
+    """Replicas of bipartite problems between calls: what a call makes ready serves the next one.
+
+    Couplings that are packed and looked up, and packed spins, stay as they are from one call of
+    `sweep` to the next (where problems share J and a unit). Draws are those of `sweep_bipartite`.
+
+    Args:
+        problem: bipartite problems on the CPU, as in `sweep_bipartite`.
+        num: number of replicas of each problem.
+        seeds: one 63-bit seed per problem.
+        spins: where to start, `[P, R, n]`; by default uniform random spins of the kernel's own.
+        rule: "gibbs" or "metropolis".
+        scan: "forward" or "palindromic".
+        isa: an instruction set; the best of this machine by default.
+        kept: whether many calls are to come, which pay for tables that one would not.
+    """
+
+    def __init__(
+        self,
+        problem: Ising,
+        num: int,
+        seeds: Sequence[int],
+        *,
+        spins: Tensor | None = None,
+        rule: Rule = "gibbs",
+        scan: Scan = "forward",
+        isa: str = ISA,
+        kept: bool = True,
+    ) -> None:
+        from qsample.annealers import _engine
+
+        self._call = Call(problem, num, (), seeds, spins)
+        self._random = spins is None
+        self._engine = _engine.Bipartite(
+            *self._call.results,
+            self._call.h,
+            _single(self._call.flat.J),
+            self._call.seeds,
+            rule == "metropolis",
+            scan == "palindromic",
+            kept,
+            isa,
+        )
+
+    def sweep(
+        self,
+        betas: Tensor | Sequence[float],
+        first_sweep: int,
+        alive: Callable[[], bool] | None = None,
+    ) -> Swept:
+        """One sweep at each beta; the result's `spins` are not up to date.
+
+        Args:
+            betas: inverse temperatures, `[S]` or `[S, P, R]`.
+            first_sweep: number of the first sweep.
+            alive: False ends the call after the present sweep.
+        """
+        fewest = self._engine.sweep(
+            columns_of(betas), first_sweep, self._random, torch.get_num_threads(), alive
+        )
+        self._random = False
+        return self._call.swept(fewest)
+
+    @property
+    def spins(self) -> Tensor:
+        """The state, `[P, R, n]` int8, in the memory of these chains."""
+        self._engine.write()
+        return self._call.spins
+
+    def take(self, spins: Tensor) -> None:
+        """Go on from other spins, `[P, R, n]`."""
+        self._call.spins.copy_(spins.reshape(self._call.spins.shape))
+        self._engine.read()
+        self._random = False
 
 
 # ---- what the calls share ----------------
@@ -269,8 +330,7 @@ class Call:
     ) -> None:
         self.flat = problem.flat()
         self.h = _single(self.flat.h)
-        beta = torch.as_tensor(betas, dtype=torch.float32)
-        self.betas = beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
+        self.betas = columns_of(betas)
         self.seeds = np.array(seeds, dtype=np.int64)
         problems, n = self.h.shape
         self._shape = (problems, num)
@@ -285,13 +345,23 @@ class Call:
         """Spins, energies and sweeps done, which the kernel writes in place."""
         return self._spins.numpy(), self._energy, self._done
 
+    @property
+    def spins(self) -> Tensor:
+        """The spins, `[P, R, n]`, as they lie in the results."""
+        return self._spins.reshape(*self._shape, self.flat.num_spins)
+
     def swept(self, fewest: int) -> Swept:
         """The results as tensors, given the sweeps that every replica did."""
-        spins = self._spins.reshape(*self._shape, self.flat.num_spins)
         energy = torch.from_numpy(self._energy).reshape(self._shape)
         done = torch.from_numpy(self._done).reshape(self._shape)
         offset = self.flat.offset.detach().double()[:, None]
-        return Swept(spins, energy + offset, fewest, done)
+        return Swept(self.spins, energy + offset, fewest, done)
+
+
+def columns_of(betas: Tensor | Sequence[float]) -> np.ndarray:
+    """Inverse temperatures `[S]` or `[S, P, R]` as `[S, 1 or P R]`."""
+    beta = torch.as_tensor(betas, dtype=torch.float32)
+    return beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
 
 
 def _single(t: Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ from qsample.annealers.kernels.betas import BLOCK, LISTENING, Betas, blocks
 from qsample.annealers.kernels.choose import native_kernel, torch_kernel
 from qsample.annealers.kernels.double import sweep_mixed
 from qsample.annealers.kernels.energies import energies, narrowed
-from qsample.annealers.kernels.native import Native
+from qsample.annealers.kernels.native import Bipartite, Native, sweep_bipartite
 from qsample.annealers.kernels.precision import wide_problems, working
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
@@ -86,6 +86,9 @@ class Sweeper:
         if self._native is None:
             self._dtype = working(self._hardest, coldest, precision).dtype
         self._kernel: Kernel | None = None
+        self._chains: Bipartite | None = None  # from the second native call on
+        self._goes_on = False
+        self._taken = False  # whether the spins are others than those of the chains
         self._spins = None if spins is None else spins.reshape(len(seeds), num, problem.num_spins)
         self._energy: Tensor | None = None
         self._sweeps = 0  # done: numbers those to come, for randomness
@@ -98,6 +101,8 @@ class Sweeper:
         """The state, `[P, R, n]` int8; not to be written to."""
         if self._kernel is not None:
             self._spins = self._kernel.spins()
+        elif self._spins is None and self._chains is not None:
+            self._spins = self._chains.spins.clone()
         if self._spins is None:
             self.scatter()
         assert self._spins is not None
@@ -177,21 +182,43 @@ class Sweeper:
     def _sweep_native(self, native: Native, betas: Tensor) -> None:
         # a seed numbers 2^30 sweeps; beyond them another goes on
         epoch, first_sweep = divmod(self._sweeps, EPOCH)
-        swept = native(
-            self._problem,
-            self.num,
-            betas,
-            mix_each(self._seeds, epoch + 8) if epoch else self._seeds,
-            spins=self._spins,
-            first_sweep=first_sweep,
-            rule=self.rule,
-            scan=self.scan,
-            alive=self._alive,
-        )
-        self._spins = swept.spins
+        if native is sweep_bipartite and self._goes_on and not epoch:
+            swept = self._kept().sweep(betas, first_sweep, self._alive)
+            self._spins = None
+        else:
+            swept = native(
+                self._problem,
+                self.num,
+                betas,
+                mix_each(self._seeds, epoch + 8) if epoch else self._seeds,
+                spins=self._spins if self._chains is None else self.spins,
+                first_sweep=first_sweep,
+                rule=self.rule,
+                scan=self.scan,
+                alive=self._alive,
+            )
+            self._spins = swept.spins
+            self._chains = None
+        self._goes_on = True
         self._energy = None if self._problem.dtype == torch.float64 else swept.energy
         if self._alive is not None:
             self._missed = self._missed + (len(betas) - swept.done.long())
+
+    def _kept(self) -> Bipartite:
+        """Chains at the present spins, which keep from call to call what a call makes ready."""
+        if self._chains is None:
+            self._chains = Bipartite(
+                self._problem,
+                self.num,
+                self._seeds,
+                spins=self._spins,
+                rule=self.rule,
+                scan=self.scan,
+            )
+        elif self._taken and self._spins is not None:
+            self._chains.take(self._spins)
+        self._taken = False
+        return self._chains
 
     def _sweep_torch(self, betas: Tensor) -> None:
         if self._kernel is None:
@@ -222,6 +249,7 @@ class Sweeper:
     def take(self, spins: Tensor) -> None:
         """Go on from other spins, `[P, R, n]`: resampled ones, or those before a refused move."""
         self._spins = spins.contiguous()
+        self._taken = True
         self._kernel = None
         self._energy = None
 
@@ -229,6 +257,8 @@ class Sweeper:
         """Go on under another problem on the same graph."""
         self.take(self.spins)
         self._problem = problem.flat()
+        self._chains = None
+        self._goes_on = False
 
     def keep(self, places: Tensor) -> None:
         """Go on with the problems at `places` `[P']` alone; their draws do not change."""
@@ -245,6 +275,7 @@ class Sweeper:
         if self._native is not None:
             self._native = native_for(self._hardest, self.precision, self._coldest)
         self._problem = self._problem.take(places)
+        self._chains = None
         self.take(spins[places])
 
 

@@ -9,9 +9,9 @@
 //
 // The bound. In units q = 2^drop u, the field less H is X = sum of S / q - sum_K / q, S as in tables.hpp. What is added
 // up is Y = C + the sum of the entries, and the filter's field is F = floor(Y / 16) + H16, in units of 16 q, with C the
-// whole number nearest to (rest - sum_K) / q + (17/32) groups + 8, and H = 16 q H16 + rest. Then 16 F differs from the
+// whole number nearest to (rest - sum_K) / q + groups / 2 + 8, and H = 16 q H16 + rest. Then 16 F differs from the
 // field by
-//   - 17/32 a group: entries are too small by between 0 and 17/16, and the mean of these bounds is in C;
+//   - 1/2 a group: entries are too small by between 0 and 1, and the mean of these bounds is in C;
 //   - 8: the floor of Y / 16 takes away between 0 and 15, of which C gives 8;
 //   - 1/2: C is rounded.
 // Y stands for itself mod 2^20 while |Y| < 2^19, and F does not saturate, or does so only where its logit is beyond the
@@ -20,7 +20,9 @@
 
 #include "../law/filter.hpp"
 #include "exact.hpp"
-#include "whole.hpp"
+#include "energies.hpp"
+
+#include <new>
 
 #if defined(HAS_BYTES)
 namespace bipartite {
@@ -43,8 +45,15 @@ inline const law::Quadratics &quadratics() {
     return table;
 }
 
+// What `Kernel` knows of them.
+struct Chains {
+    virtual ~Chains() = default;
+    virtual int run(bool go_on) = 0;
+    virtual void unpack() const = 0;
+};
+
 template <bool own_beta>
-struct Filter {
+struct Filter final : Chains {
     typedef Bytes::V V;
     static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
     static constexpr int V2 = 2;                                      // vectors of chains that are taken together
@@ -53,6 +62,7 @@ struct Filter {
     // Blocks of one problem share what its fields make.
     struct Spin {
         std::uint32_t start;  // C mod 2^20
+        std::int32_t base;    // of the exact field: H - sum_K - C q
         std::int16_t H;       // H16
     };
     struct Late {  // a visit that left lanes open: bit b is the chain of byte b
@@ -63,7 +73,7 @@ struct Filter {
     const Job &job;
     const std::int64_t first, blocks, per_problem;   // of the call, here, of each problem
     const std::int64_t n[2];
-    std::int64_t groups[2];                          // of a side as inputs, filled up to whole fours
+    const std::int64_t groups[2];                    // of a side as inputs, filled up to whole fours
     Array<std::uint8_t> memory[2];
     std::uint8_t *state[2];                          // [blocks, groups, 64], in whole lines of a cache
     Array<std::uint8_t> bits;                        // [chains, row bytes]: the inputs of a pass, a bit each
@@ -74,6 +84,7 @@ struct Filter {
     Array<Threshold<own_beta>> threshold;            // [1 or blocks, drops]
     Array<float> rate;                               // [1 or blocks, 1 or 64]
     bool used[drops] = {};                           // which drops spins have
+    Energies<Filter> energies;
     bool ready = false;
 
     std::int64_t problem(std::int64_t block) const { return (first + block) / per_problem; }
@@ -97,9 +108,10 @@ struct Filter {
     }
 
     Filter(const Job &j, std::int64_t f, std::int64_t end)
-        : job(j), first(f), blocks(end - f), per_problem((j.replicas + filter_lanes - 1) / filter_lanes), n{j.n, j.m} {
+        : job(j), first(f), blocks(end - f), per_problem((j.replicas + filter_lanes - 1) / filter_lanes), n{j.n, j.m},
+          groups{(j.n + 15) / 16 * 4, (j.m + 15) / 16 * 4}, energies(*this) {
+        if (!energies.ready) return;
         for (int side = 0; side < 2; ++side) {
-            groups[side] = (n[side] + 15) / 16 * 4;
             if (!memory[side].resize(blocks * groups[side] * filter_lanes + 64)) return;
             state[side] = memory[side].data + (64 - reinterpret_cast<std::uintptr_t>(memory[side].data) % 64) % 64;
         }
@@ -127,9 +139,11 @@ struct Filter {
     Spin constants(std::int64_t place, std::int32_t H) const {
         const std::int64_t inputs = groups[place < n[0]];
         const double q = std::ldexp(1.0, job.tables.drop[place]), H16 = std::nearbyint(H / (16 * q));
-        const double rest = H - 16 * q * H16, middle = 17.0 / 32 * static_cast<double>(inputs) + 8;
+        const double rest = H - 16 * q * H16, middle = static_cast<double>(inputs) / 2 + 8;
         const auto C = static_cast<std::int64_t>(std::nearbyint((rest - job.rounded.sum_K[place]) / q + middle));
-        return {static_cast<std::uint32_t>(C) & 0xFFFFFu, static_cast<std::int16_t>(H16)};
+        const std::int64_t base = H - job.rounded.sum_K[place] - C * (std::int64_t{1} << job.tables.drop[place]);
+        const std::uint32_t start = static_cast<std::uint32_t>(C) & 0xFFFFFu;
+        return {start, static_cast<std::int32_t>(base), static_cast<std::int16_t>(H16)};
     }
     const Spin *spins_of(std::int64_t block) const { return &spin[(problem(block) - problem(0)) * (n[0] + n[1])]; }
 
@@ -179,15 +193,20 @@ struct Filter {
         return {below, Bytes::sub16(Bytes::size16(below), Bytes::look(c.margin, s))};
     }
 
+    // What a pass does with fields: it decides spins, adds up energies as well, or of the present spins alone.
+    enum class Do { decide, decide_and_add, add };
+
     // Up to four spins from `from` on of a side (one group), in one block.
+    template <Do what>
     void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
         const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
         const Spin *spins = spins_of(block) + side * n[0] + from;
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
         const law::Quadratics &table = quadratics();
+        std::uint8_t *group = at(side, block, from / 4);
         V out[parts * V2];
-        for (V &group : out) group = Bytes::zero();
+        for (V &spin_bits : out) spin_bits = Bytes::zero();
         for (int k = 0; k < some; ++k) {  // forwards, as tables lie, which the processor foresees
             const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
             const Constants constants{Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
@@ -196,6 +215,7 @@ struct Filter {
             const V v0 = Bytes::all32(Halves(key[k]).low), v1 = Bytes::all32(Halves(key[k]).high);
             const std::uint8_t *sums_of = job.tables.sums[side] + (from + k) * bytes;
             std::uint64_t open = 0;
+            typename Energies<Filter>::Seen seen;
             for (int part = 0; part < parts; ++part) {
                 PlaneSums<planes, V2> sums;
                 const std::uint8_t *chains = at(1 - side, block, 0) + part * V2 * Bytes::size;
@@ -203,12 +223,27 @@ struct Filter {
 #pragma GCC unroll 2
                 for (int v = 0; v < V2; ++v) {
                     const int vector = part * V2 + v;
+                    if constexpr (what != Do::decide) {
+                        for (int odd = 0; odd < 2; ++odd) {
+                            const int lane = (2 * vector + odd) * numbers;
+                            Bytes::store(seen.field + lane, field16(sums, v, odd));
+                            Bytes::store(seen.rest + lane, Bytes::bit_and(sums.plane[0][v][odd], Bytes::all16(15)));
+                            if constexpr (what == Do::add) {
+                                const V now = Bytes::left16(Bytes::load(group + vector * Bytes::size),
+                                                            Bytes::count((odd ? 7 : 15) - k));
+                                Bytes::store(seen.up + lane, Bytes::signs16(now));
+                            }
+                        }
+                    }
+                    if constexpr (what == Do::add) continue;
                     Outcome outcome[2];
 #pragma GCC unroll 2
                     for (int odd = 0; odd < 2; ++odd) {
                         const V F = Bytes::add16_saturated(field16(sums, v, odd), H);
                         const V random = halves(block, 2 * vector + odd, v0, v1);
                         outcome[odd] = decide(F, random, (2 * vector + odd) * numbers, constants);
+                        if constexpr (what == Do::decide_and_add)
+                            Bytes::store(seen.up + (2 * vector + odd) * numbers, Bytes::signs16(outcome[odd].below));
                     }
                     const V up = bytes_of(outcome[0].below, outcome[1].below);
                     out[vector] = Bytes::bit_or(out[vector], Bytes::left16(up, Bytes::count(k)));
@@ -217,12 +252,27 @@ struct Filter {
                     open |= std::uint64_t{Bytes::tops(left)} << vector * Bytes::size;
                 }
             }
+            if constexpr (what != Do::decide) {
+                const typename Energies<Filter>::Fields fields(energies, from + k, block, seen, spins[k].base, drop[k]);
+                if constexpr (what == Do::decide_and_add)
+                    for (; open; open &= open - 1) {
+                        const int byte = __builtin_ctzll(open), l = lane_of(byte);
+                        if (l >= count(block)) continue;
+                        const bool up = decided(block, l, fields.of(l), Halves(key[k]));
+                        auto &spin_bits = reinterpret_cast<std::uint8_t *>(out)[byte];
+                        spin_bits = static_cast<std::uint8_t>((spin_bits & ~(1 << k)) | up << k);
+                        seen.up[l] = up ? -1 : 0;
+                    }
+                energies.add(block, fields, seen);
+                continue;
+            }
             std::int64_t &number = late_count[tile_at + k];
             Late &next = late[(tile_at + k) * blocks + number];
             next = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
             number += open != 0;  // no branch: it could not be foreseen
         }
-        for (int v = 0; v < parts * V2; ++v) Bytes::store(at(side, block, from / 4) + v * Bytes::size, out[v]);
+        if constexpr (what != Do::add)
+            for (int v = 0; v < parts * V2; ++v) Bytes::store(group + v * Bytes::size, out[v]);
     }
 
     // The inputs of a pass as bits, chain by chain.
@@ -254,6 +304,14 @@ struct Filter {
         for (int l = 0; l < W; ++l) total += sum[0][l];
         return total;
     }
+    // Whether spin `key` of a lane that is left open becomes +1 in its exact field.
+    bool decided(std::int64_t block, int l, std::int32_t f, Halves key) const {
+        law::count_open();
+        const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
+        const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
+        const float by = rate[own_beta ? block * filter_lanes + l : 0];
+        return law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
+    }
     void decide_again(int side, const Late &visit, Halves key) {
         const std::int64_t i = visit.spin, place = side * n[0] + i, block = visit.block;
         const std::int32_t H = field_of(block, place);
@@ -261,26 +319,23 @@ struct Filter {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
-            law::count_open();
             const std::uint8_t *inputs = &bits[(block * filter_lanes + byte) * bytes];
-            const std::int32_t f = H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs);
-            const Halves pair(std::uint64_t{high[block * 32 + l / 2]} << 32 | low[block * 32 + l / 2]);
-            const std::uint32_t word = counter::word(pair, key, l % 2 ? 16 : 0);
-            const float by = rate[own_beta ? block * filter_lanes + l : 0];
-            const bool up = law::decide(law::Rule::heat_bath, by * static_cast<float>(f), word, false);
+            const bool up = decided(block, l, H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs), key);
             std::uint8_t &group = at(side, block, i / 4)[byte];
             group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
         }
     }
+    template <Do what>
     void pass(int side, std::uint32_t number) {
-        line_up(1 - side);
+        if constexpr (what == Do::decide) line_up(1 - side);
+        else energies.clear();
         for (std::int64_t from = 0; from < n[side]; from += tile) {
             const int width = static_cast<int>(n[side] - from < tile ? n[side] - from : tile);
             std::uint64_t key[tile];
             for (int k = 0; k < width; ++k)
                 key[k] = counter::visit_key(number, static_cast<std::uint32_t>(side * n[0] + from + k));
             for (std::int64_t block = 0; block < blocks; ++block)
-                for (int k = 0; k < width; k += 4) visit(side, from + k, block, k, key + k);
+                for (int k = 0; k < width; k += 4) visit<what>(side, from + k, block, k, key + k);
             for (int k = 0; k < width; ++k) {
                 for (std::int64_t r = 0; r < late_count[k]; ++r)
                     decide_again(side, late[k * blocks + r], Halves(key[k]));
@@ -317,7 +372,7 @@ struct Filter {
                         for (int k = 0; k < left && k < 64; k += 4, row >>= 4, to += filter_lanes) *to = row & 15;
                     }
     }
-    void unpack() const {
+    void unpack() const override {
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l)
                 for (int side = 0; side < 2; ++side)
@@ -368,33 +423,41 @@ struct Filter {
         if (sweep && !std::memcmp(now + from, now + from - width, bytes)) return;
         for (std::int64_t block = 0; block < (own_beta ? blocks : 1); ++block) heat(block, now);
     }
-    int run() {
-        Whole<Filter> whole(*this, job.palindromic);
-        if (!ready || !whole.ready) return -1;
-        job.random_start ? scatter() : pack();
+    int run(bool go_on) override {
+        if (!go_on) job.random_start ? scatter() : pack();
+        const int last = job.last();
         int done = 0;
         bool measured = false;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             measured = done + 1 == job.sweeps;
             heat(done);
-            pass(1, 2 * number);
-            if (!measured || job.palindromic) pass(0, 2 * number);
-            if (measured) whole.sweep(betas(done), 2 * number + job.palindromic);
-            else if (job.palindromic) pass(1, 2 * number + 1);
+            pass<Do::decide>(1, 2 * number);
+            if (job.palindromic) pass<Do::decide>(0, 2 * number);
+            const std::uint32_t back = 2 * number + job.palindromic;
+            measured ? pass<Do::decide_and_add>(last, back) : pass<Do::decide>(last, back);
         }
-        if (!measured) whole.measure();
-        whole.energies();
-        unpack();
+        if (!measured) pass<Do::add>(last, 0);
+        energies.write();
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int l = 0; l < count(b); ++l) job.done[lane(b) + l] = done;
         return done;
     }
 };
 
-int run_filter(const Job &job, std::int64_t first, std::int64_t end) {
-    return job.beta_stride ? Filter<true>(job, first, end).run() : Filter<false>(job, first, end).run();
+template <bool own_beta>
+Chains *opened(const Job &job, std::int64_t first, std::int64_t end) {
+    auto *chains = new (std::nothrow) Filter<own_beta>(job, first, end);
+    if (chains && chains->ready) return chains;
+    delete chains;
+    return nullptr;
 }
+void *open(const Job &job, std::int64_t first, std::int64_t end) {
+    return job.beta_stride ? opened<true>(job, first, end) : opened<false>(job, first, end);
+}
+int run(void *chains, bool go_on) { return static_cast<Chains *>(chains)->run(go_on); }
+void write(void *chains) { static_cast<Chains *>(chains)->unpack(); }
+void close(void *chains) { delete static_cast<Chains *>(chains); }
 
 }  // namespace
 }  // namespace bipartite

@@ -20,10 +20,11 @@ struct Rounded {
 
 // Sums of four couplings each for the filter (tables.hpp), of a side's spins. A spin's fields are in units of 2^drop u.
 constexpr int planes = 3, exact_planes = 5;  // bytes of an entry
-constexpr int least_drop = 6, drops = 16;
+constexpr int least_drop = 6, most_drop = 12, drops = most_drop + 1;
 constexpr std::int64_t most_inputs = 4096;  // sums of a 6-bit plane stay below 2^16
 struct Tables {
     std::uint8_t *sums[2];               // null where the filter does not serve
+    std::uint8_t *remainders[2];         // of the side `last`: upper parts and lower ones, 4 bytes for each coupling
     const std::uint8_t *drop;            // [n + m]
 };
 
@@ -48,6 +49,7 @@ struct Job {
     const std::atomic<bool> *stop;             // looked at once a sweep
 
     std::int64_t lanes() const { return problems * replicas; }
+    int last() const { return palindromic; }   // the side that a sweep visits last, of whose fields energies are made
 };
 
 constexpr int exact_lanes = 128;   // of a block of the exact path, at most
@@ -58,10 +60,14 @@ struct Kernel {
     void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
     // Run the lanes first .. first + count - 1, at most `exact_lanes`: the number of sweeps done, or -1 without memory.
     int (*exact)(const Job &, std::int64_t first, int count);
-    // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side, and a
-    // run of the blocks first .. end - 1, each problem's replicas being cut into blocks of `filter_lanes`.
+    // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side; and
+    // chains of the blocks first .. end - 1, each problem's replicas being cut into blocks of `filter_lanes`. They go
+    // on from where they are, or from `job.spins` (or uniform spins), and keep the job, which outlives them.
     void (*tabulate)(const Job &, int side, std::int64_t first, std::int64_t end);
-    int (*filter)(const Job &, std::int64_t first, std::int64_t end);
+    void *(*open)(const Job &, std::int64_t first, std::int64_t end);  // null without memory
+    int (*run)(void *chains, bool go_on);
+    void (*write)(void *chains);  // to `job.spins`
+    void (*close)(void *chains);
     // What a sweep of a filtered block, and what a call's tables cost, in lanes that are swept exactly in the same
     // time.
     double block_cost, tables_cost;

@@ -17,9 +17,9 @@ constexpr double block_cost = 12, tables_cost = 15;
 
 extern const Kernel QSAMPLE_ISA;
 #if defined(HAS_BYTES)
-const Kernel QSAMPLE_ISA = {round, run_exact, tabulate, run_filter, block_cost, tables_cost};
+const Kernel QSAMPLE_ISA = {round, run_exact, tabulate, open, run, write, close, block_cost, tables_cost};
 #else
-const Kernel QSAMPLE_ISA = {round, run_exact, nullptr, nullptr, block_cost, tables_cost};
+const Kernel QSAMPLE_ISA = {round, run_exact, nullptr, nullptr, nullptr, nullptr, nullptr, block_cost, tables_cost};
 #endif
 
 }  // namespace bipartite

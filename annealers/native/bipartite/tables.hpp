@@ -4,9 +4,10 @@
 // the sum S of those of its four 2 K whose bits are set in k, in steps of a power of two. It is made of sums of planes:
 // of four numbers of 6 bits, and what the plane below carries (at most 3), which fit a byte (4 * 63 + 3 = 255).
 //
-// Exact tables have five planes and hold S. The filter's have three, and hold floor(S / q) in a spin's unit q = 2^drop.
-// They are made from couplings of 26 bits, floor(2 K / 2^(drop - 6)), whose lowest plane only carries. A floor, of a
-// coupling or of a sum, is too small by less than 1: an entry is below S / q by less than 4 / 64 + 1.
+// Exact tables have five planes and hold S. The filter's have the upper three of 2^(12 - drop) S, and so hold
+// floor(S / q) in a spin's unit q = 2^drop. What the two lower ones hold is the remainder: 12 bits, of which 5 are in
+// use only where drop is above 8, since S is even. They lie in tables of their own, upper 7 bits and lower 5, of the
+// side from whose fields energies are made.
 #pragma once
 
 #include "../vec/bytes.hpp"
@@ -50,21 +51,22 @@ __attribute__((always_inline)) inline Bytes::V plane_of(const Bytes::V *x) {
     return Bytes::narrow(part[0], part[1], part[2], part[3]);
 }
 
-// The table of one spin from its row of `length` couplings, of C planes made without the lowest `skipped`.
-template <int C, int skipped>
-inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shift, std::uint8_t *table) {
+// The table of one spin from its row of `length` couplings, of five planes or, of couplings times 2^shift, of the upper
+// three, with the remainders unless null.
+template <int P>
+inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shift, std::uint8_t *table,
+                       std::uint8_t *upper_rest = nullptr, std::uint8_t *lower_rest = nullptr) {
     typedef Bytes::V V;
-    constexpr int P = C - skipped, at_once = Bytes::size, side_by_side = Bytes::size / 16;
+    constexpr int C = exact_planes, skipped = C - P, at_once = Bytes::size, side_by_side = Bytes::size / 16;
     static_assert(row_step % at_once == 0, "rows hold whole steps");
     for (std::int64_t j = 0; j < length; j += at_once) {
         V x[4], byte[C], pair[C];
         for (int k = 0; k < 4; ++k) {
             x[k] = Bytes::load(twice_K + j + k * (at_once / 4));
-            if (skipped) x[k] = Bytes::right32_signed(x[k], Bytes::count(shift));
+            if (skipped) x[k] = Bytes::left32(x[k], Bytes::count(shift));
         }
         byte[0] = plane_of<C, 0>(x), byte[1] = plane_of<C, 1>(x);
-        byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x);
-        if constexpr (C > 4) byte[4] = plane_of<C, 4>(x);
+        byte[2] = plane_of<C, 2>(x), byte[3] = plane_of<C, 3>(x), byte[4] = plane_of<C, 4>(x);
         for (int p = 0; p < C; ++p) pair[p] = Bytes::add8(byte[p], Bytes::right32<8>(byte[p]));
 #pragma GCC unroll 4
         for (int k = 0; k < 4; ++k) {  // number k of each 16 bytes: groups side by side
@@ -82,21 +84,31 @@ inline void make_table(const std::int32_t *twice_K, std::int64_t length, int shi
                 const V whole = sum[p + skipped];
                 Bytes::store(to + 32 * p, p + 1 < P ? Bytes::bit_and(whole, Bytes::all8(63)) : whole);
             }
+            if (!upper_rest) continue;
+            const V upper = Bytes::bit_and(sum[1], Bytes::all8(63)), lower = Bytes::bit_and(sum[0], Bytes::all8(63));
+            const V carried = Bytes::bit_and(Bytes::right16<5>(lower), Bytes::all8(1));
+            const std::int64_t at = entry_at(1, j / 4 + k * side_by_side);
+            Bytes::store(upper_rest + at, Bytes::twice8(upper, carried));
+            Bytes::store(lower_rest + at, Bytes::bit_and(lower, Bytes::all8(31)));
         }
     }
 }
 
 inline void make_exact_table(const std::int32_t *twice_K, std::int64_t length, std::uint8_t *table) {
-    make_table<exact_planes, 0>(twice_K, length, 0, table);
+    make_table<exact_planes>(twice_K, length, 0, table);
 }
 
 // The filter's tables of the spins first .. end - 1 of a side.
 void tabulate(const Job &job, int side, std::int64_t first, std::int64_t end) {
     const std::int64_t row = job.rounded.row[side], bytes = table_bytes(planes, row);
     const std::uint8_t *drop = job.tables.drop + (side ? job.n : 0);
-    for (std::int64_t i = first; i < end; ++i)
-        make_table<planes + 1, 1>(job.rounded.twice_K[side] + i * row, row, drop[i] - least_drop,
-                                  job.tables.sums[side] + i * bytes);
+    for (std::int64_t i = first; i < end; ++i) {
+        const std::int32_t *couplings = job.rounded.twice_K[side] + i * row;
+        std::uint8_t *table = job.tables.sums[side] + i * bytes;
+        if (side != job.last()) make_table<planes>(couplings, row, most_drop - drop[i], table);
+        else make_table<planes>(couplings, row, most_drop - drop[i], table, job.tables.remainders[0] + 4 * row * i,
+                                job.tables.remainders[1] + 4 * row * i);
+    }
 }
 
 // Sums of the entries that the chains of N vectors look up, plane by plane: those of chains in even bytes and of those
@@ -168,6 +180,31 @@ __attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint
             Bytes::store(&out.plane[p][v][1], odd[p][v]);
         }
         Bytes::store(&out.top[v], top[v]);  // whole, as it is read
+    }
+}
+
+// Sums of remainders of 7 bits, of an even number of groups, at most 512 (512 * 127 < 2^16): of chains in even bytes
+// and in odd ones.
+template <int N>
+__attribute__((noinline)) void add_remainders(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
+                                              Bytes::V (*out)[2]) {
+    typedef Bytes::V V;
+    V sum[N], odd[N];
+    for (int v = 0; v < N; ++v) sum[v] = odd[v] = Bytes::zero();
+    for (std::int64_t g = 0; g < groups; g += 2, table += 32, state += 2 * filter_lanes) {
+        __builtin_prefetch(table + 1024);  // else a fifth slower
+        const V first = Bytes::table(table), second = Bytes::table(table + 16);
+#pragma GCC unroll 2
+        for (int v = 0; v < N; ++v) {
+            const V two = Bytes::add8(Bytes::look(first, Bytes::load(state + v * Bytes::size)),
+                                      Bytes::look(second, Bytes::load(state + filter_lanes + v * Bytes::size)));
+            sum[v] = Bytes::add16(sum[v], two);
+            odd[v] = Bytes::add16(odd[v], Bytes::odd8(two));
+        }
+    }
+    for (int v = 0; v < N; ++v) {
+        Bytes::store(&out[v][0], Bytes::sub16(sum[v], Bytes::left16<8>(odd[v])));
+        Bytes::store(&out[v][1], odd[v]);
     }
 }
 

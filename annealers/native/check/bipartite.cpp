@@ -45,9 +45,8 @@ struct Trial {
     bool filters(const bipartite::Kernel &kernel) const {
         bipartite::Job one = job;
         const bipartite::Units units(one);
-        if (batch.own_J || !units.same()) one = bipartite::alone(one, 0);
-        const bipartite::Shared shared(one, kernel);
-        return one.tables.drop != nullptr;
+        if (batch.own_J || !units.same()) one = bipartite::part(one, 0, 1);
+        return bipartite::Shared(one, kernel).tabulate(1, false);
     }
     // Exactly, in blocks of `width` lanes; as `wanted` where lanes do not share couplings.
     Result blocks(const bipartite::Kernel &kernel, int width, const Result &wanted) const {

@@ -54,8 +54,7 @@ struct Case {
         bipartite::Job whole = job;
         const bipartite::Units units(whole);
         if (!units.same()) return false;
-        const bipartite::Shared shared(whole, kernel);
-        return whole.tables.drop != nullptr;
+        return bipartite::Shared(whole, kernel).tabulate(1, false);
     }
     Result run(const bipartite::Kernel &kernel) const {
         Result result(std::int64_t{problems} * replicas, n + m);
@@ -71,9 +70,9 @@ struct Case {
 std::int64_t equal_bipartite(double decisions, int threads) {
     std::int64_t bad = 0;
     for (const isa::Set &set : isa::sets()) {
-        if (!set.bipartite->filter) continue;
+        if (!set.bipartite->tabulate) continue;
         bipartite::Kernel exact = *set.bipartite;
-        exact.filter = nullptr;
+        exact.tabulate = nullptr;
         bad += compare<Case>("bipartite", set.name, *set.bipartite, exact, decisions, threads);
     }
     return bad;

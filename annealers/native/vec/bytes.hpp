@@ -59,7 +59,7 @@ struct Bytes {
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm256_sll_epi16(a, by); }
-    static V right32_signed(V a, Count by) { return _mm256_sra_epi32(a, by); }
+    static V left32(V a, Count by) { return _mm256_sll_epi32(a, by); }
     // The second byte of each 16-bit number, as a number: a multiplication, since shifts contend with look-ups.
     static V odd8(V a) { return _mm256_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm256_srai_epi16(a, 15); }  // all ones where negative
@@ -135,7 +135,7 @@ struct Bytes {
     typedef __m128i Count;
     static Count count(int by) { return _mm_cvtsi32_si128(by); }
     static V left16(V a, Count by) { return _mm_sll_epi16(a, by); }
-    static V right32_signed(V a, Count by) { return _mm_sra_epi32(a, by); }
+    static V left32(V a, Count by) { return _mm_sll_epi32(a, by); }
     static V odd8(V a) { return _mm_maddubs_epi16(a, all16(0x0100)); }
     static V signs16(V a) { return _mm_srai_epi16(a, 15); }
     static V size16(V a) { return _mm_abs_epi16(a); }
@@ -214,7 +214,7 @@ struct Bytes {
     typedef int Count;
     static Count count(int by) { return by; }
     static V left16(V a, Count by) { return of(vshlq_u16(u16(a), vdupq_n_s16(static_cast<std::int16_t>(by)))); }
-    static V right32_signed(V a, Count by) { return of(vshlq_s32(vreinterpretq_s32_u8(a), vdupq_n_s32(-by))); }
+    static V left32(V a, Count by) { return of(vshlq_s32(vreinterpretq_s32_u8(a), vdupq_n_s32(by))); }
     static V odd8(V a) { return right16<8>(a); }
     static V signs16(V a) { return of(vshrq_n_s16(s16(a), 15)); }
     static V size16(V a) { return of(vabsq_s16(s16(a))); }

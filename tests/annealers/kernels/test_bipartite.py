@@ -8,7 +8,7 @@ import torch
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Gibbs, _engine
-from qsample.annealers.kernels.native import sweep_bipartite
+from qsample.annealers.kernels.native import Bipartite, sweep_bipartite
 from qsample.annealers.kernels.precision import field_sizes
 from qsample.annealers.kernels.sweeper import clock, native_for
 from qsample.testing import FALSE_ALARM, g_test
@@ -234,6 +234,61 @@ def test_a_run_goes_on_where_it_stopped(draw):
     first = sweep_bipartite(problem, 9, BETAS[:2], [4], **draw)
     rest = sweep_bipartite(problem, 9, BETAS[2:], [4], spins=first.spins, first_sweep=2, **draw)
     assert torch.equal(rest.spins, whole.spins) and torch.equal(rest.energy, whole.energy)
+
+
+@EACH_ISA
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chains_that_are_kept_draw_as_fresh_ones(isa, scan, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    problem = normal(37, 21, (2,), scale=0.2)
+    betas = torch.rand(5, 2, 70, generator=torch.Generator().manual_seed(1))
+    betas[3:] *= 1e-3  # for which tables are made anew
+    seeds = [3, 4]
+    whole = sweep_bipartite(problem, 70, betas, seeds, isa=isa, scan=scan)
+    kept = Bipartite(problem, 70, seeds, isa=isa, scan=scan)
+    energy = torch.empty(0)
+    for sweep, beta in enumerate(betas):
+        before = kept.spins.clone() if sweep else None
+        energy = kept.sweep(beta[None], sweep).energy
+        if sweep == 1 and before is not None:  # elsewhere and back
+            after = kept.spins.clone()
+            kept.take(before)
+            assert torch.equal(kept.sweep(beta[None], sweep).energy, energy)
+            assert torch.equal(kept.spins, after)
+    assert torch.equal(kept.spins, whole.spins) and torch.equal(energy, whole.energy)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "field"), [((40, 30), 8.0), ((40, 30), 0.1), ((3, 2100), 0.1), ((2100, 3), 2.0)]
+)
+def test_strong_fields_and_long_rows_are_summed_exactly(sizes, field):
+    problem = normal(*sizes, scale=0.1)
+    problem = Ising(problem.graph, field * problem.h.sign(), problem.J)
+    start = torch.Generator().manual_seed(2)
+    spins = torch.randint(2, (1, 80, sum(sizes)), generator=start).to(torch.int8) * 2 - 1
+    for scan in SCANS:
+        draw: dict[str, Any] = {"spins": spins, "scan": scan}
+        plain = sweep_bipartite(problem, 80, [0.5, 0.5], [1], isa="plain", **draw)
+        for isa in ISAS:
+            swept = sweep_bipartite(problem, 80, [0.5, 0.5], [1], isa=isa, **draw)
+            assert torch.equal(swept.spins, plain.spins)
+            assert torch.equal(swept.energy, plain.energy)
+
+
+def test_problems_that_share_units_or_filters_draw_as_alone():
+    problem = normal(30, 20, (5,), scale=0.2)
+    scale = torch.tensor([99.0, 99.0, 9.0, 1.0, 1.0])[
+        :, None
+    ]  # levels of a path: hot, strong fields
+    problem = Ising(problem.graph, problem.h * scale, problem.J)
+    betas = (1 / scale).expand(3, 5, 70)
+    together = sweep_bipartite(problem, 70, betas, [0, 1, 2, 3, 4])
+    for p in range(5):
+        part = problem.take(torch.tensor([p]))
+        alone = sweep_bipartite(part, 70, betas[:, p : p + 1], [p])
+        assert torch.equal(alone.spins[0], together.spins[p])
+        assert torch.equal(alone.energy[0], together.energy[p])
 
 
 def test_interrupt_returns_what_is_done():
