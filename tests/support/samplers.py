@@ -6,16 +6,18 @@ tests/house says which are missing. `pytest -k "name of the row"` runs what is a
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from dwave.samplers import RandomSampler, SimulatedAnnealingSampler
 
-from qsample import Exactness, Graph, Sampler
+from qsample import Exactness, Graph, Ising, Sampler
 from qsample.annealers import (
     AnnealedImportance,
     Corrected,
     DimodAnnealer,
     DWave,
     Exact,
+    FromCallable,
     Gibbs,
     Neal,
     ParallelTempering,
@@ -26,6 +28,7 @@ from qsample.annealers import (
 )
 from qsample.annealers.registry import CATALOGUE
 from qsample.testing import FALSE_ALARM
+from tests.support.seeds import generator
 
 ALL_KINDS = ("sparse", "bipartite", "complete")
 
@@ -51,6 +54,16 @@ class Row(NamedTuple):
     tag: Exactness = Exactness.HEURISTIC
     cpu_only: bool = False
     server: bool = False
+
+
+def coins(problem: Ising, num: int, seed: int) -> np.ndarray:
+    """Bits of no law, as a foreign kit returns them."""
+    return np.random.default_rng(seed).integers(0, 2, (num, problem.num_spins))
+
+
+def exact(problem: Ising, num: int, seed: int) -> torch.Tensor:
+    """Independent draws of the law, as spins."""
+    return Exact().sample(problem, num, generator=generator(seed)).spins
 
 
 # Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for the
@@ -138,6 +151,8 @@ SAMPLERS: dict[str, Row] = {
         tag=ASYMPTOTIC,
         cpu_only=True,
     ),
+    # Foreign ones
+    "callable": Row(FromCallable(coins, "bits"), FromCallable(exact), cpu_only=True),
     "dwave": Row(DWave(), server=True),
 }
 # Those that draw here, from a seed.
