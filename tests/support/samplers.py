@@ -22,6 +22,7 @@ from qsample.annealers import (
     Neal,
     ParallelTempering,
     PopulationAnnealing,
+    QuantumProposal,
     SimulatedAnnealing,
     TemperedGibbs,
     TrajectoryTempering,
@@ -43,6 +44,7 @@ class Row(NamedTuple):
         slow: whether the contract of `right` is left to `make test-long`.
         kinds: the kinds of graph that it samples.
         tag: the tag of its reads.
+        max_spins: spins of the largest problem that tests ask of it.
         cpu_only: whether it draws on the CPU wherever the problem lies.
         server: whether it asks a processor, which takes no seed: tests/annealers/dwave asks it.
     """
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     slow: bool = True
     kinds: tuple[str, ...] = ALL_KINDS
     tag: Exactness = Exactness.HEURISTIC
+    max_spins: int = 1 << 30
     cpu_only: bool = False
     server: bool = False
 
@@ -151,6 +154,16 @@ SAMPLERS: dict[str, Row] = {
         tag=ASYMPTOTIC,
         cpu_only=True,
     ),
+    # Simulated quantum evolutions
+    "quantum proposal": Row(
+        QuantumProposal(2, layers=4),
+        QuantumProposal(160, hold=40, time=(2.0, 6.0), layers=8),
+        tag=ASYMPTOTIC,
+        max_spins=11,
+    ),
+    "quantum quench": Row(
+        QuantumProposal(3, ramp="quench", hold=2, layers=3), tag=ASYMPTOTIC, max_spins=11
+    ),
     # Foreign ones
     "callable": Row(FromCallable(coins, "bits"), FromCallable(exact), cpu_only=True),
     "dwave": Row(DWave(), server=True),
@@ -173,5 +186,7 @@ def pairs(graphs: dict[str, Graph]) -> list[tuple[str, str]]:
         (name, graph)
         for name, row in LOCAL.items()
         for graph in graphs
-        if graphs[graph].kind in row.kinds and (name, graph) != ("exact", "sparse")
+        if graphs[graph].kind in row.kinds
+        and graphs[graph].num_spins <= row.max_spins
+        and (name, graph) != ("exact", "sparse")
     ]
