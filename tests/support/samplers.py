@@ -12,6 +12,7 @@ from dwave.samplers import RandomSampler, SimulatedAnnealingSampler
 
 from qsample import Exactness, Graph, Ising, Sampler
 from qsample.annealers import (
+    QAOA,
     AnnealedImportance,
     Corrected,
     DimodAnnealer,
@@ -163,6 +164,11 @@ SAMPLERS: dict[str, Row] = {
     ),
     "quantum quench": Row(
         QuantumProposal(3, ramp="quench", hold=2, layers=3), tag=ASYMPTOTIC, max_spins=11
+    ),
+    "qaoa": Row(QAOA(2), max_spins=11),
+    "qaoa trained": Row(QAOA(1, angles="trained", updates=2), max_spins=11),
+    "corrected qaoa": Row(
+        Corrected(QAOA(2), Gibbs(2)), Corrected(QAOA(2), Gibbs(60)), tag=ASYMPTOTIC, max_spins=11
     ),
     # Foreign ones
     "callable": Row(FromCallable(coins, "bits"), FromCallable(exact), cpu_only=True),

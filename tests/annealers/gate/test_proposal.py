@@ -1,4 +1,4 @@
-"""Quantum proposals: U is symmetric, steps keep the law exactly, and the evolution is the right one."""
+"""Quantum proposals: U is the right one and symmetric, and steps keep the law exactly."""
 
 import math
 
