@@ -155,7 +155,10 @@ SAMPLERS: dict[str, Row] = {
         tag=ASYMPTOTIC,
         cpu_only=True,
     ),
-    # Simulated quantum evolutions
+    # Simulated quantum circuits
+    "corrected qaoa": Row(
+        Corrected(QAOA(2), Gibbs(2)), Corrected(QAOA(2), Gibbs(60)), tag=ASYMPTOTIC, max_spins=11
+    ),
     "quantum proposal": Row(
         QuantumProposal(2, layers=4),
         QuantumProposal(160, hold=40, time=(2.0, 6.0), layers=8),
@@ -167,9 +170,6 @@ SAMPLERS: dict[str, Row] = {
     ),
     "qaoa": Row(QAOA(2), max_spins=11),
     "qaoa trained": Row(QAOA(1, angles="trained", updates=2), max_spins=11),
-    "corrected qaoa": Row(
-        Corrected(QAOA(2), Gibbs(2)), Corrected(QAOA(2), Gibbs(60)), tag=ASYMPTOTIC, max_spins=11
-    ),
     # Foreign ones
     "callable": Row(FromCallable(coins, "bits"), FromCallable(exact), cpu_only=True),
     "dwave": Row(DWave(), server=True),
