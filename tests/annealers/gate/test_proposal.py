@@ -60,14 +60,14 @@ def test_many_layers_are_the_evolution_in_time(ramp):
     """Trotter's layers become exp of -i int H, up to the phases that no measurement sees."""
     problem = a_problem(Graph.complete(3), scale=0.5).flat()
     draws = torch.full((1, 2), 0.5, dtype=torch.float64)
-    fine = QuantumProposal(ramp=ramp, time=(3.0, 3.0), layers=400)
+    fine = QuantumProposal(ramp=ramp, time=(3.0, 3.0), layers=200)
     U, _, _ = whole(problem, fine, draws)
     C = torch.diag(energies(problem)[0] * scaling(problem)[0]).to(torch.complex128)
     X = sum_of_x(3)
     exact = torch.eye(8, dtype=torch.complex128)
-    for tau in (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000:
+    for tau in (torch.arange(400, dtype=torch.float64) + 0.5) / 400:
         g = 0.6 * float(fine.shape(tau))
-        exact = torch.linalg.matrix_exp(-1j * 3 / 2000 * ((1 - g) * C + g * X)) @ exact
+        exact = torch.linalg.matrix_exp(-1j * 3 / 400 * ((1 - g) * C + g * X)) @ exact
     torch.testing.assert_close(U[0].abs().double(), exact.abs(), atol=1e-3, rtol=0)
 
 
@@ -93,11 +93,11 @@ def test_the_kernel_keeps_the_law_and_detailed_balance(ramp):
     torch.testing.assert_close(law @ P, law, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("chains", "steps"), [(2000, 4), (20, 4)])
+@pytest.mark.parametrize(("chains", "steps"), [(400, 2), (20, 4)])
 def test_few_chains_draw_as_the_whole_matrix_would(chains, steps):
     """Where chains are few they are evolved one by one: the same draws."""
     problem = numbered(Graph.complete(7))
-    sampler = QuantumProposal(steps, hold=2, layers=4)
+    sampler = QuantumProposal(steps, hold=2, layers=3)
     found = sampler.sample(problem, chains, generator=generator(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qsample.annealers.gate.proposal.WHOLE", 1 if chains > 100 else 1 << 11)
@@ -113,7 +113,7 @@ def test_few_chains_draw_as_the_whole_matrix_would(chains, steps):
 def test_exact_reads_stay_exact_at_nine_spins(ramp):
     problem = numbered(Graph.complete(9))
     start = Exact().sample(problem, 4000, generator=generator(1))
-    sampler = QuantumProposal(3, hold=3, ramp=ramp, layers=6)
+    sampler = QuantumProposal(3, hold=3, ramp=ramp, layers=4)
     found = sampler.sample(problem, 4000, initial=start, generator=generator(2))
     assert not torch.equal(found.spins, start.spins)
     assert g_test(problem, found)[0][0] > FALSE_ALARM
