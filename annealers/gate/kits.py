@@ -20,7 +20,10 @@ OLDEST["cirq"] = ("cirq-core", (1, 5))
 
 
 class Backend(Protocol):
-    """What the module of a kit has: `gate.pennylane`, `gate.qiskit`, `gate.cirq`."""
+    """What the module of a kit has: `on_pennylane`, `on_qiskit`, `on_cirq`.
+
+    (A file of the kit's own name would hide the kit from type checkers.)
+    """
 
     def bits(self, circuit: Circuit, shots: int, seed: int, device: Any) -> np.ndarray:
         """Measured qubits, `[shots, n]` of 0 and 1, from |+...+> and the circuit.
@@ -46,7 +49,7 @@ def kit_backend(kit: str) -> Backend:
     """
     with needs(kit, f"QAOA(kit={kit!r})"):
         check_version(kit)
-        return cast(Backend, importlib.import_module(f"qsample.annealers.gate.{kit}"))
+        return cast(Backend, importlib.import_module(f"qsample.annealers.gate.on_{kit}"))
 
 
 def check_version(kit: str) -> None:

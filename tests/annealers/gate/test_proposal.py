@@ -74,7 +74,7 @@ def test_many_layers_are_the_evolution_in_time(ramp):
 def test_ramps_are_the_same_in_both_directions_of_time():
     x = torch.linspace(0.01, 0.99, 40, dtype=torch.float64)
     for ramp in RAMPS:
-        shape = QuantumProposal(ramp=ramp).shape(x)
+        shape = QuantumProposal(ramp=ramp).shape(x)  # pyright: ignore[reportArgumentType]
         torch.testing.assert_close(shape, shape.flip(0))
     assert QuantumProposal().shape(torch.tensor([0.5, 0.2])).tolist() == pytest.approx([1, 0.5])
 

@@ -161,7 +161,7 @@ def test_too_many_qubits_are_refused_with_the_memory_they_take(kit):
 def test_a_kit_that_is_missing_or_old_is_named_with_its_extra(kit, monkeypatch):
     distribution, oldest = kits.OLDEST[kit]
     monkeypatch.setitem(sys.modules, kit, None)
-    monkeypatch.delitem(sys.modules, f"qsample.annealers.gate.{kit}", raising=False)
+    monkeypatch.delitem(sys.modules, f"qsample.annealers.gate.on_{kit}", raising=False)
 
     def asked(version):
         monkeypatch.setattr(kits, "version", version)
