@@ -82,10 +82,7 @@ class QuantumProposal:
     time: tuple[float, float] = (4.0, 12.0)
     layers: int = 16
 
-    name = "quantum-proposal"
-    about = "measured quantum evolutions, accepted by Metropolis; simulated, to 20 spins"
     exactness = Exactness.ASYMPTOTIC
-    sweep_share = ("steps", 1)
     warm_start = True
     reversible = True
 

@@ -74,10 +74,7 @@ class QAOA:
     rate: float = 0.05
     device: Any = None
 
-    name = "qaoa"
-    about = "a shallow circuit of phases and mixers, simulated, to 20 spins"
     exactness = Exactness.HEURISTIC
-    sweep_share = None
     warm_start = False
     reversible = False
 
