@@ -141,6 +141,8 @@ def picture(result: dict[str, Any]) -> Figure:
         m = list(first)
         guide = [first[m[0]][key] * (m[0] / slices) ** 2 for slices in m]
         axis.loglog(m, guide, "k--", lw=1, label="slices⁻²")
+        axis.set_xticks(m, [str(slices) for slices in m])
+        axis.minorticks_off()
         axis.set(xlabel="slices")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
