@@ -46,6 +46,7 @@ class Row(NamedTuple):
         kinds: the kinds of graph that it samples.
         tag: the tag of its reads.
         max_spins: spins of the largest problem that tests ask of it.
+        elsewhere: cases of the contract that a test of the sampler's own asks, at slower settings.
         cpu_only: whether it draws on the CPU wherever the problem lies.
         server: whether it asks a processor, which takes no seed: tests/annealers/dwave asks it.
     """
@@ -56,6 +57,7 @@ class Row(NamedTuple):
     kinds: tuple[str, ...] = ALL_KINDS
     tag: Exactness = Exactness.HEURISTIC
     max_spins: int = 1 << 30
+    elsewhere: tuple[str, ...] = ()
     cpu_only: bool = False
     server: bool = False
 
@@ -164,6 +166,7 @@ SAMPLERS: dict[str, Row] = {
         QuantumProposal(160, hold=40, time=(2.0, 6.0), layers=8),
         tag=ASYMPTOTIC,
         max_spins=11,
+        elsewhere=("strong",),
     ),
     "quantum quench": Row(
         QuantumProposal(3, ramp="quench", hold=2, layers=3), tag=ASYMPTOTIC, max_spins=11
