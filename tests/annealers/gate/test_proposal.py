@@ -10,7 +10,8 @@ from qsample.annealers import Exact, QuantumProposal
 from qsample.annealers.gate.proposal import scaling
 from qsample.annealers.gate.statevector import basis, energies, evolved
 from qsample.problem.enumeration import states
-from qsample.testing import FALSE_ALARM, Case, check_sampler, g_test, reference_cases
+from qsample.testing import FALSE_ALARM, Case, check_sampler, g_test
+from qsample.testing.contract import reference_cases
 from tests.support.exact import a_graph, a_problem
 from tests.support.problems import numbered
 from tests.support.seeds import generator
