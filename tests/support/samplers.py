@@ -46,7 +46,7 @@ class Row(NamedTuple):
         kinds: the kinds of graph that it samples.
         tag: the tag of its reads.
         max_spins: spins of the largest problem that tests ask of it.
-        elsewhere: cases of the contract that a test of the sampler's own asks, at slower settings.
+        elsewhere: cases of the contract whose law a test of its own asks for, at slower settings.
         cpu_only: whether it draws on the CPU wherever the problem lies.
         server: whether it asks a processor, which takes no seed: tests/annealers/dwave asks it.
     """
