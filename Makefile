@@ -2,8 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 DOCS := .venv/.docs
+GATE := .venv/.gate
 
-.PHONY: help setup lint types unit test test-fast test-long wheel wheel-test docs sanitize cross demo clean
+.PHONY: help setup lint types unit test test-fast test-long test-gate wheel wheel-test docs sanitize cross demo clean
 
 help:
 	@echo "make setup       create .venv and install qsample (editable) with what tests and experiments need"
@@ -11,6 +12,7 @@ help:
 	@echo "make test-fast   the inner loop, within a minute: problems, contract, models, samplers, gradients; it leaves out"
 	@echo "                 kernels, judges, training, diffusion, neural energies, D-Wave, command line, pages, lint, types"
 	@echo "make test-long   the calibrations and attacks that take longer: false-alarm rates, power, coverage"
+	@echo "make test-gate   the gate kits, PennyLane, Qiskit and Cirq: installs them (400 MB) and runs their tests"
 	@echo "make docs        the documentation in build/site, strict: a warning or a broken link is an error"
 	@echo "make wheel       the source distribution and the wheel, in dist"
 	@echo "make wheel-test  builds both, looks at their files, installs the wheel into an empty environment and runs it"
@@ -30,6 +32,11 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/nat
 # What the documentation is built with comes with `make docs` alone: qsample itself is installed already.
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt "qsample-torch[docs]"
+	touch $@
+
+# The gate kits are 400 MB more: they come with `make test-gate` alone.
+$(GATE): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt "qsample-torch[pennylane,qiskit,cirq]"
 	touch $@
 
 # The type checker runs beside the tests: together they keep two cores busy.
@@ -56,6 +63,9 @@ test-fast: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m long
+
+test-gate: $(GATE)
+	$(BIN)/python -m pytest -m "not long" tests/annealers/gate
 
 docs: $(DOCS)
 	$(BIN)/python .ci/docs.py gallery

@@ -2,6 +2,9 @@ from qsample.annealers.annealed_importance import AnnealedImportance as Annealed
 from qsample.annealers.composites.corrected import Corrected as Corrected
 from qsample.annealers.dwave import DWave as DWave
 from qsample.annealers.exact import Exact as Exact
+from qsample.annealers.from_callable import FromCallable as FromCallable
+from qsample.annealers.gate.proposal import QuantumProposal as QuantumProposal
+from qsample.annealers.gate.sampler import QAOA as QAOA
 from qsample.annealers.gibbs import Gibbs as Gibbs
 from qsample.annealers.ocean.dimod import AsDimod as AsDimod
 from qsample.annealers.ocean.dimod import DimodAnnealer as DimodAnnealer

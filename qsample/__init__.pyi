@@ -25,6 +25,7 @@ from qsample.learning.settings import Settings as Settings
 from qsample.learning.tensorboard import TensorBoard as TensorBoard
 from qsample.problem.graph import Graph as Graph
 from qsample.problem.ising import Ising as Ising
+from qsample.problem.transverse import transverse_field as transverse_field
 from qsample.sampling.sampler import Sampler as Sampler
 from qsample.sampling.samples import Bracket as Bracket
 from qsample.sampling.samples import Estimate as Estimate

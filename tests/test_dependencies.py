@@ -14,6 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = packages_distributions()
 # Distributions by the names they are imported under, where the environment may not know them.
 OPTIONAL = {
+    "cirq": "cirq-core",
+    "qiskit_aer": "qiskit-aer",
     "tensorboard": "tensorboard",
     "dwave.cloud": "dwave-cloud-client",
     "dwave.embedding": "dwave-system",

@@ -58,6 +58,18 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"random": 1, "planted": 1, "cores": (6,), "steps": 128, "chains": 16},
         {"random", "planted", "ferromagnets"},
     ),
+    "claims.quantum_proposal": (
+        {"sizes": (3, 4), "instances": 2, "betas": (1.0,), "at": 3, "draws": 1},
+        {"sizes", "betas", "halving"},
+    ),
+    "claims.gate_training": (
+        {"updates": 2, "hidden": 1, "chains": 4, "depth": 1},
+        {"exact", "QAOA", "QAOA, corrected", "quantum-enhanced", "loopback QPU, corrected"},
+    ),
+    "claims.transverse_field": (
+        {"spins": 3, "fields": (1.2,), "slices": (4, 8), "reads": 50, "sweeps": 2},
+        {"fields", "order"},
+    ),
     "claims.clustered_data": (
         {"seeds": (0,), "updates": 4, "chains": 16, "rows": 40, "hidden": 3},
         {"runs", "nats_below_exact", "cpu_seconds_per_update"},

@@ -6,26 +6,31 @@ tests/house says which are missing. `pytest -k "name of the row"` runs what is a
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from dwave.samplers import RandomSampler, SimulatedAnnealingSampler
 
-from qsample import Exactness, Graph, Sampler
+from qsample import Exactness, Graph, Ising, Sampler
 from qsample.annealers import (
+    QAOA,
     AnnealedImportance,
     Corrected,
     DimodAnnealer,
     DWave,
     Exact,
+    FromCallable,
     Gibbs,
     Neal,
     ParallelTempering,
     PopulationAnnealing,
+    QuantumProposal,
     SimulatedAnnealing,
     TemperedGibbs,
     TrajectoryTempering,
 )
 from qsample.annealers.registry import CATALOGUE
 from qsample.testing import FALSE_ALARM
+from tests.support.seeds import generator
 
 ALL_KINDS = ("sparse", "bipartite", "complete")
 
@@ -40,6 +45,8 @@ class Row(NamedTuple):
         slow: whether the contract of `right` is left to `make test-long`.
         kinds: the kinds of graph that it samples.
         tag: the tag of its reads.
+        max_spins: spins of the largest problem that tests ask of it.
+        elsewhere: cases of the contract whose law a test of its own asks for, at slower settings.
         cpu_only: whether it draws on the CPU wherever the problem lies.
         server: whether it asks a processor, which takes no seed: tests/annealers/dwave asks it.
     """
@@ -49,8 +56,20 @@ class Row(NamedTuple):
     slow: bool = True
     kinds: tuple[str, ...] = ALL_KINDS
     tag: Exactness = Exactness.HEURISTIC
+    max_spins: int = 1 << 30
+    elsewhere: tuple[str, ...] = ()
     cpu_only: bool = False
     server: bool = False
+
+
+def coins(problem: Ising, num: int, seed: int) -> np.ndarray:
+    """Bits of no law, as a foreign kit returns them."""
+    return np.random.default_rng(seed).integers(0, 2, (num, problem.num_spins))
+
+
+def exact(problem: Ising, num: int, seed: int) -> torch.Tensor:
+    """Independent draws of the law, as spins."""
+    return Exact().sample(problem, num, generator=generator(seed)).spins
 
 
 # Down from infinite temperature in 40 sweeps, then 80 at the target: annealing slow enough for the
@@ -138,6 +157,24 @@ SAMPLERS: dict[str, Row] = {
         tag=ASYMPTOTIC,
         cpu_only=True,
     ),
+    # Simulated quantum circuits
+    "corrected qaoa": Row(
+        Corrected(QAOA(2), Gibbs(2)), Corrected(QAOA(2), Gibbs(60)), tag=ASYMPTOTIC, max_spins=11
+    ),
+    "quantum proposal": Row(
+        QuantumProposal(2, layers=4),
+        QuantumProposal(160, hold=40, time=(2.0, 6.0), layers=8),
+        tag=ASYMPTOTIC,
+        max_spins=11,
+        elsewhere=("strong",),
+    ),
+    "quantum quench": Row(
+        QuantumProposal(3, ramp="quench", hold=2, layers=3), tag=ASYMPTOTIC, max_spins=11
+    ),
+    "qaoa": Row(QAOA(2), max_spins=11),
+    "qaoa trained": Row(QAOA(1, angles="trained", updates=2), max_spins=11),
+    # Foreign ones
+    "callable": Row(FromCallable(coins, "bits"), FromCallable(exact), cpu_only=True),
     "dwave": Row(DWave(), server=True),
 }
 # Those that draw here, from a seed.
@@ -158,5 +195,7 @@ def pairs(graphs: dict[str, Graph]) -> list[tuple[str, str]]:
         (name, graph)
         for name, row in LOCAL.items()
         for graph in graphs
-        if graphs[graph].kind in row.kinds and (name, graph) != ("exact", "sparse")
+        if graphs[graph].kind in row.kinds
+        and graphs[graph].num_spins <= row.max_spins
+        and (name, graph) != ("exact", "sparse")
     ]
