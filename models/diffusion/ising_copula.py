@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from qsample.diffusion.process import Step, UniformBits
-from qsample.diffusion.reverse_step import Denoised, draw, feature_couplings, reverse_problem
+from qsample.diffusion.reverse_step import (
+    Denoised,
+    centred_problem,
+    draw,
+    feature_couplings,
+    reverse_problem,
+)
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
@@ -51,20 +57,31 @@ class IsingCopula(Identified):
         loss = copula.cd_loss(x, after, k, Gibbs(sweeps=10)).mean()
         images = copula.sample(Gibbs(sweeps=100), 64)
 
+    Of a denoiser that is trained already, a centred copula keeps the means nearly, whatever J:
+
+    $$P(x_{k-1} | x_k) \propto \exp\Bigl(-(h(x_k) + b^{(k)}) \cdot x_{k-1}
+      - \sum_{(i,j)} J_{ij}\, (x_{k-1,i} - m_i)(x_{k-1,j} - m_j)\Bigr), \quad m = -\tanh h(x_k)$$
+
+    Where a bit is sure, m = -1 or +1, its couplings do nothing, as the exact step's. With h frozen
+    the log-likelihood is concave in b and J, which start at the factorised step.
+
     Args:
         denoiser: any network: (x_k `[B, n]` floats of -1 and +1, k `[B]` int64) to logits `[B, n]`,
             or to (logits, features `[B, n, r]`).
         graph: which bits of x_{k-1} are coupled, one spin per bit.
         process: the forward process, with the times of the steps.
+        centred: whether couplings are between deviations from the factorised step's means.
 
     Parameters: the denoiser's and `J` [steps, edges], one number per edge in the order of
-    `graph.edges`.
+    `graph.edges`; of a centred copula also `b` [steps, n].
 
     Raises:
         TypeError: a graph or a process that is none.
     """
 
-    def __init__(self, denoiser: nn.Module, graph: Graph, process: UniformBits) -> None:
+    def __init__(
+        self, denoiser: nn.Module, graph: Graph, process: UniformBits, *, centred: bool = False
+    ) -> None:
         if not isinstance(process, UniformBits):
             raise TypeError(
                 f"expected a process of spins, such as UniformBits(log_times(4)); got {process!r}"
@@ -78,6 +95,9 @@ class IsingCopula(Identified):
         like = next(floats, torch.empty(0))
         zeros = torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
         self.J = nn.Parameter(zeros)
+        self.b = None
+        if centred:
+            self.b = nn.Parameter(zeros.new_zeros(process.steps, graph.num_spins))
 
     # ---- the step ----------------
 
@@ -92,9 +112,16 @@ class IsingCopula(Identified):
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
         """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
         logits, J = self._answer(x, k)
-        # in double precision, where the mean of a sure bit is not yet 1
-        mean = (logits.double() / 2).tanh().clamp(-SURE, SURE)
-        return reverse_problem(self.process, self.graph, x, mean, k, J)
+        problem = reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
+        if self.b is None:
+            return problem
+        b = self.b[self._steps(x, k) - 1]
+        return centred_problem(problem, b)
+
+    def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
+        """Fields of the factorised step, as if all J and b were 0, in double precision."""
+        logits, _ = self._answer(x, k)
+        return self.process.posterior_fields(x, _mean(logits), k)
 
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
@@ -249,4 +276,10 @@ class IsingCopula(Identified):
         check_spins("spins x", x)
 
     def _identity(self) -> dict[str, Any]:
-        return {"graph": self.graph.hash[:16]}
+        centred = {} if self.b is None else {"centred": True}
+        return {"graph": self.graph.hash[:16], **centred}
+
+
+def _mean(logits: Tensor) -> Tensor:
+    """E[x_0 | x_k] in double precision, where the mean of a sure bit is not yet 1."""
+    return (logits.double() / 2).tanh().clamp(-SURE, SURE)

@@ -84,6 +84,21 @@ def reverse_problem(
     return Ising(graph, h.to(J), J)
 
 
+def centred_problem(problem: Ising, shift: Tensor) -> Ising:
+    r"""Couplings between deviations from the means of independent spins in the same fields.
+
+    $E(s) = (h + b) \cdot s + \sum_{(i,j)} J_{ij} (s_i - m_i)(s_j - m_j)$ with $m = -\tanh h$, up to
+    a constant: couplings then leave the means as they are, to first order in J.
+
+    Args:
+        problem: fields h `[B, n]` and couplings J.
+        shift: further fields b `[B, n]` or `[n]`.
+    """
+    mean = -problem.h.tanh()
+    pull = problem.field(mean[:, None])[:, 0] - problem.h  # sum_j J_ij m_j
+    return Ising(problem.graph, problem.h + shift - pull, problem.J, problem.offset)
+
+
 # ---- the draw ----------------
 
 
