@@ -103,13 +103,18 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {
             "steps": (1, 2),
             "updates": 4,
+            "coupling_updates": 2,
             "batch": 10,
             "width": 8,
-            "rank": 1,
+            "chain": 2,
             "sweeps": (2, 4),
+            "images": 40,
+            "validation": 4,
+            "rows": 4,
+            "anneal": 2,
             "seeds": (0,),
         },
-        {"floor", "means", "matches", "rows"},
+        {"floor", "means", "paired", "matches", "rows"},
     ),
     "claims.neural_energy": (
         {

@@ -264,6 +264,46 @@ class IsingCopula(Identified):
         expected = (weight * problem.energy(reads.spins)).sum(-1)
         return problem.energy(x[:, None])[:, 0] - expected
 
+    def evidence_loss(
+        self,
+        x_0: Shaped[Tensor, "B n"],
+        k: Step,
+        sampler: Sampler,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, " B"]:
+        r"""$\langle E(x_{k-1}) \rangle_q - \langle E \rangle$ of step k, per row.
+
+        Its gradient is that of minus the step's term of the evidence bound, but for the bias of
+        short chains. As in `cd_loss` with chains that begin at x_{k-1}; there x_{k-1} is drawn,
+        here its energy given x_k and x_0 is that of its means, so that the gradient is less noisy.
+
+        Args:
+            x_0: data, spins `[B, n]`.
+            k: the step, for all rows or one for each `[B]`.
+            sampler: draws the step; it must continue chains.
+            generator: randomness; None is torch's default.
+
+        Raises:
+            ValueError: bad spins or steps, a sampler that cannot continue chains.
+            TypeError: no sampler.
+        """
+        self._check(x_0)
+        check_is_sampler(sampler)
+        seeds = draw_seeds(generator, (3,))
+        noise, start, chain = (torch.Generator().manual_seed(seed) for seed in seeds)
+        after = self.process.noise(x_0, k, generator=noise)
+        mean = -self.process.posterior_fields(after, x_0.double(), k).tanh()
+        problem = self.step_problem(after, k)
+        up = torch.rand(mean.shape, generator=start).to(mean) < (1 + mean) / 2
+        spins = (up.to(torch.int8) * 2 - 1)[:, None]
+        initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x_0.device))
+        with torch.no_grad():
+            reads = sampler.sample(problem.detach(), 1, initial=initial, generator=chain)
+        both = torch.stack([mean.to(problem.h), reads.spins[:, 0].to(problem.h)], 1)
+        energy = problem.energy(both)
+        return energy[:, 0] - energy[:, 1]
+
     def _check(self, x: Tensor) -> None:
         """A ValueError unless x are spins `[B, n]` beside the parameters."""
         n = self.graph.num_spins
