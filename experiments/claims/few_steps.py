@@ -146,9 +146,9 @@ class Kept:
 
         Args:
             folder: folder of the run.
-            options: options of the run; other seeds or steps share what is there.
+            options: options of the run; other seeds share what is there.
         """
-        free = ("out", "publish", "threads", "seeds", "steps")
+        free = ("out", "publish", "threads", "seeds")
         about = {name: value for name, value in asdict(options).items() if name not in free}
         digest = hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
         self.folder = folder / f"cells-{digest}"
@@ -335,6 +335,20 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
 
 
 @torch.no_grad()
+def begin_at(model: IsingCopula, coarser: dict[str, Any]) -> None:
+    """Couplings of a run of fewer steps, at the same times.
+
+    Args:
+        model: a copula whose couplings are 0.
+        coarser: J and b of the other, before any was switched off.
+    """
+    times = model.process.steps // len(coarser["J"])
+    for name in ("J", "b"):
+        if coarser[name] is not None:
+            model.get_parameter(name).copy_(coarser[name].repeat_interleave(times, 0))
+
+
+@torch.no_grad()
 def switch_off(model: IsingCopula, judge: Judge, options: Options) -> list[dict[str, Any]]:
     """Couplings of steps from which validation rows do not surely gain become 0; what was seen.
 
@@ -442,8 +456,15 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         model = train_together(steps, seed, judge, options)
     else:
         model = copula_of(AtSteps(net, steps), steps, judge, options)
+        coarser = [other for other in options.steps if other < steps and steps % other == 0]
+        if coarser:
+            begin_at(model, kept.get(f"{seed}-{max(coarser)}"))
         train_on_top(model, seed, judge, options)
     trained = watch.read().cpu
+    learned = {
+        "J": model.J.detach().clone(),
+        "b": None if model.b is None else model.b.detach().clone(),
+    }
     watch = Stopwatch()
     seen = switch_off(model, judge, options) if options.recipe == "on_top" else []
     selected = watch.read().cpu
@@ -454,7 +475,28 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         judged, images[kind] = judged_rows(kind, each, seed, judge, options)
         rows += judged
     rows[-1] |= {"switches": seen, "train_seconds": trained, "select_seconds": selected}
-    return {"rows": rows, "images": images, "J": model.J.detach(), "b": model.b}
+    return {"rows": rows, "images": images, **learned}
+
+
+class WhereCoupled:
+    """A sampler of steps with couplings; without them one sweep draws the bits exactly.
+
+    So a step whose couplings are off draws what the factorised step draws, bit for bit.
+    """
+
+    warm_start = False
+    reversible = False
+
+    def __init__(self, sampler: qs.Sampler) -> None:
+        """Of the steps with couplings."""
+        self.sampler = sampler
+
+    def sample(
+        self, problem: qs.Ising, num: int, *, initial: Any = None, generator: Any = None
+    ) -> qs.Samples:
+        """As in `Sampler.sample`."""
+        sampler = self.sampler if problem.J.any() else Gibbs(1)
+        return sampler.sample(problem, num, initial=initial, generator=generator)
 
 
 @torch.no_grad()
@@ -484,7 +526,7 @@ def judged_rows(
     rows: list[Row] = []
     x = torch.empty(0)
     for sweeps in sweeps_of(kind, options):
-        sampler = annealing(sweeps) if kind == "copula" else Gibbs(sweeps)
+        sampler = WhereCoupled(annealing(sweeps))
         watch = Stopwatch()
         generator = torch.Generator().manual_seed(seed)
         x = model.sample(sampler, options.images, generator=generator)

@@ -300,9 +300,9 @@ class IsingCopula(Identified):
         initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x_0.device))
         with torch.no_grad():
             reads = sampler.sample(problem.detach(), 1, initial=initial, generator=chain)
-        both = torch.stack([mean.to(problem.h), reads.spins[:, 0].to(problem.h)], 1)
-        energy = problem.energy(both)
-        return energy[:, 0] - energy[:, 1]
+        weight = reads.weight.to(problem.h)
+        expected = (weight * problem.energy(reads.spins)).sum(-1)
+        return problem.energy(mean.to(problem.h)[:, None])[:, 0] - expected
 
     def _check(self, x: Tensor) -> None:
         """A ValueError unless x are spins `[B, n]` beside the parameters."""
