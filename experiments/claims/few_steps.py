@@ -118,7 +118,7 @@ def main(options: Options) -> None:
     with progress_bar(total=len(cells), unit="cell") as bar:
         for seed, steps in cells:
             bar.set_description(f"seed {seed}, {steps} steps")
-            name = f"{seed}-{steps}"
+            name = f"{kept.cell}-{seed}-{steps}"
             cell = kept.get(name)
             if cell is None:
                 cell = kept.put(name, cell_of(steps, seed, judge, kept, options))
@@ -138,20 +138,26 @@ def main(options: Options) -> None:
     report.finish(result, picture(rows, images, floor, judge.shape, options))
 
 
+# Options of the denoiser, and those that change no cell.
+NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
+FREE = ("out", "publish", "threads", "seeds")
+
+
 class Kept:
     """Results of this run's folder, by name, for a run of the same options that goes on."""
 
     def __init__(self, folder: Path, options: Options) -> None:
-        """Make the folder of these options.
+        """Make the folder.
 
         Args:
             folder: folder of the run.
             options: options of the run; other seeds share what is there.
         """
-        free = ("out", "publish", "threads", "seeds")
-        about = {name: value for name, value in asdict(options).items() if name not in free}
-        digest = hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
-        self.folder = folder / f"cells-{digest}"
+        about = asdict(options)
+        network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        self.network = digest(network)
+        self.cell = digest({name: value for name, value in about.items() if name not in FREE})
+        self.folder = folder / "kept"
         self.folder.mkdir(exist_ok=True)
 
     def get(self, name: str) -> Any:
@@ -165,6 +171,11 @@ class Kept:
         torch.save(value, temporary)
         temporary.replace(self.folder / f"{name}.pt")
         return value
+
+
+def digest(about: dict[str, Any]) -> str:
+    """12 hexadecimal digits that stand for options."""
+    return hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
 
 
 class Judge:
@@ -446,7 +457,7 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         options: options of the run.
     """
     net = Denoiser(judge.train.shape[1], options.width)
-    name = f"denoiser-{seed}"
+    name = f"denoiser-{kept.network}-{seed}"
     weights = kept.get(name)
     if weights is None:
         weights = kept.put(name, trained_denoiser(seed, judge, options).state_dict())
@@ -458,7 +469,7 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         model = copula_of(AtSteps(net, steps), steps, judge, options)
         coarser = [other for other in options.steps if other < steps and steps % other == 0]
         if coarser:
-            begin_at(model, kept.get(f"{seed}-{max(coarser)}"))
+            begin_at(model, kept.get(f"{kept.cell}-{seed}-{max(coarser)}"))
         train_on_top(model, seed, judge, options)
     trained = watch.read().cpu
     learned = {
