@@ -472,10 +472,10 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
             begin_at(model, kept.get(f"{kept.cell}-{seed}-{max(coarser)}"))
         train_on_top(model, seed, judge, options)
     trained = watch.read().cpu
-    learned = {
-        "J": model.J.detach().clone(),
-        "b": None if model.b is None else model.b.detach().clone(),
-    }
+    b = None if model.b is None else model.b.detach().clone()
+    learned = {"J": model.J.detach().clone(), "b": b}
+    if options.recipe == "together":
+        learned |= {"denoiser": model.denoiser.state_dict()}
     watch = Stopwatch()
     seen = switch_off(model, judge, options) if options.recipe == "on_top" else []
     selected = watch.read().cpu
@@ -597,7 +597,7 @@ def paired(rows: list[Row], options: Options) -> dict[str, Any]:
             change = [a - b for a, b in zip(joint, plain, strict=True)]
             p = None
             if len(change) > 1:
-                p = float(ttest_1samp(change, 0, alternative="less").pvalue)
+                p = float(ttest_1samp(change, 0, alternative="less")[1])
             entry[metric] = {"mean": statistics.fmean(change), "by_seed": change, "p": p}
         switches = [
             switch["on"]
