@@ -99,6 +99,22 @@ def centred_problem(problem: Ising, shift: Tensor) -> Ising:
     return Ising(problem.graph, problem.h + shift - pull, problem.J, problem.offset)
 
 
+def pair_energy(problem: Ising, states: Tensor) -> Tensor:
+    """E of states `[B, R, n]`, as `Ising.energy`; by a matrix where one J serves all rows.
+
+    A product with a matrix is quicker than a sum over edges, and its slope too.
+    """
+    graph = problem.graph
+    n = problem.num_spins
+    if graph.kind != "sparse" or problem.J.dim() > 1 or n * n > 64 * graph.num_edges:
+        return problem.energy(states)
+    s = states.to(problem.h)
+    i, j = graph.pairs.to(s.device)
+    matrix = problem.J.new_zeros(n, n).index_put((i, j), problem.J)
+    pairs = ((s @ matrix) * s).sum(-1)
+    return problem.offset[..., None] + (s * problem.h[..., None, :]).sum(-1) + pairs
+
+
 # ---- the draw ----------------
 
 
