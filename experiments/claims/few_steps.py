@@ -5,8 +5,8 @@
 
 One denoiser per seed is trained by cross entropy, for all numbers of steps. Both kinds of step use
 it, frozen, from the same x_T: the factorised step draws the bits independently in its fields; the
-joint one adds centred couplings, trained on the evidence bound, and switched off at every step
-where validation rows do not gain. Judged by the Frechet distance of features, the error of pair
+joint one adds centred couplings, trained on the evidence bound, scaled at every step to what
+validation rows like best, and switched off where they do not gain. Judged by the Frechet distance of features, the error of pair
 correlations and the evidence bound of test rows; a floor is the distance between two halves of the
 data, what a perfect model of the first would reach. Rows that are there already are kept: a run
 that was ended goes on.
@@ -58,8 +58,9 @@ METRICS = {
 NEAR = [(a, b) for a in range(3) for b in range(-2, 3) if (a, b) > (0, 0)]
 FAR = [(0, 4), (4, 0), (4, 4), (4, -4), (0, 8), (8, 0)]
 SURE = 2.0  # standard errors by which validation rows must gain from couplings
+SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
 NEWTON = 0.3  # first share of a Newton step
-LEAST = 0.003  # curvature that is added: couplings of bits that hardly vary stay small
+LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
 WAVES = 8  # of the embedding of a time
 Row = dict[str, Any]
 Recipe = Literal["on_top", "together"]
@@ -142,7 +143,7 @@ def main(options: Options) -> None:
 
 # Options of the denoiser, and those that change no cell.
 NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
-FREE = ("out", "publish", "threads", "seeds")
+FREE = ("out", "publish", "threads", "seeds", "steps")
 
 
 class Kept:
@@ -153,12 +154,13 @@ class Kept:
 
         Args:
             folder: folder of the run.
-            options: options of the run; other seeds share what is there.
+            options: options of the run; other seeds and steps share what is there.
         """
         about = asdict(options)
         network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        cell = {name: value for name, value in about.items() if name not in FREE}
         self.network = digest(network)
-        self.cell = digest({name: value for name, value in about.items() if name not in FREE})
+        self.cell = digest(cell | network)
         self.folder = folder / "kept"
         self.folder.mkdir(exist_ok=True)
 
@@ -370,41 +372,37 @@ def curvature_of(
 
 
 @torch.no_grad()
-def begin_at(model: IsingCopula, coarser: dict[str, Any]) -> None:
-    """Couplings of a run of fewer steps, at the same times.
+def choose_scales(model: IsingCopula, judge: Judge, options: Options) -> list[dict[str, Any]]:
+    """Couplings of each step times the scale that validation rows like best, or 0; what was seen.
 
-    Args:
-        model: a copula whose couplings are 0.
-        coarser: J and b of the other, before any was switched off.
-    """
-    times = model.process.steps // len(coarser["J"])
-    for name in ("J", "b"):
-        if coarser[name] is not None:
-            model.get_parameter(name).copy_(coarser[name].repeat_interleave(times, 0))
-
-
-@torch.no_grad()
-def switch_off(model: IsingCopula, judge: Judge, options: Options) -> list[dict[str, Any]]:
-    """Couplings of steps from which validation rows do not surely gain become 0; what was seen.
+    0 where no scale surely gains: the step is then the factorised one.
 
     Args:
         model: a copula; without couplings it is the factorised model.
         judge: holds the validation rows.
         options: options of the run.
     """
-    plain = without_couplings(model)
-    low, _ = bounds(model, judge.validation, options)
-    exact, _ = bounds(plain, judge.validation, options)
+    learned = {name: p.clone() for name, p in (("J", model.J), ("b", model.b)) if p is not None}
+    plain, _ = bounds(without_couplings(model), judge.validation, options)
+    gains = []
+    for scale in SCALES:
+        for name, value in learned.items():
+            model.get_parameter(name).copy_(scale * value)
+        low, _ = bounds(model, judge.validation, options)
+        gains.append((low - plain).mean(0))  # [rows, T + 1]
+    every = torch.stack(gains)
+    mean = every.mean(1)
+    error = every.std(1) / every.shape[1] ** 0.5
     seen = []
     for k in range(1, model.process.steps + 1):
-        gain = (low[..., k] - exact[..., k]).mean(0)
-        error = float(gain.std()) / len(gain) ** 0.5
-        on = float(gain.mean()) > SURE * error
-        if not on:
-            for parameter in (model.J, model.b):
-                if parameter is not None:
-                    parameter[k - 1] = 0
-        seen.append({"step": k, "gain": float(gain.mean()), "error": error, "on": on})
+        best = int(mean[:, k].argmax())
+        gain = float(mean[best, k])
+        on = gain > SURE * float(error[best, k])
+        scale = SCALES[best] if on else 0.0
+        for name, value in learned.items():
+            model.get_parameter(name)[k - 1] = scale * value[k - 1]
+        row = {"step": k, "gain": gain, "error": float(error[best, k]), "on": on, "scale": scale}
+        seen.append({**row, "gains": mean[:, k].tolist()})
     return seen
 
 
@@ -491,9 +489,6 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         model = train_together(steps, seed, judge, options)
     else:
         model = copula_of(AtSteps(net, steps), steps, judge, options)
-        coarser = [other for other in options.steps if other < steps and steps % other == 0]
-        if coarser:
-            begin_at(model, kept.get(f"{kept.cell}-{seed}-{max(coarser)}"))
         train_on_top(model, seed, judge, options)
     trained = watch.read().cpu
     b = None if model.b is None else model.b.detach().clone()
@@ -501,7 +496,7 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     if options.recipe == "together":
         learned |= {"denoiser": model.denoiser.state_dict()}
     watch = Stopwatch()
-    seen = switch_off(model, judge, options) if options.recipe == "on_top" else []
+    seen = choose_scales(model, judge, options) if options.recipe == "on_top" else []
     selected = watch.read().cpu
     plain = without_couplings(copula_of(AtSteps(net, steps), steps, judge, options))
     rows: list[Row] = []
