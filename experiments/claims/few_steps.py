@@ -6,10 +6,10 @@
 One denoiser per seed is trained by cross entropy, for all numbers of steps. Both kinds of step use
 it, frozen, from the same x_T: the factorised step draws the bits independently in its fields; the
 joint one adds centred couplings, trained on the evidence bound, scaled at every step to what
-validation rows like best, and switched off where they do not gain. Judged by the Frechet distance of features, the error of pair
-correlations and the evidence bound of test rows; a floor is the distance between two halves of the
-data, what a perfect model of the first would reach. Rows that are there already are kept: a run
-that was ended goes on.
+validation rows like best, and switched off where they do not surely gain. Judged by the Frechet
+distance of features, the error of pair correlations and the evidence bound of test rows; a floor is
+the distance between two halves of the data, what a perfect model of the first would reach. Cells
+that are there already are kept: a run that was ended goes on.
 
 `--recipe together` is the old one, for comparison: logits and couplings learn together, by
 pseudo-likelihood and then contrastive divergence, a network for each number of steps.
