@@ -400,7 +400,7 @@ def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
 @pytest.mark.parametrize("shape", [(28, 28), (11, 13)])
 def test_far_and_near_neighbours_of_few_steps(shape):
     """Each pair once, no pair across the frame's edge."""
-    graph = script("claims.few_steps").graph_of("copula", shape)
+    graph = script("claims.few_steps").graph_of(shape)
     columns = shape[1]
     i, j = graph.edges
     down = (j // columns - i // columns).tolist()

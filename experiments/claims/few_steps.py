@@ -28,7 +28,7 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import ttest_1samp
+from scipy.special import stdtr
 from torch import Tensor, nn
 
 import qsample as qs
@@ -260,11 +260,9 @@ class AtSteps(nn.Module):
         return self.net(x, k / self.steps)
 
 
-def graph_of(kind: str, shape: tuple[int, int]) -> qs.Graph:
-    """No edges for the factorised step; else all pairs of up to 100 bits, or some near and far."""
+def graph_of(shape: tuple[int, int]) -> qs.Graph:
+    """All pairs of up to 100 bits, or some near and far."""
     rows, columns = shape
-    if kind == "factorised":
-        return qs.Graph.sparse(rows * columns, [])
     if rows * columns <= 100:
         return qs.Graph.complete(rows * columns)
     site = torch.arange(rows * columns).reshape(rows, columns)
@@ -407,9 +405,12 @@ def choose_scales(model: IsingCopula, judge: Judge, options: Options) -> list[di
 
 
 def without_couplings(model: IsingCopula) -> IsingCopula:
-    """The factorised model of the same denoiser."""
-    size = model.graph.num_spins
-    return IsingCopula(model.denoiser, qs.Graph.sparse(size, []), model.process)
+    """The factorised model of the same denoiser.
+
+    It keeps the graph: the same kernel then spends the same random numbers on the same bits, and
+    images of both models differ by the couplings alone.
+    """
+    return IsingCopula(model.denoiser, model.graph, model.process)
 
 
 def bounds(model: IsingCopula, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -461,7 +462,7 @@ def copula_of(net: AtSteps, steps: int, judge: Judge, options: Options) -> Ising
         judge: holds the shape of the images.
         options: options of the run.
     """
-    graph = graph_of("copula", judge.shape)
+    graph = graph_of(judge.shape)
     return IsingCopula(net, graph, UniformBits(log_times(steps)), centred=options.centred)
 
 
@@ -508,27 +509,6 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     return {"rows": rows, "images": images, **learned}
 
 
-class WhereCoupled:
-    """A sampler of steps with couplings; without them one sweep draws the bits exactly.
-
-    So a step whose couplings are off draws what the factorised step draws, bit for bit.
-    """
-
-    warm_start = False
-    reversible = False
-
-    def __init__(self, sampler: qs.Sampler) -> None:
-        """Of the steps with couplings."""
-        self.sampler = sampler
-
-    def sample(
-        self, problem: qs.Ising, num: int, *, initial: Any = None, generator: Any = None
-    ) -> qs.Samples:
-        """As in `Sampler.sample`."""
-        sampler = self.sampler if problem.J.any() else Gibbs(1)
-        return sampler.sample(problem, num, initial=initial, generator=generator)
-
-
 @torch.no_grad()
 def judged_rows(
     kind: str, model: IsingCopula, seed: int, judge: Judge, options: Options
@@ -555,19 +535,13 @@ def judged_rows(
     }
     rows: list[Row] = []
     x = torch.empty(0)
-    for sweeps in sweeps_of(kind, options):
-        sampler = WhereCoupled(annealing(sweeps))
+    for sweeps in options.sweeps:
         watch = Stopwatch()
         generator = torch.Generator().manual_seed(seed)
-        x = model.sample(sampler, options.images, generator=generator)
+        x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
         rows.append({**row, **judge(x), **bound, "draw_seconds": watch.read().cpu})
     return rows, x[:36]
-
-
-def sweeps_of(kind: str, options: Options) -> tuple[int, ...]:
-    """Numbers of sweeps at which images are drawn: one sweep draws independent bits exactly."""
-    return options.sweeps if kind == "copula" else (1,)
 
 
 # ---- figures ----------------------------------------------------------------------------------
@@ -583,7 +557,7 @@ def of(rows: list[Row], kind: str, steps: int, metric: str, options: Options) ->
         metric: key of METRICS.
         options: options of the run.
     """
-    cell = (kind, steps, sweeps_of(kind, options)[-1])
+    cell = (kind, steps, options.sweeps[-1])
     return [row[metric] for row in rows if (row["kind"], row["steps"], row["sweeps"]) == cell]
 
 
@@ -614,10 +588,11 @@ def paired(rows: list[Row], options: Options) -> dict[str, Any]:
             joint = of(rows, "copula", steps, metric, options)
             plain = of(rows, "factorised", steps, metric, options)
             change = [a - b for a, b in zip(joint, plain, strict=True)]
-            p = None
-            if len(change) > 1:
-                p = float(ttest_1samp(change, 0, alternative="less")[1])
-            entry[metric] = {"mean": statistics.fmean(change), "by_seed": change, "p": p}
+            entry[metric] = {
+                "mean": statistics.fmean(change),
+                "by_seed": change,
+                "p": p_value(change),
+            }
         switches = [
             switch["on"]
             for row in rows
@@ -627,6 +602,14 @@ def paired(rows: list[Row], options: Options) -> dict[str, Any]:
         entry["switched_off"] = switches.count(False) / len(switches) if switches else None
         table[str(steps)] = entry
     return table
+
+
+def p_value(change: list[float]) -> float | None:
+    """Of Student's test that the mean is no less than 0; None for fewer than two seeds."""
+    error = spread(change) / len(change) ** 0.5
+    if not error:
+        return None
+    return float(stdtr(len(change) - 1, statistics.fmean(change) / error))
 
 
 def matches(rows: list[Row], options: Options) -> dict[str, int]:
