@@ -178,6 +178,7 @@ def test_a_bracket_of_latent_spins_holds_the_exact_bound():
     assert exact.value in found
 
 
+@pytest.mark.long  # more than a second to find the order and draw
 def test_a_narrow_graph_is_exact_by_tree_decomposition():
     graph = Graph.sparse(20, [(i, i + 1) for i in range(19)])
     model = IsingCopula(Linear(20, 2), graph, UniformBits(log_times(2)))
