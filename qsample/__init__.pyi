@@ -7,6 +7,9 @@ from qsample import sampling as sampling
 from qsample import sklearn as sklearn
 from qsample import testing as testing
 from qsample.evaluation.diagnostics import diagnose as diagnose
+from qsample.evaluation.evidence import EvidenceTerms as EvidenceTerms
+from qsample.evaluation.evidence import evidence_bound as evidence_bound
+from qsample.evaluation.evidence import evidence_terms as evidence_terms
 from qsample.evaluation.fidelity import Fidelity as Fidelity
 from qsample.evaluation.fidelity import Measure as Measure
 from qsample.evaluation.fidelity import model_fidelity as model_fidelity

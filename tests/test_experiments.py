@@ -128,13 +128,18 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {
             "steps": (1, 2),
             "updates": 4,
+            "coupling_updates": 2,
             "batch": 10,
             "width": 8,
-            "rank": 1,
+            "chain": 2,
             "sweeps": (2, 4),
+            "images": 40,
+            "validation": 4,
+            "rows": 4,
+            "anneal": 2,
             "seeds": (0,),
         },
-        {"floor", "means", "matches", "rows"},
+        {"floor", "means", "paired", "matches", "rows"},
     ),
     "claims.neural_energy": (
         {
@@ -425,7 +430,7 @@ def test_train_on_qpu_resumes_and_spends_no_more(tmp_path, sapi):
 @pytest.mark.parametrize("shape", [(28, 28), (11, 13)])
 def test_far_and_near_neighbours_of_few_steps(shape):
     """Each pair once, no pair across the frame's edge."""
-    graph = script("claims.few_steps").graph_of("copula", shape)
+    graph = script("claims.few_steps").graph_of(shape)
     columns = shape[1]
     i, j = graph.edges
     down = (j // columns - i // columns).tolist()

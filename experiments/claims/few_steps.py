@@ -1,26 +1,34 @@
 """Few steps: independent bits beside steps that are Ising problems, at 1 to 16 reverse steps.
 
     python experiments/claims/few_steps.py --out runs/few_steps
-    python experiments/claims/few_steps.py --data mnist5k --seeds 0 --width 512 --out runs/mnist
+    python experiments/claims/few_steps.py --data mnist5k --seeds 0 --out runs/mnist
 
-For each number of steps two models are trained, with the same network, data and updates: the
-factorised denoiser by cross entropy, the Ising copula by pseudo-likelihood and then by contrastive
-divergence. Half of the images train, the other half judge; a floor is the distance between these
-halves, what a perfect model of the first would reach.
+One denoiser per seed is trained by cross entropy, for all numbers of steps. Both kinds of step use
+it, frozen, from the same x_T: the factorised step draws the bits independently in its fields; the
+joint one adds centred couplings, trained on the evidence bound, scaled at every step to what
+validation rows like best, and switched off where they do not surely gain. Judged by the Frechet
+distance of features, the error of pair correlations and the evidence bound of test rows; a floor is
+the distance between two halves of the data, what a perfect model of the first would reach. Cells
+that are there already are kept: a run that was ended goes on.
+
+`--recipe together` is the old one, for comparison: logits and couplings learn together, by
+pseudo-likelihood and then contrastive divergence, a network for each number of steps.
 """
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
+from scipy.special import stdtr
 from torch import Tensor, nn
 
 import qsample as qs
@@ -44,36 +52,59 @@ KINDS = {"factorised": "tab:red", "copula": "tab:blue"}
 METRICS = {
     "pair_correlation_error": "error of pair correlations",
     "frechet": "Frechet distance of features",
+    "minus_bound": "minus the evidence bound, nats per image",
 }
 # Offsets (down, right) of coupled bits of a large image.
 NEAR = [(a, b) for a in range(3) for b in range(-2, 3) if (a, b) > (0, 0)]
 FAR = [(0, 4), (4, 0), (4, 4), (4, -4), (0, 8), (8, 0)]
+SURE = 2.0  # standard errors by which validation rows must gain from couplings
+SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
+NEWTON = 0.3  # first share of a Newton step
+LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
+WAVES = 8  # of the embedding of a time
 Row = dict[str, Any]
+Recipe = Literal["on_top", "together"]
 
 
 @dataclass(frozen=True)
 class Options(CommonOptions):
-    """Both models share everything here."""
+    """Both kinds of step share everything here."""
 
     data: str = "digits"
     """images: digits (8 x 8) or mnist5k (28 x 28)"""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """reverse steps; a model is trained for each number"""
-    updates: int = 1200
-    """gradient steps of a model"""
+    """reverse steps"""
+    updates: int = 6000
+    """gradient steps of the denoiser"""
+    coupling_updates: int = 150
+    """gradient steps of the couplings of a reverse step"""
     batch: int = 100
     """images of a gradient step"""
     lr: float = 0.002
-    """Adam's learning rate, falling to zero"""
+    """Adam's learning rate of the denoiser, falling to zero"""
+    coupling_lr: float = 0.01
+    """the most that a coupling changes in a gradient step, falling to zero"""
     width: int = 256
     """units of a layer of the network"""
-    rank: int = 0
-    """features per bit that make couplings depend on x_k; 0: couplings are the step's own"""
+    chain: int = 5
+    """sweeps of a gradient step's chains"""
+    centred: bool = True
+    """whether couplings are between deviations from the factorised step's means"""
+    recipe: Recipe = "on_top"
+    """couplings on top of a trained denoiser, or together with one of their own"""
     contrastive: float = 0.3
-    """share of the copula's updates, the last ones, that are contrastive divergence"""
-    sweeps: tuple[int, ...] = (20, 100, 1000)
+    """share of the last updates that are contrastive divergence, where they learn together"""
+    sweeps: tuple[int, ...] = (200,)
     """sweeps of a joint step when images are drawn, half annealing, half at the target; the last
     one counts"""
+    images: int = 2000
+    """images drawn for a distance"""
+    validation: int = 200
+    """rows of the training half that decide whether a step keeps its couplings"""
+    rows: int = 250
+    """test rows of the evidence bound"""
+    anneal: int = 30
+    """temperatures at which log Z is measured"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of all randomness; a model for each"""
 
@@ -81,21 +112,28 @@ class Options(CommonOptions):
 def main(options: Options) -> None:
     """Train every model, draw from it, compare."""
     report = Report(options, __file__)
-    judge = Judge(options.data)
-    floor = judge(judge.half.x[: len(judge.other)])
+    judge = Judge(options)
+    floor = judge(judge.half.x[: options.images])
     rows: list[Row] = []
     images: dict[tuple[str, int], Tensor] = {}
-    total = len(KINDS) * len(options.steps) * len(options.seeds) * options.updates
-    with progress_bar(total=total, unit="update") as bar:
-        for seed, steps, kind in product(options.seeds, options.steps, KINDS):
-            more, drawn = train_and_draw(kind, steps, seed, judge, options, bar)
-            rows += more
+    cells = list(product(options.seeds, options.steps))
+    kept = Kept(report.folder, options)
+    with progress_bar(total=len(cells), unit="cell") as bar:
+        for seed, steps in cells:
+            bar.set_description(f"seed {seed}, {steps} steps")
+            name = f"{kept.cell}-{seed}-{steps}"
+            cell = kept.get(name)
+            if cell is None:
+                cell = kept.put(name, cell_of(steps, seed, judge, kept, options))
+            rows += cell["rows"]
             if seed == options.seeds[0]:
-                images[kind, steps] = drawn
+                images |= {(kind, steps): drawn for kind, drawn in cell["images"].items()}
             report.write({"floor": floor, "rows": rows})
+            bar.update()
     result = {
         "floor": floor,
         "means": means(rows, options),
+        "paired": paired(rows, options),
         "matches": matches(rows, options),
         "rows": rows,
     }
@@ -103,16 +141,60 @@ def main(options: Options) -> None:
     report.finish(result, picture(rows, images, floor, judge.shape, options))
 
 
-class Judge:
-    """Half of the images to train on, and metrics against the other half."""
+# Options of the denoiser, and those that change no cell.
+NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
+FREE = ("out", "publish", "threads", "seeds", "steps")
 
-    def __init__(self, name: str) -> None:
-        data = load(name, coding="spins")
+
+class Kept:
+    """Results of this run's folder, by name, for a run of the same options that goes on."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        """Make the folder.
+
+        Args:
+            folder: folder of the run.
+            options: options of the run; other seeds and steps share what is there.
+        """
+        about = asdict(options)
+        network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        cell = {name: value for name, value in about.items() if name not in FREE}
+        self.network = digest(network)
+        self.cell = digest(cell | network)
+        self.folder = folder / "kept"
+        self.folder.mkdir(exist_ok=True)
+
+    def get(self, name: str) -> Any:
+        """What was put, or None."""
+        path = self.folder / f"{name}.pt"
+        return torch.load(path) if path.exists() else None
+
+    def put(self, name: str, value: Any) -> Any:
+        """Write in one step, and return, a value."""
+        temporary = self.folder / f"{name}.tmp"
+        torch.save(value, temporary)
+        temporary.replace(self.folder / f"{name}.pt")
+        return value
+
+
+def digest(about: dict[str, Any]) -> str:
+    """12 hexadecimal digits that stand for options."""
+    return hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
+
+
+class Judge:
+    """Half of the images to train on, less validation rows, and metrics against the other half."""
+
+    def __init__(self, options: Options) -> None:
+        data = load(options.data, coding="spins")
         if data.image_shape is None or data.labels is None:
-            raise SystemExit(f"expected images with labels, digits or mnist5k; got {name!r}")
+            raise SystemExit(f"expected images with labels, digits or mnist5k; got {options.data}")
         self.shape = data.image_shape
         self.half, _, self.other = data.split(test=len(data) // 2)
         assert self.half.labels is not None
+        self.train = self.half.x[options.validation :]
+        self.validation = self.half.x[: options.validation]
+        self.rows = self.other.x[: options.rows]
         self.features = ImageFeatures(self.half.x, self.half.labels, self.shape)
         self.judged = self.features(self.other.x)
 
@@ -124,26 +206,22 @@ class Judge:
         }
 
 
-# ---- models -----------------------------------------------------------------------------------
+# ---- the network ------------------------------------------------------------------------------
 
 
 class Denoiser(nn.Module):
-    """Two residual layers and an embedding of the step: x_k to logits of x_0 and features."""
+    """Two residual layers and an embedding of k/T: x_k to logits of x_0, for any T."""
 
-    def __init__(self, bits: int, steps: int, width: int, rank: int) -> None:
+    def __init__(self, bits: int, width: int) -> None:
         """Make the layers.
 
         Args:
             bits: bits of an image, n.
-            steps: number of steps.
             width: units of a layer.
-            rank: features per bit, r; 0 for none.
         """
         super().__init__()
-        self.bits = bits
-        self.rank = rank
         self.first = nn.Linear(bits, width)
-        self.step = nn.Embedding(steps + 1, width)
+        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
@@ -152,26 +230,39 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, bits)
-        self.features = nn.Linear(width, bits * rank) if rank else None
         nn.init.zeros_(self.last.weight)
 
-    def forward(self, x: Tensor, k: Tensor) -> Any:
-        """Logits `[B, n]`, or (logits, features `[B, n, r]`)."""
-        y = self.first(x) + self.step(k)
+    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
+        """Logits `[B, n]` of x_k `[B, n]` at k/T = `fraction` `[B]`."""
+        angles = fraction[:, None] * (torch.arange(WAVES) + 0.5) * torch.pi
+        y = self.first(x) + self.time(torch.cat([angles.sin(), angles.cos()], 1))
         for layer in self.layers:
             y = y + layer(y)
-        y = self.norm(y)
-        logits = self.last(y)
-        if self.features is None:
-            return logits
-        return logits, self.features(y).unflatten(1, (self.bits, self.rank))
+        return self.last(self.norm(y))
 
 
-def graph_of(kind: str, shape: tuple[int, int]) -> qs.Graph:
-    """No edges for the factorised step; else all pairs of up to 100 bits, or some near and far."""
+class AtSteps(nn.Module):
+    """A denoiser of times as one of T steps, as models call it."""
+
+    def __init__(self, net: Denoiser, steps: int) -> None:
+        """Wrap it.
+
+        Args:
+            net: the network.
+            steps: number of steps, T.
+        """
+        super().__init__()
+        self.net = net
+        self.steps = steps
+
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """Logits `[B, n]` of x_k at steps k `[B]`."""
+        return self.net(x, k / self.steps)
+
+
+def graph_of(shape: tuple[int, int]) -> qs.Graph:
+    """All pairs of up to 100 bits, or some near and far."""
     rows, columns = shape
-    if kind == "factorised":
-        return qs.Graph.sparse(rows * columns, [])
     if rows * columns <= 100:
         return qs.Graph.complete(rows * columns)
     site = torch.arange(rows * columns).reshape(rows, columns)
@@ -192,94 +283,265 @@ def annealing(sweeps: int) -> SimulatedAnnealing:
     )
 
 
-def train(
-    kind: str, steps: int, seed: int, judge: Judge, options: Options, bar: Any
-) -> IsingCopula:
-    """One model; the factorised one is the copula on a graph without edges.
+def trained_denoiser(seed: int, judge: Judge, options: Options) -> Denoiser:
+    """Cross entropy of x_0, at times of the finest run.
 
     Args:
-        kind: key of KINDS.
-        steps: number of reverse steps.
-        seed: seed of weights, noise and chains.
+        seed: seed of weights and noise.
         judge: holds the images to train on.
         options: options of the run.
-        bar: progress bar of updates.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    data = judge.half
-    rank = options.rank if kind == "copula" else 0
-    denoiser = Denoiser(data.x.shape[1], steps, options.width, rank)
-    model = IsingCopula(denoiser, graph_of(kind, judge.shape), UniformBits(log_times(steps)))
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+    finest = max(options.steps)
+    process = UniformBits(log_times(finest))
+    net = Denoiser(judge.train.shape[1], options.width)
+    optimizer = torch.optim.Adam(net.parameters(), lr=options.lr)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: 1 - u / options.updates)
-    turn = round(options.updates * (1 - options.contrastive))
-    for update in range(options.updates):
-        x_0 = data.x[torch.randint(len(data), (options.batch,), generator=generator)]
-        loss = loss_of(model, kind, x_0, update >= turn, generator)
+    cross_entropy = nn.functional.binary_cross_entropy_with_logits
+    for _ in progress_bar(range(options.updates), desc=f"denoiser {seed}", leave=False):
+        x_0 = some_rows(judge, options, generator)
+        k = torch.randint(1, finest + 1, (len(x_0),), generator=generator)
+        logits = net(process.noise(x_0, k, generator=generator), k / finest)
+        loss = cross_entropy(logits, (x_0 + 1) / 2, reduction="sum") / len(x_0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         decay.step()
-        bar.update()
+    return net
+
+
+def some_rows(judge: Judge, options: Options, generator: torch.Generator) -> Tensor:
+    """Images of a gradient step, `[batch, n]`."""
+    return judge.train[torch.randint(len(judge.train), (options.batch,), generator=generator)]
+
+
+# ---- couplings on top of it -------------------------------------------------------------------
+
+
+def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) -> None:
+    """The couplings of every step, by the gradient of its term of the evidence bound.
+
+    Args:
+        model: a copula whose denoiser is trained; it stays as it is.
+        seed: seed of noise and chains.
+        judge: holds the images to train on.
+        options: options of the run.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    model.denoiser.requires_grad_(False)
+    sampler = Gibbs(options.chain)
+    learned = {name: p for name, p in (("J", model.J), ("b", model.b)) if p is not None}
+    ks = range(1, model.process.steps + 1)
+    for k in progress_bar(ks, desc="couplings", unit="step", leave=False):
+        curvature = curvature_of(model, k, judge, generator)
+        for update in range(options.coupling_updates):
+            x_0 = some_rows(judge, options, generator)
+            loss = model.evidence_loss(x_0, k, sampler, generator=generator).mean()
+            slopes = torch.autograd.grad(loss, list(learned.values()))
+            left = 1 - update / options.coupling_updates
+            longest = left * options.coupling_lr
+            with torch.no_grad():
+                for (name, parameter), slope in zip(learned.items(), slopes, strict=True):
+                    change = left * NEWTON * slope[k - 1] / curvature[name]
+                    parameter[k - 1] -= change.clamp(-longest, longest)
+
+
+@torch.no_grad()
+def curvature_of(
+    model: IsingCopula, k: int, judge: Judge, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Second derivatives of step k's loss where couplings are 0: there all others vanish.
+
+    Pair products of independent bits are uncorrelated, with variance (1 - m_i^2)(1 - m_j^2).
+
+    Args:
+        model: a centred copula.
+        k: the step.
+        judge: holds the images to train on.
+        generator: source of noise.
+    """
+    x_0 = judge.train[torch.randint(len(judge.train), (500,), generator=generator)]
+    after = model.process.noise(x_0, k, generator=generator)
+    variance = 1 - model.fields(after, k).float().tanh().square()
+    i, j = model.graph.edges
+    pairs = (variance.T @ variance / len(variance))[i, j]
+    return {"J": pairs + LEAST, "b": variance.mean(0) + LEAST}
+
+
+@torch.no_grad()
+def choose_scales(model: IsingCopula, judge: Judge, options: Options) -> list[dict[str, Any]]:
+    """Couplings of each step times the scale that validation rows like best, or 0; what was seen.
+
+    0 where no scale surely gains: the step is then the factorised one.
+
+    Args:
+        model: a copula; without couplings it is the factorised model.
+        judge: holds the validation rows.
+        options: options of the run.
+    """
+    learned = {name: p.clone() for name, p in (("J", model.J), ("b", model.b)) if p is not None}
+    plain, _ = bounds(without_couplings(model), judge.validation, options)
+    gains = []
+    for scale in SCALES:
+        for name, value in learned.items():
+            model.get_parameter(name).copy_(scale * value)
+        low, _ = bounds(model, judge.validation, options)
+        gains.append((low - plain).mean(0))  # [rows, T + 1]
+    every = torch.stack(gains)
+    mean = every.mean(1)
+    error = every.std(1) / every.shape[1] ** 0.5
+    seen = []
+    for k in range(1, model.process.steps + 1):
+        best = int(mean[:, k].argmax())
+        gain = float(mean[best, k])
+        on = gain > SURE * float(error[best, k])
+        scale = SCALES[best] if on else 0.0
+        for name, value in learned.items():
+            model.get_parameter(name)[k - 1] = scale * value[k - 1]
+        row = {"step": k, "gain": gain, "error": float(error[best, k]), "on": on, "scale": scale}
+        seen.append({**row, "gains": mean[:, k].tolist()})
+    return seen
+
+
+def without_couplings(model: IsingCopula) -> IsingCopula:
+    """The factorised model of the same denoiser.
+
+    It keeps the graph: the same kernel then spends the same random numbers on the same bits, and
+    images of both models differ by the couplings alone.
+    """
+    return IsingCopula(model.denoiser, model.graph, model.process)
+
+
+def bounds(model: IsingCopula, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """Both ends of the terms of the evidence bound, `[draws, N, T + 1]`, on the same noise."""
+    generator = torch.Generator().manual_seed(0)
+    terms = qs.evidence_terms(model, rows, sweeps=options.anneal, generator=generator)
+    return terms.low, terms.high
+
+
+# ---- all at once, as before -------------------------------------------------------------------
+
+
+def train_together(steps: int, seed: int, judge: Judge, options: Options) -> IsingCopula:
+    """A copula by pseudo-likelihood, then by contrastive divergence, its denoiser with it.
+
+    Args:
+        steps: number of reverse steps.
+        seed: seed of weights, noise and chains.
+        judge: holds the images to train on.
+        options: options of the run.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    net = AtSteps(Denoiser(judge.train.shape[1], options.width), steps)
+    model = copula_of(net, steps, judge, options)
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: 1 - u / options.updates)
+    turn = round(options.updates * (1 - options.contrastive))
+    for update in progress_bar(range(options.updates), desc="together", leave=False):
+        x, after, k = model.pairs(some_rows(judge, options, generator), generator)
+        if update < turn:
+            loss = -model.pseudo_likelihood(x, after, k).mean()
+        else:
+            sampler = Gibbs(options.chain)
+            loss = model.cd_loss(x, after, k, sampler, generator=generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
     return model
 
 
-def loss_of(
-    model: IsingCopula, kind: str, x_0: Tensor, contrastive: bool, generator: torch.Generator
-) -> Tensor:
-    """Cross entropy of independent bits; pseudo-likelihood or contrastive divergence of coupled.
+def copula_of(net: AtSteps, steps: int, judge: Judge, options: Options) -> IsingCopula:
+    """A copula whose couplings are 0.
 
     Args:
-        model: model to train.
-        kind: key of KINDS.
-        x_0: images `[B, n]`.
-        contrastive: whether the copula is at its last updates.
-        generator: source of noise and chains.
+        net: denoiser.
+        steps: number of reverse steps.
+        judge: holds the shape of the images.
+        options: options of the run.
     """
-    x, after, k = model.pairs(x_0, generator)
-    if kind == "factorised":
-        logits = model(after, k).logits
-        bits = (x_0 + 1) / 2
-        cross_entropy = nn.functional.binary_cross_entropy_with_logits
-        return cross_entropy(logits, bits, reduction="sum") / len(x_0)
-    if contrastive:
-        return model.cd_loss(x, after, k, Gibbs(sweeps=10), generator=generator).mean()
-    return -model.pseudo_likelihood(x, after, k).mean()
+    graph = graph_of(judge.shape)
+    return IsingCopula(net, graph, UniformBits(log_times(steps)), centred=options.centred)
 
 
-def train_and_draw(
-    kind: str, steps: int, seed: int, judge: Judge, options: Options, bar: Any
-) -> tuple[list[Row], Tensor]:
-    """A row for each number of sweeps, and the images of the last.
+# ---- a number of steps ------------------------------------------------------------------------
+
+
+def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -> dict[str, Any]:
+    """Rows of both kinds of step, and images of each.
 
     Args:
-        kind: key of KINDS.
         steps: number of reverse steps.
         seed: seed of everything random.
         judge: images and metrics.
+        kept: holds the denoiser of the seed.
         options: options of the run.
-        bar: progress bar of updates.
     """
+    net = Denoiser(judge.train.shape[1], options.width)
+    name = f"denoiser-{kept.network}-{seed}"
+    weights = kept.get(name)
+    if weights is None:
+        weights = kept.put(name, trained_denoiser(seed, judge, options).state_dict())
+    net.load_state_dict(weights)
     watch = Stopwatch()
-    model = train(kind, steps, seed, judge, options, bar)
-    trained = watch.read().wall
+    if options.recipe == "together":
+        model = train_together(steps, seed, judge, options)
+    else:
+        model = copula_of(AtSteps(net, steps), steps, judge, options)
+        train_on_top(model, seed, judge, options)
+    trained = watch.read().cpu
+    b = None if model.b is None else model.b.detach().clone()
+    learned = {"J": model.J.detach().clone(), "b": b}
+    if options.recipe == "together":
+        learned |= {"denoiser": model.denoiser.state_dict()}
+    watch = Stopwatch()
+    seen = choose_scales(model, judge, options) if options.recipe == "on_top" else []
+    selected = watch.read().cpu
+    plain = without_couplings(copula_of(AtSteps(net, steps), steps, judge, options))
+    rows: list[Row] = []
+    images = {}
+    for kind, each in (("factorised", plain), ("copula", model)):
+        judged, images[kind] = judged_rows(kind, each, seed, judge, options)
+        rows += judged
+    rows[-1] |= {"switches": seen, "train_seconds": trained, "select_seconds": selected}
+    return {"rows": rows, "images": images, **learned}
+
+
+@torch.no_grad()
+def judged_rows(
+    kind: str, model: IsingCopula, seed: int, judge: Judge, options: Options
+) -> tuple[list[Row], Tensor]:
+    """A row for each number of sweeps, and the first images of the last.
+
+    Args:
+        kind: key of KINDS.
+        model: model to draw from.
+        seed: seed of the images.
+        judge: images and metrics.
+        options: options of the run.
+    """
+    steps = model.process.steps
+    watch = Stopwatch()
+    low, high = bounds(model, judge.rows, options)
+    bound = {
+        "minus_bound": -float(low.sum(-1).mean()),
+        "minus_bound_low": -float(high.sum(-1).mean()),
+        "terms": low.mean((0, 1)).tolist(),
+        "terms_high": high.mean((0, 1)).tolist(),
+        "by_row": low.sum(-1).mean(0).tolist(),
+        "bound_seconds": watch.read().cpu,
+    }
     rows: list[Row] = []
     x = torch.empty(0)
-    for sweeps in sweeps_of(kind, options):
-        sampler = annealing(sweeps) if kind == "copula" else Gibbs(sweeps)
+    for sweeps in options.sweeps:
         watch = Stopwatch()
         generator = torch.Generator().manual_seed(seed)
-        x = model.sample(sampler, len(judge.other), generator=generator)
-        seconds = {"train_seconds": trained, "draw_seconds": watch.read().wall}
+        x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
-        rows.append({**row, **judge(x), **seconds})
-    return rows, x
-
-
-def sweeps_of(kind: str, options: Options) -> tuple[int, ...]:
-    """Numbers of sweeps at which images are drawn: one sweep draws independent bits exactly."""
-    return options.sweeps if kind == "copula" else (1,)
+        rows.append({**row, **judge(x), **bound, "draw_seconds": watch.read().cpu})
+    return rows, x[:36]
 
 
 # ---- figures ----------------------------------------------------------------------------------
@@ -295,12 +557,12 @@ def of(rows: list[Row], kind: str, steps: int, metric: str, options: Options) ->
         metric: key of METRICS.
         options: options of the run.
     """
-    cell = (kind, steps, sweeps_of(kind, options)[-1])
+    cell = (kind, steps, options.sweeps[-1])
     return [row[metric] for row in rows if (row["kind"], row["steps"], row["sweeps"]) == cell]
 
 
 def means(rows: list[Row], options: Options) -> dict[str, Any]:
-    """Mean over the seeds of both metrics, by kind and number of steps."""
+    """Mean over the seeds of all metrics, by kind and number of steps."""
     return {
         kind: {
             str(steps): {
@@ -311,6 +573,43 @@ def means(rows: list[Row], options: Options) -> dict[str, Any]:
         }
         for kind in KINDS
     }
+
+
+def paired(rows: list[Row], options: Options) -> dict[str, Any]:
+    """Joint less factorised by metric and number of steps: below 0 where the joint step is better.
+
+    With the p-value of a paired t-test over the seeds that the joint step is no better, null for
+    fewer than two; and the share of steps whose couplings were switched off.
+    """
+    table: dict[str, Any] = {}
+    for steps in options.steps:
+        entry: dict[str, Any] = {}
+        for metric in METRICS:
+            joint = of(rows, "copula", steps, metric, options)
+            plain = of(rows, "factorised", steps, metric, options)
+            change = [a - b for a, b in zip(joint, plain, strict=True)]
+            entry[metric] = {
+                "mean": statistics.fmean(change),
+                "by_seed": change,
+                "p": p_value(change),
+            }
+        switches = [
+            switch["on"]
+            for row in rows
+            if row["steps"] == steps
+            for switch in row.get("switches", [])
+        ]
+        entry["switched_off"] = switches.count(False) / len(switches) if switches else None
+        table[str(steps)] = entry
+    return table
+
+
+def p_value(change: list[float]) -> float | None:
+    """Of Student's test that the mean is no less than 0; None for fewer than two seeds."""
+    error = spread(change) / len(change) ** 0.5
+    if not error:
+        return None
+    return float(stdtr(len(change) - 1, statistics.fmean(change) / error))
 
 
 def matches(rows: list[Row], options: Options) -> dict[str, int]:
@@ -356,9 +655,15 @@ def show(result: dict[str, Any], rows: list[Row], options: Options) -> None:
             row = result["means"][kind][str(steps)]
             deviation = spread(of(rows, kind, steps, "pair_correlation_error", options))
             error = f"{row['pair_correlation_error']:.4f} ± {deviation:.4f}"
-            cells.append(f"{kind} {error}, Frechet {row['frechet']:.2f}")
+            bound = f"bound {-row['minus_bound']:.2f}"
+            cells.append(f"{kind} {error}, Frechet {row['frechet']:.2f}, {bound}")
         matched = f"the copula matches {result['matches'][str(steps)]} factorised steps"
         print(f"{times(steps)}: {'; '.join(cells)}; {matched}")
+        entry = result["paired"][str(steps)]
+        changes = [
+            f"{metric} {entry[metric]['mean']:+.4g} (p {entry[metric]['p']})" for metric in METRICS
+        ]
+        print(f"    joint - factorised: {', '.join(changes)}; off: {entry['switched_off']}")
 
 
 # ---- the picture ------------------------------------------------------------------------------
@@ -371,7 +676,7 @@ def picture(
     shape: tuple[int, int],
     options: Options,
 ) -> Figure:
-    """Both figures against the steps, the copula's against its sweeps, and images of both.
+    """All figures against the steps, and images of both.
 
     Args:
         rows: all rows.
@@ -383,9 +688,8 @@ def picture(
     figure = plt.figure(figsize=(13, 9.5), layout="constrained")
     panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.35))
     axes = panels[0].subplots(1, 3)
-    for axis, metric in zip(axes, METRICS, strict=False):
-        by_steps(axis, rows, metric, floor[metric], options)
-    by_sweeps(axes[2], rows, floor["pair_correlation_error"], options)
+    for axis, metric in zip(axes, METRICS, strict=True):
+        by_steps(axis, rows, metric, floor.get(metric), options)
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.minorticks_off()
@@ -399,14 +703,16 @@ def picture(
     return figure
 
 
-def by_steps(axis: Any, rows: list[Row], metric: str, floor: float, options: Options) -> None:
+def by_steps(
+    axis: Any, rows: list[Row], metric: str, floor: float | None, options: Options
+) -> None:
     """A metric against the number of steps.
 
     Args:
         axis: where to draw.
         rows: all rows.
         metric: key of METRICS.
-        floor: the metric of two halves of the data.
+        floor: the metric of two halves of the data; None where there is none.
         options: options of the run.
     """
     for kind, colour in KINDS.items():
@@ -415,39 +721,12 @@ def by_steps(axis: Any, rows: list[Row], metric: str, floor: float, options: Opt
         errors = [spread(v) for v in values]
         axis.errorbar(options.steps, heights, errors, color=colour, marker="o", capsize=3)
         axis.plot([], [], color=colour, label=kind)
-    axis.axhline(floor, color="grey", linestyle="--", label="floor: two halves of the data")
-    axis.set(xscale="log", xlabel="reverse steps", ylabel=METRICS[metric], ylim=(0, None))
+    axis.set(xscale="log", xlabel="reverse steps", ylabel=METRICS[metric])
+    if floor is not None:
+        axis.axhline(floor, color="grey", linestyle="--", label="floor: two halves of the data")
+        axis.set(ylim=(0, None))
     axis.set_xticks(options.steps, map(str, options.steps))
     axis.legend()
-
-
-def by_sweeps(axis: Any, rows: list[Row], floor: float, options: Options) -> None:
-    """The copula's error against the sweeps of a joint step.
-
-    Args:
-        axis: where to draw.
-        rows: all rows.
-        floor: the error of two halves of the data.
-        options: options of the run.
-    """
-    shades = torch.linspace(0.3, 1, len(options.steps)).tolist()
-    for steps, shade in zip(options.steps, shades, strict=True):
-        errors = []
-        for sweeps in options.sweeps:
-            cell = ("copula", steps, sweeps)
-            values = [
-                row["pair_correlation_error"]
-                for row in rows
-                if (row["kind"], row["steps"], row["sweeps"]) == cell
-            ]
-            errors.append(statistics.fmean(values))
-        colour = plt.get_cmap("Blues")(shade)
-        axis.plot(options.sweeps, errors, marker="o", color=colour, label=times(steps))
-    axis.axhline(floor, color="grey", linestyle="--")
-    axis.set(xscale="log", xlabel="sweeps of a joint step", ylim=(0, None))
-    axis.set_ylabel(METRICS["pair_correlation_error"])
-    axis.set_xticks(options.sweeps, map(str, options.sweeps))
-    axis.legend(title="copula")
 
 
 if __name__ == "__main__":

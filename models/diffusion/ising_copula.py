@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from qsample.diffusion.process import Step, UniformBits
-from qsample.diffusion.reverse_step import Denoised, draw, feature_couplings, reverse_problem
+from qsample.diffusion.reverse_step import (
+    Denoised,
+    centred_problem,
+    draw,
+    feature_couplings,
+    pair_energy,
+    reverse_problem,
+)
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
@@ -51,20 +58,31 @@ class IsingCopula(Identified):
         loss = copula.cd_loss(x, after, k, Gibbs(sweeps=10)).mean()
         images = copula.sample(Gibbs(sweeps=100), 64)
 
+    Of a denoiser that is trained already, a centred copula keeps the means nearly, whatever J:
+
+    $$P(x_{k-1} | x_k) \propto \exp\Bigl(-(h(x_k) + b^{(k)}) \cdot x_{k-1}
+      - \sum_{(i,j)} J_{ij}\, (x_{k-1,i} - m_i)(x_{k-1,j} - m_j)\Bigr), \quad m = -\tanh h(x_k)$$
+
+    Where a bit is sure, m = -1 or +1, its couplings do nothing, as the exact step's. With h frozen
+    the log-likelihood is concave in b and J, which start at the factorised step.
+
     Args:
         denoiser: any network: (x_k `[B, n]` floats of -1 and +1, k `[B]` int64) to logits `[B, n]`,
             or to (logits, features `[B, n, r]`).
         graph: which bits of x_{k-1} are coupled, one spin per bit.
         process: the forward process, with the times of the steps.
+        centred: whether couplings are between deviations from the factorised step's means.
 
     Parameters: the denoiser's and `J` [steps, edges], one number per edge in the order of
-    `graph.edges`.
+    `graph.edges`; of a centred copula also `b` [steps, n].
 
     Raises:
         TypeError: a graph or a process that is none.
     """
 
-    def __init__(self, denoiser: nn.Module, graph: Graph, process: UniformBits) -> None:
+    def __init__(
+        self, denoiser: nn.Module, graph: Graph, process: UniformBits, *, centred: bool = False
+    ) -> None:
         if not isinstance(process, UniformBits):
             raise TypeError(
                 f"expected a process of spins, such as UniformBits(log_times(4)); got {process!r}"
@@ -78,6 +96,9 @@ class IsingCopula(Identified):
         like = next(floats, torch.empty(0))
         zeros = torch.zeros(process.steps, graph.num_edges, dtype=like.dtype, device=like.device)
         self.J = nn.Parameter(zeros)
+        self.b = None
+        if centred:
+            self.b = nn.Parameter(zeros.new_zeros(process.steps, graph.num_spins))
 
     # ---- the step ----------------
 
@@ -92,9 +113,16 @@ class IsingCopula(Identified):
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
         """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
         logits, J = self._answer(x, k)
-        # in double precision, where the mean of a sure bit is not yet 1
-        mean = (logits.double() / 2).tanh().clamp(-SURE, SURE)
-        return reverse_problem(self.process, self.graph, x, mean, k, J)
+        problem = reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
+        if self.b is None:
+            return problem
+        b = self.b[self._steps(x, k) - 1]
+        return centred_problem(problem, b)
+
+    def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
+        """Fields of the factorised step, as if all J and b were 0, in double precision."""
+        logits, _ = self._answer(x, k)
+        return self.process.posterior_fields(x, _mean(logits), k)
 
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
@@ -237,6 +265,57 @@ class IsingCopula(Identified):
         expected = (weight * problem.energy(reads.spins)).sum(-1)
         return problem.energy(x[:, None])[:, 0] - expected
 
+    def evidence_loss(
+        self,
+        x_0: Shaped[Tensor, "B n"],
+        k: Step,
+        sampler: Sampler,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, " B"]:
+        r"""A loss of step k, per row, with the slope of minus its term of the evidence bound.
+
+        $$\langle E(x_{k-1}) \rangle_q - E(s) + E(s^0) - \langle E(s^0) \rangle$$
+
+        E is linear in each bit, so the mean over q(x_{k-1} | x_k, x_0) is E of the bits' means. s
+        is a read of the step, in chains that begin at a draw of q; s^0 one of the factorised step
+        by the same random numbers, whose mean is known: the weaker the couplings, the fewer bits
+        differ, and the less noise is in the gradient. It is exact in the mean where s is. The value
+        is no likelihood.
+
+        Args:
+            x_0: data, spins `[B, n]`.
+            k: the step, for all rows or one for each `[B]`.
+            sampler: draws the step; it must continue chains, such as `Gibbs`.
+            generator: randomness; None is torch's default.
+
+        Raises:
+            ValueError: bad spins or steps, a sampler that cannot continue chains.
+            TypeError: no sampler.
+        """
+        self._check(x_0)
+        check_is_sampler(sampler)
+        noise, start, chain = draw_seeds(generator, (3,))
+        after = self.process.noise(x_0, k, generator=torch.Generator().manual_seed(noise))
+        mean = -self.process.posterior_fields(after, x_0.double(), k).tanh()
+        up = torch.rand(mean.shape, generator=torch.Generator().manual_seed(start))
+        spins = torch.where(up.to(mean) < (1 + mean) / 2, 1, -1).to(torch.int8)[:, None]
+        initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x_0.device))
+
+        problem = self.step_problem(after, k)
+        fields = self.fields(after, k).detach().to(problem.h)
+        plain = Ising(self.graph, fields, torch.zeros_like(problem.J))
+
+        def expected(law: Ising) -> Tensor:
+            with torch.no_grad():
+                seeds = torch.Generator().manual_seed(chain)
+                reads = sampler.sample(law.detach(), 1, initial=initial, generator=seeds)
+            return (reads.weight.to(fields) * pair_energy(problem, reads.spins)).sum(-1)
+
+        known = torch.stack([mean.to(fields), -fields.tanh()], 1)
+        start_energy, plain_energy = pair_energy(problem, known).unbind(1)
+        return start_energy - expected(problem) + expected(plain) - plain_energy
+
     def _check(self, x: Tensor) -> None:
         """A ValueError unless x are spins `[B, n]` beside the parameters."""
         n = self.graph.num_spins
@@ -249,4 +328,10 @@ class IsingCopula(Identified):
         check_spins("spins x", x)
 
     def _identity(self) -> dict[str, Any]:
-        return {"graph": self.graph.hash[:16]}
+        centred = {} if self.b is None else {"centred": True}
+        return {"graph": self.graph.hash[:16], **centred}
+
+
+def _mean(logits: Tensor) -> Tensor:
+    """E[x_0 | x_k] in double precision, where the mean of a sure bit is not yet 1."""
+    return (logits.double() / 2).tanh().clamp(-SURE, SURE)

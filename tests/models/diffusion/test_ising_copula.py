@@ -13,6 +13,7 @@ from qsample.diffusion.process import SMALLEST
 from qsample.models import IsingCopula
 from qsample.models.identity import tensor_of
 from qsample.problem.enumeration import log_partition, log_weights, states
+from qsample.sampling.random import draw_seeds
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import KINDS, Z_MAX, a_graph, untyped
 from tests.support.models import Law, randomise
@@ -439,3 +440,62 @@ def test_things_of_the_wrong_kind():
     model = IsingCopula(denoiser, graph, UniformBits(log_times(2)))
     with untyped(), pytest.raises(TypeError, match="expected a sampler"):
         model.sample("gibbs", 2)  # pyright: ignore[reportArgumentType]
+
+
+# ---- centred couplings ----------------
+
+
+def a_centred(graph, seed=0):
+    model = IsingCopula(
+        Linear(graph.num_spins, 3, 0), graph, UniformBits(log_times(3)), centred=True
+    )
+    return randomise(model, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_centred_couplings_are_between_deviations_from_the_means(kind):
+    model = a_centred(a_graph(kind))
+    _, x, _ = some(model)
+    every = states(5).double()
+    k = 2
+    h = model.fields(x, k)
+    deviation = every + h.tanh()[:, None]  # s - m, [B, 2^n, n]
+    i, j = model.graph.edges
+    pairs = (model.J[k - 1] * deviation[..., i] * deviation[..., j]).sum(-1)
+    assert model.b is not None
+    energy = ((h + model.b[k - 1])[:, None] * every).sum(-1) + pairs
+    close(log_weights(model.step_problem(x, k)).log_softmax(-1), (-energy).log_softmax(-1))
+
+
+def test_centred_couplings_leave_means_as_they_are_to_first_order():
+    model = a_centred(Graph.complete(4))
+    _, x, _ = some(model)
+    every = states(4).double()
+    changes = []
+    for scale in (1e-2, 1e-3):
+        with torch.no_grad():
+            assert model.b is not None
+            model.b.zero_()
+            model.J.copy_(scale * torch.randn(model.J.shape, generator=generator(3)))
+        law = log_weights(model.step_problem(x, 2)).softmax(-1)
+        changes.append(float((law @ every + model.fields(x, 2).tanh()).detach().abs().max()))
+    assert changes[1] < changes[0] / 50  # 100 where only the square of J moves them
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_the_evidence_loss_has_the_slope_of_the_bound(k):
+    model = a_centred(Graph.complete(4))
+    x_0, _, _ = some(model)
+    loss = model.evidence_loss(x_0, k, Law(), generator=generator(7)).mean()
+    seed = draw_seeds(generator(7), (3,))[0]
+    after = model.process.noise(x_0, k, generator=generator(seed))
+    mean = -model.process.posterior_fields(after, x_0.double(), k).tanh()
+    problem = model.step_problem(after, k)
+    term = -problem.energy(mean[:, None])[:, 0] - log_partition(problem)
+    close(gradient(loss, model), -gradient(term.mean(), model), 1e-10)
+
+
+def test_weights_of_centred_couplings_are_their_own():
+    plain = a_copula(Graph.complete(4))
+    with pytest.raises(ValueError, match="centred"):
+        a_centred(Graph.complete(4)).load_state_dict(plain.state_dict())
