@@ -96,11 +96,15 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "rates": (0.1,),
             "batches": (200,),
             "looks": 1,
-            "parts": ("centring",),
+            "annealing": 10,
             "small": 4,
             "steps": 200,
         },
-        {"rows", "qsample", "search", "scikit-learn", "nats_above", "small", "parts"},
+        {"rows", "qsample", "search", "scikit-learn", "nats_above", "small"},
+    ),
+    "claims.recipe_parts": (
+        {"parts": ("the recipe",), "hidden": 8, "updates": 3, "annealing": 10},
+        {"recipe", "parts"},
     ),
     "claims.sklearn_drop_in": (
         {
