@@ -1,5 +1,6 @@
 """The native bipartite kernel: its law, its energies, and bits no split of the work changes."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -125,8 +126,12 @@ BETAS = torch.linspace(0.2, 1.5, 5)
 DRAWS: list[dict[str, Any]] = [{"rule": rule, "scan": scan} for rule in RULES for scan in SCANS]
 
 
-@pytest.mark.parametrize("draw", DRAWS)
-@pytest.mark.parametrize("sizes", [*SIZES, (300, 260)])
+LARGE = [(draw, (300, 260)) for draw in DRAWS]
+
+
+@pytest.mark.parametrize(
+    ("draw", "sizes"), [*itertools.product(DRAWS, SIZES), *thinned(LARGE, len(LARGE))]
+)
 def test_the_law_bit_for_bit(draw, sizes):
     rng = np.random.default_rng(sum(sizes))
     problem = numbered(Graph.bipartite(*sizes), seed=sizes[0])
