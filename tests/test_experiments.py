@@ -43,8 +43,15 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"detects", "verdicts", "samplers"},
     ),
     "claims.digits_likelihood": (
-        {"updates": (3,), "lrs": (0.01, 0.02), "seeds": (0,), "chains": 16, "hidden": 3},
-        {"exact", "persistent", "fresh", "data"},
+        {
+            "updates": 3,
+            "lrs": (0.01, 0.02),
+            "seeds": (0, 1),
+            "chains": 16,
+            "hidden": 3,
+            "workers": 1,
+        },
+        {"trials", "runs", "test", "recipe"},
     ),
     "claims.judge_calibration": (
         {"right": 2, "wrong": 1, "sizes": (30,), "processes": 1, "problems": ("ring of 8",)},
