@@ -13,12 +13,13 @@ validation rows.
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,11 +33,14 @@ from torch import Tensor
 import qsample as qs
 from qsample.annealers import Gibbs, ParallelTempering, SimulatedAnnealing, TrajectoryTempering
 from qsample.data import load
-from qsample.models import BernoulliRBM
+from qsample.models import BernoulliRBM, EnergyModel
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.claims.exact_gradient import fit_exactly
 from experiments.common import CommonOptions, Report, Stopwatch, command_line, progress_bar
+
+KEPT = "runs.jsonl"
+"""file of the runs that are done"""
 
 
 class Trainer(NamedTuple):
@@ -92,7 +96,7 @@ class Options(CommonOptions):
 
     trainers: tuple[str, ...] = tuple(TRAINERS)
     """which of exact, data, persistent, fresh, tempering, trajectory, jarzynski"""
-    tuned: tuple[str, ...] = ("exact", "data", "persistent")
+    tuned: tuple[str, ...] = ("data", "persistent")
     """those whose settings are chosen"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of every setting"""
@@ -121,7 +125,9 @@ class Options(CommonOptions):
     evaluations: int = 10
     """evaluations of each training"""
     workers: int = 2
-    """processes; with 1 all runs in this one"""
+    """processes"""
+    resume: bool = False
+    """take up the runs that are done, in runs.jsonl of the folder"""
 
 
 class Job(NamedTuple):
@@ -143,13 +149,16 @@ class Job(NamedTuple):
 def main(options: Options) -> None:
     """Choose, train, test."""
     report = Report(options, __file__)
+    if not options.resume:
+        (report.folder / KEPT).unlink(missing_ok=True)
     tried = [
         job
         for name in options.trainers
         if name in options.tuned
         for job in jobs_of(name, settings_of(name, options), options.seeds, final=False)
     ]
-    trials = means(run_all(tried, "choosing", options))
+    runs = run_all(tried, "choosing", options, report.folder)
+    trials = means(runs)
     for trial in trials:
         print(f"{trial['trainer']:12} validation {trial['mean']:.3f}  {trial['setting']}")
     result: dict[str, Any] = {"trials": trials}
@@ -159,9 +168,11 @@ def main(options: Options) -> None:
         for name in options.trainers
         for job in jobs_of(name, [setting_of(name, trials, options)], options.seeds, final=True)
     ]
-    result["runs"] = run_all(jobs, "training", options)
+    result["runs"] = run_all(jobs, "training", options, report.folder)
     result["test"] = {row["trainer"]: row for row in means(result["runs"])}
     result["recipe"] = verdict(trials, result["test"])
+    spent = sum(run["cpu_seconds_with_judging"] for run in [*runs, *result["runs"]])
+    result["cpu_minutes"] = spent / 60
     for name, row in result["test"].items():
         print(f"{TRAINERS[name].about:42} TEST {row['mean']:.3f} ± {row['spread']:.3f}")
     print(result["recipe"])
@@ -199,25 +210,44 @@ def jobs_of(
     return [Job(name, setting, seed, final) for setting in settings for seed in seeds]
 
 
-def run_all(jobs: list[Job], what: str, options: Options) -> list[dict[str, Any]]:
-    """The runs of all jobs in their order, several at a time.
+def run_all(jobs: list[Job], what: str, options: Options, folder: Path) -> list[dict[str, Any]]:
+    """The runs of all jobs in their order, several at a time; each is kept as soon as it is done.
 
     Args:
         jobs: training runs.
         what: text of the progress bar.
         options: options of the run.
+        folder: folder of the report, which keeps those that are done.
     """
-    bar = partial(progress_bar, desc=what, total=len(jobs), unit="run")
-    if options.workers == 1:
-        return [train(job, options) for job in bar(jobs)]
+    path = folder / KEPT
+    done: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        done = dict(json.loads(line) for line in path.read_text().splitlines())
+    names = {key_of(job, options): job for job in jobs}
+    waiting = {name: job for name, job in names.items() if name not in done}
     context = get_context("spawn")
-    with ProcessPoolExecutor(
-        options.workers, context, torch.set_num_threads, (options.threads,)
-    ) as pool:
-        futures = [pool.submit(train, job, options) for job in jobs]
-        for _ in bar(as_completed(futures)):
-            pass
-        return [future.result() for future in futures]
+    with (
+        ProcessPoolExecutor(
+            options.workers, context, torch.set_num_threads, (options.threads,)
+        ) as pool,
+        path.open("a") as file,
+    ):
+        futures = {pool.submit(train, job, options): name for name, job in waiting.items()}
+        for future in progress_bar(
+            as_completed(futures), desc=what, total=len(waiting), unit="run"
+        ):
+            name = futures[future]
+            done[name] = future.result()
+            file.write(json.dumps([name, done[name]]) + "\n")
+            file.flush()
+    return [done[name] for name in names]
+
+
+def key_of(job: Job, options: Options) -> str:
+    """All that a run depends on, as text."""
+    names = ("updates", "chains", "hidden", "average_decay", "evaluations")
+    values = [getattr(options, name) for name in names]
+    return json.dumps([*job, repr(TRAINERS[job.trainer]), *values])
 
 
 # ---- one training -----------------------------------------------------------------------------
@@ -230,7 +260,7 @@ class Judge:
         self.watch = Stopwatch()
         self.judging = 0.0
 
-    def __call__(self, model: BernoulliRBM, rows: Tensor) -> dict[str, float]:
+    def __call__(self, model: EnergyModel, rows: Tensor) -> dict[str, float]:
         """Metrics of a model and rows."""
         before = self.watch.read().cpu
         value = qs.log_likelihood(model, rows, "exact").value
@@ -284,7 +314,11 @@ def train(job: Job, options: Options) -> dict[str, Any]:
         )
     keys = ("update", "log_likelihood", "cpu_seconds")
     curve = {key: [metrics[key] for metrics in history] for key in keys}
-    return job._asdict() | {"log_likelihood": curve["log_likelihood"][-1], "curve": curve}
+    return job._asdict() | {
+        "log_likelihood": curve["log_likelihood"][-1],
+        "curve": curve,
+        "cpu_seconds_with_judging": judge.watch.read().cpu,
+    }
 
 
 # ---- what came of it --------------------------------------------------------------------------

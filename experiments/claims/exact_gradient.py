@@ -11,9 +11,9 @@ from torch import Tensor
 import qsample as qs
 from qsample.data.batches import shuffled
 from qsample.learning.steps import Steps
-from qsample.models import BernoulliRBM
+from qsample.models import BernoulliRBM, EnergyModel
 
-Judge = Callable[[BernoulliRBM, Tensor], dict[str, float]]
+Judge = Callable[[EnergyModel, Tensor], dict[str, float]]
 
 
 class Moments(NamedTuple):
@@ -86,7 +86,5 @@ def fit_exactly(
         number = update + 1
         steps.take(number)
         if number % settings.evaluate_every == 0 or number == settings.updates:
-            averaged = steps.averaged
-            assert isinstance(averaged, BernoulliRBM)
-            history.append({"update": number, **evaluate(averaged, held_out)})
+            history.append({"update": number, **evaluate(steps.averaged, held_out)})
     return history
