@@ -51,43 +51,51 @@ class Trainer(NamedTuple):
         about: text of the picture.
         colour: of its line.
         like: trainer whose settings it takes where its own are not chosen.
+        lrs: learning rates to choose from.
         sampler: draws negative samples; None for the exact gradient.
         start: where its chains begin.
-        ladder: chains of a ladder, so that all trainers have as many states.
+        chains: negative samples of an update; chains from the data are as many as its rows.
     """
 
     about: str
     colour: str
     like: str
+    lrs: tuple[float, ...]
     sampler: qs.Sampler | None = None
     start: qs.Start = "persistent"
-    ladder: int = 1
+    chains: int = 512
 
 
 TRAINERS = {
-    "exact": Trainer("exact gradient", "black", "data"),
-    "data": Trainer("chains from the data, 10 sweeps (CD-10)", "C0", "data", Gibbs(10), "data"),
+    "exact": Trainer("exact gradient", "black", "data", (0.04, 0.08)),
+    "data": Trainer(
+        "chains from the data, 10 sweeps (CD-10)", "C0", "data", (0.04, 0.08), Gibbs(10), "data"
+    ),
     "persistent": Trainer(
-        "persistent chains, 10 sweeps (PCD-10)", "C3", "persistent", Gibbs(10), "persistent"
+        "persistent chains, 10 sweeps (PCD-10)", "C3", "persistent", (0.02, 0.04), Gibbs(10)
     ),
     "fresh": Trainer(
         "annealed anew, 50 sweeps",
         "C5",
         "persistent",
+        (0.02, 0.04),
         SimulatedAnnealing(50, (0.0, 1.0), "linear"),
         "fresh",
     ),
     "tempering": Trainer(
-        "tempering, 8 temperatures", "C4", "persistent", ParallelTempering(2, 8), ladder=8
+        "tempering, 8 temperatures", "C4", "persistent", (0.02, 0.04), ParallelTempering(2, 8)
     ),
     "trajectory": Trainer(
-        "trajectory tempering",
+        "trajectory tempering, 64 ladders",
         "C2",
-        "persistent",
+        "trajectory",
+        (0.02, 0.04),
         TrajectoryTempering(sweeps=1, grow=0.1),
-        ladder=8,
+        chains=64,
     ),
-    "jarzynski": Trainer("Jarzynski's weights", "C1", "persistent", Gibbs(5), "jarzynski"),
+    "jarzynski": Trainer(
+        "Jarzynski's weights", "C1", "persistent", (0.02, 0.04), Gibbs(5), "jarzynski"
+    ),
 }
 
 
@@ -101,10 +109,10 @@ class Options(CommonOptions):
     """those whose settings are chosen"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of every setting"""
-    updates: int = 1000
+    updates: int = 2000
     """updates of every training"""
-    lrs: tuple[float, ...] = (0.04, 0.08)
-    """learning rates to choose from"""
+    lrs: tuple[float, ...] = ()
+    """learning rates to choose from; none are those of TRAINERS"""
     decays: tuple[str, ...] = ("linear",)
     """schedules of the rate to choose from: linear, none"""
     weight_decays: tuple[float, ...] = (0.0003,)
@@ -117,10 +125,10 @@ class Options(CommonOptions):
     """optimisers to choose from: adam, sgd"""
     centred: tuple[bool, ...] = (False,)
     """whether to centre the gradient, to choose from; the exact one is what it is"""
-    batches: tuple[int, ...] = (600,)
+    batches: tuple[int, ...] = (1200,)
     """rows of an update to choose from"""
-    chains: int = 512
-    """states of chains of an update"""
+    chains: int | None = None
+    """negative samples of an update; None is those of TRAINERS"""
     hidden: int = 16
     """hidden units"""
     evaluations: int = 10
@@ -192,7 +200,7 @@ def settings_of(name: str, options: Options) -> list[dict[str, Any]]:
     """
     exact = TRAINERS[name].sampler is None
     choices: dict[str, Sequence[Any]] = {
-        "lr": options.lrs,
+        "lr": options.lrs or TRAINERS[name].lrs,
         "decay": options.decays,
         "weight_decay": options.weight_decays,
         "average": options.averages,
@@ -294,7 +302,7 @@ def train(job: Job, options: Options) -> dict[str, Any]:
     settings = qs.Settings(
         updates=options.updates,
         start=trainer.start,
-        chains=max(1, options.chains // trainer.ladder),
+        chains=options.chains or trainer.chains,
         average_decay=options.average_decay,
         seed=job.seed,
         evaluate_every=max(1, options.updates // options.evaluations),

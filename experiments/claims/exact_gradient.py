@@ -13,6 +13,8 @@ from qsample.data.batches import shuffled
 from qsample.learning.steps import Steps
 from qsample.models import BernoulliRBM, EnergyModel
 
+AT_ONCE = 16
+"""states of the left half at a time, so that their tables stay in the cache"""
 Judge = Callable[[EnergyModel, Tensor], dict[str, float]]
 
 
@@ -38,16 +40,23 @@ def moments(model: BernoulliRBM) -> Moments:
     half = model.num_hidden // 2
     left = states(half)
     right = states(model.num_hidden - half)
-    factors = torch.mul((left @ W[:, :half].T).exp()[:, None], (right @ W[:, half:].T + b).exp())
-    factors += 1  # [L, R, v]
-    log_weight = factors.log().sum(-1) + (left @ c[:half])[:, None] + right @ c[half:]
-    p = log_weight.flatten().softmax(0).view_as(log_weight)
-    off = factors.reciprocal_()  # probability of a 0 of each visible unit
-    p_left = p.sum(1)
-    p_right = p.sum(0)
-    # joint means of each visible unit with the states of a half
-    on_left = p_left[:, None] - torch.einsum("lr,lrv->lv", p, off)
-    on_right = p_right[:, None] - torch.einsum("lr,lrv->rv", p, off)
+    right_factor = (right @ W[:, half:].T + b).exp()  # [R, v]
+    right_weight = right @ c[half:]
+    logs: list[Tensor] = []
+    parts: list[tuple[Tensor, ...]] = []
+    for some in left.split(AT_ONCE):
+        factors = (some @ W[:, :half].T).exp()[:, None] * right_factor + 1  # [L, R, v]
+        log_weight = factors.log().sum(-1) + (some @ c[:half])[:, None] + right_weight
+        logs.append(log_weight.logsumexp((0, 1)))
+        p = (log_weight - logs[-1]).exp()  # of the states of this part
+        on = p[..., None] - p[..., None] * factors.reciprocal_()  # of a visible unit too
+        parts.append((p.sum(1), p.sum(0), on.sum(1), on.sum(0)))
+    share = torch.stack(logs).softmax(0)
+    p_left, p_right, on_left, on_right = (torch.stack(part) for part in zip(*parts, strict=True))
+    p_left = (share[:, None] * p_left).flatten()
+    on_left = (share[:, None, None] * on_left).flatten(0, 1)
+    p_right = share @ p_right
+    on_right = torch.einsum("k,krv->rv", share, on_right)
     return Moments(
         torch.cat([on_left.T @ left, on_right.T @ right], 1),
         on_left.sum(0),
