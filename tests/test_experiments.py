@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from experiments import common
-from qsample import Graph, Ising
+from qsample import Graph, Ising, Settings
+from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import log_weights
 from tests.support.thinning import thinned
 
@@ -43,8 +44,15 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"detects", "verdicts", "samplers"},
     ),
     "claims.digits_likelihood": (
-        {"updates": (3,), "lrs": (0.01, 0.02), "seeds": (0,), "chains": 16, "hidden": 3},
-        {"exact", "persistent", "fresh", "data"},
+        {
+            "updates": 3,
+            "lrs": (0.01, 0.02),
+            "seeds": (0, 1),
+            "chains": 16,
+            "hidden": 3,
+            "trainers": ("exact", "data", "tempering"),
+        },
+        {"trials", "runs", "test", "recipe"},
     ),
     "claims.judge_calibration": (
         {"right": 2, "wrong": 1, "sizes": (30,), "processes": 1, "problems": ("ring of 8",)},
@@ -384,6 +392,24 @@ def test_the_exact_energy_of_the_torus(tmp_path):
     energy = problem.offset.double() - log_weights(problem)
     exact = float((-beta * energy).softmax(-1) @ energy)
     assert script("benchmarks.distance").torus_energy(beta, 4) == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_step_along_the_exact_gradient():
+    """It is the step along the gradient of the likelihood by all joint states."""
+    rows = torch.tensor([[0.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]])
+    model = BernoulliRBM(4, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.W.mul_(50)
+    problem = model.ising()
+    log_z = log_weights(problem).logsumexp(0) - problem.offset
+    loss = model.free_energy(rows).mean() + log_z
+    weights = [model.W, model.b, model.c]
+    gradient = torch.autograd.grad(loss, weights)
+    before = [weight.detach().clone() for weight in weights]
+    settings = Settings(updates=1, batch=3, lr=0.5, optimizer="sgd")
+    script("claims.exact_gradient").fit_exactly(model, rows, settings, rows, lambda *_: {})
+    for weight, start, slope in zip(weights, before, gradient, strict=True):
+        torch.testing.assert_close(weight.detach(), start - 0.5 * slope.to(start))
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments.common import published
 from qsample import Settings
 from qsample.cli import main
 from qsample.cli.command import _parse
@@ -53,12 +54,18 @@ def test_every_recipe_is_read_and_listed(capsys):
         assert (FOLDER / f"{name}.toml").read_text().rstrip() in shown
 
 
-def test_the_recipe_of_the_digits_is_the_defaults_of_the_command():
+def test_the_recipe_of_the_digits_is_the_one_that_validation_chose():
     recipe = parsed("--out", "x", "--recipe", "digits-rbm-16")
     plain = parsed("--out", "x")
-    assert recipe.settings == Settings(start="persistent") and plain.settings == Settings()
     for name in ("data", "model", "hidden", "sampler", "sweeps", "set"):
         assert getattr(recipe, name) == getattr(plain, name)
+    script = published("digits_likelihood")
+    chosen = script["result"]["recipe"]
+    assert chosen["trainer"] == recipe.settings.start
+    updates = script["options"]["updates"]
+    assert recipe.settings == Settings(
+        updates=updates, start=recipe.settings.start, **chosen["setting"]
+    )
 
 
 def test_flags_that_are_given_override(mine):
