@@ -315,7 +315,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("dtype", DEFAULTS, ids=str)
-@pytest.mark.parametrize("name", WORK)
+@pytest.mark.parametrize("name", thinned(WORK, 2))
 def test_work_does_not_depend_on_the_default_dtype(name, dtype):
     expected = WORK[name]()
     with default(dtype):

@@ -18,6 +18,7 @@ from qsample import (
 from qsample.evaluation.bracket import Effort, bracket
 from qsample.models import BernoulliRBM
 from tests.support.exact import KINDS, a_graph, a_problem
+from tests.support.thinning import thinned
 
 QUICK: Any = {"steps": 256, "chains": 64, "width": 0.5}
 
@@ -159,7 +160,7 @@ def test_planted_modes(seed):
     assert log_z in found  # more than is asked for
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(KINDS, len(KINDS)))
 def test_any_number_of_steps_serves_and_torch_draws_on(kind):
     """The last part of the work may be a round; torch's own generator is left as it was."""
     problem = a_problem(a_graph(kind), scale=0.7)

@@ -190,14 +190,17 @@ ANCHOR = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
 @pytest.mark.parametrize("inner", thinned(["palindromic", "exact"], 2))
 @pytest.mark.parametrize(
     "surrogate",
-    [
-        linear,
-        secant,
-        taylor,
-        regression,
-        partial(regression, sampler=Exact(), rounds=2),
-        a_problem(K5, scale=0.3),
-    ],
+    thinned(
+        [
+            linear,
+            secant,
+            taylor,
+            regression,
+            partial(regression, sampler=Exact(), rounds=2),
+            a_problem(K5, scale=0.3),
+        ],
+        2,
+    ),
 )
 def test_blocks_have_detailed_balance(inner, surrogate, monkeypatch):
     law, P = block_chain(inner, surrogate, ANCHOR, monkeypatch)

@@ -96,7 +96,7 @@ def test_replicas_at_their_own_temperatures():
 # ---- bit for bit ----------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 16, 33, 100])
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 33, pytest.param(100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("scan", SCANS)
 def test_the_law_bit_for_bit(n, rule, scan):
