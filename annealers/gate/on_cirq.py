@@ -40,7 +40,7 @@ def simulator(seed: int) -> Any:
 
 
 def bits(circuit: Circuit, shots: int, seed: int, device: Any) -> np.ndarray:
-    """Measured qubits, `[shots, n]`; `device` is a `cirq.Sampler`, a noisy simulator too."""
+    """See `Backend`; `device` is a `cirq.Sampler`, a noisy simulator too."""
     qubits = cirq.LineQubit.range(circuit.num_qubits)
     gates = cirq.Circuit(cirq.H.on_each(*qubits), layers(circuit, qubits))
     gates.append(cirq.measure(*qubits, key="spins"))

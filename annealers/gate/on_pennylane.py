@@ -44,7 +44,7 @@ def simulator(n: int, seed: int | None = None) -> Any:
 
 
 def bits(circuit: Circuit, shots: int, seed: int, device: Any) -> np.ndarray:
-    """Measured qubits, `[shots, n]`; `device` is a device, or its name, made for n wires."""
+    """See `Backend`; `device` is a device, or its name, made for n wires."""
     n = circuit.num_qubits
     if isinstance(device, str):
         device = qml.device(device, wires=n)

@@ -46,7 +46,7 @@ def simulator(seed: int) -> Any:
 
 
 def bits(circuit: Circuit, shots: int, seed: int, device: Any) -> np.ndarray:
-    """Measured qubits, `[shots, n]`; `device` is a backend, or a V2 sampler of the user's."""
+    """See `Backend`; `device` is a backend, or a V2 sampler of the user's."""
     gates = QuantumCircuit(circuit.num_qubits)
     gates.h(range(circuit.num_qubits))
     layers(circuit, gates)
