@@ -362,7 +362,7 @@ def normal(std: Tensor, generator: torch.Generator | None) -> Tensor:
     if torch.get_default_device().type == "meta":  # has no numbers, and takes no generator
         return torch.empty_like(std, device="meta")
     drawn = torch.randn(std.shape, generator=generator)
-    return std.to(drawn) * drawn
+    return drawn.mul_(std.to(drawn))  # in place: they may take most of the memory
 
 
 @uncompiled

@@ -56,10 +56,8 @@ class BernoulliRBM(EnergyModel):
             )
         hidden = n_visible + torch.arange(n_hidden, device="cpu")
         super().__init__(Graph.bipartite(n_visible, n_hidden), hidden, "bits")
-        std = torch.full(
-            (n_visible, n_hidden), scale / (n_visible * n_hidden) ** 0.25, device="cpu"
-        )
-        self.W = nn.Parameter(normal(std, generator))
+        std = torch.tensor(scale / (n_visible * n_hidden) ** 0.25, device="cpu")
+        self.W = nn.Parameter(normal(std.expand(n_visible, n_hidden), generator))
         self.b = nn.Parameter(torch.zeros(n_visible))
         self.c = nn.Parameter(torch.zeros(n_hidden))
 

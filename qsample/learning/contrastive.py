@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from qsample.learning import jarzynski
+from qsample.annealers.gibbs import Gibbs
+from qsample.learning import jarzynski, large
 from qsample.learning.distributed import mean_of_ranks, own_generator
+from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Estimate, Samples, check_samples
@@ -52,6 +54,10 @@ def cd_loss(
     subtracted, so its error stays near 2^-9 of itself. `ContrastiveDivergence` samples in full
     precision all the same.
 
+    A `BernoulliRBM` of 2^24 weights or more is never copied: its loss and its chains are by
+    products with W itself (`learning.large`), autocast or not, and its gradient is added to
+    `W.grad` in place where there is one.
+
     Args:
         model: an energy model.
         data: rows `[N, n_visible]` in the model's coding.
@@ -81,8 +87,9 @@ def _checked_loss(
     *,
     positive: Samples | None,
     data_weight: Tensor | None,
+    fields: Tensor | None = None,
 ) -> Tensor:
-    """`cd_loss` of a batch that was checked before."""
+    """`cd_loss` of a batch that was checked before; `fields` as in `large.free_energies`."""
     if samples.spins.dim() != 2:
         raise ValueError(
             f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}"
@@ -94,7 +101,7 @@ def _checked_loss(
         else:
             read_energies = model.ising().energy(samples.spins)
     elif model.tractable:
-        data_energies, read_energies = _free_energies(model, data, samples)
+        data_energies, read_energies = _free_energies(model, data, samples, fields)
     else:
         raise ValueError(
             "hidden units are coupled, so the positive phase must be sampled: pass "
@@ -122,8 +129,12 @@ def _joint_energies(model: EnergyModel, data: Tensor, positive: Samples) -> Tens
     return (positive.weight.to(energy) * energy).sum(-1)
 
 
-def _free_energies(model: EnergyModel, data: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+def _free_energies(
+    model: EnergyModel, data: Tensor, samples: Samples, fields: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """F of the rows `[N]` and of the reads `[R]`, at once: the same products, but large ones."""
+    if large.holds(model):
+        return large.free_energies(model, data, samples, fields)
     # units are exact in any dtype
     dtype = factor_dtype(data.device.type, model.weights()[0].dtype)
     units = model.rows(data, samples.spins, dtype)
@@ -161,6 +172,14 @@ def _normalised(weight: Tensor, like: Tensor) -> Tensor:
     """Weights (counts too) that sum to 1, in the dtype of what they weigh."""
     weight = weight.to(like)
     return weight / weight.sum()
+
+
+class _Drawn(NamedTuple):
+    """What a loss needs beside the reads of the joint problem."""
+
+    positive: Samples | None
+    offsets: Tensor  # of this call, [n]
+    fields: Tensor | None = None  # of hidden units given the rows, of a large model
 
 
 @public("qsample")
@@ -272,19 +291,26 @@ class ContrastiveDivergence(nn.Module):
         with torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
             weights = model.weights()
             with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
-                positive, offsets = self._draw(data, data_weight)
+                drawn = self._draw(data, data_weight)
         if self.centred:
-            weights = model.centred(weights, offsets)
+            weights = model.centred(weights, drawn.offsets)
         assert self.samples is not None
         with model.acting(weights):
             return _checked_loss(
-                model, data, self.samples, positive=positive, data_weight=data_weight
+                model,
+                data,
+                self.samples,
+                positive=drawn.positive,
+                data_weight=data_weight,
+                fields=drawn.fields,
             )
 
     @uncompiled
-    def _draw(self, data: Tensor, data_weight: Tensor | None) -> tuple[Samples | None, Tensor]:
+    def _draw(self, data: Tensor, data_weight: Tensor | None) -> _Drawn:
         """Draw the negative samples; the positive ones, where needed, and this call's offsets."""
         generator = self._generator()
+        if large.serves(self.model, self.sampler, self.start):
+            return self._draw_large(data, data_weight, generator)
         positive = None
         if not self.model.tractable:
             problem = self.model.ising(visible=data)
@@ -293,7 +319,34 @@ class ContrastiveDivergence(nn.Module):
         offsets = self._moved_offsets(data, positive, data_weight) if self.centred else self.offsets
         if self.training:
             self.offsets = offsets
-        return positive, offsets
+        return _Drawn(positive, offsets)
+
+    def _draw_large(
+        self, data: Tensor, data_weight: Tensor | None, generator: torch.Generator | None
+    ) -> _Drawn:
+        """As `_draw`, by products with W itself; the fields of the data serve three times."""
+        model = self.model
+        assert isinstance(model, BernoulliRBM) and isinstance(self.sampler, Gibbs)
+        from_data = self.start == "data"
+        num = len(data) if from_data else self.num
+        large.check_memory(model, len(data), num)
+        blocks, fields = large.fields_of(model, data)
+        visible = None
+        if from_data:
+            visible = data
+        elif self.start == "persistent" and bool(self.chains[0, 0]):
+            visible = model.split(self.chains)[0]
+        known = fields if from_data else None
+        samples = large.chains(model, self.sampler, visible, num, generator, blocks, known)
+        self.samples = _weighted(samples, data_weight) if from_data else samples
+        if self.start == "persistent" and self.training:
+            self._keep_chains(samples, generator)
+        offsets = self.offsets
+        if self.centred:
+            offsets = self._moved_offsets(data, None, data_weight, (fields / 2).tanh())
+        if self.training:
+            self.offsets = offsets
+        return _Drawn(None, offsets, fields)
 
     def _generator(self) -> torch.Generator | None:
         """The generator of this call's draws; in eval mode a copy: training goes on as it was."""
@@ -404,17 +457,24 @@ class ContrastiveDivergence(nn.Module):
         return -self.model.ising(visible=data).h.tanh()
 
     def _moved_offsets(
-        self, data: Tensor, positive: Samples | None, data_weight: Tensor | None
+        self,
+        data: Tensor,
+        positive: Samples | None,
+        data_weight: Tensor | None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
         """The moving average, after this batch, of the units' means over the data.
 
-        Means of hidden units are those given the visible ones. In eval mode it is the average so
-        far, or this batch's means where there is none.
+        Means of hidden units are those given the visible ones, their spins' `hidden` where these
+        are known. In eval mode it is the average so far, or this batch's means where there is none.
         """
         old = self.offsets
         if not self.training and not old.isnan().any():
             return old
-        hidden = self._hidden_mean_spin(data) if positive is None else positive.mean()
+        if positive is not None:
+            hidden = positive.mean()
+        elif hidden is None:
+            hidden = self._hidden_mean_spin(data)
         shape = (len(data), self.model.graph.num_spins)
         units = torch.empty(shape, device=data.device, dtype=hidden.dtype)
         units[:, self.model.visible_index] = data.to(units)

@@ -1,0 +1,264 @@
+r"""A step of an RBM whose weights are too many to copy: chains and gradient by products with W.
+
+The ordinary step makes an Ising problem of the model (J = -W/4, a copy) and the native kernel lays
+couplings out anew. From `LARGE` weights on a `BernoulliRBM` takes this path instead, with the same
+law and other draws: `holds` says so of its statistics, `serves` of its chains, and nothing else
+chooses. Nothing of the size of W is made but its gradient.
+
+CD-1 is four products here, of which none is taken twice: the field of the data, $c + v W$, draws
+the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
+field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qsample.annealers.gibbs import Gibbs
+from qsample.annealers.kernels.streams import Streams
+from qsample.annealers.kernels.update import is_full
+from qsample.learning.blocks import Blocks
+from qsample.learning.distributed import world
+from qsample.learning.memory import check_room
+from qsample.models.rbm.bernoulli import BernoulliRBM
+from qsample.sampling.random import draw_seeds
+from qsample.sampling.sampler import Sampler
+from qsample.sampling.samples import Exactness, Samples
+from qsample.support.transforms import is_transformed, uncompiled
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+LARGE = 1 << 24
+"""weights, 64 MiB of them: more than caches hold, and the native kernel's tables serve no more"""
+
+CHUNK = 1 << 25  # numbers of a gradient of 16 bits that are made at a time, in single precision
+
+
+def holds(model: EnergyModel) -> TypeGuard[BernoulliRBM]:
+    """Whether the loss of this model is by products with W itself."""
+    if not isinstance(model, BernoulliRBM):
+        return False
+    W = model.weights()[0]
+    if W.numel() < LARGE or is_transformed(W):
+        return False
+    return W.dtype in (torch.float32, torch.bfloat16)
+
+
+def serves(model: EnergyModel, sampler: Sampler, start: str) -> bool:
+    """Whether chains of this sampler are drawn by products with W itself."""
+    return (
+        holds(model)
+        and type(sampler) is Gibbs
+        and sampler.scan == "forward"
+        and is_full(sampler.precision)
+        and sampler.betas is None
+        and sampler.time_limit is None
+        and start != "jarzynski"
+    )
+
+
+# ---- memory ----------------
+
+
+def check_memory(model: BernoulliRBM, rows: int, chains: int) -> None:
+    """A MemoryError, before anything is allocated, where a step will not fit.
+
+    Args:
+        model: a large model.
+        rows: rows of data of the step.
+        chains: chains of the step.
+    """
+    W = model.W
+    n, m = W.shape
+    wanted = W.requires_grad and W.grad is None
+    parts = {
+        "gradient": W.numel() * W.element_size() if wanted else 0,
+        # units and fields, their probabilities, products and random numbers, in single precision
+        "chains and statistics": 4 * (rows + chains) * (3 * n + 4 * m),
+    }
+    check_room(f"a step of an RBM of {n} x {m} weights", parts, W.device)
+
+
+# ---- chains ----------------
+
+
+def fields_of(model: BernoulliRBM, data: Tensor) -> tuple[Blocks, Tensor]:
+    """The products with W, and the hidden units' fields c + v W given the rows, `[N, m]`."""
+    W, _, c = model.weights()
+    blocks = Blocks(W)
+    return blocks, blocks.from_left(data.to(blocks.dtype)) + c.detach()
+
+
+@torch.no_grad()
+def chains(
+    model: BernoulliRBM,
+    sampler: Gibbs,
+    visible: Tensor | None,
+    num: int,
+    generator: torch.Generator | None,
+    blocks: Blocks,
+    fields: Tensor | None = None,
+) -> Samples:
+    """Reads after the sampler's sweeps, hidden units first, as its kernels make them.
+
+    Args:
+        model: a large model.
+        sampler: block Gibbs.
+        visible: visible units `[num, n_visible]` to start from, of 0 and 1; None for random ones.
+        num: chains.
+        generator: randomness, of which one seed is taken.
+        blocks: products with the model's W.
+        fields: hidden units' fields given `visible`, where they are known, `[num, n_hidden]`.
+    """
+    _, b, c = (weight.detach().to(blocks.dtype) for weight in model.weights())
+    draws = _Draws(draw_seeds(generator, ())[0], b.device)
+    v = draws.coins(num, len(b)) if visible is None else visible.to(blocks.dtype)
+    h = v.new_empty(num, len(c))
+    pull = v.new_empty(0)
+    for sweep in range(int(sampler.sweeps)):
+        known = fields is not None and sweep == 0
+        field = fields if known else blocks.from_left(v) + c
+        assert field is not None
+        h = draws.bits(field, len(b))
+        pull = blocks.from_right(h).add_(b)
+        v = draws.bits(pull, 0)
+    # E = -v.(W h + b) - c.h, and pull is the bracket
+    energy = -(v * pull).sum(-1) - h @ c
+    spins = torch.cat([v.to(torch.int8), h.to(torch.int8)], -1).mul_(2).sub_(1)
+    weight_dtype = model.weights()[0].dtype
+    info: dict[str, Any] = {"sweeps": int(sampler.sweeps)}
+    return Samples(spins, energy.to(weight_dtype), None, Exactness.ASYMPTOTIC, info)
+
+
+class _Draws:
+    """Bits by their fields: number by (seed, chain, pass, unit) on a CPU, else a torch generator's.
+
+    Args:
+        seed: 63 bits.
+        device: where the chains are.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.device = device
+        self.passes = 0
+        if device.type != "cpu":
+            self._generator = torch.Generator(device).manual_seed(seed)
+
+    def coins(self, rows: int, units: int) -> Tensor:
+        """Bits of probability 1/2, `[rows, units]` in single precision."""
+        spins = Streams([self.seed], self.device).spins(rows, units)[0]
+        return (spins > 0).to(torch.float32)
+
+    def bits(self, field: Tensor, first: int) -> Tensor:
+        """0 and 1 of the field's dtype and shape, 1 with probability sigmoid(field).
+
+        Args:
+            field: log-odds `[R, units]`.
+            first: number of the first unit among all spins.
+        """
+        out = torch.empty_like(field)
+        if self.device.type != "cpu":
+            torch.rand(field.shape, generator=self._generator, out=out)
+            return torch.lt(out, field.sigmoid(), out=out)
+        from qsample.annealers._engine import draw_bits
+
+        none = np.zeros((1, field.shape[1]), dtype=np.float32)
+        warm = np.ones(1, dtype=np.float32)
+        seeds = np.array([self.seed], dtype=np.int64)
+        draw_bits(field.numpy(), out.numpy(), none, warm, seeds, self.passes, first, False)
+        self.passes += 1
+        return out
+
+
+# ---- statistics ----------------
+
+
+@uncompiled
+def free_energies(
+    model: BernoulliRBM, data: Tensor, samples: Samples, fields: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """F of the rows `[N]` and of the reads `[R]`, whose gradient is one product.
+
+    Args:
+        model: a large model.
+        data: checked rows `[N, n_visible]`.
+        samples: reads `[R, n]`.
+        fields: hidden units' fields given the rows, where they are known, `[N, n_hidden]`.
+    """
+    W, b, c = model.weights()
+    with torch.autocast(data.device.type, enabled=False):
+        x = model.rows(data, samples.spins, torch.float32)
+        energy = _FreeEnergy.apply(W, b, c, x, fields)
+    return energy[: len(data)], energy[len(data) :]  # type: ignore[index]
+
+
+class _FreeEnergy(torch.autograd.Function):
+    r"""$F(v) = -b v - \sum_j \log(1 + e^{f_j})$ with $f = c + v W$, whose gradient is by hand.
+
+    The gradient of W is $-v^\top \sigma(f)$, each row weighed by what comes from above.
+    """
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, W: Tensor, b: Tensor, c: Tensor, x: Tensor, known: Tensor | None
+    ) -> Tensor:
+        with_known = 0 if known is None else len(known)
+        field = x.new_empty(len(x), W.shape[1])
+        if known is not None:
+            field[:with_known] = known
+        rest = x[with_known:]
+        if W.dtype == torch.float32:
+            torch.addmm(c, rest, W, out=field[with_known:])
+        else:
+            field[with_known:] = Blocks(W).from_left(rest) + c
+        ctx.save_for_backward(W, b, c, x, field)
+        return -(x @ b.to(x)) - torch.nn.functional.softplus(field).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        W, b, c, x, field = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        weighed = field.sigmoid().mul_(-above[:, None])
+        of_W = _gradient(W, x, weighed) if wanted[0] else None
+        of_b = (-above @ x).to(b) if wanted[1] else None
+        of_c = weighed.sum(0).to(c) if wanted[2] else None
+        return of_W, of_b, of_c, None, None
+
+
+def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
+    """The product x' weighed, a new tensor; None where it was added to `W.grad` in place."""
+    into = W.grad if _accumulates(W) else None
+    if W.dtype == torch.float32:
+        if into is None:
+            return torch.mm(x.T, weighed)
+        into.addmm_(x.T, weighed)
+        return None
+    out = torch.zeros_like(W) if into is None else into
+    height = max(1, CHUNK // W.shape[1])
+    for first in range(0, len(W), height):
+        rows = slice(first, first + height)
+        out[rows] += torch.mm(x[:, rows].T, weighed)
+    return out if into is None else None
+
+
+def _accumulates(W: Tensor) -> bool:
+    """Whether this pass adds to W's `.grad`, and nobody looks at the gradient before.
+
+    `torch.autograd.grad` does not, hooks do look, and ranks average what comes from each.
+    """
+    looked_at = W._backward_hooks or getattr(W, "_post_accumulate_grad_hooks", None)
+    if not W.is_leaf or W.grad is None or W.grad.is_sparse or looked_at or world()[1] > 1:
+        return False
+    node = torch.autograd.graph.get_gradient_edge(W).node
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # which says that this is autograd.grad
+        return False
