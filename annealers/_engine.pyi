@@ -101,6 +101,7 @@ def draw_bits(
     pass_number: int,
     first_spin: int,
     metropolis: bool,
+    first_replica: int = 0,
 ) -> None:
     """Bits of one side of a bipartite problem from its matrix product, in one pass and in place.
 
@@ -117,6 +118,7 @@ def draw_bits(
         pass_number: counts the updates of a run.
         first_spin: the number of column 0.
         metropolis: whether by that rule, instead of the heat bath.
+        first_replica: the number of replica 0, for randomness.
     """
 
 def sweep_dense(
@@ -191,6 +193,7 @@ class Bipartite:
         h: float32 [P, n + m].
         J: float32 [1 or P, n, m].
         seed: int64 [P].
+        first_replica: the number of replica 0, for randomness.
         metropolis: whether three of four sweeps are of that rule, instead of the heat bath.
         palindromic: whether each sweep ends with the right side once more.
         kept: whether calls to come pay for the tables of this one.
@@ -205,6 +208,7 @@ class Bipartite:
         h: np.ndarray,
         J: np.ndarray,
         seed: np.ndarray,
+        first_replica: int,
         metropolis: bool,
         palindromic: bool,
         kept: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qsample.annealers.kernels.betas import Constant, listed
@@ -40,6 +40,10 @@ class Gibbs:
             the CPU decides spins in 16 bits wherever that is sure to give the same spin.
         betas: inverse temperatures, one per sweep, which then count instead of `sweeps`; None is
             `sweeps` sweeps at 1. Unless all are 1 the reads are HEURISTIC.
+        first_replica: number of the first read among all that one seed draws: reads 0, 1, ... of a
+            call with `first_replica=8` are reads 8, 9, ... of one without, started alike, bit for
+            bit; so chains of one run may be spread over processes (`learning.distributed`). For
+            sparse and bipartite problems on the CPU.
         time_limit: seconds after which a call (but one of milliseconds) ends with the present
             sweeps and returns what is done; None is no limit. Reads are swept in blocks, so some
             may have all their sweeps and some none: `info["done"]` `[*B, num]` says it. Sweeps that
@@ -54,13 +58,15 @@ class Gibbs:
     precision: Precision = "full"
     betas: Sequence[float] | None = None
     time_limit: float | None = None
+    # no part of what a run's checkpoint calls its sampler
+    first_replica: int = field(default=0, repr=False)
 
     name = "gibbs"
     about = "chromatic heat bath at the target; continues chains"
     exactness = Exactness.ASYMPTOTIC
 
     def __post_init__(self) -> None:
-        whole_settings(self, sweeps=1)
+        whole_settings(self, sweeps=1, first_replica=0)
         check_choice("scan", self.scan, Scan)
         check_choice("precision", self.precision, Precision)
         check_time_limit(self.time_limit)
@@ -115,6 +121,7 @@ class Gibbs:
             precision=self.precision,
             coldest=betas.coldest,
             alive=alive,
+            first_replica=self.first_replica,
         )
         sweeper.run(betas)
         spins, energy = sweeper.reads()

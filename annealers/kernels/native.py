@@ -194,6 +194,7 @@ def sweep_bipartite(
     seeds: Sequence[int],
     *,
     spins: Tensor | None = None,
+    first_replica: int = 0,
     first_sweep: int = 0,
     rule: Rule = "gibbs",
     scan: Scan = "forward",
@@ -211,13 +212,24 @@ def sweep_bipartite(
         betas: inverse temperatures, `[S]` or `[S, P, R]`.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`.
+        first_replica: number of replica 0, for randomness.
         first_sweep: number of the first sweep.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.
         isa: an instruction set; the best of this machine by default.
     """
-    chains = Bipartite(problem, num, seeds, spins=spins, rule=rule, scan=scan, isa=isa, kept=False)
+    chains = Bipartite(
+        problem,
+        num,
+        seeds,
+        spins=spins,
+        first_replica=first_replica,
+        rule=rule,
+        scan=scan,
+        isa=isa,
+        kept=False,
+    )
     swept = chains.sweep(betas, first_sweep, alive)
     return swept._replace(spins=chains.spins)
 
@@ -233,6 +245,7 @@ class Bipartite:
         num: number of replicas of each problem.
         seeds: one 63-bit seed per problem.
         spins: where to start, `[P, R, n]`; by default uniform random spins of the kernel's own.
+        first_replica: number of replica 0, for randomness.
         rule: "gibbs" or "metropolis".
         scan: "forward" or "palindromic".
         isa: an instruction set; the best of this machine by default.
@@ -246,6 +259,7 @@ class Bipartite:
         seeds: Sequence[int],
         *,
         spins: Tensor | None = None,
+        first_replica: int = 0,
         rule: Rule = "gibbs",
         scan: Scan = "forward",
         isa: str = ISA,
@@ -260,6 +274,7 @@ class Bipartite:
             self._call.h,
             _single(self._call.flat.J),
             self._call.seeds,
+            first_replica,
             rule == "metropolis",
             scan == "palindromic",
             kept,

@@ -13,7 +13,12 @@ from qsample.annealers.kernels.betas import BLOCK, LISTENING, Betas, blocks
 from qsample.annealers.kernels.choose import native_kernel, torch_kernel
 from qsample.annealers.kernels.double import sweep_mixed
 from qsample.annealers.kernels.energies import energies, narrowed
-from qsample.annealers.kernels.native import Bipartite, Native, sweep_bipartite
+from qsample.annealers.kernels.native import (
+    Bipartite,
+    Native,
+    sweep_bipartite,
+    sweep_sparse,
+)
 from qsample.annealers.kernels.precision import wide_problems, working
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
@@ -49,10 +54,11 @@ class Sweeper:
         alive: function asked now and then whether to go on: once it says no, the present sweeps are
             the last; None never ends.
         native: whether the native kernels may serve; torch's do elsewhere, as on other devices.
+        first_replica: number of replica 0, for randomness.
 
     Raises:
         ValueError: a precision that does not serve this problem, or fields that double precision
-            cannot hold.
+            cannot hold; a first replica where kernels do not number replicas.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Sweeper:
         hardest: Ising | None = None,
         alive: Alive | None = None,
         native: bool = True,
+        first_replica: int = 0,
     ) -> None:
         self.num = num
         self.rule: Rule = rule
@@ -82,6 +89,8 @@ class Sweeper:
         self._seeds = list(seeds)
         self._streams: Streams | None = None
         self._native = native_for(self._hardest, precision, coldest) if native else None
+        if first_replica:
+            self._native = numbered(self._native, first_replica)
         self._dtype = problem.dtype
         if self._native is None:
             self._dtype = working(self._hardest, coldest, precision).dtype
@@ -301,6 +310,20 @@ def native_for(
         return None
     wide = wide_problems(problem, coldest)
     return native if wide is None else partial(sweep_mixed, native=native, wide=wide)
+
+
+def numbered(native: Native | None, first_replica: int) -> Native:
+    """The native call whose replica 0 draws the numbers of another.
+
+    Raises:
+        ValueError: a kernel that does not number its replicas.
+    """
+    if native is not sweep_bipartite and native is not sweep_sparse:
+        raise ValueError(
+            f"first_replica={first_replica} is for sparse and bipartite problems on the CPU whose "
+            "fields single precision can hold: use first_replica=0"
+        )
+    return partial(native, first_replica=first_replica)
 
 
 def clock(seconds: float | None) -> Alive | None:

@@ -11,8 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from qsample.annealers.gibbs import Gibbs
+from qsample.learning import exact_sums as exact
 from qsample.learning import jarzynski, large
-from qsample.learning.distributed import mean_of_ranks, own_generator
+from qsample.learning.blocks import Blocks
+from qsample.learning.distributed import (
+    check_agree,
+    gathered,
+    mean_of_ranks,
+    own_generator,
+    share,
+)
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
@@ -182,6 +190,25 @@ class _Drawn(NamedTuple):
     fields: Tensor | None = None  # of hidden units given the rows, of a large model
 
 
+class _Share(NamedTuple):
+    """What a loss needs of one rank, where chains are spread over ranks."""
+
+    rows: Tensor  # of data, [N / ranks, n_visible]
+    reads: Tensor  # visible units, [R / ranks, n_visible]
+    fields: Tensor  # of hidden units given the rows
+    counts: exact.Counts
+    offsets: Tensor
+
+
+def _of_all_ranks(own: Samples) -> Samples:
+    """The reads of all ranks, in the order of their numbers, in one exchange."""
+    width = own.spins.shape[1]
+    energy = own.energy.to(torch.float32)[:, None].contiguous()
+    both = gathered(torch.cat([own.spins, energy.view(torch.int8)], 1))
+    energy = both[:, width:].contiguous().view(torch.float32)[:, 0]
+    return replace(own, spins=both[:, :width].contiguous(), energy=energy)
+
+
 @public("qsample")
 class ContrastiveDivergence(nn.Module):
     """Draws the negative (and, where needed, the positive) samples and returns `cd_loss` of them.
@@ -203,6 +230,10 @@ class ContrastiveDivergence(nn.Module):
         centring_rate: weight of a new batch in that average, > 0 and <= 1.
         resample_below: effective fraction of the weighted chains of "jarzynski" below which they
             are resampled, from 0 (never) to 1.
+        exact_sums: whether statistics are sums that have no rounding, of probabilities that have
+            (`learning.exact_sums`), and chains draw by their number among all: then chains, loss
+            and gradient are the same on any number of ranks, bit for bit. For a `BernoulliRBM` of
+            float32 and `Gibbs`.
         generator: randomness of everything drawn; None is torch's default generator.
 
     State: `chains` `[num, n]` int8 (zeros before the first call) and `offsets` `[n]`. They are in
@@ -220,9 +251,17 @@ class ContrastiveDivergence(nn.Module):
     ranks must make it). A checkpoint of rank 0 holds rank 0's chains: save `chains` for each rank,
     or let the others begin anew.
 
+    With `exact_sums` do not wrap it: every rank calls it on the same rows, moves its own part of
+    `num` chains, adds its own part of the statistics, and is left with the loss, the gradient, the
+    reads and the chains of all. So all ranks take the same step, and any of them may write the
+    checkpoint, which goes on with another number of ranks.
+
     Raises:
-        ValueError: an unknown start, or one that the sampler cannot serve; a number out of range.
+        ValueError: an unknown start, or one that the sampler cannot serve; a number out of range;
+            rows or chains that do not divide over ranks, or ranks that differ in what they are
+            given.
         TypeError: a sampler that is none.
+        RankLost: another rank has ended.
     """
 
     chains: Tensor
@@ -243,6 +282,7 @@ class ContrastiveDivergence(nn.Module):
         centred: bool = False,
         centring_rate: float = 0.01,
         resample_below: float = 0.5,
+        exact_sums: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -261,6 +301,8 @@ class ContrastiveDivergence(nn.Module):
             raise ValueError(f"expected 0 < centring_rate <= 1; got {centring_rate}")
         if not 0 <= resample_below <= 1:
             raise ValueError(f"expected 0 <= resample_below <= 1; got {resample_below}")
+        if exact_sums:
+            exact.check_served(model, sampler, start)
         self.model = model
         self.sampler = sampler
         self.start = start
@@ -270,6 +312,7 @@ class ContrastiveDivergence(nn.Module):
         self.centred = centred
         self.centring_rate = centring_rate
         self.resample_below = resample_below
+        self.exact_sums = exact_sums
         self.generator = generator
         self.samples: Samples | None = None
         self.carry: dict[str, Tensor] | None = None
@@ -288,6 +331,8 @@ class ContrastiveDivergence(nn.Module):
         """
         model = self.model
         _check_batch(model, data, data_weight)  # before chains or offsets move
+        if self.exact_sums:
+            return self._exact_loss(data, data_weight)
         with torch.autocast(data.device.type, enabled=False):  # sampling keeps its precision
             weights = model.weights()
             with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
@@ -308,7 +353,7 @@ class ContrastiveDivergence(nn.Module):
     @uncompiled
     def _draw(self, data: Tensor, data_weight: Tensor | None) -> _Drawn:
         """Draw the negative samples; the positive ones, where needed, and this call's offsets."""
-        generator = self._generator()
+        generator = own_generator(self._generator())
         if large.serves(self.model, self.sampler, self.start):
             return self._draw_large(data, data_weight, generator)
         positive = None
@@ -351,11 +396,11 @@ class ContrastiveDivergence(nn.Module):
     def _generator(self) -> torch.Generator | None:
         """The generator of this call's draws; in eval mode a copy: training goes on as it was."""
         if self.training or self.generator is None:
-            return own_generator(self.generator)
+            return self.generator
         copied = torch.Generator(self.generator.device)
         copied.set_state(self.generator.get_state())
         # not what training draws next
-        return own_generator(copied.manual_seed(mix(draw_seed(copied), -1)))
+        return copied.manual_seed(mix(draw_seed(copied), -1))
 
     def _negatives(
         self,
@@ -387,6 +432,77 @@ class ContrastiveDivergence(nn.Module):
             samples = samples.resample(generator=generator)
         self.chains = samples.spins.to(torch.int8).clone()
         self.carry = None if samples.carry is None else dict(samples.carry)
+
+    # ---- spread over ranks ----------------
+
+    def _exact_loss(self, data: Tensor, data_weight: Tensor | None) -> Tensor:
+        """The loss of all ranks, of which this one draws and adds up its share."""
+        if data_weight is not None:
+            raise ValueError("exact_sums is for rows of equal weight: leave data_weight out")
+        model = self.model
+        with torch.autocast(data.device.type, enabled=False):
+            weights = model.weights()
+            with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
+                drawn = self._draw_share(data)
+        if self.centred:
+            weights = model.centred(weights, drawn.offsets)
+        return exact.loss(weights, drawn.rows, drawn.reads, drawn.fields, drawn.counts)
+
+    @uncompiled
+    def _draw_share(self, data: Tensor) -> _Share:
+        """Draw this rank's chains and tell all ranks of them."""
+        model = self.model
+        assert isinstance(model, BernoulliRBM)
+        seed = draw_seed(self._generator())
+        num = len(data) if self.start == "data" else self.num
+        same = exact.checksums(data, model.weights()) | {"numbers of chains": num, "seeds": seed}
+        check_agree(same, data.device)
+        mine = share(num, "chains")
+        rows = data[share(len(data), "rows of data")].to(torch.float32)
+
+        # draws are those of a chain's number, from one seed on all ranks
+        blocks, fields = large.fields_of(model, rows)
+        visible = None
+        if self.start == "data":
+            visible = rows
+        elif self.start == "persistent" and bool(self.chains[0, 0]):
+            visible = model.split(self.chains[mine])[0]
+        own = self._own_reads(visible, mine, seed, blocks, fields)
+        reads = model.split(own.spins)[0]
+        self.samples = _of_all_ranks(own)
+        if self.start == "persistent" and self.training:
+            self.chains = self.samples.spins.clone()
+
+        counts = exact.Counts(len(data), num)
+        offsets = self.offsets
+        if self.centred:
+            means = exact.hidden_means(fields, counts)
+            offsets = self._moved_towards(torch.cat([data.mean(0, dtype=torch.float64), means]))
+        if self.training:
+            self.offsets = offsets
+        return _Share(rows, reads, fields, counts, offsets)
+
+    def _own_reads(
+        self, visible: Tensor | None, mine: slice, seed: int, blocks: Blocks, fields: Tensor
+    ) -> Samples:
+        """Reads of the chains `mine`, started at visible units (None: at random)."""
+        model = self.model
+        sampler = self.sampler
+        assert isinstance(model, BernoulliRBM) and isinstance(sampler, Gibbs)
+        num = mine.stop - mine.start
+        first = sampler.first_replica + mine.start
+        generator = torch.Generator().manual_seed(seed)
+        if large.serves(model, sampler, self.start):
+            large.check_memory(model, len(fields), num)
+            known = fields if self.start == "data" else None
+            return large.chains(model, sampler, visible, num, generator, blocks, known, first)
+        initial = None
+        if visible is not None:
+            # hidden units are drawn first, given the visible ones alone
+            hidden = visible.new_zeros(num, model.num_hidden)
+            initial = self._as_initial(model.join(visible, hidden))
+        numbered = replace(sampler, first_replica=first)
+        return numbered.sample(model.ising(), num, initial=initial, generator=generator)
 
     # ---- chains with weights ----------------
 
@@ -485,6 +601,13 @@ class ContrastiveDivergence(nn.Module):
             mean = _normalised(data_weight, units) @ units
         if self.training:
             mean = mean_of_ranks(mean)
+        return self._moved_towards(mean)
+
+    def _moved_towards(self, mean: Tensor) -> Tensor:
+        """The average after a batch of these means; in eval mode as it is, if there is one."""
+        old = self.offsets
+        if not self.training and not old.isnan().any():
+            return old
         mean = mean.to(old)
         return torch.where(old.isnan(), mean, old.lerp(mean, self.centring_rate))
 

@@ -1,11 +1,25 @@
-"""Processes under `torch.distributed`: each draws replicas of its own, means are those of all."""
+"""Processes under `torch.distributed`: what each takes of the work, and what all of them know."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 
 from qsample.sampling.random import draw_seed, mix
+
+PATIENCE = 60.0  # seconds that a rank waits for the others
+
+
+class RankLost(RuntimeError):
+    """Another rank ended, or cannot be reached: this one cannot go on."""
+
+
+# ---- who is there ----------------
 
 
 def world() -> tuple[int, int]:
@@ -13,6 +27,35 @@ def world() -> tuple[int, int]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def join(backend: str = "gloo", seconds: float = PATIENCE) -> tuple[int, int]:
+    """Meet the other processes that `torchrun` has started; this one's rank, and how many there are.
+
+    Alone, without `torchrun`, that is (0, 1) and nothing is done.
+
+    Args:
+        backend: backend of torch.distributed, "gloo" on CPUs.
+        seconds: time to wait for ranks that are late, now and at each exchange.
+
+    Raises:
+        RankLost: not all ranks came.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return world()
+    try:
+        torch.distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    except (RuntimeError, ValueError) as error:
+        rank = os.environ.get("RANK")
+        size = os.environ["WORLD_SIZE"]
+        raise RankLost(
+            f"rank {rank} of {size} did not meet the others within {seconds:g} s: start all of "
+            f"them in that time ({_first_line(error)})"
+        ) from None
+    return world()
+
+
+# ---- a stream for each rank, and means of all ----------------
 
 
 def own_generator(generator: torch.Generator | None) -> torch.Generator | None:
@@ -39,3 +82,79 @@ def mean_of_ranks(t: Tensor) -> Tensor:
     total = t.clone()
     torch.distributed.all_reduce(total)
     return total / size
+
+
+# ---- one run, spread over ranks ----------------
+
+
+def share(total: int, what: str) -> slice:
+    """This rank's part of so many things that are numbered through all ranks.
+
+    Raises:
+        ValueError: they do not divide.
+    """
+    rank, size = world()
+    if total % size:
+        raise ValueError(
+            f"{total} {what} do not divide over {size} ranks: use a multiple of {size}"
+        )
+    each = total // size
+    return slice(rank * each, (rank + 1) * each)
+
+
+def check_agree(values: Mapping[str, int], device: torch.device) -> None:
+    """A ValueError on every rank unless all ranks have the same numbers, of 63 bits.
+
+    Args:
+        values: numbers by the name of what they stand for, the same names on all ranks.
+        device: where the backend exchanges tensors.
+    """
+    rank, size = world()
+    if size == 1:
+        return
+    numbers = torch.tensor([*values.values()], dtype=torch.int64, device=device)
+    of_ranks = gathered(numbers[None]).cpu()
+    for k, name in enumerate(values):
+        different = (of_ranks[:, k] != of_ranks[0, k]).nonzero()[:, 0].tolist()
+        if different:
+            raise ValueError(
+                f"rank {rank} of {size}: {name} of rank {different[0]} differ from those of rank "
+                f"0 ({int(of_ranks[different[0], k])}, not {int(of_ranks[0, k])}): give every "
+                "rank the same"
+            )
+
+
+def gathered(t: Tensor) -> Tensor:
+    """The tensors of all ranks, of one shape, one after the other along their first dimension."""
+    _, size = world()
+    if size == 1:
+        return t
+    t = t.contiguous()
+    parts = [torch.empty_like(t) for _ in range(size)]
+    with _one_line():
+        torch.distributed.all_gather(parts, t)
+    return torch.cat(parts)
+
+
+def add_over_ranks(t: Tensor) -> None:
+    """Replace a tensor by its sum over all ranks."""
+    if world()[1] > 1:
+        with _one_line():
+            torch.distributed.all_reduce(t)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What the backend says of a rank that is gone, as one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, size = world()
+        raise RankLost(
+            f"rank {rank} of {size} lost another one ({_first_line(error)}): the last checkpoint "
+            "is good; start all ranks again and resume"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)

@@ -104,6 +104,7 @@ def chains(
     generator: torch.Generator | None,
     blocks: Blocks,
     fields: Tensor | None = None,
+    first_replica: int = 0,
 ) -> Samples:
     """Reads after the sampler's sweeps, hidden units first, as its kernels make them.
 
@@ -115,9 +116,10 @@ def chains(
         generator: randomness, of which one seed is taken.
         blocks: products with the model's W.
         fields: hidden units' fields given `visible`, where they are known, `[num, n_hidden]`.
+        first_replica: number of the first chain, for randomness.
     """
     _, b, c = (weight.detach().to(blocks.dtype) for weight in model.weights())
-    draws = _Draws(draw_seeds(generator, ())[0], b.device)
+    draws = _Draws(draw_seeds(generator, ())[0], b.device, first_replica)
     v = draws.coins(num, len(b)) if visible is None else visible.to(blocks.dtype)
     h = v.new_empty(num, len(c))
     pull = v.new_empty(0)
@@ -142,18 +144,22 @@ class _Draws:
     Args:
         seed: 63 bits.
         device: where the chains are.
+        first_replica: number of the first chain; on other devices than a CPU they have none.
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, seed: int, device: torch.device, first_replica: int = 0) -> None:
         self.seed = seed
         self.device = device
+        self.first_replica = first_replica
         self.passes = 0
         if device.type != "cpu":
             self._generator = torch.Generator(device).manual_seed(seed)
 
     def coins(self, rows: int, units: int) -> Tensor:
         """Bits of probability 1/2, `[rows, units]` in single precision."""
-        spins = Streams([self.seed], self.device).spins(rows, units)[0]
+        streams = Streams([self.seed], self.device)
+        streams.position = self.first_replica * units
+        spins = streams.spins(rows, units)[0]
         return (spins > 0).to(torch.float32)
 
     def bits(self, field: Tensor, first: int) -> Tensor:
@@ -172,7 +178,17 @@ class _Draws:
         none = np.zeros((1, field.shape[1]), dtype=np.float32)
         warm = np.ones(1, dtype=np.float32)
         seeds = np.array([self.seed], dtype=np.int64)
-        draw_bits(field.numpy(), out.numpy(), none, warm, seeds, self.passes, first, False)
+        draw_bits(
+            field.numpy(),
+            out.numpy(),
+            none,
+            warm,
+            seeds,
+            self.passes,
+            first,
+            metropolis=False,
+            first_replica=self.first_replica,
+        )
         self.passes += 1
         return out
 

@@ -22,8 +22,8 @@ using Array = nb::ndarray<T, nb::ndim<d>, nb::c_contig, nb::device::cpu>;
 class Chains {
   public:
     Chains(Array<std::int8_t, 2> spins, Array<double, 1> energy, Array<std::int32_t, 1> done, Array<const float, 2> h,
-           Array<const float, 3> J, Array<const std::int64_t, 1> seed, bool metropolis, bool palindromic, bool kept,
-           const std::string &set)
+           Array<const float, 3> J, Array<const std::int64_t, 1> seed, std::int64_t first_replica, bool metropolis,
+           bool palindromic, bool kept, const std::string &set)
         : spins_(spins), energy_(energy), done_(done), h_(h), J_(J), seed_(seed) {
         const auto problems = static_cast<std::int64_t>(h.shape(0)), N = static_cast<std::int64_t>(h.shape(1));
         const auto lanes = static_cast<std::int64_t>(spins.shape(0)), own = static_cast<std::int64_t>(J.shape(0));
@@ -33,6 +33,9 @@ class Chains {
             done.shape(0) != energy.shape(0) || static_cast<std::int64_t>(seed.shape(0)) != problems)
             throw nb::value_error("expected spins [P R, n + m], energy and done [P R], h [P, n + m], J [1 or P, n, m] "
                                   "and seed [P]");
+        if (first_replica < 0 || first_replica + lanes / problems > std::int64_t{1} << 32)
+            throw nb::value_error("expected 0 <= first_replica, first_replica + R <= 2**32");
+        job_.first_replica = static_cast<std::uint32_t>(first_replica);
         job_.n = n, job_.m = m, job_.problems = problems, job_.replicas = lanes / problems;
         job_.h = h.data(), job_.J = J.data(), job_.J_stride = own > 1 ? n * m : 0;
         job_.metropolis = metropolis, job_.palindromic = palindromic;
@@ -81,9 +84,10 @@ class Chains {
 void bind_bipartite(nb::module_ &m) {
     nb::class_<Chains>(m, "Bipartite", "Chains of a batch of bipartite problems.")
         .def(nb::init<Array<std::int8_t, 2>, Array<double, 1>, Array<std::int32_t, 1>, Array<const float, 2>,
-                      Array<const float, 3>, Array<const std::int64_t, 1>, bool, bool, bool, const std::string &>(),
+                      Array<const float, 3>, Array<const std::int64_t, 1>, std::int64_t, bool, bool, bool,
+                      const std::string &>(),
              nb::arg("spins").noconvert(), nb::arg("energy").noconvert(), nb::arg("done").noconvert(), nb::arg("h"),
-             nb::arg("J"), nb::arg("seed"), nb::arg("metropolis"), nb::arg("palindromic"), nb::arg("kept"),
+             nb::arg("J"), nb::arg("seed"), nb::arg("first_replica"), nb::arg("metropolis"), nb::arg("palindromic"), nb::arg("kept"),
              nb::arg("isa"))
         .def("sweep", &Chains::sweep, nb::arg("beta"), nb::arg("first_sweep"), nb::arg("random_start"),
              nb::arg("threads"), nb::arg("alive").none(), "Sweeps; the fewest of any replica.")

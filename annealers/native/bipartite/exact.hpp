@@ -48,7 +48,7 @@ struct Exact {
             if (!word[side].resize((n[side] + 31) / 32 * L)) return;
         if (!base.resize(spins * columns) || !field.resize(4 * L) || !total.resize(L)) return;
         for (int l = 0; l < L; ++l) {
-            const auto replica = static_cast<std::uint32_t>(lane(l) % job.replicas);
+            const auto replica = job.first_replica + static_cast<std::uint32_t>(lane(l) % job.replicas);
             const Halves key(counter::lane_key(job.seed[problem(l)], replica >> 1));
             low[l] = key.low, high[l] = key.high, odd[l] = replica & 1;
         }

@@ -125,7 +125,7 @@ struct Filter final : Chains {
         for (std::int64_t i = 0; i < spins; ++i) used[job.tables.drop[i]] = true;
         for (std::int64_t b = 0; b < blocks; ++b)
             for (int k = 0; k < filter_lanes / 2; ++k) {
-                const auto pair = static_cast<std::uint32_t>(replica(b) / 2 + k);
+                const auto pair = job.first_replica / 2 + static_cast<std::uint32_t>(replica(b) / 2 + k);
                 const Halves key(counter::lane_key(job.seed[problem(b)], pair));
                 low[b * 32 + k] = key.low, high[b * 32 + k] = key.high;
             }

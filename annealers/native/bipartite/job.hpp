@@ -43,6 +43,7 @@ struct Job {
     bool metropolis, palindromic, random_start;
     const std::uint64_t *seed;                 // [P]
     std::uint32_t first_sweep;                 // randomness goes on from here
+    std::uint32_t first_replica;               // replica 0 draws the numbers of this one
     std::int8_t *spins;                        // [P R, n + m]: in where not random_start; out
     double *energy;                            // [P R]: out, without the offset
     std::int32_t *done;                        // [P R]: out, sweeps

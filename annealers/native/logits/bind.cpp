@@ -19,7 +19,7 @@ using Seeds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::dev
 
 // See annealers/_engine.pyi.
 void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::uint32_t pass, std::int64_t first_spin,
-          bool metropolis) {
+          bool metropolis, std::uint32_t first_replica) {
     const auto rows = static_cast<std::int64_t>(product.shape(0)), n = static_cast<std::int64_t>(product.shape(1));
     const auto problems = static_cast<std::int64_t>(seed.shape(0));
     const bool half = product.itemsize() == 2;
@@ -35,7 +35,7 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
         const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(first_spin + j));
         low[j] = static_cast<std::uint32_t>(key), high[j] = static_cast<std::uint32_t>(key >> 32);
     }
-    const logits::Job job{n, rows / problems, half, metropolis, beta.shape(0) > 1, product.data(), bits.data(),
+    const logits::Job job{n, rows / problems, first_replica, half, metropolis, beta.shape(0) > 1, product.data(), bits.data(),
                           bias.data(), bias.shape(0) > 1 ? n : 0, beta.data(),
                           reinterpret_cast<const std::uint64_t *>(seed.data()), low.data(), high.data()};
     static const logits::Run run = isa::chosen("").logits->run;
@@ -48,5 +48,6 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
 void bind_logits(nb::module_ &m) {
     m.def("draw_bits", &draw, nb::arg("product"), nb::arg("bits"), nb::arg("bias"), nb::arg("beta"), nb::arg("seed"),
           nb::arg("pass_number"), nb::arg("first_spin"), nb::arg("metropolis"),
+          nb::arg("first_replica") = 0,
           "Bits from matrix products, in one pass: 1 with probability sigmoid(beta (product + bias)).");
 }

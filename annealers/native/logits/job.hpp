@@ -9,6 +9,7 @@ using Half = std::uint16_t;  // bfloat16
 
 struct Job {
     std::int64_t n, replicas;
+    std::uint32_t first_replica;                      // replica 0 draws the numbers of this one
     bool half, metropolis, beta_by_row;
     const void *product;                              // [P R, n] float or bfloat16
     void *bits;                                       // the same: 0 and 1, in (for Metropolis) and out

@@ -41,7 +41,8 @@ void rows(const Job &job, std::int64_t first, std::int64_t last) {
     const std::int64_t n = job.n, whole = n - n % W;
     for (std::int64_t r = first; r < last; ++r) {
         const std::int64_t problem = r / job.replicas;
-        const std::uint64_t key = counter::lane_key(job.seed[problem], static_cast<std::uint32_t>(r % job.replicas));
+        const auto replica = job.first_replica + static_cast<std::uint32_t>(r % job.replicas);
+        const std::uint64_t key = counter::lane_key(job.seed[problem], replica);
         const U low = usplat(static_cast<std::uint32_t>(key)), high = usplat(static_cast<std::uint32_t>(key >> 32));
         const F beta = splat(job.beta[job.beta_by_row ? r : 0]);
         const T *product = static_cast<const T *>(job.product) + r * n;

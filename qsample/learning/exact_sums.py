@@ -1,0 +1,205 @@
+r"""Statistics of an RBM as exact sums, which do not depend on the processes that add them up.
+
+A sum of floats depends on its order. Here every term of one is a whole number of a unit: units of
+the data and of the reads are 0 or 1, and hidden units' probabilities are rounded to multiples of
+$2^{-(24 - \lceil\log_2 K\rceil)}$, K being the rows of data or the chains, whichever are more. So
+sums of K terms have 24 bits at most, and are exact in any order. Beyond 1024 the unit stays that of
+512 terms, $2^{-15}$, which are added in single precision, and their sums in double. Rounding moves a
+probability by half a unit, $2^{-16}$ at 512 chains, which is far below the noise of a gradient.
+
+The fields behind the probabilities are products by `Blocks`, a row at a time as it were, and chains
+draw numbers of their own. So chains, gradient and loss are the same on any number of ranks, bit for
+bit, if all processes run the same build of torch on processors of one kind.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qsample.annealers.gibbs import Gibbs
+from qsample.learning.blocks import Blocks
+from qsample.learning.distributed import add_over_ranks, gathered
+from qsample.models.rbm.bernoulli import BernoulliRBM
+from qsample.sampling.sampler import Sampler
+from qsample.support.transforms import uncompiled
+
+if TYPE_CHECKING:
+    from qsample.models import EnergyModel
+
+FEW = 1024  # terms that single precision adds up by itself
+TOGETHER = 512  # terms of a block, where they are more
+
+
+class Counts(NamedTuple):
+    """Rows of data and chains, of all ranks together."""
+
+    rows: int
+    chains: int
+
+    @property
+    def unit(self) -> float:
+        """What probabilities are multiples of."""
+        most = max(self)
+        terms = most if most <= FEW else TOGETHER
+        return 2.0 ** (math.ceil(math.log2(terms)) - 24)
+
+
+def check_served(model: EnergyModel, sampler: Sampler, start: str) -> None:
+    """A ValueError for what has no exact sums, or does not number its replicas."""
+    if not isinstance(model, BernoulliRBM) or model.W.dtype != torch.float32:
+        kind = type(model).__name__
+        raise ValueError(
+            "exact_sums is for a BernoulliRBM of float32 weights, whose hidden probabilities it "
+            f"rounds; got {kind} of {next(model.parameters()).dtype}"
+        )
+    if type(sampler) is not Gibbs:
+        raise ValueError(
+            "exact_sums draws by the number of a chain among those of all ranks, which Gibbs(...) "
+            f"does; got {type(sampler).__name__}"
+        )
+    if start == "jarzynski":
+        raise ValueError(
+            "exact_sums is for chains of equal weight: use start='data', 'persistent' or 'fresh'"
+        )
+
+
+def checksums(data: Tensor, weights: Sequence[Tensor]) -> dict[str, int]:
+    """What tells other data, or other weights, from these: a number of each."""
+    bits = data.detach().to("cpu", torch.int8).contiguous().numpy()
+    total = 0
+    for weight in weights:
+        # a million numbers of them: their bits, whose sum has no rounding
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() >> 20)].contiguous()
+        total += int(some.view(torch.int32).sum(dtype=torch.int64))
+    return {
+        "numbers of rows": len(data),
+        "values of the data": zlib.crc32(bits.tobytes()),
+        "weights": total,
+    }
+
+
+def probabilities(field: Tensor, counts: Counts) -> Tensor:
+    """sigmoid(field) as whole numbers of the unit."""
+    return field.sigmoid().div_(counts.unit).round_().mul_(counts.unit)
+
+
+def hidden_means(field: Tensor, counts: Counts) -> Tensor:
+    """Means over the data of all ranks of the hidden units' probabilities, `[m]` float64.
+
+    Args:
+        field: hidden units' fields given this rank's rows.
+        counts: rows and chains of all ranks.
+    """
+    total = probabilities(field, counts).sum(0, dtype=torch.float64)
+    add_over_ranks(total)
+    return total / counts.rows
+
+
+@uncompiled
+def loss(
+    weights: Sequence[Tensor], data: Tensor, reads: Tensor, field: Tensor, counts: Counts
+) -> Tensor:
+    """The loss of all ranks' data and reads; its gradient is that of all of them on every rank.
+
+    Args:
+        weights: W, b and c as they act.
+        data: this rank's rows `[N / ranks, n]`.
+        reads: visible units of its reads, of 0 and 1, `[R / ranks, n]`.
+        field: hidden units' fields given these rows, `[N / ranks, m]`.
+        counts: N and R.
+    """
+    with torch.autocast(data.device.type, enabled=False):
+        return _Loss.apply(*weights, data, reads, field, counts)  # type: ignore[no-any-return]
+
+
+class _Loss(torch.autograd.Function):
+    """Mean F of the data less that of the reads; backward adds up the statistics of all ranks."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        W: Tensor,
+        b: Tensor,
+        c: Tensor,
+        data: Tensor,
+        reads: Tensor,
+        field: Tensor,
+        counts: Counts,
+    ) -> Tensor:
+        x = torch.cat([data.to(W), reads.to(W)])
+        field = torch.cat([field, Blocks(W).from_left(x[len(data) :]) + c])
+        ctx.save_for_backward(x, field)
+        ctx.counts = counts
+        visible = Blocks(b[:, None]).from_left(x)[:, 0]
+        free = -visible - torch.nn.functional.softplus(field).sum(-1, dtype=torch.float64)
+        of_ranks = gathered(free[None])
+        of_data = of_ranks[:, : len(data)].reshape(-1).mean()
+        return (of_data - of_ranks[:, len(data) :].reshape(-1).mean()).to(W)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x, field = ctx.saved_tensors
+        counts: Counts = ctx.counts
+        p = probabilities(field, counts)
+        rows = len(x) * counts.rows // (counts.rows + counts.chains)
+        equal = counts.rows == counts.chains
+        sums = _Sums(1 if equal else 2, x.shape[1], p.shape[1], counts, x.device)
+        if equal:
+            # of the difference: terms of both signs stay within the bits of either
+            sign = torch.ones_like(x[:, :1])
+            sign[rows:] = -1
+            sums.add(0, x * sign, p, p * sign)
+        else:
+            sums.add(0, x[:rows], p[:rows], p[:rows])
+            sums.add(1, x[rows:], p[rows:], p[rows:])
+        add_over_ranks(sums.flat)
+        grads = sums.parts(0)
+        for k, part in enumerate(grads):
+            part.div_(-counts.rows)
+            if not equal:
+                part.add_(sums.parts(1)[k].div_(counts.chains))
+        return (*(part.mul_(above).to(field) for part in grads), None, None, None, None)
+
+
+class _Sums:
+    """Sums over rows of x' p, x and p in one piece of memory, so that ranks exchange it at once.
+
+    Args:
+        groups: sums of each kind.
+        n: visible units.
+        m: hidden units.
+        counts: terms of the sums, over all ranks.
+        device: where they are.
+    """
+
+    def __init__(self, groups: int, n: int, m: int, counts: Counts, device: torch.device) -> None:
+        self.sizes = (n * m, n, m)
+        self.shapes = ((n, m), (n,), (m,))
+        self.few = max(counts) <= FEW
+        dtype = torch.float32 if self.few else torch.float64
+        self.flat = torch.zeros(groups, sum(self.sizes), dtype=dtype, device=device)
+
+    def parts(self, group: int) -> list[Tensor]:
+        """The sums of a group: `[n, m]`, `[n]` and `[m]`, as they lie in memory."""
+        pieces = self.flat[group].split(self.sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def add(self, group: int, x: Tensor, p: Tensor, alone: Tensor) -> None:
+        """Add x' p, the sum of x and that of `alone`, over rows."""
+        pairs, visible, hidden = self.parts(group)
+        if self.few:
+            torch.mm(x.T, p, out=pairs)
+        else:
+            for some_x, some_p in zip(x.split(TOGETHER), p.split(TOGETHER), strict=True):
+                pairs += some_x.T @ some_p
+        visible += x.sum(0, dtype=self.flat.dtype)
+        hidden += alone.sum(0, dtype=self.flat.dtype)
