@@ -30,7 +30,7 @@ def world() -> tuple[int, int]:
 
 
 def join(backend: str = "gloo", seconds: float = PATIENCE) -> tuple[int, int]:
-    """Meet the other processes that `torchrun` has started; this one's rank, and how many there are.
+    """Meet the processes that `torchrun` has started beside this one: its rank, and their number.
 
     Alone, without `torchrun`, that is (0, 1) and nothing is done.
 

@@ -4,8 +4,8 @@ A sum of floats depends on its order. Here every term of one is a whole number o
 the data and of the reads are 0 or 1, and hidden units' probabilities are rounded to multiples of
 $2^{-(24 - \lceil\log_2 K\rceil)}$, K being the rows of data or the chains, whichever are more. So
 sums of K terms have 24 bits at most, and are exact in any order. Beyond 1024 the unit stays that of
-512 terms, $2^{-15}$, which are added in single precision, and their sums in double. Rounding moves a
-probability by half a unit, $2^{-16}$ at 512 chains, which is far below the noise of a gradient.
+512 terms, $2^{-15}$, which are added in single precision, and their sums in double. Rounding moves
+a probability by half a unit, $2^{-16}$ at 512 chains, which is far below the noise of a gradient.
 
 The fields behind the probabilities are products by `Blocks`, a row at a time as it were, and chains
 draw numbers of their own. So chains, gradient and loss are the same on any number of ranks, bit for

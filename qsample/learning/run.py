@@ -18,6 +18,7 @@ from qsample.learning.batches import Batches, batches_of
 from qsample.learning.best import Best, check_score, score_of
 from qsample.learning.callbacks import Callback, Callbacks, saved_on_error
 from qsample.learning.contrastive import ContrastiveDivergence
+from qsample.learning.distributed import world
 from qsample.learning.divergence import Diverged, Judge, check_precision, strength
 from qsample.learning.files import digest
 from qsample.learning.folder import Metrics, RunFolder
@@ -60,6 +61,7 @@ class Run:
         stopping: whether a callback asked to stop.
         best: the weights that validation rows liked best; None without patience.
         seen: digest of the last update's rows, where their order is not ours.
+        follows: whether another rank writes this run's folder.
         history: the metrics, one dict per evaluation.
         pending: metrics of the present update that wait for their likelihood.
         energies: energies `[R]` of the reads of the last updates.
@@ -110,7 +112,10 @@ class Run:
         self.settings = settings
         self.config = {} if config is None else config
         self.keeps_config = config is None  # on resume: the checkpoint's
-        self.folder = None if out is None else RunFolder(out)
+        # ranks that share a run know the same: the first one writes
+        self.follows = settings.exact_sums and world()[0] > 0
+        self.out = out
+        self.folder = None if out is None or self.follows else RunFolder(out)
         self.stopper = Stopper()
         self.doubts = measured.Doubts()
 
@@ -121,6 +126,7 @@ class Run:
             start=settings.start,
             num=settings.chains,
             centred=settings.centred,
+            exact_sums=settings.exact_sums,
             generator=torch.Generator(),
         )
         names = dict(model.named_buffers()).keys() & model.state_dict().keys()
@@ -148,6 +154,10 @@ class Run:
             ValueError: the folder cannot be written, is being written by another run, or holds
                 another one; it holds a run and `resume` is not set.
         """
+        if self.follows and self.out is not None:
+            if resume and RunFolder(self.out).holds_checkpoint():
+                restore(self, self.out)
+            return
         if self.folder is None:
             return
         path = self.folder.path

@@ -43,6 +43,8 @@ class Settings:
             auto means persistent where the sampler can continue chains, else fresh.
         chains: negative samples per step.
         centred: whether to use the centred gradient, with offsets by moving average.
+        exact_sums: whether chains and statistics are the same on any number of ranks, bit for bit;
+            see `ContrastiveDivergence`.
         seed: seed of all randomness.
         evaluate_every: updates between lines of metrics.
         checkpoint_every: updates between checkpoints.
@@ -67,6 +69,7 @@ class Settings:
     start: Start | Literal["auto"] = "auto"
     chains: int = 512
     centred: bool = False
+    exact_sums: bool = False
     seed: int = 0
     evaluate_every: int = 250
     checkpoint_every: int = 1000
