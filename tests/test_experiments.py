@@ -204,6 +204,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"sections"},
     ),
+    "benchmarks.billion": (
+        {"sides": (32,), "rounds": 1, "threads": 1},
+        {"rows", "left_out"},
+    ),
     "benchmarks.energy": (
         {
             "problems": ("3d-3",),

@@ -1,0 +1,277 @@
+"""The gradient of an RBM of up to a billion weights: time and memory of a CD-1 step, both sides.
+
+    python experiments/benchmarks/billion.py --out runs/billion
+
+A step is `ContrastiveDivergence` from the data, one sweep, and `backward()`, with as many units on
+either side and 64 rows. Beside it stand a step by hand in plain torch, and the four products that
+any step takes: the hidden units' field of the data, the visible units' of those, the hidden units'
+of these, and one stacked product of both statistics. The three are timed in turn, in one process
+that has W and its gradient once; each round makes every call once, in random order. A process of
+its own then measures the peak of each one's memory, and bfloat16 storage. `qsample` zeroes its
+`.grad` and adds to it; `qsample, new gradient` lets each step allocate it. The largest size needs
+11 GiB; one that does not fit is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import qsample as qs
+from qsample.annealers import Gibbs
+from qsample.models import BernoulliRBM
+
+sys.path.append(str(Path(__file__).parents[2]))
+from experiments.benchmarks.calls import isolated
+from experiments.common import (
+    OURS,
+    THEIRS,
+    CommonOptions,
+    Report,
+    Seconds,
+    command_line,
+    medians,
+    paired_rounds,
+    ratio,
+)
+
+Step = Callable[[], Any]
+GIB = 2**30
+ALONE = ("qsample", "qsample, bfloat16", "plain torch")
+"""what is measured in a process of its own"""
+
+
+@dataclass(frozen=True)
+class Options(CommonOptions):
+    """Sizes and rounds."""
+
+    sides: tuple[int, ...] = (1024, 4096, 8192, 16384, 32768)
+    """units on either side; the weights are their squares"""
+    batch: int = 64
+    """rows of data, and chains"""
+    rounds: int = 5
+    """rounds of each size"""
+    threads: int = 2
+    """torch threads"""
+    device: str = "cpu"
+    """where: cpu, or cuda"""
+    cell: tuple[int, str] | None = None
+    """a size, and times or one of what is measured alone: print just that as JSON"""
+
+
+def main(options: Options) -> None:
+    """Measure each size in processes of their own, print, draw."""
+    if options.cell is not None:
+        torch.set_num_threads(options.threads)
+        side, what = options.cell
+        row = times(side, options) if what == "times" else alone(side, what, options)
+        print(json.dumps(row))
+        return
+    report = Report(options, __file__)
+    rows: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
+    for side in options.sides:
+        row: dict[str, Any] = {"side": side, "weights": side * side}
+        for what in ("times", *ALONE):
+            arguments = ["--batch", options.batch, "--rounds", options.rounds]
+            arguments += ["--threads", options.threads, "--device", options.device]
+            cell = isolated(__file__, "--cell", side, what, *arguments)
+            if isinstance(cell, str):
+                left_out.append({"side": side, "what": what, "reason": cell})
+                print(f"left out: {what} of {side} ({cell})")
+            else:
+                row[what] = cell
+        rows.append(row)
+        say(row)
+        report.write({"rows": rows, "left_out": left_out})
+    report.finish({"rows": rows, "left_out": left_out}, picture(rows))
+
+
+def say(row: dict[str, Any]) -> None:
+    """One size, as a line for each figure."""
+    for name, figures in row.get("times", {}).items():
+        print(
+            f"{row['side']:6} {name:22} {figures['seconds']:8.3f} s "
+            f"(best {figures['fastest']:.3f}), {figures['over_products']:.3f} x its products"
+        )
+    for name in ALONE:
+        if name in row:
+            print(
+                "{side:6} {name:22} {peak_gib:8.3f} GiB, {over_weights:.3f} x (weights + gradient),"
+                " {seconds:.3f} s".format(side=row["side"], name=name, **row[name])
+            )
+
+
+# ---- what is measured -------------------------------------------------------------------------
+
+
+def times(side: int, options: Options) -> dict[str, Any]:
+    """Seconds of each step in paired rounds, and its ratio to the products'."""
+    model, data = made(side, options, torch.float32)
+    model.W.grad = torch.zeros_like(model.W)
+    settled = [settled_on(options.device, step) for step in steps(model, data)]
+    calls = dict(zip(("qsample", "plain torch", "products"), settled, strict=True))
+    for call in calls.values():
+        call()
+    seconds = paired_rounds(calls, options.rounds, pause=0.1, quiet=True)
+    # its gradient is its own, so it comes last, when nothing else needs the memory
+    model.zero_grad()
+    last = settled_on(options.device, ours(model, data, keeps=False))
+    last()
+    new = paired_rounds({"new": last}, options.rounds, pause=0.1, quiet=True)["new"]
+    rows = {name: figures(seconds[name], seconds["products"]) for name in seconds}
+    rows["qsample, new gradient"] = figures(new, seconds["products"])
+    return rows
+
+
+def figures(seconds: list[Seconds], base: list[Seconds]) -> dict[str, float]:
+    """Medians, and the ratio to the products of the same round."""
+    wall, cpu = medians(seconds)
+    return {
+        "seconds": wall,
+        "cpu_seconds": cpu,
+        "fastest": min(s.wall for s in seconds),
+        "over_products": ratio(seconds, base),
+        "over_products_cpu": ratio(seconds, base, "cpu"),
+    }
+
+
+def alone(side: int, what: str, options: Options) -> dict[str, float]:
+    """Peak memory and time of one kind of step, in a process that does nothing else."""
+    dtype = torch.bfloat16 if what.endswith("bfloat16") else torch.float32
+    before = peak(options.device)
+    model, data = made(side, options, dtype)
+    if what == "plain torch":
+        model.W.grad = torch.zeros_like(model.W)
+        step = steps(model, data)[1]
+    else:
+        step = ours(model, data, keeps=True)
+    step = settled_on(options.device, step)
+    step()
+    wall, cpu = medians(paired_rounds({what: step}, options.rounds, quiet=True)[what])
+    used = peak(options.device)
+    both = 2 * model.W.numel() * model.W.element_size()
+    return {
+        "seconds": wall,
+        "cpu_seconds": cpu,
+        "peak_gib": used / GIB,
+        "over_weights": (used - before) / both,
+    }
+
+
+def made(side: int, options: Options, dtype: torch.dtype) -> tuple[BernoulliRBM, Tensor]:
+    """A model of `side` units on either side, and rows of 0 and 1."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)  # so that W is never in another one
+    with torch.device(options.device):
+        model = BernoulliRBM(side, side)
+    torch.set_default_dtype(torch.float32)
+    data = (torch.rand(options.batch, side) < 0.2).float().to(options.device)
+    return model, data
+
+
+def settled_on(device: str, step: Step) -> Step:
+    """The step, until the device has done it."""
+    if device == "cpu":
+        return step
+
+    def whole() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    return whole
+
+
+def peak(device: str) -> int:
+    """Bytes that were in use at most: of the process, or of the device's allocator."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated()
+
+
+# ---- steps ------------------------------------------------------------------------------------
+
+
+def ours(model: BernoulliRBM, data: Tensor, keeps: bool) -> Step:
+    """Our step; `keeps`: the gradient's memory, which is set to zero."""
+    cd = qs.ContrastiveDivergence(model, Gibbs(1), start="data")
+
+    def step() -> None:
+        model.zero_grad(set_to_none=not keeps)
+        cd(data).backward()
+
+    return step
+
+
+def steps(model: BernoulliRBM, data: Tensor) -> tuple[Step, Step, Step]:
+    """Our step, that of plain torch and the products alone, on one W and one gradient."""
+    W, b, c = (p.detach() for p in model.parameters())
+    grad = model.W.grad
+    assert grad is not None
+    N = len(data)
+    stacked = torch.rand(2 * N, W.shape[0], device=W.device).round()
+    hidden = torch.rand(2 * N, W.shape[1], device=W.device)
+
+    def drawn(field: Tensor) -> Tensor:
+        return (torch.rand_like(field) < field.sigmoid()).to(field)
+
+    def plain() -> None:
+        field = torch.addmm(c, data, W)
+        v = drawn(torch.addmm(b, drawn(field), W.T))
+        negative = torch.addmm(c, v, W).sigmoid()
+        x = torch.cat([data, v])
+        p = torch.cat([field.sigmoid().neg_(), negative]).div_(N)
+        torch.mm(x.T, p, out=grad)
+        model.b.grad = v.mean(0) - data.mean(0)
+        model.c.grad = p.sum(0)
+
+    def products() -> None:
+        torch.mm(data, W)
+        torch.mm(hidden[:N], W.T)
+        torch.mm(stacked[:N], W)
+        torch.mm(stacked.T, hidden, out=grad)
+
+    return ours(model, data, keeps=True), plain, products
+
+
+# ---- picture ----------------------------------------------------------------------------------
+
+
+def picture(rows: list[dict[str, Any]]) -> Figure:
+    """Time and peak memory against the number of weights."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
+    styles = {"qsample": (OURS, "-"), "plain torch": (THEIRS, "-"), "products": ("0.5", ":")}
+    timed = [row for row in rows if "times" in row]
+    for name, (colour, line) in styles.items():
+        seconds = [row["times"][name]["seconds"] for row in timed]
+        left.plot([row["weights"] for row in timed], seconds, line, color=colour, label=name)
+    left.set(xlabel="weights", ylabel="seconds per step", xscale="log", yscale="log")
+    for name, line in zip(ALONE, ("-", "--", "-"), strict=True):
+        measured = [row for row in rows if name in row]
+        colour = THEIRS if name == "plain torch" else OURS
+        peaks = [row[name]["peak_gib"] for row in measured]
+        right.plot([row["weights"] for row in measured], peaks, line, color=colour, label=name)
+    least = [8 * row["weights"] / GIB for row in rows]
+    right.plot(
+        [row["weights"] for row in rows], least, ":", color="0.5", label="W and its gradient"
+    )
+    right.set(xlabel="weights", ylabel="peak memory, GiB", xscale="log", yscale="log")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    command_line(main, Options)
