@@ -160,6 +160,45 @@ def test_a_rank_that_ends_is_told_in_one_line(ranks):
     assert "the last checkpoint is good" in said
 
 
+# ---- a control ----------------
+
+
+def naive(rank: int, world: int, folder: str) -> None:
+    """Bits of sharded probabilities, as torch draws them."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    store = f"file://{folder}/store{world}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    mesh = init_device_mesh("cpu", (world,))
+    for axis in (0, 1):
+        sharded = distribute_tensor(torch.full((8, 16), 0.5), mesh, [Shard(axis)])
+        torch.manual_seed(0)
+        bits: Any = torch.bernoulli(sharded)
+        whole = bits.full_tensor()
+        if rank == 0:
+            torch.save(whole, f"{folder}/bits{world}.{axis}")
+    torch.distributed.destroy_process_group()
+
+
+@FORKS
+@pytest.mark.long
+@pytest.mark.parametrize("axis", [0, 1])
+def test_bits_that_torch_draws_of_shards_fail_this_test(axis, tmp_path):
+    """What the tests above ask of ours: the bits of one process, on two ranks and on four."""
+    torch.manual_seed(0)
+    alone = torch.bernoulli(torch.full((8, 16), 0.5))
+    same = []
+    for world in (2, 4):
+        start_processes(naive, (world, str(tmp_path)), world, start_method="fork")
+        bits = torch.load(tmp_path / f"bits{world}.{axis}")
+        same.append(torch.equal(bits, alone))
+        # worse, on a CPU: all shards are alike
+        first, *others = bits.chunk(world, axis)
+        assert all(torch.equal(first, other) for other in others)
+    assert not any(same)
+
+
 # ---- in one process ----------------
 
 
