@@ -35,9 +35,10 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
         const std::uint64_t key = counter::visit_key(pass, static_cast<std::uint32_t>(first_spin + j));
         low[j] = static_cast<std::uint32_t>(key), high[j] = static_cast<std::uint32_t>(key >> 32);
     }
-    const logits::Job job{n, rows / problems, first_replica, half, metropolis, beta.shape(0) > 1, product.data(), bits.data(),
+    const logits::Job job{n, rows / problems, half, metropolis, beta.shape(0) > 1, product.data(), bits.data(),
                           bias.data(), bias.shape(0) > 1 ? n : 0, beta.data(),
-                          reinterpret_cast<const std::uint64_t *>(seed.data()), low.data(), high.data()};
+                          reinterpret_cast<const std::uint64_t *>(seed.data()), low.data(), high.data(),
+                          first_replica};
     static const logits::Run run = isa::chosen("").logits->run;
     nb::gil_scoped_release release;
     run(job, 0, rows);

@@ -9,7 +9,6 @@ using Half = std::uint16_t;  // bfloat16
 
 struct Job {
     std::int64_t n, replicas;
-    std::uint32_t first_replica;                      // replica 0 draws the numbers of this one
     bool half, metropolis, beta_by_row;
     const void *product;                              // [P R, n] float or bfloat16
     void *bits;                                       // the same: 0 and 1, in (for Metropolis) and out
@@ -18,6 +17,7 @@ struct Job {
     const float *beta;                                // [1] or [P R]
     const std::uint64_t *seed;                        // [P]
     const std::uint32_t *visit_low, *visit_high;      // [n, and padding for a whole vector]
+    std::uint32_t first_replica = 0;                  // replica 0 draws the numbers of this one
 };
 
 using Run = void (*)(const Job &, std::int64_t first, std::int64_t last);
