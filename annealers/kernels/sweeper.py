@@ -318,7 +318,7 @@ def numbered(native: Native | None, first_replica: int) -> Native:
     Raises:
         ValueError: a kernel that does not number its replicas.
     """
-    if native is not sweep_bipartite and native is not sweep_sparse:
+    if native is None or native not in (sweep_bipartite, sweep_sparse):
         raise ValueError(
             f"first_replica={first_replica} is for sparse and bipartite problems on the CPU whose "
             "fields single precision can hold: use first_replica=0"
