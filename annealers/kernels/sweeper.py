@@ -318,12 +318,14 @@ def numbered(native: Native | None, first_replica: int) -> Native:
     Raises:
         ValueError: a kernel that does not number its replicas.
     """
-    if native is None or native not in (sweep_bipartite, sweep_sparse):
-        raise ValueError(
-            f"first_replica={first_replica} is for sparse and bipartite problems on the CPU whose "
-            "fields single precision can hold: use first_replica=0"
-        )
-    return partial(native, first_replica=first_replica)
+    if native is sweep_bipartite:
+        return partial(sweep_bipartite, first_replica=first_replica)
+    if native is sweep_sparse:
+        return partial(sweep_sparse, first_replica=first_replica)
+    raise ValueError(
+        f"first_replica={first_replica} is for sparse and bipartite problems on the CPU whose "
+        "fields single precision can hold: use first_replica=0"
+    )
 
 
 def clock(seconds: float | None) -> Alive | None:

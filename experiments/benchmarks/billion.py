@@ -120,8 +120,8 @@ def times(side: int, options: Options) -> dict[str, Any]:
     model, data = made(side, options, torch.float32)
     model.W.grad = torch.zeros_like(model.W)
     settled = [settled_on(options.device, step) for step in steps(model, data)]
-    names: tuple[str, ...] = ("qsample", "plain torch", "products")
-    calls = dict(zip(names, settled, strict=True))
+    names = ("qsample", "plain torch", "products")
+    calls: dict[str, Step] = dict(zip(names, settled, strict=True))
     for call in calls.values():
         call()
     seconds = paired_rounds(calls, options.rounds, pause=0.1, quiet=True)
