@@ -141,6 +141,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "steps": (1, 2),
             "updates": 4,
             "coupling_updates": 2,
+            "pool": 20,
             "batch": 10,
             "width": 8,
             "chain": 2,
