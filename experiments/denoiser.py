@@ -145,4 +145,6 @@ def train_denoiser(
         optimizer.step()
         decay.step()
         average.update_parameters(net)
-    return average.module
+    trained = average.module
+    assert isinstance(trained, Denoiser)
+    return trained

@@ -103,7 +103,8 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Train every model, draw from it, compare."""
-    report = Report(options, __file__)
+    variant = "" if options.data == "digits" else f"_{options.data}"
+    report = Report(options, __file__, ("diffusers",), variant)
     judge = Judge(options)
     floor = judge(judge.half.x[: options.images])
     rows: list[Row] = []
