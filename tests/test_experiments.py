@@ -110,6 +110,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"rows", "qsample", "search", "scikit-learn", "nats_above", "small"},
     ),
+    "claims.mnist_record": (
+        {"hidden": 4, "updates": 3, "steps": 200},
+        {"updates", "train_seconds", "data", "test_log_likelihood", "log_partition_sides"},
+    ),
     "claims.recipe_parts": (
         {"parts": ("the recipe",), "hidden": 8, "updates": 3, "annealing": 10},
         {"recipe", "parts"},
