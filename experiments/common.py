@@ -72,7 +72,11 @@ class Report:
     """The folder of a run: strict JSON that names command, machine and versions, and a picture."""
 
     def __init__(
-        self, options: CommonOptions, script: str, packages: Iterable[str] = ("dwave-samplers",)
+        self,
+        options: CommonOptions,
+        script: str,
+        packages: Iterable[str] = ("dwave-samplers",),
+        variant: str = "",
     ) -> None:
         """Make the folder and set torch's threads.
 
@@ -80,10 +84,11 @@ class Report:
             options: options of the run, which are written with its result.
             script: path of the script, `__file__`; its stem names the published files.
             packages: distributions whose versions matter, beside qsample, torch and numpy.
+            variant: what the names end in, of a script that publishes several results.
         """
         torch.set_num_threads(options.threads)
         self.options = options
-        self.name = Path(script).stem
+        self.name = Path(script).stem + variant
         self.packages = ("qsample", "torch", "numpy", *packages)
         self.folder = options.out or Path("runs") / self.name
         self.folder.mkdir(parents=True, exist_ok=True)

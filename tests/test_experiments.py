@@ -110,6 +110,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"rows", "qsample", "search", "scikit-learn", "nats_above", "small"},
     ),
+    "claims.mnist_record": (
+        {"hidden": 4, "updates": 3, "steps": 200},
+        {"updates", "train_seconds", "data", "test_log_likelihood", "log_partition_sides"},
+    ),
     "claims.recipe_parts": (
         {"parts": ("the recipe",), "hidden": 8, "updates": 3, "annealing": 10},
         {"recipe", "parts"},
@@ -141,6 +145,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "steps": (1, 2),
             "updates": 4,
             "coupling_updates": 2,
+            "pool": 20,
             "batch": 10,
             "width": 8,
             "chain": 2,

@@ -3,16 +3,13 @@
     python experiments/claims/few_steps.py --out runs/few_steps
     python experiments/claims/few_steps.py --data mnist5k --seeds 0 --out runs/mnist
 
-One denoiser per seed is trained by cross entropy, for all numbers of steps. Both kinds of step use
-it, frozen, from the same x_T: the factorised step draws the bits independently in its fields; the
-joint one adds centred couplings, trained on the evidence bound, scaled at every step to what
-validation rows like best, and switched off where they do not surely gain. Judged by the Frechet
-distance of features, the error of pair correlations and the evidence bound of test rows; a floor is
-the distance between two halves of the data, what a perfect model of the first would reach. Cells
-that are there already are kept: a run that was ended goes on.
-
-`--recipe together` is the old one, for comparison: logits and couplings learn together, by
-pseudo-likelihood and then contrastive divergence, a network for each number of steps.
+One denoiser per seed, a UNet of diffusers', is trained by cross entropy for all numbers of steps.
+Both kinds of step use it, frozen, from the same x_T: the factorised step draws the bits
+independently in its fields; the joint one adds centred couplings, trained on the evidence bound,
+scaled at every step to what validation rows like best, and switched off where they do not surely
+gain. Judged by the Frechet distance of features, the error of pair correlations and the evidence
+bound of test rows; a floor is the distance between two halves of the data, what a perfect model of
+the first would reach. Cells that are there already are kept: a run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ import sys
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -47,6 +44,7 @@ from experiments.common import (
     mosaic,
     progress_bar,
 )
+from experiments.denoiser import AtSteps, Denoiser, Remembered, train_denoiser
 
 KINDS = {"factorised": "tab:red", "copula": "tab:blue"}
 METRICS = {
@@ -61,9 +59,7 @@ SURE = 2.0  # standard errors by which validation rows must gain from couplings
 SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
 NEWTON = 0.3  # first share of a Newton step
 LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
-WAVES = 8  # of the embedding of a time
 Row = dict[str, Any]
-Recipe = Literal["on_top", "together"]
 
 
 @dataclass(frozen=True)
@@ -74,26 +70,22 @@ class Options(CommonOptions):
     """images: digits (8 x 8) or mnist5k (28 x 28)"""
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
     """reverse steps"""
-    updates: int = 6000
+    updates: int = 2000
     """gradient steps of the denoiser"""
     coupling_updates: int = 150
     """gradient steps of the couplings of a reverse step"""
+    pool: int = 3000
+    """draws of x_k from which the couplings of a reverse step learn"""
     batch: int = 100
     """images of a gradient step"""
     lr: float = 0.002
-    """Adam's learning rate of the denoiser, falling to zero"""
+    """the highest learning rate of the denoiser"""
     coupling_lr: float = 0.01
     """the most that a coupling changes in a gradient step, falling to zero"""
-    width: int = 256
-    """units of a layer of the network"""
+    width: int = 24
+    """channels of the denoiser at full size"""
     chain: int = 5
     """sweeps of a gradient step's chains"""
-    centred: bool = True
-    """whether couplings are between deviations from the factorised step's means"""
-    recipe: Recipe = "on_top"
-    """couplings on top of a trained denoiser, or together with one of their own"""
-    contrastive: float = 0.3
-    """share of the last updates that are contrastive divergence, where they learn together"""
     sweeps: tuple[int, ...] = (200,)
     """sweeps of a joint step when images are drawn, half annealing, half at the target; the last
     one counts"""
@@ -111,7 +103,8 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Train every model, draw from it, compare."""
-    report = Report(options, __file__)
+    variant = "" if options.data == "digits" else f"_{options.data}"
+    report = Report(options, __file__, ("diffusers",), variant)
     judge = Judge(options)
     floor = judge(judge.half.x[: options.images])
     rows: list[Row] = []
@@ -206,58 +199,7 @@ class Judge:
         }
 
 
-# ---- the network ------------------------------------------------------------------------------
-
-
-class Denoiser(nn.Module):
-    """Two residual layers and an embedding of k/T: x_k to logits of x_0, for any T."""
-
-    def __init__(self, bits: int, width: int) -> None:
-        """Make the layers.
-
-        Args:
-            bits: bits of an image, n.
-            width: units of a layer.
-        """
-        super().__init__()
-        self.first = nn.Linear(bits, width)
-        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
-            )
-            for _ in range(2)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, bits)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
-        """Logits `[B, n]` of x_k `[B, n]` at k/T = `fraction` `[B]`."""
-        angles = fraction[:, None] * (torch.arange(WAVES) + 0.5) * torch.pi
-        y = self.first(x) + self.time(torch.cat([angles.sin(), angles.cos()], 1))
-        for layer in self.layers:
-            y = y + layer(y)
-        return self.last(self.norm(y))
-
-
-class AtSteps(nn.Module):
-    """A denoiser of times as one of T steps, as models call it."""
-
-    def __init__(self, net: Denoiser, steps: int) -> None:
-        """Wrap it.
-
-        Args:
-            net: the network.
-            steps: number of steps, T.
-        """
-        super().__init__()
-        self.net = net
-        self.steps = steps
-
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """Logits `[B, n]` of x_k at steps k `[B]`."""
-        return self.net(x, k / self.steps)
+# ---- couplings on top of a denoiser --------------------------------------------------------------
 
 
 def graph_of(shape: tuple[int, int]) -> qs.Graph:
@@ -283,61 +225,28 @@ def annealing(sweeps: int) -> SimulatedAnnealing:
     )
 
 
-def trained_denoiser(seed: int, judge: Judge, options: Options) -> Denoiser:
-    """Cross entropy of x_0, at times of the finest run.
-
-    Args:
-        seed: seed of weights and noise.
-        judge: holds the images to train on.
-        options: options of the run.
-    """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    finest = max(options.steps)
-    process = UniformBits(log_times(finest))
-    net = Denoiser(judge.train.shape[1], options.width)
-    optimizer = torch.optim.Adam(net.parameters(), lr=options.lr)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: 1 - u / options.updates)
-    cross_entropy = nn.functional.binary_cross_entropy_with_logits
-    for _ in progress_bar(range(options.updates), desc=f"denoiser {seed}", leave=False):
-        x_0 = some_rows(judge, options, generator)
-        k = torch.randint(1, finest + 1, (len(x_0),), generator=generator)
-        logits = net(process.noise(x_0, k, generator=generator), k / finest)
-        loss = cross_entropy(logits, (x_0 + 1) / 2, reduction="sum") / len(x_0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-    return net
-
-
-def some_rows(judge: Judge, options: Options, generator: torch.Generator) -> Tensor:
-    """Images of a gradient step, `[batch, n]`."""
-    return judge.train[torch.randint(len(judge.train), (options.batch,), generator=generator)]
-
-
-# ---- couplings on top of it -------------------------------------------------------------------
-
-
 def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) -> None:
     """The couplings of every step, by the gradient of its term of the evidence bound.
 
     Args:
-        model: a copula whose denoiser is trained; it stays as it is.
+        model: a centred copula of a trained denoiser, which stays as it is.
         seed: seed of noise and chains.
         judge: holds the images to train on.
         options: options of the run.
     """
     generator = torch.Generator().manual_seed(seed + 1)
-    model.denoiser.requires_grad_(False)
     sampler = Gibbs(options.chain)
     learned = {name: p for name, p in (("J", model.J), ("b", model.b)) if p is not None}
     ks = range(1, model.process.steps + 1)
     for k in progress_bar(ks, desc="couplings", unit="step", leave=False):
-        curvature = curvature_of(model, k, judge, generator)
+        images = judge.train[torch.randint(len(judge.train), (options.pool,), generator=generator)]
+        noisy = model.process.noise(images, k, generator=generator)
+        curvature = curvature_of(model, k, noisy)
         for update in range(options.coupling_updates):
-            x_0 = some_rows(judge, options, generator)
-            loss = model.evidence_loss(x_0, k, sampler, generator=generator).mean()
+            some = torch.randint(options.pool, (options.batch,), generator=generator)
+            loss = model.evidence_loss(
+                images[some], k, sampler, after=noisy[some], generator=generator
+            ).mean()
             slopes = torch.autograd.grad(loss, list(learned.values()))
             left = 1 - update / options.coupling_updates
             longest = left * options.coupling_lr
@@ -348,9 +257,7 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
 
 
 @torch.no_grad()
-def curvature_of(
-    model: IsingCopula, k: int, judge: Judge, generator: torch.Generator
-) -> dict[str, Tensor]:
+def curvature_of(model: IsingCopula, k: int, noisy: Tensor) -> dict[str, Tensor]:
     """Second derivatives of step k's loss where couplings are 0: there all others vanish.
 
     Pair products of independent bits are uncorrelated, with variance (1 - m_i^2)(1 - m_j^2).
@@ -358,12 +265,9 @@ def curvature_of(
     Args:
         model: a centred copula.
         k: the step.
-        judge: holds the images to train on.
-        generator: source of noise.
+        noisy: draws of x_k.
     """
-    x_0 = judge.train[torch.randint(len(judge.train), (500,), generator=generator)]
-    after = model.process.noise(x_0, k, generator=generator)
-    variance = 1 - model.fields(after, k).float().tanh().square()
+    variance = 1 - model.fields(noisy, k).float().tanh().square()
     i, j = model.graph.edges
     pairs = (variance.T @ variance / len(variance))[i, j]
     return {"J": pairs + LEAST, "b": variance.mean(0) + LEAST}
@@ -420,50 +324,16 @@ def bounds(model: IsingCopula, rows: Tensor, options: Options) -> tuple[Tensor, 
     return terms.low, terms.high
 
 
-# ---- all at once, as before -------------------------------------------------------------------
-
-
-def train_together(steps: int, seed: int, judge: Judge, options: Options) -> IsingCopula:
-    """A copula by pseudo-likelihood, then by contrastive divergence, its denoiser with it.
+def copula_of(net: nn.Module, steps: int, judge: Judge) -> IsingCopula:
+    """A centred copula whose couplings are 0.
 
     Args:
-        steps: number of reverse steps.
-        seed: seed of weights, noise and chains.
-        judge: holds the images to train on.
-        options: options of the run.
-    """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net = AtSteps(Denoiser(judge.train.shape[1], options.width), steps)
-    model = copula_of(net, steps, judge, options)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: 1 - u / options.updates)
-    turn = round(options.updates * (1 - options.contrastive))
-    for update in progress_bar(range(options.updates), desc="together", leave=False):
-        x, after, k = model.pairs(some_rows(judge, options, generator), generator)
-        if update < turn:
-            loss = -model.pseudo_likelihood(x, after, k).mean()
-        else:
-            sampler = Gibbs(options.chain)
-            loss = model.cd_loss(x, after, k, sampler, generator=generator).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-    return model
-
-
-def copula_of(net: AtSteps, steps: int, judge: Judge, options: Options) -> IsingCopula:
-    """A copula whose couplings are 0.
-
-    Args:
-        net: denoiser.
+        net: denoiser of times.
         steps: number of reverse steps.
         judge: holds the shape of the images.
-        options: options of the run.
     """
-    graph = graph_of(judge.shape)
-    return IsingCopula(net, graph, UniformBits(log_times(steps)), centred=options.centred)
+    process = UniformBits(log_times(steps))
+    return IsingCopula(AtSteps(net, steps), graph_of(judge.shape), process, centred=True)
 
 
 # ---- a number of steps ------------------------------------------------------------------------
@@ -479,34 +349,50 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
         kept: holds the denoiser of the seed.
         options: options of the run.
     """
-    net = Denoiser(judge.train.shape[1], options.width)
-    name = f"denoiser-{kept.network}-{seed}"
-    weights = kept.get(name)
-    if weights is None:
-        weights = kept.put(name, trained_denoiser(seed, judge, options).state_dict())
-    net.load_state_dict(weights)
+    net = Remembered(denoiser_of(seed, judge, kept, options))
+    model = copula_of(net, steps, judge)
+    plain = without_couplings(model)
     watch = Stopwatch()
-    if options.recipe == "together":
-        model = train_together(steps, seed, judge, options)
-    else:
-        model = copula_of(AtSteps(net, steps), steps, judge, options)
-        train_on_top(model, seed, judge, options)
+    train_on_top(model, seed, judge, options)
     trained = watch.read().cpu
-    b = None if model.b is None else model.b.detach().clone()
-    learned = {"J": model.J.detach().clone(), "b": b}
-    if options.recipe == "together":
-        learned |= {"denoiser": model.denoiser.state_dict()}
-    watch = Stopwatch()
-    seen = choose_scales(model, judge, options) if options.recipe == "on_top" else []
-    selected = watch.read().cpu
-    plain = without_couplings(copula_of(AtSteps(net, steps), steps, judge, options))
+    assert model.b is not None
+    learned = {"J": model.J.detach().clone(), "b": model.b.detach().clone()}
+    seen = choose_scales(model, judge, options)
     rows: list[Row] = []
     images = {}
     for kind, each in (("factorised", plain), ("copula", model)):
         judged, images[kind] = judged_rows(kind, each, seed, judge, options)
         rows += judged
-    rows[-1] |= {"switches": seen, "train_seconds": trained, "select_seconds": selected}
+    rows[-1] |= {"switches": seen, "train_seconds": trained}
     return {"rows": rows, "images": images, **learned}
+
+
+def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denoiser:
+    """The denoiser of a seed, trained unless it was.
+
+    Args:
+        seed: seed of weights and noise.
+        judge: holds the images to train on.
+        kept: holds the weights.
+        options: options of the run.
+    """
+    name = f"denoiser-{kept.network}-{seed}"
+    weights = kept.get(name)
+    if weights is None:
+        trained = train_denoiser(
+            judge.train,
+            judge.shape,
+            width=options.width,
+            finest=max(options.steps),
+            updates=options.updates,
+            batch=options.batch,
+            lr=options.lr,
+            seed=seed,
+        )
+        weights = kept.put(name, trained.state_dict())
+    net = Denoiser(judge.shape, options.width)
+    net.load_state_dict(weights)
+    return net.eval()
 
 
 @torch.no_grad()
@@ -523,7 +409,6 @@ def judged_rows(
         options: options of the run.
     """
     steps = model.process.steps
-    watch = Stopwatch()
     low, high = bounds(model, judge.rows, options)
     bound = {
         "minus_bound": -float(low.sum(-1).mean()),
@@ -531,16 +416,14 @@ def judged_rows(
         "terms": low.mean((0, 1)).tolist(),
         "terms_high": high.mean((0, 1)).tolist(),
         "by_row": low.sum(-1).mean(0).tolist(),
-        "bound_seconds": watch.read().cpu,
     }
     rows: list[Row] = []
     x = torch.empty(0)
     for sweeps in options.sweeps:
-        watch = Stopwatch()
         generator = torch.Generator().manual_seed(seed)
         x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
-        rows.append({**row, **judge(x), **bound, "draw_seconds": watch.read().cpu})
+        rows.append({**row, **judge(x), **bound})
     return rows, x[:36]
 
 

@@ -77,7 +77,7 @@ def picture(result: dict[str, Any]) -> Figure:
             ha="center",
         )
     axis.set_yticks([])
-    axis.margins(0.15, 0.2)
+    axis.margins(0.25, 0.2)
     axis.set_xlabel("nats per held-out row, by annealed importance sampling")
     axis.grid(alpha=0.3, axis="x")
     figure.tight_layout()

@@ -271,6 +271,7 @@ class IsingCopula(Identified):
         k: Step,
         sampler: Sampler,
         *,
+        after: Shaped[Tensor, "B n"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, " B"]:
         r"""A loss of step k, per row, with the slope of minus its term of the evidence bound.
@@ -287,6 +288,7 @@ class IsingCopula(Identified):
             x_0: data, spins `[B, n]`.
             k: the step, for all rows or one for each `[B]`.
             sampler: draws the step; it must continue chains, such as `Gibbs`.
+            after: x_k, spins `[B, n]`, drawn by the process from x_0; None draws them anew.
             generator: randomness; None is torch's default.
 
         Raises:
@@ -296,7 +298,9 @@ class IsingCopula(Identified):
         self._check(x_0)
         check_is_sampler(sampler)
         noise, start, chain = draw_seeds(generator, (3,))
-        after = self.process.noise(x_0, k, generator=torch.Generator().manual_seed(noise))
+        if after is None:
+            after = self.process.noise(x_0, k, generator=torch.Generator().manual_seed(noise))
+        self._check(after)
         mean = -self.process.posterior_fields(after, x_0.double(), k).tanh()
         up = torch.rand(mean.shape, generator=torch.Generator().manual_seed(start))
         spins = torch.where(up.to(mean) < (1 + mean) / 2, 1, -1).to(torch.int8)[:, None]

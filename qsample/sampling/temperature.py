@@ -27,8 +27,9 @@ def effective_beta(problem: Ising, samples: Samples, *, block: int | None = None
     $$\hat\beta = \arg\max \sum_r w_r \sum_i \log \sigma(\beta a_{ri}), \qquad
       a_{ri} = -2 s_{ri} f_i(s_r)$$
 
-    value ± 1.96 stderr is an interval of 95 %: with $g_b$ the score of block b (a read, by
-    default), $H_b$ its part of the curvature H and $q_b = H_b / H$,
+    value ± 1.96 stderr is an interval of 95 % over all draws, those without a finite value
+    included: with $g_b$ the score of block b (a read, by default), $H_b$ its part of the curvature
+    H and $q_b = H_b / H$,
 
     $$\mathrm{stderr}^2 = H^{-2} \max\Big(
       t^2 \sum_b \frac{g_b^2}{1 - q_b},\; \sum_r w_r^2 v_r\Big)$$

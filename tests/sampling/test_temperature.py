@@ -230,13 +230,16 @@ def few_cases():
 def coverage(problem, R, times, seed, dtype=torch.float64):
     """The part of 95 % intervals that hold 1, and their median width over the estimate's own 95 %
     spread.
+
+    Where all reads are local minima the interval has no end and holds 1. It counts: of a cold
+    problem's fives 42 % are such, and those that are left were chosen by their own draws.
     """
     batch = Ising(problem.graph, problem.h.expand(times, -1), problem.J).to(dtype=dtype)
     found = quiet(batch, draws(batch, 1.0, R, seed))
     value, stderr = found.value.double(), found.stderr.double()
     finite = value.isfinite()
+    covered = float((~finite | ((value - 1).abs() <= 1.96 * stderr)).double().mean())
     value, stderr = value[finite], stderr[finite]
-    covered = float(((value - 1).abs() <= 1.96 * stderr).double().mean())
     spread = float(value.quantile(0.975) - value.quantile(0.025))
     return covered, 2 * 1.96 * float(stderr.median()) / spread
 

@@ -495,6 +495,19 @@ def test_the_evidence_loss_has_the_slope_of_the_bound(k):
     close(gradient(loss, model), -gradient(term.mean(), model), 1e-10)
 
 
+def test_the_evidence_loss_of_steps_that_are_given():
+    """As of those that it draws; what is no x_k is refused."""
+    model = a_centred(Graph.complete(4))
+    x_0, _, _ = some(model)
+    noise = int(draw_seeds(generator(7), (3,))[0])
+    after = model.process.noise(x_0, 2, generator=generator(noise))
+    drawn = model.evidence_loss(x_0, 2, Gibbs(2), generator=generator(7))
+    given = model.evidence_loss(x_0, 2, Gibbs(2), after=after, generator=generator(7))
+    assert drawn.equal(given)
+    with pytest.raises(ValueError, match="spins"):
+        model.evidence_loss(x_0, 2, Gibbs(2), after=torch.zeros_like(after))
+
+
 def test_weights_of_centred_couplings_are_their_own():
     plain = a_copula(Graph.complete(4))
     with pytest.raises(ValueError, match="centred"):
