@@ -87,8 +87,8 @@ void bind_bipartite(nb::module_ &m) {
                       Array<const float, 3>, Array<const std::int64_t, 1>, std::int64_t, bool, bool, bool,
                       const std::string &>(),
              nb::arg("spins").noconvert(), nb::arg("energy").noconvert(), nb::arg("done").noconvert(), nb::arg("h"),
-             nb::arg("J"), nb::arg("seed"), nb::arg("first_replica"), nb::arg("metropolis"), nb::arg("palindromic"), nb::arg("kept"),
-             nb::arg("isa"))
+             nb::arg("J"), nb::arg("seed"), nb::arg("first_replica"), nb::arg("metropolis"), nb::arg("palindromic"),
+             nb::arg("kept"), nb::arg("isa"))
         .def("sweep", &Chains::sweep, nb::arg("beta"), nb::arg("first_sweep"), nb::arg("random_start"),
              nb::arg("threads"), nb::arg("alive").none(), "Sweeps; the fewest of any replica.")
         .def("write", &Chains::write, "Spins to the array that holds them.")

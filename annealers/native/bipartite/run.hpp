@@ -130,8 +130,8 @@ class Shared {
 
     // The one place that chooses between the paths. The filter costs its tables, unless they are kept for calls to
     // come, and blocks that few replicas leave idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in
-    // ten. It cannot do Metropolis' rule, betas below 0, one side alone, more than 4096 spins on a side, or replicas whose
-    // first is an odd one; and where a field's error is steps of the logit, most lanes would be left open.
+    // ten. It cannot do Metropolis' rule, betas below 0, one side alone, more than 4096 spins on a side, or replicas
+    // whose first is an odd one; and where a field's error is steps of the logit, most lanes would be left open.
     bool pays(bool kept) const {
         if (!kernel_.tabulate || job_.metropolis || job_.first_replica % 2) return false;
         const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes);

@@ -20,6 +20,7 @@ struct Trial {
         }
         batch.into(job);
         job.n = n, job.m = m;
+        job.first_replica = static_cast<std::uint32_t>(number % 5);  // a filter takes even ones
     }
 
     Result run(const bipartite::Kernel &kernel, int threads) const {
@@ -76,7 +77,7 @@ struct Trial {
             }
         }
         problem.back.assign(problem.order.begin(), problem.order.begin() + right);
-        batch.refer(problem, result, lane);
+        batch.refer(problem, result, lane, job.first_replica);
     }
 };
 
