@@ -1,3 +1,4 @@
+from qsample.diffusion.absorbing import Absorbing as Absorbing
 from qsample.diffusion.process import Uniform as Uniform
 from qsample.diffusion.process import UniformBits as UniformBits
 from qsample.diffusion.times import cosine_times as cosine_times
