@@ -67,7 +67,7 @@ class Absorbing(SiteProcess):
         Raises:
             ValueError: states that are not the process's, steps out of order.
         """
-        self._check(x)
+        self.check(x)
         level = Draws(draw_seeds(generator, x.shape[:-1]), x.device).uniform(x.shape[-1])
         lost = level < self.lost(k, start).to(x.device)
         return torch.where(lost.reshape(x.shape), self.states, x)
@@ -88,7 +88,7 @@ class Absorbing(SiteProcess):
             k: step of x, for all items or one for each `[*B]`.
             generator: as in `noise`.
         """
-        self._check(x)
+        self.check(x)
         level = Draws(draw_seeds(generator, x.shape[:-1]), x.device).uniform(x.shape[-1])
         stay = (self.lost(k - 1, 0) / self.lost(k, 0)).to(x.device)
         return (level < stay).reshape(x.shape) & (x == self.states)
@@ -108,7 +108,7 @@ class Absorbing(SiteProcess):
             probs: P(x_0 | x_k) of each site, `[*B, n, M]`; of sites that show it is not used.
             k: step of x.
         """
-        self._check(x)
+        self.check(x)
         stay = (self.lost(k - 1, 0) / self.lost(k, 0)).to(probs)
         stay = stay.expand(x.shape)[..., None]
         masked = torch.cat([(1 - stay) * probs, stay], -1)
@@ -120,7 +120,8 @@ class Absorbing(SiteProcess):
         states = law[..., :-1].masked_fill(hidden[..., None], 0)
         return torch.cat([states, hidden[..., None].to(law)], -1)
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """A ValueError unless x are states of the process, `[*, n]`."""
         known = (x >= 0) & (x <= self.states)
         if x.dim() < 1 or x.is_floating_point() or not known.all():
             odd = x[~known]

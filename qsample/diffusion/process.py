@@ -190,7 +190,7 @@ class Uniform(SiteProcess):
         Raises:
             ValueError: states that are not the process's, steps out of order.
         """
-        self._check(x)
+        self.check(x)
         draws = Draws(draw_seeds(generator, x.shape[:-1]), x.device)
         level, state = draws.uniform(2, x.shape[-1]).unbind(1)
         resampled = (level < self.lost(k, start).to(x.device)).reshape(x.shape)
@@ -215,7 +215,7 @@ class Uniform(SiteProcess):
             probs: P(x_0 | x_k) of each site, `[*B, n, M]`.
             k: step of x.
         """
-        self._check(x)
+        self.check(x)
         x_k = one_hot(self._index(x), self.states).to(probs)
         # all symmetric
         near = self.kernel(k).to(probs)
@@ -237,7 +237,8 @@ class Uniform(SiteProcess):
         """Uniform states of uniform numbers."""
         return (u * self.states).long()
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """A ValueError unless x are states of the process, `[*, n]`."""
         known = (x >= 0) & (x < self.states)
         if x.dim() < 1 or x.is_floating_point() or not known.all():
             odd = x[~known]
@@ -277,7 +278,7 @@ class UniformBits(Uniform):
             k: step of x.
             sites: length to fill up with zeros, for latent spins that follow; n by default.
         """
-        self._check(x)
+        self.check(x)
         w = self.coupling(k).to(x.device) / 2
         h = -w * (x if x.is_floating_point() else x.double())
         return h if sites is None else pad(h, (0, sites - x.shape[-1]))
@@ -335,7 +336,7 @@ class UniformBits(Uniform):
         Raises:
             ValueError: x that is no spins, a mean outside [-1, 1].
         """
-        self._check(x)
+        self.check(x)
         if not numbers(mean.abs() <= 1).all():
             odd = float(mean[~(mean.abs() <= 1)][0])
             raise ValueError(f"expected mean in [-1, 1]; got {odd:g}")
@@ -357,7 +358,8 @@ class UniformBits(Uniform):
     def _states(self, u: Tensor) -> Tensor:
         return (u < 0.5).to(torch.int8) * 2 - 1
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """A ValueError unless x are states of the process, `[*, n]`."""
         if x.dim() < 1:
             raise ValueError(f"expected spins x [*, n] of -1 and +1; got shape {list(x.shape)}")
         check_spins("spins x [*, n]", x)

@@ -106,7 +106,7 @@ def test_images_have_the_law_of_the_steps_given_what_is_known(centred):
     law = filled_in(model)
     assert float(law.sum()) == pytest.approx(1)
     assert float(law[~FITS].sum()) < 1e-9
-    x = model.sample(Exact(), 2000, known=KNOWN, generator=generator())
+    x = model.sample(Exact(), 1500, known=KNOWN, generator=generator())
     assert x.dtype == torch.int8
     assert (x[:, SITES] == KNOWN[SITES]).all()
     assert p_value(law, x) > FALSE_ALARM
@@ -190,7 +190,7 @@ def test_repeats_of_an_exact_step_reach_the_conditional_law(repeats, right):
     back = there @ given_step(model, 1)
     torch.testing.assert_close(conditional @ back, conditional, rtol=0, atol=1e-9)
 
-    x = model.sample(Exact(), 1500, known=KNOWN, repeats=repeats, generator=generator())
+    x = model.sample(Exact(), 1000, known=KNOWN, repeats=repeats, generator=generator())
     assert (p_value(conditional, x) > FALSE_ALARM) == right
 
 
