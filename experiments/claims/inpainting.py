@@ -370,7 +370,8 @@ def picture(
                 images = filled[task, *column]
                 title = f"{column[0]}, {column[1]}"
             ink = torch.where(images == 0, GREY, (1 - images) / 2)
-            axis.imshow(mosaic(ink[:24], SHAPE, 4, 0.8), cmap="gray", vmin=0, vmax=1)
+            frame = mosaic(ink[:24], SHAPE, 4, 0.8).numpy()
+            axis.imshow(frame, cmap="gray", vmin=0, vmax=1)
             axis.set_title(title, fontsize=9, color=KINDS.get(column[0], "black"))
             axis.set(xticks=[], yticks=[])
     axes = panels[1].subplots(1, len(result["table"]))
