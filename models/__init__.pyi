@@ -1,6 +1,7 @@
 from qsample.diffusion.reverse_step import Denoised as Denoised
 from qsample.models.boltzmann import BoltzmannMachine as BoltzmannMachine
 from qsample.models.diffusion.ising_copula import IsingCopula as IsingCopula
+from qsample.models.diffusion.potts_copula import PottsCopula as PottsCopula
 from qsample.models.diffusion.thermodynamic import (
     DenoisingThermodynamicModel as DenoisingThermodynamicModel,
 )

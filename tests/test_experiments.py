@@ -158,6 +158,20 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"floor", "means", "paired", "matches", "rows"},
     ),
+    "claims.inpainting": (
+        {
+            "steps": (1, 2),
+            "repeats": (1, 2),
+            "updates": 3,
+            "coupling_updates": 2,
+            "batch": 10,
+            "width": 8,
+            "chain": 2,
+            "sweeps": 2,
+            "rows": 40,
+        },
+        {"floor", "seconds", "rows", "table"},
+    ),
     "claims.neural_energy": (
         {
             "updates": 3,

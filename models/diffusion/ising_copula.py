@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from qsample.diffusion.known import Known
 from qsample.diffusion.process import Step, UniformBits
 from qsample.diffusion.reverse_step import (
     Denoised,
@@ -21,10 +23,10 @@ from qsample.diffusion.reverse_step import (
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
-from qsample.sampling.random import Generators, draw_seeds, mix
+from qsample.sampling.random import Draws, Generators, draw_seeds, mix_each
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples
-from qsample.support.checks import check_choice, check_spins, is_whole
+from qsample.support.checks import check_choice, check_spins, is_whole, whole
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
 
@@ -165,32 +167,77 @@ class IsingCopula(Identified):
     @uncompiled
     @torch.no_grad()
     def sample(
-        self, sampler: Sampler, num: int, *, generator: Generators | None = None
+        self,
+        sampler: Sampler,
+        num: int,
+        *,
+        known: Tensor | None = None,
+        repeats: int = 1,
+        generator: Generators | None = None,
     ) -> Shaped[Tensor, "num n"]:
-        """Images, spins `[num, n]` int8, by all steps from x_T, which is uniform.
+        r"""Images, spins `[num, n]` int8, by all steps from x_T, which is uniform.
+
+        With some bits of x_0 known, a mask or the bits of a class, the steps are drawn given them:
+
+        $$x_{k-1}^K \sim q(x_{k-1}^K | x_k^K, x_0^K), \qquad
+          x_{k-1}^U \sim P_k(x_{k-1}^U \,|\, x_k, x_{k-1}^K)$$
+
+        The known bits K go back as the forward process came; the others U are drawn from the
+        step's own law with the bits K clamped, which is exact: a clamp is a field. Independent bits
+        do not feel it within the step. The images as a whole are not exact draws of
+        p(x_0^U | x_0^K), not even of an exact model: of the known bits a step sees x_{k-1} and x_k,
+        not x_0. `repeats` helps: each step is taken back by noise and drawn again (Lugmayr et al.,
+        CVPR 2022). With steps that are the exact posterior that is Gibbs sampling of (x_1, x_0^U)
+        at k = 1, which leaves p(x_0^U | x_0^K) as it is, so that many repeats make it exact.
 
         Args:
             sampler: draws each step, in one call.
             num: images.
+            known: known bits of x_0, spins `[n]` or `[num, n]`, 0 where they are not known, which
+                is at the same sites in every row; none by default.
+            repeats: draws of each step, with noise between them; one by default.
             generator: one, or a list with one per image: each is then what it would be alone, where
                 the denoiser rounds alike. None is torch's default.
 
         Raises:
-            ValueError: num < 1, another number of generators.
+            ValueError: num or repeats < 1, another number of generators, bits that are no spins or
+                known at other sites in other rows.
             TypeError: no sampler.
         """
         check_is_sampler(sampler)
         if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 images; got {num!r}")
+        whole("repeats", repeats, 1)
+        n = self.graph.num_spins
         seeds = draw_seeds(generator, (num,))
-
-        def generators(step: int) -> list[torch.Generator]:
-            return [torch.Generator().manual_seed(mix(seed, step)) for seed in seeds]
-
-        x = self.process.prior((num, self.graph.num_spins), generators(0)).to(self.J.device)
+        x = self.process.prior((num, n), _streams(seeds, 0)).to(self.J.device)
+        given = None if known is None else Known.of(known, num, n, x.device)
+        if given is not None:
+            x = given.start(self.process, x, _streams(seeds, 0, 1))
         for k in range(self.process.steps, 0, -1):
-            x = draw(self.step_problem(x, k), sampler, generator=generators(k)).spins[:, 0]
+            x = self._before(x, k, sampler, given, seeds)
+            for turn in range(1, repeats):
+                x = self.process.noise(x, k, k - 1, _streams(seeds, k, 3 * turn + 2))
+                x = self._before(x, k, sampler, given, seeds, 3 * turn)
         return x
+
+    def _before(
+        self,
+        x: Tensor,
+        k: int,
+        sampler: Sampler,
+        given: Known | None,
+        seeds: list[int],
+        branch: int = 0,
+    ) -> Tensor:
+        """A draw of x_{k-1} given x_k = x and the known bits of x_0, `[num, n]`."""
+        problem = self.step_problem(x, k)
+        one = partial(draw, sampler=sampler, generator=_streams(seeds, k, branch))
+        if given is None:
+            return one(problem).spins[:, 0]
+        chances = Draws(draw_seeds(_streams(seeds, k, branch + 1), (len(x),)), x.device)
+        bits = given.before(self.process, x, k, chances.uniform(len(given.sites)))
+        return given.draw(problem, bits, one).spins[:, 0]
 
     # ---- learning ----------------
 
@@ -339,3 +386,11 @@ class IsingCopula(Identified):
 def _mean(logits: Tensor) -> Tensor:
     """E[x_0 | x_k] in double precision, where the mean of a sure bit is not yet 1."""
     return (logits.double() / 2).tanh().clamp(-SURE, SURE)
+
+
+def _streams(seeds: list[int], step: int, branch: int = 0) -> list[torch.Generator]:
+    """A generator per image for one purpose of one step; branch 0 is the step's first draw."""
+    numbers = mix_each(seeds, step)
+    if branch:
+        numbers = mix_each(numbers, branch)
+    return [torch.Generator().manual_seed(number) for number in numbers]

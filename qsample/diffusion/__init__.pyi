@@ -1,3 +1,6 @@
+from qsample.diffusion.absorbing import Absorbing as Absorbing
+from qsample.diffusion.potts import Potts as Potts
+from qsample.diffusion.potts import PottsGibbs as PottsGibbs
 from qsample.diffusion.process import Uniform as Uniform
 from qsample.diffusion.process import UniformBits as UniformBits
 from qsample.diffusion.times import cosine_times as cosine_times

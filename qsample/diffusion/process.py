@@ -55,18 +55,14 @@ def noised(spins: Tensor, noise: Tensor, lost: Tensor, draws: Callable[[], Draws
     return torch.where(noise < torch.special.ndtri(lost / 2), -spins, spins)
 
 
-@public("qsample.diffusion")
 @dataclass(frozen=True, eq=False)
-class Uniform:
-    """Sites of M states, each resampled uniformly at `rate` (D3PM's uniform kernel).
-
-    Austin et al., NeurIPS 2021: over dt a site keeps its state with probability a + (1 - a)/M,
-    a = exp(-rate dt). States are the integers 0..M-1; `UniformBits` is the case of spins.
+class SiteProcess:
+    """What forward processes share: times, a rate, and sites that change independently.
 
     Args:
         times: t_0 = 0 < t_1 < ... < t_T, `[T+1]`; the last may be infinite.
-        rate: of resampling, a number or one per site `[n]` (labels, say, are often slower).
-        states: M.
+        rate: of changes, a number or one per site `[n]`.
+        states: M, states of a site of data.
 
     Raises:
         ValueError: times that do not rise from 0, fewer than one step, a rate that is not positive,
@@ -77,9 +73,6 @@ class Uniform:
     times: Tensor
     rate: Tensor | float = 1.0
     states: int = 2
-    _couplings: dict[tuple[int, int | None], Tensor] = field(
-        default_factory=dict, init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.times, Tensor):
@@ -105,8 +98,6 @@ class Uniform:
         """Number of steps T."""
         return len(self.times) - 1
 
-    # ---- the law of a site ----------------
-
     def rate_dt(self, k: Step, start: Step | None = None) -> Tensor:
         """Rate times t_k - t_start; `start` is k - 1 by default.
 
@@ -125,6 +116,44 @@ class Uniform:
         # not inf - inf
         dt = torch.where(start == k, 0.0, self.times[k] - self.times[start])
         return self.rate * (dt[..., None] if dt.dim() else dt)
+
+    def lost(self, k: Step, start: Step | None = None) -> Tensor:
+        """Probability 1 - a that a site lost its state between `start` (k - 1 by default) and k.
+
+        A number, or one per site `[n]`; for steps `[*B]`, one per item: `[*B, 1]` or `[*B, n]`.
+        """
+        return -(-self.rate_dt(k, start)).expm1()
+
+
+@public("qsample.diffusion")
+@dataclass(frozen=True, eq=False)
+class Uniform(SiteProcess):
+    """Sites of M states, each resampled uniformly at `rate` (D3PM's uniform kernel).
+
+    Austin et al., NeurIPS 2021: over dt a site keeps its state with probability a + (1 - a)/M,
+    a = exp(-rate dt). States are the integers 0..M-1; `UniformBits` is the case of spins.
+
+    Args:
+        times: t_0 = 0 < t_1 < ... < t_T, `[T+1]`; the last may be infinite.
+        rate: of resampling, a number or one per site `[n]` (labels, say, are often slower).
+        states: M.
+
+    Raises:
+        ValueError: times that do not rise from 0, fewer than one step, a rate that is not positive,
+            M < 2.
+        TypeError: times that are no tensor.
+    """
+
+    _couplings: dict[tuple[int, int | None], Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @property
+    def width(self) -> int:
+        """States of a noisy site: M."""
+        return self.states
+
+    # ---- the law of a site ----------------
 
     def coupling(self, k: Step, start: Step | None = None) -> Tensor:
         """Gamma of the step from `start` (k - 1 by default) to k: see the function `coupling`.
@@ -161,11 +190,10 @@ class Uniform:
         Raises:
             ValueError: states that are not the process's, steps out of order.
         """
-        self._check(x)
+        self.check(x)
         draws = Draws(draw_seeds(generator, x.shape[:-1]), x.device)
         level, state = draws.uniform(2, x.shape[-1]).unbind(1)
-        lost = -(-self.rate_dt(k, start).to(x.device)).expm1()
-        resampled = (level < lost).reshape(x.shape)
+        resampled = (level < self.lost(k, start).to(x.device)).reshape(x.shape)
         fresh = self._states(state).to(x.dtype).reshape(x.shape)
         return torch.where(resampled, fresh, x)
 
@@ -187,7 +215,7 @@ class Uniform:
             probs: P(x_0 | x_k) of each site, `[*B, n, M]`.
             k: step of x.
         """
-        self._check(x)
+        self.check(x)
         x_k = one_hot(self._index(x), self.states).to(probs)
         # all symmetric
         near = self.kernel(k).to(probs)
@@ -209,7 +237,8 @@ class Uniform:
         """Uniform states of uniform numbers."""
         return (u * self.states).long()
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """A ValueError unless x are states of the process, `[*, n]`."""
         known = (x >= 0) & (x < self.states)
         if x.dim() < 1 or x.is_floating_point() or not known.all():
             odd = x[~known]
@@ -249,7 +278,7 @@ class UniformBits(Uniform):
             k: step of x.
             sites: length to fill up with zeros, for latent spins that follow; n by default.
         """
-        self._check(x)
+        self.check(x)
         w = self.coupling(k).to(x.device) / 2
         h = -w * (x if x.is_floating_point() else x.double())
         return h if sites is None else pad(h, (0, sites - x.shape[-1]))
@@ -307,7 +336,7 @@ class UniformBits(Uniform):
         Raises:
             ValueError: x that is no spins, a mean outside [-1, 1].
         """
-        self._check(x)
+        self.check(x)
         if not numbers(mean.abs() <= 1).all():
             odd = float(mean[~(mean.abs() <= 1)][0])
             raise ValueError(f"expected mean in [-1, 1]; got {odd:g}")
@@ -329,7 +358,8 @@ class UniformBits(Uniform):
     def _states(self, u: Tensor) -> Tensor:
         return (u < 0.5).to(torch.int8) * 2 - 1
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """A ValueError unless x are states of the process, `[*, n]`."""
         if x.dim() < 1:
             raise ValueError(f"expected spins x [*, n] of -1 and +1; got shape {list(x.shape)}")
         check_spins("spins x [*, n]", x)

@@ -14,8 +14,16 @@ import torch
 
 import qsample as qs
 from qsample.annealers import Gibbs, ParallelTempering, PopulationAnnealing
-from qsample.diffusion import Uniform, UniformBits, cosine_times, log_times
-from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, IsingCopula
+from qsample.diffusion import (
+    Absorbing,
+    Potts,
+    PottsGibbs,
+    Uniform,
+    UniformBits,
+    cosine_times,
+    log_times,
+)
+from qsample.models import AdaptivePenalty, DenoisingThermodynamicModel, IsingCopula, PottsCopula
 from qsample.sampling import Estimate
 from qsample.support.faces import names_of
 from tests.support.exact import KINDS, a_graph, a_problem
@@ -92,11 +100,15 @@ def things() -> dict[str, Any]:
     return picklable | {
         "model, thermodynamic": DenoisingThermodynamicModel(graph, 3, 2),
         "model, copula": IsingCopula(torch.nn.Linear(5, 5), graph, UniformBits(log_times(4))),
+        "model, tokens": PottsCopula(torch.nn.Linear(5, 5), graph, Absorbing(log_times(4))),
         "penalty": AdaptivePenalty(),
         "estimate": Estimate(1.0, 0.1),
         "settings": qs.Settings(),
         "process, bits": UniformBits(log_times(4)),
         "process, categories": Uniform(cosine_times(4)),
+        "process, masks": Absorbing(cosine_times(4)),
+        "problem, tokens": Potts(graph, torch.zeros(5, 3), torch.zeros(10, 3, 3)),
+        "sampler of tokens": PottsGibbs(),
         "surrogate": partial(qs.diffusion.regression, flips=0.5),
         "exactness": qs.Exactness.EXACT,
         "contract, a case": qs.testing.Case("a case", a_problem(graph)),

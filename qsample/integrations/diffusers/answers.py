@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qsample.diffusion.known import Known
 from qsample.diffusion.reverse_step import Denoised, feature_couplings
 from qsample.problem.graph import Graph
 
@@ -94,3 +95,28 @@ def to_sample(spins: Tensor, like: Tensor) -> Tensor:
     if like.is_floating_point():
         return spins.to(like.dtype)
     return (1 + spins) / 2 if spins.is_floating_point() else (spins > 0).to(like.dtype)
+
+
+def known_bits(original: Tensor | None, keep: Tensor | None, sample: Tensor) -> Known | None:
+    """Bits of x_0 that are known; None where none are.
+
+    Args:
+        original: x_0, coded as the sample, `[B, ...]`.
+        keep: which bits of it are known, bool `[...]`.
+        sample: x_t.
+
+    Raises:
+        ValueError: one without the other, another shape.
+    """
+    if original is None and keep is None:
+        return None
+    if original is None or keep is None:
+        raise ValueError("expected original and keep, x_0 and which bits of it are known, or none")
+    shape = sample.shape
+    if original.shape != shape or keep.shape != shape[1:] or keep.dtype != torch.bool:
+        raise ValueError(
+            f"expected an original of shape {list(shape)} and keep, bool, of {list(shape[1:])}; "
+            f"got {list(original.shape)}, and {keep.dtype} of {list(keep.shape)}"
+        )
+    spins = to_spins(original) * keep.flatten()
+    return Known.of(spins, len(sample), keep.numel(), sample.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from qsample.integrations.diffusers.latents import decode, encode
 from qsample.integrations.diffusers.scheduler import IsingScheduler
@@ -53,6 +54,9 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler, vqvae=vqvae)
         self.register_to_config(time_scale=time_scale)
         self.image_processor = VaeImageProcessor(do_resize=False)
+        self.mask_processor = VaeImageProcessor(
+            do_resize=False, do_normalize=False, do_binarize=True, do_convert_grayscale=True
+        )
         self._interrupt = False
         self._num_timesteps = 0
 
@@ -90,7 +94,8 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         class_labels: Tensor | Sequence[int] | int | None = None,
         latents: Tensor | None = None,
         image: Any = None,
-        strength: float = 0.8,
+        mask_image: Any = None,
+        strength: float | None = None,
         callback_on_step_end: Callable[..., Any]
         | PipelineCallback
         | MultiPipelineCallbacks
@@ -110,7 +115,12 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             latents: spins at the first timestep `[B, C, H, W]`; random by default.
             image: images to start from (PIL, NumPy or a tensor of 0..1), as far back to noise as
                 `strength` says.
-            strength: part of the steps that an `image` goes through, in (0, 1].
+            mask_image: what of `image` to draw anew (PIL, NumPy or a tensor of 0..1), white; what
+                is black stays. One for all images. Each step is drawn given the bits that stay
+                (`IsingScheduler.step`); those of a `vqvae`'s latents stay where all of their pixels
+                do.
+            strength: part of the steps that an `image` goes through, in (0, 1]; 0.8 by default, and
+                1 with a mask.
             callback_on_step_end: called with (pipe, step, timestep, tensors) after each step;
                 returns a dictionary, whose latents go on.
             callback_on_step_end_tensor_inputs: names of the tensors it is given.
@@ -119,7 +129,8 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             The images, as `output_type` and `return_dict` say.
 
         Raises:
-            ValueError: a strength outside (0, 1], a callback that asks for other tensors.
+            ValueError: a strength outside (0, 1], a mask without an image, a callback that asks for
+                other tensors.
         """
         callback = callback_on_step_end
         callback_inputs = callback_on_step_end_tensor_inputs
@@ -133,8 +144,15 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         self._interrupt = False
         steps = None if timesteps is not None else num_inference_steps
         self.scheduler.set_timesteps(steps, device=device, timesteps=timesteps)
+        known: dict[str, Tensor] = {}
+        if mask_image is not None and image is None:
+            raise ValueError("a mask says what of an image stays: pass image too")
         if image is not None:
-            latents = self._noised(image, strength, generator)
+            bits = self.encode(image)
+            if mask_image is not None:
+                known = {"original": bits, "keep": self._kept(mask_image, bits)}
+            usual = 0.8 if mask_image is None else 1.0
+            latents = self._noised(bits, usual if strength is None else strength, generator)
         elif latents is None:
             latents = self.scheduler.prior((batch_size, *self._shape), generator, device, dtype)
         x: Tensor = latents.to(device, dtype)  # pyright: ignore[reportOptionalMemberAccess]
@@ -150,7 +168,7 @@ class IsingDiffusionPipeline(DiffusionPipeline):
             bits = self.scheduler.scale_model_input(x, t)
             output = self.unet(bits, t * self.config["time_scale"], **classes)
             output = getattr(output, "sample", output)
-            x = self.scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
+            x = self.scheduler.step(output, t, x, generator, return_dict=False, **known)[0]
             if callback is not None:
                 tensors = dict.fromkeys(callback_inputs, x)  # "latents" is all one may ask for
                 x = callback(self, i, t, tensors).pop("latents", x)
@@ -176,11 +194,20 @@ class IsingDiffusionPipeline(DiffusionPipeline):
         sides = [size, size] if isinstance(size, int) else size
         return (self.unet.config.in_channels, *sides)
 
-    def _noised(self, image: Any, strength: float, generator: Generators | None) -> Tensor:
+    def _kept(self, mask: Any, bits: Tensor) -> Tensor:
+        """Which bits stay: those of whose pixels none is white. Bool `[C, H, W]`."""
+        white = self.mask_processor.preprocess(mask).to(bits.device)
+        if len(white) != 1 or white.shape[1] != 1:
+            raise ValueError(
+                f"expected one mask of one channel for all images; got {list(white.shape)}"
+            )
+        anywhere = adaptive_max_pool2d(white, bits.shape[2:])[0]
+        return (anywhere < 0.5).expand(bits.shape[1:])
+
+    def _noised(self, bits: Tensor, strength: float, generator: Generators | None) -> Tensor:
         """The bits of images at the time where their steps begin."""
         if not 0 < strength <= 1:
             raise ValueError(f"expected strength in (0, 1]; got {strength}")
-        bits = self.encode(image)
         times = self.scheduler.timesteps
         begin = len(times) - max(1, min(int(len(times) * strength), len(times)))
         self.scheduler.set_begin_index(begin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from qsample.annealers.registry import configured, described
 from qsample.diffusion.process import UniformBits, noised
 from qsample.diffusion.reverse_step import Denoised, draw_near, reverse_problem
 from qsample.diffusion.times import cosine_time, falling_times, index_of_time, log_time
-from qsample.integrations.diffusers.answers import read, to_sample, to_spins
+from qsample.integrations.diffusers.answers import known_bits, read, to_sample, to_spins
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
 from qsample.problem.lattices import grid_edges
@@ -326,8 +327,19 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: Generators | None = None,
         return_dict: bool = True,
+        *,
+        original: Tensor | None = None,
+        keep: Tensor | None = None,
     ) -> Any:
-        """Draw the sample at the next time.
+        r"""Draw the sample at the next time.
+
+        With an `original` x_0, the bits K that `keep` marks go back as the forward process came,
+        and the others U are drawn from the step's own law with those clamped:
+
+        $$x_s^K \sim q(x_s^K | x_t^K, x_0^K), \qquad x_s^U \sim P(x_s^U \,|\, x_t, x_s^K)$$
+
+        The step is exact, given x_t and the clamp. The chain of steps is not exact for
+        p(x_0^U | x_0^K): see `IsingCopula.sample`.
 
         Args:
             model_output: the denoiser's answer.
@@ -336,10 +348,25 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             generator: one for the batch, or a list with one per item, which then draws what it
                 would draw alone. None is torch's default.
             return_dict: an `IsingSchedulerOutput`, else (prev_sample, pred_original_sample).
+            original: x_0, coded as the sample `[B, ...]`, of which some bits are known.
+            keep: which bits these are, bool `[...]`, the same for every item.
+
+        Raises:
+            ValueError: an original without a mask or the reverse, or of another shape.
         """
         denoised, problem, index = self._ask(model_output, timestep, sample)
         draws = Draws(draw_seeds(generator, sample.shape[:1]), sample.device)
-        samples = draw_near(problem, draws, lambda: self.sampler, self.config["reads"])
+        near = partial(
+            draw_near, draws=draws, sampler=lambda: self.sampler, reads=self.config["reads"]
+        )
+        known = known_bits(original, keep, sample)
+        if known is None:
+            samples = near(problem)
+        else:
+            uniform = draws.uniform(len(known.sites))
+            x = to_spins(sample)
+            bits = known.before(self._forward, x, len(self) - index, uniform)
+            samples = known.draw(problem, bits, near)
         self._step_index = index + 1
         previous = to_sample(samples.spins, sample)
         mean = to_sample(denoised.mean, sample)

@@ -219,6 +219,38 @@ def test_image_to_image(pipe):
         draw(pipe, image=image, strength=1.5)
 
 
+def test_a_mask_says_what_is_drawn_anew(pipe):
+    """Black stays, whatever the kind of the mask; white is drawn given it, for each image alone."""
+    image = (torch.rand(3, 1, 8, 8, generator=generator()) > 0.5).float()
+    white = torch.zeros(8, 8)
+    white[:, 3:] = 1
+    images = draw(pipe, image=image, mask_image=white[None, None])
+    assert torch.equal(images[..., :3], image[..., :3])
+    assert not torch.equal(images[..., 3:], image[..., 3:])
+    assert pipe.num_timesteps == 3, "with a mask all steps are gone through"
+    picture = PIL.Image.fromarray((255 * white.numpy()).astype("uint8"))
+    assert torch.equal(draw(pipe, image=image, mask_image=picture), images)
+    generators = [generator(k) for k in range(3)]
+    together = draw(pipe, image=image, mask_image=picture, generator=generators)
+    alone = draw(pipe, image=image[1:2], mask_image=picture, generator=generator(1))
+    assert torch.equal(alone, together[1:2])
+    with pytest.raises(ValueError, match="pass image too"):
+        draw(pipe, mask_image=picture)
+    with pytest.raises(ValueError, match=r"one mask of one channel.*got \[3, 1, 8, 8\]"):
+        draw(pipe, image=image, mask_image=image)
+
+
+def test_latents_stay_where_their_pixels_do(latent_pipe):
+    image = torch.rand(2, 1, 16, 16, generator=generator())
+    white = torch.zeros(1, 1, 16, 16)
+    white[..., :7] = 1  # half a latent's pixels are enough to draw it anew
+    spins = draw(latent_pipe, image=image, mask_image=white, class_labels=3, output_type="latent")
+    with torch.no_grad():
+        bits = latent_pipe.encode(image)
+    assert torch.equal(spins[..., 4:], bits[..., 4:])
+    assert not torch.equal(spins[..., 3], bits[..., 3])
+
+
 def test_bits_of_a_codebook(vqvae):
     index = torch.arange(16).reshape(1, 4, 4)
     spins = spins_of(index, 4)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.support.seeds import generator
 SHAPE, N = (1, 2, 3), 6
 GRID = [[0, 1], [1, 0]]
 EDGES = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]  # of GRID on SHAPE, by hand
-DRAWS, CASES = 20_000, 24
+DRAWS, CASES = 20_000, 30
 LEVEL = FALSE_ALARM / CASES
 CPU_SAMPLERS = [
     name for name, entry in CATALOGUE.items() if not entry.device and name in CONFIGURABLE
@@ -115,6 +116,68 @@ def test_a_step_with_couplings_has_their_law(sampler):
     assert p_value(exact(0.25, 0.5, COUPLING), found.prev_sample) > LEVEL
     tag = Exactness.EXACT if isinstance(sampler, Exact) else Exactness.ASYMPTOTIC
     assert found.exactness is tag and not found.prev_sample.requires_grad
+
+
+KEEP = torch.tensor([True, False, False, False, True, False]).reshape(SHAPE)
+ORIGINAL = torch.tensor([-1.0, 1, 1, 1, 1, 1])
+
+
+def kept_step(t, coupling=COUPLING):
+    """Samples of a step of which two bits of x_0 are known."""
+    scheduler = IsingScheduler(4, neighbours=GRID, sampler="exact")
+    output = answer(LOGITS.expand(DRAWS, N), coupling)
+    original = torch.zeros(DRAWS, N) + ORIGINAL
+    original = original.reshape(DRAWS, *SHAPE)
+    step = scheduler.step(output, t, many(*SHAPE), generator(), original=original, keep=KEEP)
+    return step.prev_sample.flatten(1)
+
+
+@pytest.mark.parametrize("coupling", [COUPLING, None])
+def test_the_last_step_has_the_law_given_the_bits_that_stay(coupling):
+    x = kept_step(0.25, coupling)
+    sites = KEEP.flatten().nonzero()[:, 0]
+    free = (~KEEP.flatten()).nonzero()[:, 0]
+    assert torch.equal(x[:, sites], ORIGINAL[sites].expand(DRAWS, 2))
+    law = exact(0.0, 0.25, coupling).clamp(sites, ORIGINAL[sites])
+    spins = x[:, free].to(torch.int8)
+    assert g_test(law, Samples(spins, torch.zeros(DRAWS)))[0][0] > LEVEL
+
+
+def test_a_step_in_between_has_the_law_given_both_ends_of_the_bits_that_stay():
+    s, t = 0.25, 0.5
+    x = kept_step(t).double()
+    joint = exact(s, t, COUPLING)
+    for site in KEEP.flatten().nonzero()[:, 0].tolist():
+        near = math.atanh((1 - t) / (1 - s)) * float(X[site])
+        p = 1 / (1 + math.exp(-2 * (near + math.atanh(1 - s) * float(ORIGINAL[site]))))
+        up = float((x[:, site] > 0).double().mean())
+        assert abs(up - p) < Z_MAX * (p * (1 - p) / DRAWS) ** 0.5
+    # of each of the four ways that they may come out, the others have the step's law
+    sites = KEEP.flatten().nonzero()[:, 0]
+    free = (~KEEP.flatten()).nonzero()[:, 0]
+    for values in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        values = torch.tensor(values)
+        rows = x[(x[:, sites] == values).all(1)][:, free].to(torch.int8)
+        assert len(rows) > 100
+        law = joint.clamp(sites, values)
+        assert g_test(law, Samples(rows, torch.zeros(len(rows))))[0][0] > LEVEL
+
+
+def test_what_stays_is_checked():
+    scheduler = IsingScheduler(4)
+    x = many(*SHAPE)[:2]
+    output = answer(LOGITS.expand(2, N))
+    for original, keep, message in [
+        (x, None, "expected original and keep"),
+        (x, KEEP[0], r"bool, of \[1, 2, 3\]; got .*bool of \[2, 3\]"),
+        (x, KEEP.float(), r"torch.float32 of \[1, 2, 3\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            scheduler.step(output, 0.5, x, generator(), original=original, keep=keep)
+    plain = scheduler.step(output, 0.5, x, generator())
+    none = torch.zeros_like(KEEP)
+    nothing = scheduler.step(output, 0.5, x, generator(), original=x, keep=none)
+    assert torch.equal(nothing.prev_sample, plain.prev_sample)
 
 
 def test_of_several_reads_one_is_kept_by_its_weight():
