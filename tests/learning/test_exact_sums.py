@@ -183,6 +183,7 @@ def naive(rank: int, world: int, folder: str) -> None:
 
 @FORKS
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:DTensor random operators")  # on a CPU, as shown here
 @pytest.mark.parametrize("axis", [0, 1])
 def test_bits_that_torch_draws_of_shards_fail_this_test(axis, tmp_path):
     """What the tests above ask of ours: the bits of one process, on two ranks and on four."""
