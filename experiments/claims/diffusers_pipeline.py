@@ -318,8 +318,11 @@ class ByHand(IsingScheduler):
         sample: Tensor,
         generator: Any = None,
         return_dict: bool = True,
+        *,
+        original: Any = None,
+        keep: Any = None,
     ) -> Any:
-        """Both values of x_0, each with its posterior.
+        """Both values of x_0, each with its posterior; no mask.
 
         The noise is `near` in this step, `start` in all steps before it.
         """

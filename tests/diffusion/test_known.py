@@ -114,6 +114,7 @@ def test_images_have_the_law_of_the_steps_given_what_is_known(centred):
     assert p_value(law[first_flipped], x) < FALSE_ALARM
 
 
+@pytest.mark.long  # the scheduler's tests ask the same, and less
 def test_a_step_given_spins_is_the_joint_step_of_those_that_agree():
     """The clamp is exact: the law of the others given x_k and spins, against enumeration."""
     model = a_copula(a_graph("sparse"), centred=True)
@@ -178,6 +179,7 @@ def exact_copula(times):
     return model, law
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("repeats", "right"), [(1, False), (10, True)])
 def test_repeats_of_an_exact_step_reach_the_conditional_law(repeats, right):
     model, law = exact_copula(torch.tensor([0.0, 0.4]))

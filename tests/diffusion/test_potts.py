@@ -69,7 +69,9 @@ def test_a_batch_is_its_problems(J):
         assert torch.equal(PottsGibbs(3).sample(one, 5, generator=[generator(row)]), together[row])
 
 
-@pytest.mark.parametrize("graph", [Graph.sparse(N, EDGES), Graph.complete(N)])
+@pytest.mark.parametrize(
+    "graph", [Graph.sparse(N, EDGES), pytest.param(Graph.complete(N), marks=pytest.mark.long)]
+)
 def test_reads_have_the_law_of_all_states(graph):
     problem = a_problem(graph)
     x = PottsGibbs(30).sample(problem, 5000, generator=generator())

@@ -143,6 +143,7 @@ def test_the_last_step_has_the_law_given_the_bits_that_stay(coupling):
     assert g_test(law, Samples(spins, torch.zeros(DRAWS)))[0][0] > LEVEL
 
 
+@pytest.mark.long
 def test_a_step_in_between_has_the_law_given_both_ends_of_the_bits_that_stay():
     s, t = 0.25, 0.5
     x = kept_step(t).double()

@@ -208,13 +208,8 @@ def test_contrastive_divergence_is_a_difference_of_energies():
 # ---- drawing ----------------
 
 
-@pytest.mark.parametrize(
-    "process",
-    [
-        pytest.param(NOISES["uniform"], id="uniform"),
-        pytest.param(NOISES["masks"], id="masks", marks=pytest.mark.long),  # nearly a second
-    ],
-)
+@pytest.mark.long  # with known tokens the same is asked of the short tests
+@noises
 def test_rows_have_the_law_of_the_chain_of_steps(process):
     model = a_copula(process)
     rows = noisy_rows(process)
