@@ -47,7 +47,7 @@ def assert_row(together, k, alone):
     [((), torch.float32), ((ITEMS,), torch.float32), ((1,), torch.float64)],
     ids=["J shared", "J of each", "J shared, double"],
 )
-@pytest.mark.parametrize(("name", "shape"), thinned(pairs(SHAPES), 7))
+@pytest.mark.parametrize(("name", "shape"), thinned(pairs(SHAPES), 14))
 def test_a_batch_of_four_is_four_singles(name, shape, J_batch, dtype):
     sampler = LOCAL[name].quick
     plain = random_problem(shape, (ITEMS,), J_batch, dtype)

@@ -18,7 +18,7 @@ SETTINGS = replace(SHORT, updates=5, evaluate_every=2, checkpoint_every=2)
 
 
 @pytest.mark.parametrize(
-    "name", thinned([name for name, row in LOCAL.items() if "bipartite" in row.kinds], 2)
+    "name", thinned([name for name, row in LOCAL.items() if "bipartite" in row.kinds], 4)
 )
 def test_a_run_on_every_sampler_resumes_bit_for_bit(tmp_path, name):
     sampler = LOCAL[name].quick

@@ -159,7 +159,9 @@ def test_reads_at_another_temperature_are_flagged(kind, beta, said, energy):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_optimiser_is_flagged(kind):
     problem = a_case(kind)
-    diagnosis = judge(problem, DimodAnnealer(TabuSampler(), timeout=1).sample(problem, 50))
+    # as many restarts, however slow the machine is
+    tabu = DimodAnnealer(TabuSampler(), timeout=10_000, num_restarts=2)
+    diagnosis = judge(problem, tabu.sample(problem, 50))
     assert not diagnosis.ok and diagnosis.beta.value == math.inf
     assert (
         "no finite beta explains the reads" in diagnosis.text and "local minima" in diagnosis.text
@@ -300,7 +302,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("name", thinned(["glass of 11", "RBM 30 x 6", "chain of 40"], 3))
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", thinned(WRONG, 2))
 def test_wrong_reads_are_called_wrong(kind, name):
     verdict = judge(LAWS[name], wrong_reads(kind, name, 1000 if name != "glass of 11" else 500, 5))
     assert verdict.ok is False, verdict.text

@@ -26,6 +26,7 @@ from qsample.annealers.dwave import DeviceError, Fallback  # noqa: E402
 from qsample.annealers.dwave.cloud.job import Connection  # noqa: E402
 from qsample.annealers.dwave.cloud.secret import HIDDEN, Secret, Spoken, cleaned  # noqa: E402
 from qsample.testing.sapi import Chip, SolverServer  # noqa: E402
+from tests.support.thinning import thinned  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("isolated")
 TOKEN = "DEV-7f%c3+a9&b/=\"d1'0e\\5x<2>"  # awkward in URLs, in JSON, in reprs and in HTML
@@ -120,7 +121,7 @@ def made(server, given, token, **more):
     )
 
 
-@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("around", thinned(AROUND, 3))
 def test_what_lies_around_a_token_is_dropped(server, around, given):
     with made(server, given, around.format(TOKEN)) as sampler:
         device = sampler.state.device(sampler)

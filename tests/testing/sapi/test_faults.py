@@ -9,6 +9,7 @@ import requests
 
 from qsample.testing.sapi import EVERY, Chip, Fault, SolverServer
 from qsample.testing.sapi.faults import Faults
+from tests.support.thinning import thinned
 
 cloud = pytest.importorskip("dwave.cloud")
 from dwave.cloud.exceptions import (  # noqa: E402
@@ -83,7 +84,7 @@ def test_a_dropped_submission_ran_or_not(server, ask, kind, ran):
 
 
 @pytest.mark.parametrize("route", ["poll", "answer"])
-@pytest.mark.parametrize("kind", ["429", "503"])
+@pytest.mark.parametrize("kind", thinned(["429", "503"], 2))
 def test_reads_are_retried_where_the_server_says_when(server, ask, route, kind):
     server.faults.next(route, kind, retry_after=1)
     assert len(ask().result()["energies"]) == 3
