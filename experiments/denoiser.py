@@ -52,24 +52,6 @@ class Denoiser(nn.Module):
         return nn.functional.pixel_shuffle(logits, self.block).reshape(x.shape)
 
 
-class AtSteps(nn.Module):
-    """A denoiser of times as one of T steps, as models call it.
-
-    Args:
-        net: the network.
-        steps: number of steps, T.
-    """
-
-    def __init__(self, net: nn.Module, steps: int) -> None:
-        super().__init__()
-        self.net = net
-        self.steps = steps
-
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """Logits `[B, n]` of x_k at steps k `[B]`."""
-        return self.net(x, k / self.steps)
-
-
 class Remembered(nn.Module):
     """A denoiser that stands still, asked once for each x_k.
 
@@ -95,10 +77,6 @@ class Remembered(nn.Module):
             for n, row in zip(some.tolist(), logits, strict=True):
                 self.answers[keys[n]] = row
         return torch.stack([self.answers[key] for key in keys])
-
-    def forget(self) -> None:
-        """Drop all answers."""
-        self.answers.clear()
 
 
 def train_denoiser(

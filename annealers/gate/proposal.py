@@ -265,6 +265,12 @@ def measured(number: Tensor, energy: Tensor, gamma: Tensor, beta: Tensor) -> Ten
     """Cumulative probabilities after the circuit from each state `[P, M]`: `[P, 2^n, M]` float64.
 
     A few columns at a time, which caches hold.
+
+    Args:
+        number: states `[P, M]`.
+        energy: C of all states, `[P, 2^n]` float64.
+        gamma: angles of the phases, `[P, layers]` float64.
+        beta: angles of the mixers, `[P, layers]` float64.
     """
     states = energy.shape[-1]
     n = states.bit_length() - 1

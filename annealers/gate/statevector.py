@@ -66,7 +66,13 @@ def basis(number: Tensor, n: int) -> Tensor:
 
 
 def uniform(problems: int, n: int, device: torch.device) -> Tensor:
-    """The uniform superposition of all states for each problem, `[2, P, 2^n, 1]`."""
+    """The uniform superposition of all states for each problem, `[2, P, 2^n, 1]`.
+
+    Args:
+        problems: problems P.
+        n: spins.
+        device: where the vectors are.
+    """
     real = torch.full((problems, 1 << n, 1), 2.0 ** (-n / 2), device=device)
     return torch.stack([real, torch.zeros_like(real)])
 

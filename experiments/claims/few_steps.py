@@ -29,7 +29,7 @@ from scipy.special import stdtr
 from torch import Tensor, nn
 
 import qsample as qs
-from qsample.annealers import Gibbs, SimulatedAnnealing
+from qsample.annealers import Gibbs
 from qsample.data import load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
@@ -44,7 +44,8 @@ from experiments.common import (
     mosaic,
     progress_bar,
 )
-from experiments.denoiser import AtSteps, Denoiser, Remembered, train_denoiser
+from experiments.denoiser import Denoiser, Remembered, train_denoiser
+from experiments.joint_steps import AtSteps, annealing, train_step
 
 KINDS = {"factorised": "tab:red", "copula": "tab:blue"}
 METRICS = {
@@ -57,8 +58,6 @@ NEAR = [(a, b) for a in range(3) for b in range(-2, 3) if (a, b) > (0, 0)]
 FAR = [(0, 4), (4, 0), (4, 4), (4, -4), (0, 8), (8, 0)]
 SURE = 2.0  # standard errors by which validation rows must gain from couplings
 SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
-NEWTON = 0.3  # first share of a Newton step
-LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
 Row = dict[str, Any]
 
 
@@ -217,16 +216,8 @@ def graph_of(shape: tuple[int, int]) -> qs.Graph:
     return qs.Graph.sparse(rows * columns, torch.cat(edges))
 
 
-def annealing(sweeps: int) -> SimulatedAnnealing:
-    """To beta 1 and as many sweeps there: a schedule that ends as it arrives is too hot."""
-    rise = max(1, sweeps // 2)
-    return SimulatedAnnealing(
-        schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
-    )
-
-
 def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) -> None:
-    """The couplings of every step, by the gradient of its term of the evidence bound.
+    """The couplings of every step, from a pool of draws of x_k: the denoiser sees each once.
 
     Args:
         model: a centred copula of a trained denoiser, which stays as it is.
@@ -235,42 +226,25 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
         options: options of the run.
     """
     generator = torch.Generator().manual_seed(seed + 1)
-    sampler = Gibbs(options.chain)
-    learned = {name: p for name, p in (("J", model.J), ("b", model.b)) if p is not None}
     ks = range(1, model.process.steps + 1)
     for k in progress_bar(ks, desc="couplings", unit="step", leave=False):
         images = judge.train[torch.randint(len(judge.train), (options.pool,), generator=generator)]
         noisy = model.process.noise(images, k, generator=generator)
-        curvature = curvature_of(model, k, noisy)
-        for update in range(options.coupling_updates):
+
+        def batch(images: Tensor = images, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
             some = torch.randint(options.pool, (options.batch,), generator=generator)
-            loss = model.evidence_loss(
-                images[some], k, sampler, after=noisy[some], generator=generator
-            ).mean()
-            slopes = torch.autograd.grad(loss, list(learned.values()))
-            left = 1 - update / options.coupling_updates
-            longest = left * options.coupling_lr
-            with torch.no_grad():
-                for (name, parameter), slope in zip(learned.items(), slopes, strict=True):
-                    change = left * NEWTON * slope[k - 1] / curvature[name]
-                    parameter[k - 1] -= change.clamp(-longest, longest)
+            return images[some], noisy[some]
 
-
-@torch.no_grad()
-def curvature_of(model: IsingCopula, k: int, noisy: Tensor) -> dict[str, Tensor]:
-    """Second derivatives of step k's loss where couplings are 0: there all others vanish.
-
-    Pair products of independent bits are uncorrelated, with variance (1 - m_i^2)(1 - m_j^2).
-
-    Args:
-        model: a centred copula.
-        k: the step.
-        noisy: draws of x_k.
-    """
-    variance = 1 - model.fields(noisy, k).float().tanh().square()
-    i, j = model.graph.edges
-    pairs = (variance.T @ variance / len(variance))[i, j]
-    return {"J": pairs + LEAST, "b": variance.mean(0) + LEAST}
+        train_step(
+            model,
+            k,
+            noisy,
+            batch,
+            Gibbs(options.chain),
+            updates=options.coupling_updates,
+            longest=options.coupling_lr,
+            generator=generator,
+        )
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import qsample as qs
-from qsample.annealers import Gibbs, SimulatedAnnealing
+from qsample.annealers import Gibbs
 from qsample.data import load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance
@@ -33,14 +33,13 @@ from qsample.models import IsingCopula
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import CommonOptions, Report, Stopwatch, command_line, mosaic, progress_bar
+from experiments.joint_steps import AtSteps, annealing, train_step
 
 SHAPE = (8, 8)
 PIXELS = 64
 CLASSES = 10
 BITS = PIXELS + CLASSES
 KINDS = {"independent": "tab:red", "joint": "tab:blue"}
-NEWTON = 0.3  # first share of a Newton step
-LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
 GREY = 0.6  # of a pixel that is not known
 Row = dict[str, Any]
 
@@ -189,25 +188,6 @@ class Denoiser(nn.Module):
         return self.last(self.norm(y))
 
 
-class AtSteps(nn.Module):
-    """A denoiser of times as one of T steps, as models call it."""
-
-    def __init__(self, net: Denoiser, steps: int) -> None:
-        """Wrap it.
-
-        Args:
-            net: the network.
-            steps: number of steps, T.
-        """
-        super().__init__()
-        self.net = net
-        self.steps = steps
-
-    def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """Logits `[B, n]` of x_k at steps k `[B]`."""
-        return self.net(x, k / self.steps)
-
-
 def copula_of(net: Denoiser, steps: int) -> IsingCopula:
     """A centred copula of all pairs of bits, whose couplings are 0: the independent step."""
     process = UniformBits(log_times(steps))
@@ -242,51 +222,25 @@ def trained_denoiser(train: Tensor, options: Options) -> Denoiser:
 
 
 def train_couplings(net: Denoiser, steps: int, train: Tensor, options: Options) -> IsingCopula:
-    """Couplings by the slope of the evidence bound, on a denoiser that stays as it is.
-
-    Newton's steps, cut short: those of bits that hardly vary are small, and so is their noise.
-    """
+    """Couplings by the slope of the evidence bound, on a denoiser that stays as it is."""
     model = copula_of(net, steps)
     generator = torch.Generator().manual_seed(options.seed + 1)
-    sampler = Gibbs(options.chain)
-    assert model.b is not None
     for k in range(1, steps + 1):
-        curvatures = curvature_of(model, k, train, generator)
-        for update in range(options.coupling_updates):
-            x_0 = some(train, options, generator)
-            loss = model.evidence_loss(x_0, k, sampler, generator=generator).mean()
-            slopes = torch.autograd.grad(loss, [model.J, model.b])
-            left = 1 - update / options.coupling_updates
-            longest = left * options.coupling_lr
-            parts = zip((model.J, model.b), slopes, curvatures, strict=True)
-            with torch.no_grad():
-                for parameter, slope, curvature in parts:
-                    change = left * NEWTON * slope[k - 1] / curvature
-                    parameter[k - 1] -= change.clamp(-longest, longest)
+        x_0 = train[torch.randint(len(train), (500,), generator=generator)]
+        train_step(
+            model,
+            k,
+            model.process.noise(x_0, k, generator=generator),
+            lambda: (some(train, options, generator), None),
+            Gibbs(options.chain),
+            updates=options.coupling_updates,
+            longest=options.coupling_lr,
+            generator=generator,
+        )
     return model
 
 
-@torch.no_grad()
-def curvature_of(
-    model: IsingCopula, k: int, train: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Second derivatives of step k's loss in J and b where both are 0; the others vanish there."""
-    x_0 = train[torch.randint(len(train), (500,), generator=generator)]
-    after = model.process.noise(x_0, k, generator=generator)
-    variance = 1 - model.fields(after, k).float().tanh().square()
-    i, j = model.graph.edges
-    return (variance.T @ variance / len(x_0))[i, j] + LEAST, variance.mean(0) + LEAST
-
-
 # ---- filling in -------------------------------------------------------------------------------
-
-
-def annealing(sweeps: int) -> SimulatedAnnealing:
-    """To beta 1 and as many sweeps there: a schedule that ends as it arrives is too hot."""
-    rise = max(1, sweeps // 2)
-    return SimulatedAnnealing(
-        schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
-    )
 
 
 def fill(

@@ -23,12 +23,12 @@ from qsample.diffusion.reverse_step import (
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
 from qsample.problem.ising import Ising
-from qsample.sampling.random import Draws, Generators, draw_seeds, mix_each
+from qsample.sampling.random import Draws, Generators, draw_seeds, step_generators
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples
 from qsample.support.checks import check_choice, check_spins, is_whole, whole
 from qsample.support.faces import public
-from qsample.support.transforms import numbers, uncompiled
+from qsample.support.transforms import uncompiled
 
 CdStart = Literal["data", "fresh"]
 SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has no gradient
@@ -118,7 +118,7 @@ class IsingCopula(Identified):
         problem = reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
         if self.b is None:
             return problem
-        b = self.b[self._steps(x, k) - 1]
+        b = self.b[self.process.step_numbers(x, k) - 1]
         return centred_problem(problem, b)
 
     def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
@@ -129,7 +129,7 @@ class IsingCopula(Identified):
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
         self._check(x)
-        steps = self._steps(x, k)
+        steps = self.process.step_numbers(x, k)
         answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
         logits, features = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != x.shape:
@@ -152,17 +152,6 @@ class IsingCopula(Identified):
             )
         coupling = feature_couplings(features, self.graph, sites=1)
         return logits, J + self.graph.couplings(coupling)
-
-    def _steps(self, x: Tensor, k: Step) -> Tensor:
-        """The step, or one for each row; a ValueError for others."""
-        steps = torch.as_tensor(k, device=x.device)
-        if steps.shape not in ((), x.shape[:1]):
-            raise ValueError(
-                f"expected one step k, or one for each of {len(x)} rows; got {list(steps.shape)}"
-            )
-        if not numbers((steps >= 1) & (steps <= self.process.steps)).all():
-            raise ValueError(f"expected steps 1 <= k <= {self.process.steps}; got {steps.tolist()}")
-        return steps
 
     @uncompiled
     @torch.no_grad()
@@ -210,14 +199,14 @@ class IsingCopula(Identified):
         whole("repeats", repeats, 1)
         n = self.graph.num_spins
         seeds = draw_seeds(generator, (num,))
-        x = self.process.prior((num, n), _streams(seeds, 0)).to(self.J.device)
+        x = self.process.prior((num, n), step_generators(seeds, 0)).to(self.J.device)
         given = None if known is None else Known.of(known, num, n, x.device)
         if given is not None:
-            x = given.start(self.process, x, _streams(seeds, 0, 1))
+            x = given.start(self.process, x, step_generators(seeds, 0, 1))
         for k in range(self.process.steps, 0, -1):
             x = self._before(x, k, sampler, given, seeds)
             for turn in range(1, repeats):
-                x = self.process.noise(x, k, k - 1, _streams(seeds, k, 3 * turn + 2))
+                x = self.process.noise(x, k, k - 1, step_generators(seeds, k, 3 * turn + 2))
                 x = self._before(x, k, sampler, given, seeds, 3 * turn)
         return x
 
@@ -232,10 +221,10 @@ class IsingCopula(Identified):
     ) -> Tensor:
         """A draw of x_{k-1} given x_k = x and the known bits of x_0, `[num, n]`."""
         problem = self.step_problem(x, k)
-        one = partial(draw, sampler=sampler, generator=_streams(seeds, k, branch))
+        one = partial(draw, sampler=sampler, generator=step_generators(seeds, k, branch))
         if given is None:
             return one(problem).spins[:, 0]
-        chances = Draws(draw_seeds(_streams(seeds, k, branch + 1), (len(x),)), x.device)
+        chances = Draws(draw_seeds(step_generators(seeds, k, branch + 1), (len(x),)), x.device)
         bits = given.before(self.process, x, k, chances.uniform(len(given.sites)))
         return given.draw(problem, bits, one).spins[:, 0]
 
@@ -386,11 +375,3 @@ class IsingCopula(Identified):
 def _mean(logits: Tensor) -> Tensor:
     """E[x_0 | x_k] in double precision, where the mean of a sure bit is not yet 1."""
     return (logits.double() / 2).tanh().clamp(-SURE, SURE)
-
-
-def _streams(seeds: list[int], step: int, branch: int = 0) -> list[torch.Generator]:
-    """A generator per image for one purpose of one step; branch 0 is the step's first draw."""
-    numbers = mix_each(seeds, step)
-    if branch:
-        numbers = mix_each(numbers, branch)
-    return [torch.Generator().manual_seed(number) for number in numbers]

@@ -14,10 +14,10 @@ from qsample.diffusion.potts import TINY, Potts, PottsGibbs, categories
 from qsample.diffusion.process import Step, Uniform, UniformBits
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
-from qsample.sampling.random import Draws, Generators, draw_seeds, mix_each
+from qsample.sampling.random import Draws, Generators, draw_seeds, step_generators
 from qsample.support.checks import check_tensors, whole
 from qsample.support.faces import public
-from qsample.support.transforms import numbers, uncompiled
+from qsample.support.transforms import uncompiled
 
 
 @public("qsample.models")
@@ -86,7 +86,7 @@ class PottsCopula(Identified):
         S is M, or M + 1 with the mask.
         """
         self._check(x)
-        steps = self._steps(x, k)
+        steps = self.process.step_numbers(x, k)
         logits = self.denoiser(x, steps.expand(len(x)))
         expected = (*x.shape, self.process.states)
         if logits.shape != expected:
@@ -116,20 +116,9 @@ class PottsCopula(Identified):
         if self._masks is not None and hidden is not None:
             law = self._masks.given(law, hidden)
         h = -law.clamp_min(TINY).log()
-        J = self.J[self._steps(x, k) - 1]
+        J = self.J[self.process.step_numbers(x, k) - 1]
         extra = self.process.width - self.process.states
         return Potts(self.graph, h.to(J), pad(J, (0, extra, 0, extra)))
-
-    def _steps(self, x: Tensor, k: Step) -> Tensor:
-        """The step, or one for each row; a ValueError for others."""
-        steps = torch.as_tensor(k, device=x.device)
-        if steps.shape not in ((), x.shape[:1]):
-            raise ValueError(
-                f"expected one step k, or one for each of {len(x)} rows; got {list(steps.shape)}"
-            )
-        if not numbers((steps >= 1) & (steps <= self.process.steps)).all():
-            raise ValueError(f"expected steps 1 <= k <= {self.process.steps}; got {steps.tolist()}")
-        return steps
 
     @uncompiled
     @torch.no_grad()
@@ -163,20 +152,22 @@ class PottsCopula(Identified):
         n = self.graph.num_spins
         masks = self._masks
         seeds = draw_seeds(generator, (num,))
-        x = self.process.prior((num, n), _streams(seeds, 0, 0)).to(self.J.device)
+        x = self.process.prior((num, n), step_generators(seeds, 0, 0)).to(self.J.device)
         if known is not None:
             known = self._checked(known, num).to(x.device)
             start = known.clamp_min(0)
             if masks is None:
-                start = self.process.noise(start, self.process.steps, 0, _streams(seeds, 0, 1))
+                start = self.process.noise(
+                    start, self.process.steps, 0, step_generators(seeds, 0, 1)
+                )
             x = torch.where(known >= 0, start, x)
         for k in range(self.process.steps, 0, -1):
-            streams = _streams(seeds, k, 1)
+            streams = step_generators(seeds, k, 1)
             hidden = None if masks is None else masks.hidden(x, k, streams)
             problem = self.step_problem(x, k, hidden)
             if known is not None and masks is None:
                 problem = problem.given(self._back(x, known, k, streams))
-            x = sampler.sample(problem, generator=_streams(seeds, k, 0))[:, 0]
+            x = sampler.sample(problem, generator=step_generators(seeds, k, 0))[:, 0]
         return x
 
     def _back(self, x: Tensor, known: Tensor, k: int, generator: Generators) -> Tensor:
@@ -281,8 +272,3 @@ class PottsCopula(Identified):
     def _identity(self) -> dict[str, Any]:
         noise = type(self.process).__name__
         return {"graph": self.graph.hash[:16], "noise": noise, "states": self.process.states}
-
-
-def _streams(seeds: list[int], step: int, branch: int) -> list[torch.Generator]:
-    """A generator per row for one purpose of one step."""
-    return [torch.Generator().manual_seed(n) for n in mix_each(mix_each(seeds, step), branch)]

@@ -98,6 +98,21 @@ class SiteProcess:
         """Number of steps T."""
         return len(self.times) - 1
 
+    def step_numbers(self, x: Tensor, k: Step) -> Tensor:
+        """The step, or one for each row of x_k = `x`, as a tensor beside it.
+
+        Raises:
+            ValueError: steps outside 1 <= k <= T, another number of them than of rows.
+        """
+        steps = torch.as_tensor(k, device=x.device)
+        if steps.shape not in ((), x.shape[:1]):
+            raise ValueError(
+                f"expected one step k, or one for each of {len(x)} rows; got {list(steps.shape)}"
+            )
+        if not numbers((steps >= 1) & (steps <= self.steps)).all():
+            raise ValueError(f"expected steps 1 <= k <= {self.steps}; got {steps.tolist()}")
+        return steps
+
     def rate_dt(self, k: Step, start: Step | None = None) -> Tensor:
         """Rate times t_k - t_start; `start` is k - 1 by default.
 

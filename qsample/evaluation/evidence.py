@@ -260,6 +260,12 @@ class CopulaLaw:
 
         Given x_k and x_0 the bits of x_{k-1} are independent: its energy has the mean that the
         bits' means have, and its entropy is a sum.
+
+        Args:
+            x_0: spins `[B, n]`.
+            k: the step.
+            effort: how log Z is measured.
+            seed: seed of noise and of log Z.
         """
         after = self.process.noise(x_0, k, generator=_generators(seed, len(x_0)))
         mean, entropy = self._before(x_0, after, k)
@@ -298,7 +304,14 @@ class ThermodynamicLaw(CopulaLaw):
         self.x_0 = x_0
 
     def term(self, x_0: Tensor, k: int, effort: Effort, seed: int) -> tuple[Tensor, Tensor]:
-        """As in `CopulaLaw`, log P_k as the difference of two log Z: latent spins, all spins."""
+        """As in `CopulaLaw`, log P_k as the difference of two log Z: latent spins, all spins.
+
+        Args:
+            x_0: visible spins `[B, v]`.
+            k: the step.
+            effort: how log Z is measured.
+            seed: seed of noise and of log Z.
+        """
         after = self.process.noise(x_0, k, generator=_generators(seed, len(x_0)))
         mean, entropy = self._before(x_0, after, k)
         u = torch.rand(mean.shape, generator=torch.Generator().manual_seed(mix(seed, 1)))

@@ -52,7 +52,13 @@ class Counts(NamedTuple):
 
 
 def check_served(model: EnergyModel, sampler: Sampler, start: str) -> None:
-    """A ValueError for what has no exact sums, or does not number its replicas."""
+    """A ValueError for what has no exact sums, or does not number its replicas.
+
+    Args:
+        model: any model.
+        sampler: sampler of its chains.
+        start: where they begin, a `Start`.
+    """
     if not isinstance(model, BernoulliRBM) or model.W.dtype != torch.float32:
         kind = type(model).__name__
         raise ValueError(
@@ -194,7 +200,14 @@ class _Sums:
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def add(self, group: int, x: Tensor, p: Tensor, alone: Tensor) -> None:
-        """Add x' p, the sum of x and that of `alone`, over rows."""
+        """Add x' p, the sum of x and that of `alone`, over rows.
+
+        Args:
+            group: number of the sums.
+            x: visible units, `[K, n]`.
+            p: hidden units, `[K, m]`, as pairs take them.
+            alone: hidden units, `[K, m]`, as their own sum takes them.
+        """
         pairs, visible, hidden = self.parts(group)
         if self.few:
             torch.mm(x.T, p, out=pairs)

@@ -51,7 +51,13 @@ def holds(model: EnergyModel) -> TypeGuard[BernoulliRBM]:
 
 
 def serves(model: EnergyModel, sampler: Sampler, start: str) -> bool:
-    """Whether chains of this sampler are drawn by products with W itself."""
+    """Whether chains of this sampler are drawn by products with W itself.
+
+    Args:
+        model: any model.
+        sampler: sampler of its chains.
+        start: where they begin, a `Start`.
+    """
     return (
         holds(model)
         and type(sampler) is Gibbs

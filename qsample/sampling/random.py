@@ -48,6 +48,20 @@ def mix_each(seeds: Sequence[int], k: int) -> list[int]:
     )
 
 
+def step_generators(seeds: Sequence[int], step: int, branch: int = 0) -> list[torch.Generator]:
+    """A generator per seed for one purpose of one step; branch 0 is the step's first draw.
+
+    Args:
+        seeds: one per item.
+        step: number of the step.
+        branch: number of the purpose.
+    """
+    numbers = mix_each(seeds, step)
+    if branch:
+        numbers = mix_each(numbers, branch)
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
 def _finish(z: np.ndarray) -> list[int]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,0 +1,98 @@
+"""What scripts on joint steps share: couplings on top of a denoiser that stands still.
+
+They learn the evidence bound by Newton's steps, cut short: those of bits that hardly vary are
+small, and so is their noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from qsample.annealers import SimulatedAnnealing
+from qsample.models import IsingCopula
+from qsample.sampling import Sampler
+
+NEWTON = 0.3  # first share of a Newton step
+LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
+
+
+class AtSteps(nn.Module):
+    """A denoiser of times as one of T steps, as models call it.
+
+    Args:
+        net: the network, which takes x_k `[B, n]` and k/T `[B]`.
+        steps: number of steps, T.
+    """
+
+    def __init__(self, net: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.net = net
+        self.steps = steps
+
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        """Logits `[B, n]` of x_k at steps k `[B]`."""
+        return self.net(x, k / self.steps)
+
+
+def annealing(sweeps: int) -> SimulatedAnnealing:
+    """To beta 1 and as many sweeps there: a schedule that ends as it arrives is too hot."""
+    rise = max(1, sweeps // 2)
+    return SimulatedAnnealing(
+        schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
+    )
+
+
+def train_step(
+    model: IsingCopula,
+    k: int,
+    noisy: Tensor,
+    batch: Callable[[], tuple[Tensor, Tensor | None]],
+    sampler: Sampler,
+    *,
+    updates: int,
+    longest: float,
+    generator: torch.Generator,
+) -> None:
+    """The couplings of one step, by the gradient of its term of the evidence bound.
+
+    Args:
+        model: a centred copula of a trained denoiser, which stays as it is.
+        k: the step.
+        noisy: draws of x_k, of which the curvature is taken.
+        batch: rows x_0 of a gradient step, and their x_k, or None to draw it anew.
+        sampler: draws the step.
+        updates: gradient steps.
+        longest: the most that a coupling changes in one, falling to zero.
+        generator: randomness.
+    """
+    assert model.b is not None
+    learned = (model.J, model.b)
+    curvatures = curvature_of(model, k, noisy)
+    for update in range(updates):
+        x_0, after = batch()
+        loss = model.evidence_loss(x_0, k, sampler, after=after, generator=generator).mean()
+        slopes = torch.autograd.grad(loss, learned)
+        left = 1 - update / updates
+        with torch.no_grad():
+            for parameter, slope, curvature in zip(learned, slopes, curvatures, strict=True):
+                change = left * NEWTON * slope[k - 1] / curvature
+                parameter[k - 1] -= change.clamp(-left * longest, left * longest)
+
+
+@torch.no_grad()
+def curvature_of(model: IsingCopula, k: int, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """Second derivatives of step k's loss in J and in b where both are 0: the others vanish there.
+
+    Pair products of independent bits are uncorrelated, with variance (1 - m_i^2)(1 - m_j^2).
+
+    Args:
+        model: a centred copula.
+        k: the step.
+        noisy: draws of x_k.
+    """
+    variance = 1 - model.fields(noisy, k).float().tanh().square()
+    i, j = model.graph.edges
+    return (variance.T @ variance / len(variance))[i, j] + LEAST, variance.mean(0) + LEAST
