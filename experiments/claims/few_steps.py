@@ -14,7 +14,6 @@ the first would reach. Cells that are there already are kept: a run that was end
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_er
 from qsample.models import IsingCopula
 
 sys.path.append(str(Path(__file__).parents[2]))
+from experiments.cells import Cells, digest
 from experiments.common import (
     CommonOptions,
     Report,
@@ -138,7 +138,7 @@ NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
 FREE = ("out", "publish", "threads", "seeds", "steps")
 
 
-class Kept:
+class Kept(Cells):
     """Results of this run's folder, by name, for a run of the same options that goes on."""
 
     def __init__(self, folder: Path, options: Options) -> None:
@@ -148,30 +148,12 @@ class Kept:
             folder: folder of the run.
             options: options of the run; other seeds and steps share what is there.
         """
+        super().__init__(folder)
         about = asdict(options)
         network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
         cell = {name: value for name, value in about.items() if name not in FREE}
         self.network = digest(network)
         self.cell = digest(cell | network)
-        self.folder = folder / "kept"
-        self.folder.mkdir(exist_ok=True)
-
-    def get(self, name: str) -> Any:
-        """What was put, or None."""
-        path = self.folder / f"{name}.pt"
-        return torch.load(path) if path.exists() else None
-
-    def put(self, name: str, value: Any) -> Any:
-        """Write in one step, and return, a value."""
-        temporary = self.folder / f"{name}.tmp"
-        torch.save(value, temporary)
-        temporary.replace(self.folder / f"{name}.pt")
-        return value
-
-
-def digest(about: dict[str, Any]) -> str:
-    """12 hexadecimal digits that stand for options."""
-    return hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
 
 
 class Judge:
