@@ -506,7 +506,8 @@ def test_a_remembered_denoiser_asks_for_each_row_once(shape):
         answers = remembered(x, times)
         torch.testing.assert_close(answers, net(x, times))
     assert len(remembered.answers) == 3
-    remembered.net = None
+    remembered.ask = None
+    assert not list(remembered.parameters())
     assert torch.equal(remembered(x[:2], times[:2]), answers[:2])
 
 
