@@ -7,14 +7,14 @@ import math
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from experiments.common import progress_bar
 from qsample.diffusion import UniformBits, log_times
 
 GROUPS = 8  # of GroupNorm
 WARM_UP = 100  # updates until the learning rate is whole
-AVERAGE = 0.998  # share of the average that an update keeps
+AVERAGE = 0.998  # share of the average that a late update keeps
 
 
 class Denoiser(nn.Module):
@@ -81,6 +81,20 @@ class Remembered(nn.Module):
         return torch.stack([self.answers[key] for key in keys])
 
 
+@torch.no_grad()
+def keep_most(averages: list[Tensor], weights: list[Tensor], updates: Tensor | int) -> None:
+    """Move averages towards weights, the early ones further: else they would hold their start.
+
+    Args:
+        averages: averages of the weights, changed in place.
+        weights: weights after an update.
+        updates: updates before.
+    """
+    kept = min(AVERAGE, (1 + int(updates)) / (10 + int(updates)))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - kept)
+
+
 def train_denoiser(
     data: Tensor,
     shape: tuple[int, int],
@@ -110,7 +124,7 @@ def train_denoiser(
     generator = torch.Generator().manual_seed(seed)
     process = UniformBits(log_times(finest))
     net = Denoiser(shape, width).to(device)
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+    average = AveragedModel(net, multi_avg_fn=keep_most)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     decay = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
