@@ -146,6 +146,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "updates": 4,
             "coupling_updates": 2,
             "pool": 20,
+            "coupling_batch": 10,
             "batch": 10,
             "width": 8,
             "chain": 2,

@@ -78,10 +78,12 @@ class Options(CommonOptions):
     """gradient steps of the denoiser"""
     coupling_updates: int = 150
     """gradient steps of the couplings of a reverse step"""
-    pool: int = 3000
+    pool: int = 6000
     """draws of x_k from which the couplings of a reverse step learn"""
+    coupling_batch: int = 400
+    """how many of them a gradient step of the couplings takes"""
     batch: int = 100
-    """images of a gradient step"""
+    """images of a gradient step of the denoiser"""
     lr: float = 0.002
     """the highest learning rate of the denoiser"""
     coupling_lr: float = 0.01
@@ -221,7 +223,7 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
         noisy = model.process.noise(images, k, generator=generator)
 
         def batch(images: Tensor = images, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
-            some = torch.randint(options.pool, (options.batch,), generator=generator)
+            some = torch.randint(options.pool, (options.coupling_batch,), generator=generator)
             return images[some], noisy[some]
 
         train_step(
