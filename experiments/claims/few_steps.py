@@ -90,6 +90,8 @@ class Options(CommonOptions):
     """the most that a coupling changes in a gradient step, falling to zero"""
     width: int = 24
     """channels of the denoiser at full size"""
+    finest: int = 16
+    """number of steps whose times the denoiser is trained at"""
     chain: int = 5
     """sweeps of a gradient step's chains"""
     sweeps: tuple[int, ...] = (200,)
@@ -143,7 +145,7 @@ def main(options: Options) -> None:
 
 
 # Options of the denoiser, and those that change no cell.
-NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
+NETWORK = ("data", "updates", "batch", "lr", "width", "finest", "validation")
 FREE = ("out", "publish", "threads", "seeds", "steps", "device")
 
 
@@ -159,7 +161,7 @@ class Kept(Cells):
         """
         super().__init__(folder)
         about = asdict(options)
-        network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        network = {name: about[name] for name in NETWORK}
         cell = {name: value for name, value in about.items() if name not in FREE}
         self.network = digest(network)
         self.cell = digest(cell | network)
@@ -297,7 +299,7 @@ def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denois
             judge.train,
             judge.shape,
             width=options.width,
-            finest=max(options.steps),
+            finest=options.finest,
             updates=options.updates,
             batch=options.batch,
             lr=options.lr,
