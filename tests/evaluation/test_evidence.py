@@ -238,4 +238,4 @@ def test_a_mode_that_couplings_make_far_from_the_fields_counts(coupling):
     found = evidence_bound(model, rows, method="bracket", generator=generator(1))
     assert isinstance(exact, Estimate) and isinstance(found, Bracket)
     assert exact.value < -10
-    assert found.low <= exact.value <= found.high and found.high - found.low < 5
+    assert found.low <= exact.value <= found.high and found.high - found.low < 7
