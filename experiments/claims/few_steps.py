@@ -341,7 +341,7 @@ def judged_rows(
         x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
         rows.append({**row, **judge(x), **bound})
-    return rows, x[:36]
+    return rows, x[:36].clone()
 
 
 # ---- figures ----------------------------------------------------------------------------------
