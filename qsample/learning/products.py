@@ -1,4 +1,4 @@
-"""Products of a matrix that is not copied with rows of 0 and 1, and of such rows with few numbers."""
+"""Products of a matrix that is not copied with rows of bits, and of such rows with few numbers."""
 
 from __future__ import annotations
 
