@@ -1,9 +1,10 @@
 """Checkpoints that survive any crash: tensors first, then a JSON manifest that commits them.
 
 A save writes `checkpoint-00000012.safetensors`, then `checkpoint.json` with that file's name, size
-and SHA-256; tensors are written and read where they lie, without a copy of all. Each file goes to a temporary file, fsync, rename, fsync of the folder. Renaming the
-manifest is the commit: until then the last checkpoint is untouched, and its tensors are deleted
-only afterwards. One process at a time may save into a folder.
+and SHA-256; tensors are written and read where they lie, without a copy of all. Each file goes to a
+temporary file, fsync, rename, fsync of the folder. Renaming the manifest is the commit: until then
+the last checkpoint is untouched, and its tensors are deleted only afterwards. One process at a time
+may save into a folder.
 """
 
 from __future__ import annotations

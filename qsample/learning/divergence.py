@@ -41,8 +41,9 @@ class Judge:
 
     data that lie far above the lowest free energy one can find are unlikely, whatever the sampler
     was worth. It is looked for from random states, from the data and among the reads, by some
-    sweeps each; of a model that is too large to copy, from fewer (`large_looks`). Where hidden units are coupled, joint energies stand in for F, with the best hidden
-    units drawn given the data.
+    sweeps each; of a model that is too large to copy, from fewer (`large_looks`). Where hidden
+    units are coupled, joint energies stand in for F, with the best hidden units drawn given the
+    data.
 
     Args:
         model: the model as it is at the start.

@@ -126,7 +126,7 @@ def chains(
         fields: hidden units' fields given `visible`, where they are known, `[num, n_hidden]`.
         first_replica: number of the first chain, for randomness.
     """
-    _, b, c = (weight.detach().to(products.dtype) for weight in model.weights())
+    b, c = (bias.detach().to(products.dtype) for bias in model.weights()[1:])
     draws = _Draws(draw_seeds(generator, ())[0], b.device, first_replica)
     v = draws.coins(num, len(b)) if visible is None else visible.to(products.dtype)
     h = v.new_empty(num, len(c))

@@ -68,7 +68,7 @@ def bound(
 
 def _free_energy(model: BernoulliRBM, x: Tensor, products: Products) -> Tensor:
     """F of rows `[N, n_visible]` of 0 and 1, in double precision where sums are long."""
-    _, b, c = (weight.detach().double() for weight in model.weights())
+    b, c = (bias.detach().double() for bias in model.weights()[1:])
     fields = products.from_left(x).double().add_(c)
     return -(x.double() @ b) - torch.nn.functional.softplus(fields).sum(-1)
 
@@ -83,7 +83,7 @@ def beta_of_reads(model: BernoulliRBM, samples: Samples) -> Estimate:
         model: a large model.
         samples: reads of its joint problem, `[R, n]`.
     """
-    _, b, c = (weight.detach().to(torch.float32) for weight in model.weights())
+    b, c = (bias.detach().to(torch.float32) for bias in model.weights()[1:])
     products = Products(model.weights()[0])
     v, h = (units.to(torch.float32) for units in model.split(samples.spins))
     logits = torch.cat([products.from_right(h).add_(b), products.from_left(v).add_(c)], -1)

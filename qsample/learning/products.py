@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def _add_elsewhere(into: Tensor, x: Tensor, p: Tensor, keep: float, times: float
     into.addmm_(x.T, p, beta=keep, alpha=times)
 
 
-def words(W: Tensor) -> object:
+def words(W: Tensor) -> np.ndarray:
     """The array of a matrix; NumPy has no bfloat16, so of its words."""
     W = W.detach()
     return (W.view(torch.int16) if W.dtype == torch.bfloat16 else W).numpy()

@@ -62,7 +62,7 @@ def pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview | bytes]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        data = memoryview(_bytes_of(tensors[name]))
+        data = _bytes_of(tensors[name]).data
         for first in range(0, len(data), PIECE):
             yield data[first : first + PIECE]
 
@@ -114,6 +114,7 @@ def tensors_of(data: mmap.mmap | bytes) -> dict[str, Tensor]:
 def _tensor_at(
     data: mmap.mmap | bytes, place: int, shape: torch.Size, dtype: torch.dtype
 ) -> Tensor:
+    """The tensor at a place of a file's bytes; a copy where it cannot lie there."""
     if not shape.numel():
         return torch.empty(shape, dtype=dtype)
     size = shape.numel() * dtype.itemsize
