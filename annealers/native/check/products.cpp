@@ -34,16 +34,20 @@ template <class T>
 void product_trial(int trial, Digest &digest) {
     const int rows = 1 + below(9), terms = 1 + below(below(4) ? 80 : 1200), width = 1 + below(100);
     const bool transposed = below(2);
-    const int high = transposed ? width : terms, wide_ = transposed ? terms : width;
-    std::vector<T> matrix(std::size_t(high) * wide_);
-    for (T &one : matrix) one = static_cast<T>(sizeof(T) == 2 ? 0x3F80 + below(64) + (below(2) << 15) : below(2001) - 1000);
+    const int high = transposed ? width : terms, across = transposed ? terms : width;
+    std::vector<T> matrix(std::size_t(high) * across);
+    for (T &one : matrix) {
+        const int size = below(64), sign = below(2) << 15, whole = below(2001) - 1000;
+        one = static_cast<T>(sizeof(T) == 2 ? 0x3F80 + size + sign : whole);
+    }
     std::vector<char> bit(std::size_t(rows) * terms);
     for (char &one : bit) one = static_cast<char>(below(2));
     const std::vector<std::uint64_t> word = words(bit, rows, terms);
     std::vector<float> wanted;
     for (const isa::Set &set : isa::sets()) {
         std::vector<float> out(std::size_t(rows) * width), parts = out;
-        products::Job job{rows, terms, width, wide_, sizeof(T) == 2, transposed, matrix.data(), word.data(), out.data()};
+        products::Job job{rows, terms, width, across, sizeof(T) == 2, transposed,
+                          matrix.data(), word.data(), out.data()};
         const int blocks = (width + products::lanes - 1) / products::lanes;
         demand(set.products->run(job, 0, blocks), "finite sums are said to be none", trial);
         job.out = parts.data();
@@ -57,7 +61,8 @@ void product_trial(int trial, Digest &digest) {
             double sum = 0, size = 0;
             for (int k = 0; k < terms; ++k)
                 if (bit[r * terms + k]) {
-                    const double one = wide(matrix[transposed ? std::size_t(c) * wide_ + k : std::size_t(k) * wide_ + c]);
+                    const std::size_t at = transposed ? std::size_t(c) * across + k : std::size_t(k) * across + c;
+                    const double one = wide(matrix[at]);
                     sum += one, size += one < 0 ? -one : one;
                 }
             const double error = sum - wanted[r * width + c];

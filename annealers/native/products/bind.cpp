@@ -46,7 +46,8 @@ std::vector<std::uint64_t> words_of_columns(const float *bits, std::int64_t rows
 // `work(first, last)` for parts of `width` numbers in blocks, each on a thread of its own.
 template <class Work>
 void share(std::int64_t width, int threads, const Work &work) {
-    const std::int64_t blocks = (width + lanes - 1) / lanes, parts = std::min<std::int64_t>(std::max(threads, 1), blocks);
+    const std::int64_t blocks = (width + lanes - 1) / lanes;
+    const std::int64_t parts = std::min<std::int64_t>(std::max(threads, 1), blocks);
     std::vector<std::thread> members;
     for (std::int64_t t = 1; t < parts; ++t)
         members.emplace_back([&, t] { work(blocks * t / parts, blocks * (t + 1) / parts); });

@@ -1,7 +1,7 @@
 // Sums of numbers that bits choose: of each group of four terms all sixteen sums are made once, and every row of bits
-// looks its own up, where a product would multiply by 0 and 1. Additions alone, in an order that depends on the number of
-// a term: a row's sums depend neither on the rows beside it, nor on threads, nor on the instruction set. Compiled once for
-// each instruction set.
+// looks its own up, where a product would multiply by 0 and 1. Additions alone, in an order that depends on the number
+// of a term: a row's sums depend neither on the rows beside it, nor on threads, nor on the instruction set. Compiled
+// once for each instruction set.
 #pragma once
 
 #include "../vec/words.hpp"
@@ -55,20 +55,25 @@ inline void take_straight(const T *from, std::int64_t row, std::int64_t high, st
 }
 
 // Halves of two vectors, interleaved.
+#if defined(__clang__) || __GNUC__ >= 12
+#define QSAMPLE_SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
+#else
+#define QSAMPLE_SHUFFLE(A, B, ...) __builtin_shuffle(A, B, I{__VA_ARGS__})
+#endif
 #if defined(__AVX512F__)
 inline void zip(F a, F b, F &low, F &high) {
-    low = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    high = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    low = QSAMPLE_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    high = QSAMPLE_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 #elif defined(__AVX2__)
 inline void zip(F a, F b, F &low, F &high) {
-    low = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-    high = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+    low = QSAMPLE_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    high = QSAMPLE_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 #else
 inline void zip(F a, F b, F &low, F &high) {
-    low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-    high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    low = QSAMPLE_SHUFFLE(a, b, 0, 4, 1, 5);
+    high = QSAMPLE_SHUFFLE(a, b, 2, 6, 3, 7);
 }
 #endif
 
