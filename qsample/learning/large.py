@@ -8,7 +8,8 @@ chooses. Nothing of the size of W is made but its gradient.
 CD-1 is four products here, of which none is taken twice: the field of the data, $c + v W$, draws
 the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
 field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked. On a
-CPU `Products` takes each by looking sums up, so that a step costs less than its four products.
+CPU `Products` takes each by looking sums up, so that a step costs less than its four products. On a
+GPU a product of this size takes many times as long as its launch, so nothing is captured as a graph.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ from torch.autograd.function import once_differentiable
 from qsample.annealers.gibbs import Gibbs
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import is_full
-from qsample.learning.blocks import Blocks
 from qsample.learning.distributed import world
 from qsample.learning.memory import check_room
-from qsample.learning.products import Products, add_outer
+from qsample.learning.products import Multiplies, Products, add_outer
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seeds
 from qsample.sampling.sampler import Sampler
@@ -110,7 +110,7 @@ def chains(
     visible: Tensor | None,
     num: int,
     generator: torch.Generator | None,
-    products: Products | Blocks,
+    products: Multiplies,
     fields: Tensor | None = None,
     first_replica: int = 0,
 ) -> Samples:

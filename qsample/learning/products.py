@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from qsample.learning.blocks import wide_product
+
+
+class Multiplies(Protocol):
+    """What takes products of W with rows of 0 and 1."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of rows and products."""
+        ...
+
+    def from_left(self, v: Tensor) -> Tensor:
+        """The product v W, `[R, m]`."""
+        ...
+
+    def from_right(self, h: Tensor) -> Tensor:
+        """The product h W', `[R, n]`."""
+        ...
 
 
 class Products:
