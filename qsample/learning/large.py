@@ -9,7 +9,7 @@ CD-1 is four products here, of which none is taken twice: the field of the data,
 the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
 field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked. On a
 CPU `Products` takes each by looking sums up, so that a step costs less than its four products. On a
-GPU a product of this size takes many times as long as its launch, so nothing is captured as a graph.
+GPU a product of this size takes many times as long as its launch: nothing is captured as a graph.
 """
 
 from __future__ import annotations
