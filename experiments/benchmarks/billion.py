@@ -230,7 +230,7 @@ class Clock(qs.Callback):
 
 
 def fused(model: BernoulliRBM, data: Tensor, options: Options) -> float:
-    """Median seconds of an update of `fit` without a gradient, but for the last, which is judged."""
+    """Median seconds of an update of `fit` without a gradient; not of the last, which is judged."""
     clock = Clock()
     updates = options.rounds + 2
     settings = qs.Settings(
