@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.learning import exact_sums as exact
-from qsample.learning import jarzynski, large
+from qsample.learning import jarzynski, large, sharded
 from qsample.learning.blocks import Blocks
+from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import (
+    Gathered,
+    Ranks,
     check_agree,
-    gathered,
     mean_of_ranks,
     own_generator,
     share,
@@ -83,6 +85,7 @@ def cd_loss(
     if positive is not None:
         check_samples(positive, "positive")
     model = bare(model)
+    sharded.check_whole(model, "cd_loss")
     _check_batch(model, data, data_weight)
     with model.acting(model.weights()):
         return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
@@ -193,20 +196,34 @@ class _Drawn(NamedTuple):
 class _Share(NamedTuple):
     """What a loss needs of one rank, where chains are spread over ranks."""
 
-    rows: Tensor  # of data, [N / ranks, n_visible]
-    reads: Tensor  # visible units, [R / ranks, n_visible]
-    fields: Tensor  # of hidden units given the rows
-    counts: exact.Counts
+    terms: exact.Terms
     offsets: Tensor
+    own: Samples  # reads of this rank's chains
+    reads: Gathered  # those of all ranks, on their way
+
+    def of_all(self) -> Samples:
+        """The reads of all ranks, in the order of their numbers."""
+        width = self.own.spins.shape[1]
+        both = self.reads.wait()
+        energy = both[:, width:].contiguous().view(torch.float32)[:, 0]
+        return replace(self.own, spins=both[:, :width].contiguous(), energy=energy)
 
 
-def _of_all_ranks(own: Samples) -> Samples:
-    """The reads of all ranks, in the order of their numbers, in one exchange."""
-    width = own.spins.shape[1]
+def _check_agree(
+    data: Tensor, weights: tuple[Tensor, ...], numbers: dict[str, int], place: Place
+) -> None:
+    """A ValueError unless ranks were given the same, whichever hidden units they have."""
+    same = exact.checksums(data) | numbers
+    if place.hidden.size > 1:
+        check_agree(same | {"visible biases": exact.checksum(weights[1:2])}, data.device)
+        same = {}
+    check_agree(same | {"weights": exact.checksum(weights)}, data.device, place.chains)
+
+
+def _sent(own: Samples, ranks: Ranks) -> Gathered:
+    """A rank's reads and their energies on their way to the others, in one exchange."""
     energy = own.energy.to(torch.float32)[:, None].contiguous()
-    both = gathered(torch.cat([own.spins, energy.view(torch.int8)], 1))
-    energy = both[:, width:].contiguous().view(torch.float32)[:, 0]
-    return replace(own, spins=both[:, :width].contiguous(), energy=energy)
+    return Gathered(torch.cat([own.spins, energy.view(torch.int8)], 1), ranks)
 
 
 @public("qsample")
@@ -303,6 +320,10 @@ class ContrastiveDivergence(nn.Module):
             raise ValueError(f"expected 0 <= resample_below <= 1; got {resample_below}")
         if exact_sums:
             exact.check_served(model, sampler, start)
+        if sharded.is_sharded(model):
+            if not exact_sums:
+                sharded.check_whole(model, "ContrastiveDivergence without exact_sums=True")
+            sharded.check_served(sampler, centred)
         self.model = model
         self.sampler = sampler
         self.start = start
@@ -440,38 +461,44 @@ class ContrastiveDivergence(nn.Module):
         if data_weight is not None:
             raise ValueError("exact_sums is for rows of equal weight: leave data_weight out")
         model = self.model
+        assert isinstance(model, BernoulliRBM)
+        place = sharded.place_of(model)
         with torch.autocast(data.device.type, enabled=False):
             weights = model.weights()
+            if place.total:
+                weights = sharded.local(weights)
             with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
-                drawn = self._draw_share(data)
+                drawn = self._draw_share(data, place)
         if self.centred:
             weights = model.centred(weights, drawn.offsets)
-        return exact.loss(weights, drawn.rows, drawn.reads, drawn.fields, drawn.counts)
+        loss = exact.loss(weights, drawn.terms)
+        self.samples = drawn.of_all()
+        if self.start == "persistent" and self.training:
+            self.chains = self.samples.spins.clone()
+        return loss
 
     @uncompiled
-    def _draw_share(self, data: Tensor) -> _Share:
-        """Draw this rank's chains and tell all ranks of them."""
+    def _draw_share(self, data: Tensor, place: Place) -> _Share:
+        """Draw this rank's chains, and let them be on their way to all ranks."""
         model = self.model
         assert isinstance(model, BernoulliRBM)
         seed = draw_seed(self._generator())
         num = len(data) if self.start == "data" else self.num
-        same = exact.checksums(data, model.weights()) | {"numbers of chains": num, "seeds": seed}
-        check_agree(same, data.device)
-        mine = share(num, "chains")
-        rows = data[share(len(data), "rows of data")].to(torch.float32)
+        _check_agree(data, model.weights(), {"numbers of chains": num, "seeds": seed}, place)
+        mine = share(num, "chains", place.chains)
+        rows = data[share(len(data), "rows of data", place.chains)].to(torch.float32)
 
         # draws are those of a chain's number, from one seed on all ranks
-        blocks, fields = large.fields_of(model, rows)
+        W, _, c = model.weights()
+        products = Columns(W, place) if place.total else Blocks(W)
+        fields = products.from_left(rows) + c
         visible = None
         if self.start == "data":
             visible = rows
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains[mine])[0]
-        own = self._own_reads(visible, mine, seed, blocks, fields)
-        reads = model.split(own.spins)[0]
-        self.samples = _of_all_ranks(own)
-        if self.start == "persistent" and self.training:
-            self.chains = self.samples.spins.clone()
+        own = self._own_reads(visible, mine, seed, products, fields)
+        reads = _sent(own, place.chains)
 
         counts = exact.Counts(len(data), num)
         offsets = self.offsets
@@ -480,10 +507,16 @@ class ContrastiveDivergence(nn.Module):
             offsets = self._moved_towards(torch.cat([data.mean(0, dtype=torch.float64), means]))
         if self.training:
             self.offsets = offsets
-        return _Share(rows, reads, fields, counts, offsets)
+        terms = exact.Terms(rows, model.split(own.spins)[0], fields, counts, products, place)
+        return _Share(terms, offsets, own, reads)
 
     def _own_reads(
-        self, visible: Tensor | None, mine: slice, seed: int, blocks: Blocks, fields: Tensor
+        self,
+        visible: Tensor | None,
+        mine: slice,
+        seed: int,
+        products: Blocks | Columns,
+        fields: Tensor,
     ) -> Samples:
         """Reads of the chains `mine`, started at visible units (None: at random)."""
         model = self.model
@@ -491,11 +524,17 @@ class ContrastiveDivergence(nn.Module):
         assert isinstance(model, BernoulliRBM) and isinstance(sampler, Gibbs)
         num = mine.stop - mine.start
         first = sampler.first_replica + mine.start
+        known = fields if self.start == "data" else None
+        if isinstance(products, Columns):
+            weights = model.weights()
+            sharded.check_memory(weights[0], len(fields), num)
+            return sharded.chains(
+                weights, sampler, visible, num, seed, products, known, first_replica=first
+            )
         generator = torch.Generator().manual_seed(seed)
         if large.serves(model, sampler, self.start):
             large.check_memory(model, len(fields), num)
-            known = fields if self.start == "data" else None
-            return large.chains(model, sampler, visible, num, generator, blocks, known, first)
+            return large.chains(model, sampler, visible, num, generator, products, known, first)
         initial = None
         if visible is not None:
             # hidden units are drawn first, given the visible ones alone

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,23 @@ PATIENCE = 60.0  # seconds that a rank waits for the others
 
 class RankLost(RuntimeError):
     """Another rank ended, or cannot be reached: this one cannot go on."""
+
+
+class Ranks(NamedTuple):
+    """Processes that exchange among each other.
+
+    Args:
+        rank: number of this one among them.
+        size: how many they are.
+        group: their group of torch.distributed; None is all processes.
+    """
+
+    rank: int
+    size: int
+    group: Any = None
+
+
+ALONE = Ranks(0, 1)
 
 
 # ---- who is there ----------------
@@ -87,13 +105,23 @@ def mean_of_ranks(t: Tensor) -> Tensor:
 # ---- one run, spread over ranks ----------------
 
 
-def share(total: int, what: str) -> slice:
+def everyone() -> Ranks:
+    """All processes."""
+    return Ranks(*world())
+
+
+def share(total: int, what: str, ranks: Ranks | None = None) -> slice:
     """This rank's part of so many things that are numbered through all ranks.
+
+    Args:
+        total: number of things.
+        what: their name, for the error.
+        ranks: those that share them; None is all.
 
     Raises:
         ValueError: they do not divide.
     """
-    rank, size = world()
+    rank, size, _ = ranks or everyone()
     if total % size:
         raise ValueError(
             f"{total} {what} do not divide over {size} ranks: use a multiple of {size}"
@@ -102,18 +130,21 @@ def share(total: int, what: str) -> slice:
     return slice(rank * each, (rank + 1) * each)
 
 
-def check_agree(values: Mapping[str, int], device: torch.device) -> None:
+def check_agree(
+    values: Mapping[str, int], device: torch.device, ranks: Ranks | None = None
+) -> None:
     """A ValueError on every rank unless all ranks have the same numbers, of 63 bits.
 
     Args:
         values: numbers by the name of what they stand for, the same names on all ranks.
         device: where the backend exchanges tensors.
+        ranks: those that compare; None is all.
     """
-    rank, size = world()
+    rank, size, _ = ranks or everyone()
     if size == 1:
         return
     numbers = torch.tensor([*values.values()], dtype=torch.int64, device=device)
-    of_ranks = gathered(numbers[None]).cpu()
+    of_ranks = gathered(numbers[None], ranks).cpu()
     for k, name in enumerate(values):
         different = (of_ranks[:, k] != of_ranks[0, k]).nonzero()[:, 0].tolist()
         if different:
@@ -124,23 +155,80 @@ def check_agree(values: Mapping[str, int], device: torch.device) -> None:
             )
 
 
-def gathered(t: Tensor) -> Tensor:
+class Gathered:
+    """The tensors of all ranks, of one shape, on their way to lie one after the other.
+
+    Args:
+        t: this rank's tensor.
+        ranks: those whose tensors are gathered, along the first dimension; None is all.
+    """
+
+    def __init__(self, t: Tensor, ranks: Ranks | None = None) -> None:
+        _, size, group = ranks or everyone()
+        self._work: Any = None
+        self._t = t
+        if size > 1:
+            own = t.contiguous()
+            self._t = t.new_empty(size * t.shape[0], *t.shape[1:])
+            parts = [*self._t.view(size, *t.shape)]
+            with _one_line():
+                self._work = torch.distributed.all_gather(parts, own, group=group, async_op=True)
+
+    def wait(self) -> Tensor:
+        """All of them.
+
+        Raises:
+            RankLost: another rank has ended.
+        """
+        _finish(self._work)
+        self._work = None
+        return self._t
+
+
+class Summed:
+    """A tensor on its way to being its sum over ranks.
+
+    Args:
+        t: the tensor, contiguous; it is replaced.
+        ranks: those whose tensors are added; None is all.
+        largest: whether each number becomes the largest of all ranks' instead.
+    """
+
+    def __init__(self, t: Tensor, ranks: Ranks | None = None, largest: bool = False) -> None:
+        self._t = t
+        self._work: Any = None
+        _, size, group = ranks or everyone()
+        if size > 1:
+            op = torch.distributed.ReduceOp.MAX if largest else torch.distributed.ReduceOp.SUM
+            with _one_line():
+                self._work = torch.distributed.all_reduce(t, op, group=group, async_op=True)
+
+    def wait(self) -> Tensor:
+        """The sum, in the memory of the tensor.
+
+        Raises:
+            RankLost: another rank has ended.
+        """
+        _finish(self._work)
+        self._work = None
+        return self._t
+
+
+def gathered(t: Tensor, ranks: Ranks | None = None) -> Tensor:
     """The tensors of all ranks, of one shape, one after the other along their first dimension."""
-    _, size = world()
-    if size == 1:
-        return t
-    t = t.contiguous()
-    parts = [torch.empty_like(t) for _ in range(size)]
-    with _one_line():
-        torch.distributed.all_gather(parts, t)
-    return torch.cat(parts)
+    return Gathered(t, ranks).wait()
 
 
-def add_over_ranks(t: Tensor) -> None:
+def add_over_ranks(t: Tensor, ranks: Ranks | None = None) -> None:
     """Replace a tensor by its sum over all ranks."""
-    if world()[1] > 1:
+    Summed(t, ranks).wait()
+
+
+def _finish(work: Any) -> None:
+    """Wait for an exchange; None is over."""
+    if work is not None:
         with _one_line():
-            torch.distributed.all_reduce(t)
+            work.wait()
 
 
 @contextmanager

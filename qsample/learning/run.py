@@ -24,6 +24,7 @@ from qsample.learning.files import digest
 from qsample.learning.folder import Metrics, RunFolder
 from qsample.learning.metrics import Evaluates, Evaluation
 from qsample.learning.settings import Settings
+from qsample.learning.sharded import check_whole
 from qsample.learning.state import before_update, restore, state_of
 from qsample.learning.steps import MakesOptimizer, MakesScheduler, Steps
 from qsample.sampling.random import mix
@@ -86,6 +87,7 @@ class Run:
         scheduler: MakesScheduler | None = None,
         evaluate: Evaluation | Evaluates = "auto",
     ) -> None:
+        check_whole(model, "fit")
         check_precision(model)
         check_is_sampler(sampler)
         measured.check_evaluation(evaluate)
