@@ -59,7 +59,7 @@ def join(backend: str = "gloo", seconds: float = PATIENCE) -> tuple[int, int]:
     Raises:
         RankLost: not all ranks came.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if "WORLD_SIZE" not in os.environ or torch.distributed.is_initialized():
         return world()
     try:
         torch.distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
@@ -212,6 +212,11 @@ class Summed:
         _finish(self._work)
         self._work = None
         return self._t
+
+
+def largest_of_ranks(number: int) -> int:
+    """The largest of the numbers that all ranks name."""
+    return int(Summed(torch.tensor([number], dtype=torch.int32), largest=True).wait())
 
 
 def gathered(t: Tensor, ranks: Ranks | None = None) -> Tensor:

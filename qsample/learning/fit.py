@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from qsample.learning.best import SCORES
 from qsample.learning.callbacks import Callback
+from qsample.learning.distributed import RankLost, largest_of_ranks
 from qsample.learning.folder import Metrics
 from qsample.learning.metrics import Evaluates, Evaluation
 from qsample.learning.run import Run
@@ -173,15 +174,17 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
     bar = progress_bar(
         total=settings.updates, initial=run.update, disable=not progress, unit="update"
     )
-    rescue = None if run.folder is None else run.save
+    # ranks end together, though one of them writes
+    rescue = run.save if run.folder is not None or run.spread else None
     with bar, Stopper(rescue) as stopper:
         run.stopper = stopper
         # a part whose time is over after a signal is left by `Cut`
         with suppress(Cut):
             if run.pending is not None:
                 run.evaluate()
-            while not (run.done or run.stopping) and stopper.number is None:
-                metrics = run.step()
+            while not (run.done or run.stopping or _told_to_stop(run, stopper)):
+                with _ended_together(stopper):
+                    metrics = run.step()
                 bar.update()
                 if metrics:
                     bar.set_postfix(_shown(metrics), refresh=False)
@@ -194,6 +197,25 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
         run.finish()
         if stopper.number is not None:
             stopper.leave(f"after update {run.update}")
+
+
+def _told_to_stop(run: Run, stopper: Stopper) -> bool:
+    """Whether there was a signal; ranks that share a run hear of each other's, and end together."""
+    if run.spread:
+        with _ended_together(stopper):
+            stopper.number = largest_of_ranks(stopper.number or 0) or None
+    return stopper.number is not None
+
+
+@contextmanager
+def _ended_together(stopper: Stopper) -> Iterator[None]:
+    """`Cut` where another rank ended first, of the signal that ends this one."""
+    try:
+        yield
+    except RankLost:
+        if stopper.number is None:
+            raise
+        raise Cut from None
 
 
 def _shown(metrics: Metrics) -> dict[str, str]:
