@@ -70,34 +70,41 @@ class Columns:
         # being added and taken away again, it rounds to multiples of the unit
         self._shift = 1.5 * 2.0 ** (exponent - 1)
         total = place.total or W.shape[1]
+        self._several = total > SIDE
         self._whole = torch.int32 if total <= MOST else torch.int64
 
     def from_left(self, v: Tensor) -> Tensor:
         """The product v W, `[R, m / ranks]`; v `[R, n]` of 0 and 1."""
-        out: Tensor | None = None
+        n, m = self.W.shape
+        # one piece is exact as it is, several are in double precision
+        dtype = torch.float32 if n <= SIDE else torch.float64
+        out = v.new_zeros(len(v), m, dtype=dtype)
         for rows, columns, block in self._blocks():
-            if out is None:
-                # one piece is exact as it is, several are in double precision
-                pieces = math.ceil(self.W.shape[0] / SIDE)
-                dtype = torch.float32 if pieces == 1 else torch.float64
-                out = v.new_zeros(len(v), self.W.shape[1], dtype=dtype)
             out[:, columns] += v[:, rows] @ block
-        assert out is not None
         return out.to(torch.float32)
 
     def from_right(self, h: Tensor) -> Summed:
-        """The product h W' of all ranks in units, `[R, n]` whole numbers, on its way.
+        """The product h W' of all ranks, `[R, n]`, on its way; `values` makes it single precision.
+
+        Of several pieces it is whole numbers of units, one is exact as it is.
 
         Args:
             h: this rank's hidden units `[R, m / ranks]`, of 0 and 1.
         """
+        if not self._several:
+            out = h.new_empty(len(h), self.W.shape[0])
+            for rows, _, block in self._blocks():
+                out[:, rows] = h @ block.T
+            return Summed(out, self.place.hidden)
         out = h.new_zeros(len(h), self.W.shape[0], dtype=self._whole)
         for rows, columns, block in self._blocks():
             out[:, rows] += (h[:, columns] @ block.T).mul_(1 / self.unit).to(self._whole)
         return Summed(out, self.place.hidden)
 
     def values(self, whole: Tensor) -> Tensor:
-        """Numbers in units as single precision, rounded once."""
+        """A product in single precision, rounded once."""
+        if not self._several:
+            return whole
         return (whole.to(torch.float64) * self.unit).to(torch.float32)
 
     # ---- pieces ----------------

@@ -16,9 +16,9 @@ from qsample.learning import jarzynski, large, sharded
 from qsample.learning.blocks import Blocks
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import (
-    Gathered,
+    Agreement,
     Ranks,
-    check_agree,
+    gathered,
     mean_of_ranks,
     own_generator,
     share,
@@ -193,37 +193,64 @@ class _Drawn(NamedTuple):
     fields: Tensor | None = None  # of hidden units given the rows, of a large model
 
 
+class _Reads:
+    """A rank's reads, which are told to the others together with what is known of them.
+
+    Args:
+        own: reads of this rank's chains.
+        ranks: those that have the other chains.
+        rows: rows of data of this rank.
+    """
+
+    def __init__(self, own: Samples, ranks: Ranks, rows: int) -> None:
+        self.own = own
+        self.ranks = ranks
+        self.rows = rows
+        self.all = own
+
+    def told(self, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Free energies of the rows `[N]` and of the reads `[R]` of all ranks, float64.
+
+        In the same exchange `all` becomes the reads of all, in the order of their numbers.
+
+        Args:
+            free: free energies of this rank's rows, then of its reads, float64.
+        """
+        if self.ranks.size == 1:
+            return free[: self.rows], free[self.rows :]
+        energy = self.own.energy.to(torch.float32).contiguous()
+        parts = [self.own.spins.reshape(-1), energy.view(torch.int8), free.view(torch.int8)]
+        sizes = [len(part) for part in parts]
+        whole = gathered(torch.cat(parts)[None], self.ranks)
+        spins, energy, free = whole.split(sizes, 1)
+        self.all = replace(
+            self.own,
+            spins=spins.reshape(-1, self.own.spins.shape[1]),
+            energy=energy.contiguous().view(torch.float32).reshape(-1),
+        )
+        of_ranks = free.contiguous().view(torch.float64)
+        return of_ranks[:, : self.rows].reshape(-1), of_ranks[:, self.rows :].reshape(-1)
+
+
 class _Share(NamedTuple):
     """What a loss needs of one rank, where chains are spread over ranks."""
 
     terms: exact.Terms
     offsets: Tensor
-    own: Samples  # reads of this rank's chains
-    reads: Gathered  # those of all ranks, on their way
-
-    def of_all(self) -> Samples:
-        """The reads of all ranks, in the order of their numbers."""
-        width = self.own.spins.shape[1]
-        both = self.reads.wait()
-        energy = both[:, width:].contiguous().view(torch.float32)[:, 0]
-        return replace(self.own, spins=both[:, :width].contiguous(), energy=energy)
+    reads: _Reads
 
 
-def _check_agree(
+def _agreements(
     data: Tensor, weights: tuple[Tensor, ...], numbers: dict[str, int], place: Place
-) -> None:
-    """A ValueError unless ranks were given the same, whichever hidden units they have."""
+) -> list[Agreement]:
+    """What ranks must have alike, whichever hidden units they have."""
     same = exact.checksums(data) | numbers
-    if place.hidden.size > 1:
-        check_agree(same | {"visible biases": exact.checksum(weights[1:2])}, data.device)
-        same = {}
-    check_agree(same | {"weights": exact.checksum(weights)}, data.device, place.chains)
-
-
-def _sent(own: Samples, ranks: Ranks) -> Gathered:
-    """A rank's reads and their energies on their way to the others, in one exchange."""
-    energy = own.energy.to(torch.float32)[:, None].contiguous()
-    return Gathered(torch.cat([own.spins, energy.view(torch.int8)], 1), ranks)
+    if place.hidden.size == 1:
+        same |= {"weights": exact.checksum(weights)}
+        return [Agreement(same, data.device, place.chains)]
+    same |= {"visible biases": exact.checksum(weights[1:2])}
+    of_rank = {"weights": exact.checksum(weights)}
+    return [Agreement(same, data.device), Agreement(of_rank, data.device, place.chains)]
 
 
 @public("qsample")
@@ -472,7 +499,7 @@ class ContrastiveDivergence(nn.Module):
         if self.centred:
             weights = model.centred(weights, drawn.offsets)
         loss = exact.loss(weights, drawn.terms)
-        self.samples = drawn.of_all()
+        self.samples = drawn.reads.all
         if self.start == "persistent" and self.training:
             self.chains = self.samples.spins.clone()
         return loss
@@ -484,12 +511,17 @@ class ContrastiveDivergence(nn.Module):
         assert isinstance(model, BernoulliRBM)
         seed = draw_seed(self._generator())
         num = len(data) if self.start == "data" else self.num
-        _check_agree(data, model.weights(), {"numbers of chains": num, "seeds": seed}, place)
+        numbers = {"numbers of chains": num, "seeds": seed}
+        agreements = _agreements(data, model.weights(), numbers, place)
         mine = share(num, "chains", place.chains)
         rows = data[share(len(data), "rows of data", place.chains)].to(torch.float32)
 
-        # draws are those of a chain's number, from one seed on all ranks
         W, _, c = model.weights()
+        if place.total:
+            # whose ranks exchange while they draw
+            for agreement in agreements:
+                agreement.check()
+        # draws are those of a chain's number, from one seed on all ranks
         products = Columns(W, place) if place.total else Blocks(W)
         fields = products.from_left(rows) + c
         visible = None
@@ -498,7 +530,10 @@ class ContrastiveDivergence(nn.Module):
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains[mine])[0]
         own = self._own_reads(visible, mine, seed, products, fields)
-        reads = _sent(own, place.chains)
+        if not place.total:
+            for agreement in agreements:
+                agreement.check()
+        reads = _Reads(own, place.chains, len(rows))
 
         counts = exact.Counts(len(data), num)
         offsets = self.offsets
@@ -507,8 +542,9 @@ class ContrastiveDivergence(nn.Module):
             offsets = self._moved_towards(torch.cat([data.mean(0, dtype=torch.float64), means]))
         if self.training:
             self.offsets = offsets
-        terms = exact.Terms(rows, model.split(own.spins)[0], fields, counts, products, place)
-        return _Share(terms, offsets, own, reads)
+        visible = model.split(own.spins)[0]
+        terms = exact.Terms(rows, visible, fields, counts, products, place, reads.told)
+        return _Share(terms, offsets, reads)
 
     def _own_reads(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ from torch import Tensor
 from qsample.sampling.random import draw_seed, mix
 
 PATIENCE = 60.0  # seconds that a rank waits for the others
+START = 300.0  # seconds that it waits for them at the start: programs load, on busy machines
 
 
 class RankLost(RuntimeError):
@@ -47,30 +49,47 @@ def world() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def join(backend: str = "gloo", seconds: float = PATIENCE) -> tuple[int, int]:
+def join(backend: str = "gloo", seconds: float = PATIENCE, start: float = START) -> tuple[int, int]:
     """Meet the processes that `torchrun` has started beside this one: its rank, and their number.
 
     Alone, without `torchrun`, that is (0, 1) and nothing is done.
 
     Args:
         backend: backend of torch.distributed, "gloo" on CPUs.
-        seconds: time to wait for ranks that are late, now and at each exchange.
+        seconds: time to wait for the others at each exchange.
+        start: time to wait now, until all have come, in seconds.
 
     Raises:
         RankLost: not all ranks came.
     """
     if "WORLD_SIZE" not in os.environ or torch.distributed.is_initialized():
         return world()
+    size = int(os.environ["WORLD_SIZE"])
+    rank = int(os.environ["RANK"])
     try:
-        torch.distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
+        store = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=start)))[0]
+        _wait_for_all(store, size, start)
+        limit = timedelta(seconds=seconds)
+        torch.distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=limit
+        )
     except (RuntimeError, ValueError) as error:
-        rank = os.environ.get("RANK")
-        size = os.environ["WORLD_SIZE"]
         raise RankLost(
-            f"rank {rank} of {size} did not meet the others within {seconds:g} s: start all of "
+            f"rank {rank} of {size} did not meet the others within {start:g} s: start all of "
             f"them in that time ({_first_line(error)})"
         ) from None
     return world()
+
+
+def _wait_for_all(store: Any, size: int, seconds: float) -> None:
+    """Wait until as many processes as there are to be have come to the store."""
+    limit = time.monotonic() + seconds
+    come = store.add("qsample/come", 1)
+    while come < size:
+        if time.monotonic() > limit:
+            raise RuntimeError(f"{come} came")
+        time.sleep(0.02)
+        come = store.add("qsample/come", 0)
 
 
 # ---- a stream for each rank, and means of all ----------------
@@ -140,19 +159,37 @@ def check_agree(
         device: where the backend exchanges tensors.
         ranks: those that compare; None is all.
     """
-    rank, size, _ = ranks or everyone()
-    if size == 1:
-        return
-    numbers = torch.tensor([*values.values()], dtype=torch.int64, device=device)
-    of_ranks = gathered(numbers[None], ranks).cpu()
-    for k, name in enumerate(values):
-        different = (of_ranks[:, k] != of_ranks[0, k]).nonzero()[:, 0].tolist()
-        if different:
-            raise ValueError(
-                f"rank {rank} of {size}: {name} of rank {different[0]} differ from those of rank "
-                f"0 ({int(of_ranks[different[0], k])}, not {int(of_ranks[0, k])}): give every "
-                "rank the same"
-            )
+    Agreement(values, device, ranks).check()
+
+
+class Agreement:
+    """Numbers that all ranks should have alike, on their way to be compared.
+
+    Args:
+        values: numbers of 63 bits by the name of what they stand for, the same names on all ranks.
+        device: where the backend exchanges tensors.
+        ranks: those that compare; None is all.
+    """
+
+    def __init__(
+        self, values: Mapping[str, int], device: torch.device, ranks: Ranks | None = None
+    ) -> None:
+        self.names = [*values]
+        self.ranks = ranks or everyone()
+        numbers = torch.tensor([*values.values()], dtype=torch.int64, device=device)
+        self._sent = Gathered(numbers[None], self.ranks)
+
+    def check(self) -> None:
+        """A ValueError on every rank unless they agree."""
+        of_ranks = self._sent.wait().cpu()
+        for k, name in enumerate(self.names):
+            different = (of_ranks[:, k] != of_ranks[0, k]).nonzero()[:, 0].tolist()
+            if different:
+                raise ValueError(
+                    f"rank {self.ranks.rank} of {self.ranks.size}: {name} of rank {different[0]} "
+                    f"differ from those of rank 0 ({int(of_ranks[different[0], k])}, not "
+                    f"{int(of_ranks[0, k])}): give every rank the same"
+                )
 
 
 class Gathered:

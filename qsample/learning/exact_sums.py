@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from qsample.annealers.gibbs import Gibbs
 from qsample.learning.blocks import Blocks
 from qsample.learning.columns import Columns, Place
-from qsample.learning.distributed import Summed, add_over_ranks, gathered
+from qsample.learning.distributed import Summed, add_over_ranks
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.sampler import Sampler
 from qsample.support.transforms import uncompiled
@@ -62,6 +62,7 @@ class Terms(NamedTuple):
         counts: N and R.
         products: products with its W.
         place: ranks that add up.
+        told: free energies of the rows and of the reads of all ranks, by those of this one.
     """
 
     data: Tensor
@@ -70,6 +71,7 @@ class Terms(NamedTuple):
     counts: Counts
     products: Blocks | Columns
     place: Place
+    told: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def check_served(model: EnergyModel, sampler: Sampler, start: str) -> None:
@@ -107,9 +109,9 @@ def checksum(weights: Sequence[Tensor]) -> int:
     """What tells other weights from these."""
     total = 0
     for weight in weights:
-        # a million numbers of them: their bits, whose sum has no rounding
+        # some 2^17 numbers of them: their bits, whose sum has no rounding
         flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() >> 20)].contiguous()
+        some = flat[:: max(1, flat.numel() >> 17)].contiguous()
         total += int(some.view(torch.int32).sum(dtype=torch.int64))
     return total
 
@@ -163,9 +165,8 @@ class _Loss(torch.autograd.Function):
             ctx.sent = Summed(ctx.sums.flat, terms.place.chains)
         visible = Blocks(b[:, None]).from_left(x)[:, 0]
         free = -visible - hidden_energy(field, terms.place)
-        of_ranks = gathered(free[None], terms.place.chains)
-        of_data = of_ranks[:, :rows].reshape(-1).mean()
-        return (of_data - of_ranks[:, rows:].reshape(-1).mean()).to(W)
+        of_data, of_reads = terms.told(free)
+        return (of_data.mean() - of_reads.mean()).to(W)
 
     @staticmethod
     @once_differentiable

@@ -39,9 +39,7 @@ def line(out, updates, *more):
 def start(arguments, *launcher):
     """The command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "qsample.cli", *arguments]
-        if not launcher
-        else [sys.executable, *launcher, *arguments],
+        [sys.executable, *(launcher or ("-m", "qsample.cli")), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,8 +84,8 @@ def alone(tmp_path_factory):
 
 @LONG
 def test_two_ranks_write_the_run_of_one_process(alone, tmp_path):
-    code, out, _ = ended(start(line(tmp_path / "run", 10, "--ranks", "2")))
-    assert code == 0
+    code, out, said = ended(start(line(tmp_path / "run", 10, "--ranks", "2")))
+    assert code == 0, said
     assert out.count("next: qsample evaluate") == 1
     # and it goes on without them
     main(["train", "--out", str(tmp_path / "run"), "--resume", "--updates", "20"])
@@ -98,8 +96,8 @@ def test_two_ranks_write_the_run_of_one_process(alone, tmp_path):
 def test_torchrun_starts_them_too(alone, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr"]
     launcher += ["127.0.0.1", "--master-port", "0", "-m", "qsample.cli"]
-    code, out, _ = ended(start(line(tmp_path / "run", 20), *launcher))
-    assert code == 0
+    code, out, said = ended(start(line(tmp_path / "run", 20), *launcher))
+    assert code == 0, said
     assert out.count("next: qsample evaluate") == 1
     assert_same(tmp_path / "run", alone)
 
@@ -179,7 +177,11 @@ def test_a_rank_that_was_killed_is_named(capsys):
         (["--ranks", "0"], None, "expected ranks >= 1; got 0"),
         (["--ranks", "4"], 2, "--ranks 4 in a process that is one of 2 already"),
         (["--device", "meta"], 2, "ranks are for --device cpu; got --device meta"),
-        (["--sampler", "simulated-annealing"], 2, "which --sampler gibbs does; got SimulatedAnnealing"),
+        (
+            ["--sampler", "simulated-annealing"],
+            2,
+            "which --sampler gibbs does; got SimulatedAnnealing",
+        ),
     ],
 )
 def test_what_ranks_cannot_do_is_one_line(flags, size, said, tmp_path, capsys, monkeypatch):
