@@ -10,9 +10,11 @@ from torch.multiprocessing.spawn import start_processes
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.learning import columns
+from qsample.learning.checkpoint import CheckpointError, NoCheckpoint
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import Ranks
 from qsample.learning.sharded import is_sharded, shard_hidden, whole_model
+from qsample.learning.sharded_files import load_sharded, save_sharded
 from qsample.models import BernoulliRBM
 
 N = 20
@@ -132,6 +134,40 @@ def refusals(rank: int, world: int) -> dict[str, str]:
     return said
 
 
+def adam(shape: tuple[int, ...], steps: int, folder: Any, resume: bool = False) -> Any:
+    """Adam from a checkpoint, or to one: weights, chains and moments after so many steps."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    model = shard_hidden(rbm(), init_device_mesh("cpu", shape))
+    cd = net(model, CASES["one piece"])
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    first = load_sharded(folder, cd, optimizer) if resume else 0
+    for step in range(first, steps):
+        optimizer.zero_grad()
+        cd(rows(8, step)).backward()
+        optimizer.step()
+    if not resume:
+        save_sharded(folder, cd, optimizer, step=steps)
+    moments = [whole(optimizer.state[p]["exp_avg_sq"]) for p in model.parameters()]
+    return [*(whole(p.detach()) for p in model.parameters()), cd.chains, *moments]
+
+
+def go_on(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder}/again{world}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    if world == 4:
+        adam((2, 2), 1, f"{folder}/run")
+        adam((4,), 2, f"{folder}/run")  # over the one before
+        adam((2, 2), 2, f"{folder}/run")
+    else:
+        result = {"resumed": adam((world,), 4, f"{folder}/run", resume=True)}
+        result["whole"] = adam((world,), 4, f"{folder}/whole{world}")
+        torch.save(result, f"{folder}/again{world}.{rank}")
+    torch.distributed.barrier()
+    os._exit(0)
+
+
 def work(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
@@ -205,6 +241,18 @@ def test_what_does_not_fit_is_one_line(ranks):
         assert said["fit"].startswith("fit is for weights on one rank")
         assert said["sampler"].startswith("centred=True is for weights on one rank")
         assert said["twice"].startswith("expected a BernoulliRBM of float32 that is whole")
+
+
+@forks
+@pytest.mark.long
+def test_the_checkpoint_of_four_ranks_goes_on_with_two_and_with_one(tmp_path):
+    for world in (4, 2, 1):
+        start_processes(go_on, (world, str(tmp_path)), world, start_method="fork")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000002"]
+    for world in (2, 1):
+        found = torch.load(tmp_path / f"again{world}.0")
+        for ours, theirs in zip(found["resumed"], found["whole"], strict=True):
+            assert torch.equal(ours, theirs)
 
 
 # ---- in one process ----------------
@@ -295,3 +343,29 @@ def test_what_will_not_fit_is_said_before(group):
         model = BernoulliRBM(2**18, 2**17)
     with pytest.raises(MemoryError, match="an RBM of 262144 x 131072 .* needs 256.00 GiB more"):
         shard_hidden(model)
+
+
+@pytest.mark.long
+def test_a_checkpoint_of_another_model_is_one_line(group, tmp_path):
+    case = CASES["one piece"]
+    cd = net(shard_hidden(rbm()), case)
+    with pytest.raises(NoCheckpoint, match="no checkpoint of spread weights in"):
+        load_sharded(tmp_path / "none", cd)
+    path = save_sharded(tmp_path, cd, step=3)
+    assert load_sharded(tmp_path, net(rbm(), case)) == 3  # one that is whole
+    other = net(shard_hidden(BernoulliRBM(N, M + 1)), case)
+    with pytest.raises(
+        CheckpointError, match=r"it holds model.W of shape \[20, 16\], not \[20, 17"
+    ):
+        load_sharded(tmp_path, other)
+    with pytest.raises(CheckpointError, match=r"it holds chains of shape \[8, 36\], not \[6, 36"):
+        load_sharded(tmp_path, net(shard_hidden(rbm()), case._replace(chains=6)))
+    with pytest.raises(CheckpointError, match="it holds no optimizer: leave it out"):
+        load_sharded(tmp_path, cd, torch.optim.SGD(cd.model.parameters(), 0.1))
+    (path / ".metadata").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot resume") as error:
+        load_sharded(tmp_path, cd)
+    assert "\n" not in str(error.value)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot save step 4"):
+        save_sharded(tmp_path / "file", cd, step=4)
