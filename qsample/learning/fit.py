@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from qsample.models import EnergyModel
 
 
+STOP = 1 << 16  # a callback's wish among numbers of signals
+
+
 @public("qsample")
 def fit(
     model: EnergyModel,
@@ -182,7 +185,7 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
         with suppress(Cut):
             if run.pending is not None:
                 run.evaluate()
-            while not (run.done or run.stopping or _told_to_stop(run, stopper)):
+            while not (run.done or _told_to_stop(run, stopper)):
                 with _ended_together(stopper):
                     metrics = run.step()
                 bar.update()
@@ -191,7 +194,7 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
                 run.callbacks.tell(run, "update")
                 if run.update % settings.checkpoint_every == 0 or run.done or run.stopping:
                     run.checkpoint()
-        if stopper.number is not None:
+        if stopper.number is not None or run.stopping:
             with suppress(Cut):
                 run.checkpoint()
         run.finish()
@@ -200,11 +203,15 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
 
 
 def _told_to_stop(run: Run, stopper: Stopper) -> bool:
-    """Whether there was a signal; ranks that share a run hear of each other's, and end together."""
+    """Whether a callback or a signal says so; ranks that share a run end after the same update."""
     if run.spread:
         with _ended_together(stopper):
-            stopper.number = largest_of_ranks(stopper.number or 0) or None
-    return stopper.number is not None
+            wish = largest_of_ranks(stopper.number or STOP * run.stopping)
+        if wish == STOP:
+            run.stop()
+        elif wish:
+            stopper.number = wish
+    return run.stopping or stopper.number is not None
 
 
 @contextmanager
