@@ -94,8 +94,8 @@ def test_two_ranks_write_the_run_of_one_process(alone, tmp_path):
 
 @LONG
 def test_torchrun_starts_them_too(alone, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr"]
-    launcher += ["127.0.0.1", "--master-port", "0", "-m", "qsample.cli"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    launcher += ["--nproc-per-node", "2", "-m", "qsample.cli"]
     code, out, said = ended(start(line(tmp_path / "run", 20), *launcher))
     assert code == 0, said
     assert out.count("next: qsample evaluate") == 1
