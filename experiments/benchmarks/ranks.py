@@ -10,7 +10,8 @@ weights (`shard_hidden`). Then the team of two times all-reduce and all-gather o
     t = alpha steps + bytes / beta,    2 (p - 1) steps of 1/p for an all-reduce, p - 1 for a gather
 
 is fitted to them. The last part is that model, no measurement: a step on p ranks, from the measured
-steps and alpha and beta, or those that are given for another network.
+steps and alpha and beta, or those that are given for another network. `--publish` writes the table
+of docs/guides/beyond-one-machine.md too.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ from qsample.learning.sharded import shard_hidden
 from qsample.models import BernoulliRBM
 
 sys.path.append(str(Path(__file__).parents[2]))
-from experiments.common import OURS, THEIRS, CommonOptions, Report, command_line
+from experiments.common import OURS, ROOT, THEIRS, CommonOptions, Report, command_line
 
+GUIDE = ROOT / "docs" / "guides" / "beyond-one-machine.md"
+BEGIN = "<!-- ranks.json -->\n"
+END = "<!-- end of ranks.json -->\n"
 HERE = "127.0.0.1"
 WAYS = ("chains", "hidden units")
 TEAMS = (1, 2)
@@ -90,6 +94,8 @@ def main(options: Options) -> None:
     result = {"steps": steps, "exchanges": exchanges, "fit": fit, "model": model}
     say(result)
     report.finish(result, picture(result))
+    if options.publish:
+        GUIDE.write_text(rewritten(GUIDE.read_text(), result))
 
 
 # ---- teams of processes -----------------------------------------------------------------------
@@ -292,13 +298,12 @@ def exchanged(way: str, options: Options, ranks: int, chains: int) -> list[tuple
         own = chains / ranks
         return [
             ("all-gather", 40, 1),
-            ("all-gather", own * (n + m + 4), 1),
-            ("all-gather", own * 16, 1),
+            ("all-gather", own * (n + m + 20), 1),
             ("all-reduce", 4 * (n * m + n + m), 1),
         ]
     return [
         ("all-gather", 40, 1),
-        ("all-reduce", 4 * n, 3),
+        ("all-reduce", 4 * n * -(-m // 1024), 3),
         ("all-reduce", 4 * chains * n / 2, 2 * options.sweeps),
         ("all-reduce", 8 * chains, 3),
         ("all-gather", chains * m / ranks, 1),
@@ -371,6 +376,49 @@ def say(result: dict[str, Any]) -> None:
     for way, rows in result["model"].items():
         each = "  ".join(f"{row['ranks']}: {row['speedup']:.1f}" for row in rows)
         print(f"model, {way}: {each}")
+
+
+def table(result: dict[str, Any]) -> str:
+    """Lines of Markdown, each with the marks of its figures."""
+    lines = [
+        "| a PCD step | one rank | two ranks | | by the model, of ranks |",
+        "|---|---|---|---|---|",
+    ]
+    for way, row in result["steps"].items():
+        model = result["model"][way]
+        shown = range(3, len(model), 3)
+        marks = [f"ranks/steps/{way}/{key}_ms .0f" for key in ("one", "two")]
+        marks += [f"ranks/steps/{way}/speedup .2f"]
+        marks += [f"ranks/model/{way}/{k}/speedup .1f" for k in shown]
+        of_ranks = ", ".join(f"{model[k]['ranks']}: {model[k]['speedup']:.1f} x" for k in shown)
+        lines.append(
+            f"| {way} spread | {row['one_ms']:.0f} ms | {row['two_ms']:.0f} ms | "
+            f"{row['speedup']:.2f} x | {of_ranks} <!-- figures: {'; '.join(marks)} --> |"
+        )
+    grown = result["model"]["chains per rank"]
+    shown = range(3, len(grown), 3)
+    of_ranks = ", ".join(f"{grown[k]['ranks']}: {grown[k]['speedup']:.1f} x" for k in shown)
+    marks = [f"ranks/model/chains per rank/{k}/speedup .1f" for k in shown]
+    lines.append(
+        f"| as many chains on each rank | | | | {of_ranks} <!-- figures: {'; '.join(marks)} --> |"
+    )
+    fit = result["fit"]
+    lines += [
+        "",
+        f"Fitted to two ranks on one machine: α = {fit['alpha_us']:.0f} µs, "
+        f"β = {fit['gigabytes_per_second']:.2f} GB/s, within a factor of "
+        f"{fit['largest_ratio']:.1f} of every size from 1 KiB to 16 MiB.",
+        "<!-- figures: ranks/fit/alpha_us .0f; ranks/fit/gigabytes_per_second .2f; "
+        "ranks/fit/largest_ratio .1f -->",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rewritten(page: str, result: dict[str, Any]) -> str:
+    """The page with the table between its marks."""
+    head, _, rest = page.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    return f"{head}{BEGIN}{table(result)}{END}{tail}"
 
 
 def picture(result: dict[str, Any]) -> Figure:
