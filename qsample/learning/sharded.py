@@ -218,7 +218,7 @@ def check_memory(W: Tensor, rows: int, chains: int) -> None:
     groups = 1 if rows == chains else 2
     parts = {
         "statistics": 4 * groups * n * m,
-        "gradient": 4 * n * m if W.grad is None else 0,
+        "gradient": 4 * n * m,
         "chains": 4 * (rows + chains) * (4 * n + 5 * m),
     }
     check_room(f"a step of an RBM with {n} x {m} weights on this rank", parts, CPU)

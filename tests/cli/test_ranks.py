@@ -194,3 +194,13 @@ def test_what_ranks_cannot_do_is_one_line(flags, size, said, tmp_path, capsys, m
     assert stop.value.code == 2
     (text,) = capsys.readouterr().err.splitlines()
     assert said in text
+
+
+def test_memory_that_will_not_do_is_said_with_its_numbers(tmp_path, capsys, monkeypatch):
+    def fit(*_, **__):
+        raise MemoryError("a step needs 9.00 GiB more and 1.00 GiB are free on cpu: use fewer rows")
+
+    monkeypatch.setattr("qsample.cli.train.fit", fit)
+    with pytest.raises(SystemExit):
+        main(line(tmp_path, 5))
+    assert capsys.readouterr().err.startswith("qsample: error: a step needs 9.00 GiB more and")

@@ -9,7 +9,7 @@ from torch.multiprocessing.spawn import start_processes
 
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
-from qsample.learning import columns
+from qsample.learning import columns, memory
 from qsample.learning.checkpoint import CheckpointError, NoCheckpoint
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import Ranks
@@ -338,11 +338,15 @@ def test_only_what_is_served_is_taken(group):
         shard_hidden(BernoulliRBM(4, 4).double())
 
 
-def test_what_will_not_fit_is_said_before(group):
+def test_what_will_not_fit_is_said_before(group, monkeypatch):
     with torch.device("meta"):
         model = BernoulliRBM(2**18, 2**17)
     with pytest.raises(MemoryError, match="an RBM of 262144 x 131072 .* needs 256.00 GiB more"):
         shard_hidden(model)
+    cd = net(shard_hidden(rbm()), CASES["one piece"])
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    with pytest.raises(MemoryError, match=r"a step of an RBM with 20 x 16 weights on this rank"):
+        cd(rows(8))
 
 
 @pytest.mark.long
