@@ -71,6 +71,7 @@ class Columns:
         self._shift = 1.5 * 2.0 ** (exponent - 1)
         total = place.total or W.shape[1]
         self._several = total > SIDE
+        self._only: tuple[slice, slice, Tensor] | None = None
         self._whole = torch.int32 if total <= MOST else torch.int64
 
     def from_left(self, v: Tensor) -> Tensor:
@@ -119,12 +120,18 @@ class Columns:
                 yield slice(i, min(i + SIDE, n)), slice(left, right)
 
     def _blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """The rounded pieces, each in the memory of the one before."""
+        """The rounded pieces, each in the memory of the one before; one that is all stays."""
+        if self._only is not None:
+            yield self._only
+            return
         memory = self.W.new_empty(SIDE * SIDE)
         for rows, columns in self._pieces():
             weights = self.W[rows, columns]
             block = memory[: weights.numel()].view(weights.shape)
-            yield rows, columns, torch.add(weights, self._shift, out=block).sub_(self._shift)
+            torch.add(weights, self._shift, out=block).sub_(self._shift)
+            if weights.shape == self.W.shape:
+                self._only = rows, columns, block
+            yield rows, columns, block
 
     def _bound(self) -> float:
         """The largest of all ranks' sums of |w| over a piece's rows or columns."""

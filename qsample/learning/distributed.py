@@ -64,10 +64,12 @@ def join(backend: str = "gloo", seconds: float = PATIENCE, start: float = START)
     """
     if "WORLD_SIZE" not in os.environ or torch.distributed.is_initialized():
         return world()
+    from torch.distributed.rendezvous import rendezvous
+
     size = int(os.environ["WORLD_SIZE"])
     rank = int(os.environ["RANK"])
     try:
-        store = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=start)))[0]
+        store = next(rendezvous("env://", timeout=timedelta(seconds=start)))[0]
         _wait_for_all(store, size, start)
         limit = timedelta(seconds=seconds)
         torch.distributed.init_process_group(

@@ -28,6 +28,7 @@ from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import Exactness, Samples
+from qsample.support.transforms import uncompiled
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -130,6 +131,7 @@ def check_whole(model: Any, what: str) -> None:
         )
 
 
+@uncompiled
 def place_of(model: BernoulliRBM) -> Place:
     """This rank's place in the model's mesh; of a whole model chains alone are spread."""
     if not is_sharded(model):

@@ -46,7 +46,7 @@ def save_sharded(
     Raises:
         CheckpointError: it cannot be written; the one before still stands.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     folder = Path(folder).expanduser()
     step = whole("step", step, 0)
@@ -57,7 +57,7 @@ def save_sharded(
         if world()[0] == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         _meet()
-        dcp.save(_state(cd, optimizer), checkpoint_id=temporary)
+        save(_state(cd, optimizer), checkpoint_id=temporary)
     except Exception as error:
         raise CheckpointError(f"cannot save step {step} in {folder}: {_reason(error)}") from None
     if world()[0] == 0:
@@ -90,8 +90,9 @@ def load_sharded(
         NoCheckpoint: there is none.
         CheckpointError: it cannot be read, or is one of another model or number of chains.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     folder = Path(folder).expanduser()
     listed = _listed(folder)
@@ -100,9 +101,9 @@ def load_sharded(
     step, path = listed[-1]
     state = _state(cd, optimizer)
     try:
-        saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        saved = FileSystemReader(path).read_metadata().state_dict_metadata
         _check_sizes(saved, state)
-        dcp.load(state, checkpoint_id=path)
+        load(state, checkpoint_id=path)
     except Exception as error:
         raise CheckpointError(f"cannot resume {path}: {_reason(error)}") from None
     optimizers: Any = () if optimizer is None else optimizer
