@@ -146,6 +146,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "updates": 4,
             "coupling_updates": 2,
             "pool": 20,
+            "coupling_batch": 10,
             "batch": 10,
             "width": 8,
             "chain": 2,
@@ -268,6 +269,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "exchanges": 3,
         },
         {"steps", "exchanges", "fit", "model"},
+    ),
+    "benchmarks.joint_step": (
+        {"images": 2, "sweeps": (2, 200), "width": 8, "rounds": 2},
+        {"goal", "denoiser_weights", "calls"},
     ),
     "benchmarks.reverse_step": (
         {

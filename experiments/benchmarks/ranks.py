@@ -192,7 +192,7 @@ def step_of(way: str, options: Options) -> Callable[[], Any]:
         with torch.no_grad():
             for p in model.parameters():
                 assert p.grad is not None
-                p -= 1e-3 * p.grad
+                p.add_(p.grad, alpha=-1e-3)
 
     return step
 

@@ -173,12 +173,13 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         counts: Counts = ctx.counts
         ctx.sent.wait()
+        scale = float(above)
         # new tensors: a graph may be gone through twice
-        grads = [part.div(-counts.rows) for part in ctx.sums.parts(0)]
+        grads = [part * (-scale / counts.rows) for part in ctx.sums.parts(0)]
         if counts.rows != counts.chains:
             for grad, part in zip(grads, ctx.sums.parts(1), strict=True):
-                grad.add_(part.div(counts.chains))
-        return (*(grad.mul_(above).to(ctx.like) for grad in grads), None, None)
+                grad.add_(part, alpha=scale / counts.chains)
+        return (*(grad.to(ctx.like) for grad in grads), None, None)
 
 
 def hidden_energy(field: Tensor, place: Place) -> Tensor:
