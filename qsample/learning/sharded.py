@@ -21,7 +21,7 @@ from qsample.annealers.gibbs import Gibbs
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import is_full
 from qsample.learning.columns import Columns, Place
-from qsample.learning.distributed import ALONE, Ranks, Summed, everyone, gathered
+from qsample.learning.distributed import ALONE, Ranks, Summed, everyone, gathered, join
 from qsample.learning.exact_sums import whole_sums
 from qsample.learning.memory import check_room
 from qsample.models.rbm.bernoulli import BernoulliRBM
@@ -58,7 +58,8 @@ def shard_hidden(
         mesh: ranks, of one dimension; or of two, of which the first spreads chains and the second
             hidden units. None is one dimension of all ranks.
         scale: standard deviation of initial weights, as in `BernoulliRBM`.
-        generator: draws one seed of them, the same on all ranks; None is torch's default.
+        generator: draws one seed of them, of which that of the first rank counts; None is torch's
+            default.
 
     Returns:
         The model.
@@ -71,10 +72,12 @@ def shard_hidden(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
-    if not isinstance(model, BernoulliRBM) or model.W.dtype != torch.float32 or is_sharded(model):
+    if not _can_be_spread(model):
         kind = type(model).__name__
-        raise TypeError(f"expected a BernoulliRBM of float32 that is whole; got {kind}")
-    _group_of_one()
+        raise TypeError(
+            f"expected a BernoulliRBM of float32, on the CPU or meta, that is whole; got {kind}"
+        )
+    _meet()
     size = everyone().size
     mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("hidden",)) if mesh is None else mesh
     if mesh.size() != size or mesh.ndim > 2:
@@ -98,11 +101,19 @@ def shard_hidden(
         for weight in (W, b, c):
             torch.distributed.broadcast(weight, 0)
         W, c = W[:, columns].clone(), c[columns].clone()
-    for name, local, placement in (("W", W, Shard(1)), ("b", b, Replicate()), ("c", c, Shard(0))):
-        spread = [*[Replicate()] * (mesh.ndim - 1), placement]
-        whole = DTensor.from_local(local, mesh, spread, run_check=False)
-        setattr(model, name, nn.Parameter(whole))
+    for name, own, placement in (("W", W, Shard(1)), ("b", b, Replicate()), ("c", c, Shard(0))):
+        placements = [*[Replicate()] * (mesh.ndim - 1), placement]
+        spread = DTensor.from_local(own, mesh, placements, run_check=False)
+        learns = getattr(model, name).requires_grad
+        setattr(model, name, nn.Parameter(spread, requires_grad=learns))
     return model
+
+
+def _can_be_spread(model: Any) -> bool:
+    """Whether these are weights of the right kind, which are not spread yet."""
+    if not isinstance(model, BernoulliRBM) or is_sharded(model):
+        return False
+    return model.W.dtype == torch.float32 and model.W.device.type in ("cpu", "meta")
 
 
 def whole_model(model: BernoulliRBM) -> BernoulliRBM:
@@ -162,8 +173,9 @@ def _along(mesh: DeviceMesh, axis: int) -> Ranks:
     return Ranks(mesh.get_local_rank(axis), size, mesh.get_group(axis) if size > 1 else None)
 
 
-def _group_of_one() -> None:
-    """A process that is alone meets itself, which torch's meshes need."""
+def _meet() -> None:
+    """One of several processes meets the others; one that is alone itself, for torch's meshes."""
+    join()
     if not torch.distributed.is_initialized():
         store: Any = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -177,7 +189,9 @@ def _initial(
     if not W.is_meta:
         return W.contiguous().clone(), b.clone(), c.clone()
     n, m = W.shape
-    seed = draw_seed(generator)
+    drawn = torch.tensor(draw_seed(generator))
+    torch.distributed.broadcast(drawn, 0)
+    seed = int(drawn)
     std = scale / (n * m) ** 0.25
     W = torch.empty(n, columns.stop - columns.start, device="cpu")
     stream = torch.Generator()

@@ -194,7 +194,8 @@ def alone(tmp_path_factory):
     return results(1, tmp_path_factory.mktemp("alone"))[0]
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
+# `test_exact_sums` draws such chains on two ranks in less time
+@pytest.fixture(scope="module", params=[pytest.param(k, marks=pytest.mark.long) for k in (2, 4)])
 def ranks(request, tmp_path_factory):
     import torch.distributed.tensor  # noqa: F401  # once, before the processes part
 
@@ -240,7 +241,9 @@ def test_what_does_not_fit_is_one_line(ranks):
         assert said["cd_loss"].startswith("cd_loss is for weights on one rank")
         assert said["fit"].startswith("fit is for weights on one rank")
         assert said["sampler"].startswith("centred=True is for weights on one rank")
-        assert said["twice"].startswith("expected a BernoulliRBM of float32 that is whole")
+        assert said["twice"].startswith(
+            "expected a BernoulliRBM of float32, on the CPU or meta, that is"
+        )
 
 
 @forks
@@ -334,7 +337,7 @@ def test_only_what_is_served_is_taken(group):
         qs.ContrastiveDivergence(model, SimulatedAnnealing(), start="fresh", exact_sums=True)
     with pytest.raises(ValueError, match="forward and without betas"):
         qs.ContrastiveDivergence(model, Gibbs(2, scan="palindromic"), exact_sums=True)
-    with pytest.raises(TypeError, match="float32 that is whole; got BernoulliRBM"):
+    with pytest.raises(TypeError, match="float32, on the CPU or meta, that is whole; got Ber"):
         shard_hidden(BernoulliRBM(4, 4).double())
 
 
