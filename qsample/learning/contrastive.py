@@ -298,7 +298,8 @@ class ContrastiveDivergence(nn.Module):
     With `exact_sums` do not wrap it: every rank calls it on the same rows, moves its own part of
     `num` chains, adds its own part of the statistics, and is left with the loss, the gradient, the
     reads and the chains of all. So all ranks take the same step, and any of them may write the
-    checkpoint, which goes on with another number of ranks.
+    checkpoint, which goes on with another number of ranks. Weights may be spread over ranks too
+    (`learning.sharded`); each is then left with the gradient of its own.
 
     Raises:
         ValueError: an unknown start, or one that the sampler cannot serve; a number out of range;
