@@ -257,6 +257,19 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         {"steps", "left_out"},
     ),
+    "benchmarks.ranks": (
+        {
+            "visible": 12,
+            "hidden": 8,
+            "chains": 8,
+            "sweeps": 2,
+            "rounds": 2,
+            "steps": 1,
+            "sizes": (1024, 4096),
+            "exchanges": 3,
+        },
+        {"steps", "exchanges", "fit", "model"},
+    ),
     "benchmarks.joint_step": (
         {"images": 2, "sweeps": (2, 200), "width": 8, "rounds": 2},
         {"goal", "denoiser_weights", "calls"},

@@ -13,6 +13,7 @@ import re
 
 import pytest
 
+from experiments.benchmarks import ranks
 from experiments.claims.judge_calibration import caught
 from experiments.common import RESULTS, ROOT, published
 
@@ -113,6 +114,12 @@ def test_the_table_of_judges():
     for fault, cells in published("judge_calibration")["result"]["power"].items():
         columns = ["{} of {}".format(*caught(cells, size)) for size in (300, 1500)]
         assert f"| {fault} | {' | '.join(columns)} |" in page
+
+
+@pytest.mark.skipif(not (RESULTS / "ranks.json").exists(), reason="not published")
+def test_the_table_of_ranks():
+    page = (DOCS / "guides" / "beyond-one-machine.md").read_text()
+    assert ranks.rewritten(page, published("ranks")["result"]) == page
 
 
 def test_the_check_sees_a_wrong_figure():

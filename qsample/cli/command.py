@@ -14,10 +14,12 @@ import tyro
 
 from qsample.annealers.registry import CATALOGUE, CorrectedEntry
 from qsample.cli.evaluate import Evaluate
+from qsample.cli.ranks import is_rank, run_ranks
 from qsample.cli.recipes import Recipes, recipe_of
 from qsample.cli.sample import Sample
 from qsample.cli.samplers import Samplers
 from qsample.cli.train import Train
+from qsample.learning.distributed import RankLost
 from qsample.support.interrupts import Stopped
 from qsample.support.optional import DISTRIBUTION
 from qsample.testing.sapi.command import Sapi
@@ -105,6 +107,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         command = _parse(arguments)
+        if isinstance(command, Train) and command.ranks != 1 and not is_rank():
+            code = run_ranks(sys.argv[1:] if arguments is None else arguments, command.ranks)
+            if code:
+                raise SystemExit(code)
+            return
         command()
     except KeyboardInterrupt as error:
         stopped = str(error) or "interrupted"
@@ -117,17 +124,17 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments is None:
             os._exit(128 + error.number)
         raise SystemExit(error.code) from None
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, RankLost) as error:
         line = _advice(" ".join(str(error).split()))
         print(f"qsample: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        print(
-            "qsample: error: not enough memory: ask for fewer reads, chains or hidden units",
-            file=sys.stderr,
-        )
+        line = "not enough memory: ask for fewer reads, chains or hidden units"
+        if "GiB are free" in str(error):
+            line = str(error)  # what was seen to come, with its numbers
+        print(f"qsample: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

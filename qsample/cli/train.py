@@ -13,6 +13,7 @@ from qsample.data.batches import Batches
 from qsample.data.binarise import Binarisation
 from qsample.data.dataset import Dataset
 from qsample.learning.checkpoint import NoCheckpoint
+from qsample.learning.distributed import join
 from qsample.learning.files import digest
 from qsample.learning.fit import Settings, fit
 from qsample.learning.metrics import Evaluation
@@ -53,6 +54,8 @@ class Train:
             is exact where that is quick, else pseudo.
         resume: go on from the checkpoint in the folder, with its flags where none are given.
         threads: number of torch threads; more than one pays for wide models only.
+        ranks: number of processes on this machine, over which chains are spread (`--exact-sums`:
+            the same run on any number); `torchrun -m qsample.cli train ...` starts them elsewhere.
     """
 
     out: Path
@@ -70,14 +73,17 @@ class Train:
     evaluate: Evaluation = "auto"
     resume: bool = False
     threads: int = 1
+    ranks: int = 1
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
 
     def __call__(self) -> None:
         """Train the model, and say what comes next."""
         set_threads(self.threads)
+        rank, size = join()
+        settings = self._settings_of(size)
         device = device_of(self.device)
         sampler = sampler_of(self.sampler, self.sweeps, self.set)
-        _check_start(self.settings.start, sampler, self.sampler)
+        _check_start(settings.start, sampler, self.sampler)
         dataset = dataset_of(self.data, self.model, self.binarise)
         config = self._config(dataset)
         train, validation, _ = dataset.split(config["test"], self._rows_to_validate(dataset))
@@ -99,18 +105,34 @@ class Train:
             model,
             learnt,
             sampler,
-            self.settings,
+            settings,
             out=self.out,
             resume=self.resume,
+            progress=rank == 0,
             evaluate=self.evaluate,
             config=config,
             **options,
         )
+        if rank:
+            return
         print(
             f"data: {dataset.name}, {len(train)} rows of {train.x.shape[1]}, "
             f"{config['test']} held out; {said_of(dataset)}"
         )
         print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+
+    def _settings_of(self, size: int) -> Settings:
+        """The settings of a run on so many ranks, which do not depend on how many."""
+        if size == 1:
+            return self.settings
+        if self.ranks not in (1, size):
+            raise ValueError(
+                f"--ranks {self.ranks} in a process that is one of {size} already: leave it out, "
+                "or torchrun"
+            )
+        if self.device != "cpu":
+            raise ValueError(f"ranks are for --device cpu; got --device {self.device}")
+        return replace(self.settings, exact_sums=True)
 
     def _config(self, dataset: Dataset) -> dict[str, Any]:
         """What the checkpoint keeps: enough to make the model and the sampler again."""

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.learning import exact_sums as exact
-from qsample.learning import jarzynski, large
+from qsample.learning import jarzynski, large, sharded
 from qsample.learning.blocks import Blocks
+from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import (
-    check_agree,
+    Agreement,
+    Ranks,
     gathered,
     mean_of_ranks,
     own_generator,
@@ -83,6 +85,7 @@ def cd_loss(
     if positive is not None:
         check_samples(positive, "positive")
     model = bare(model)
+    sharded.check_whole(model, "cd_loss")
     _check_batch(model, data, data_weight)
     with model.acting(model.weights()):
         return _checked_loss(model, data, samples, positive=positive, data_weight=data_weight)
@@ -190,23 +193,64 @@ class _Drawn(NamedTuple):
     fields: Tensor | None = None  # of hidden units given the rows, of a large model
 
 
+class _Reads:
+    """A rank's reads, which are told to the others together with what is known of them.
+
+    Args:
+        own: reads of this rank's chains.
+        ranks: those that have the other chains.
+        rows: rows of data of this rank.
+    """
+
+    def __init__(self, own: Samples, ranks: Ranks, rows: int) -> None:
+        self.own = own
+        self.ranks = ranks
+        self.rows = rows
+        self.all = own
+
+    def told(self, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Free energies of the rows `[N]` and of the reads `[R]` of all ranks, float64.
+
+        In the same exchange `all` becomes the reads of all, in the order of their numbers.
+
+        Args:
+            free: free energies of this rank's rows, then of its reads, float64.
+        """
+        if self.ranks.size == 1:
+            return free[: self.rows], free[self.rows :]
+        energy = self.own.energy.to(torch.float32).contiguous()
+        parts = [self.own.spins.reshape(-1), energy.view(torch.int8), free.view(torch.int8)]
+        sizes = [len(part) for part in parts]
+        whole = gathered(torch.cat(parts)[None], self.ranks)
+        spins, energy, free = whole.split(sizes, 1)
+        self.all = replace(
+            self.own,
+            spins=spins.reshape(-1, self.own.spins.shape[1]),
+            energy=energy.contiguous().view(torch.float32).reshape(-1),
+        )
+        of_ranks = free.contiguous().view(torch.float64)
+        return of_ranks[:, : self.rows].reshape(-1), of_ranks[:, self.rows :].reshape(-1)
+
+
 class _Share(NamedTuple):
     """What a loss needs of one rank, where chains are spread over ranks."""
 
-    rows: Tensor  # of data, [N / ranks, n_visible]
-    reads: Tensor  # visible units, [R / ranks, n_visible]
-    fields: Tensor  # of hidden units given the rows
-    counts: exact.Counts
+    terms: exact.Terms
     offsets: Tensor
+    reads: _Reads
 
 
-def _of_all_ranks(own: Samples) -> Samples:
-    """The reads of all ranks, in the order of their numbers, in one exchange."""
-    width = own.spins.shape[1]
-    energy = own.energy.to(torch.float32)[:, None].contiguous()
-    both = gathered(torch.cat([own.spins, energy.view(torch.int8)], 1))
-    energy = both[:, width:].contiguous().view(torch.float32)[:, 0]
-    return replace(own, spins=both[:, :width].contiguous(), energy=energy)
+def _agreements(
+    data: Tensor, weights: tuple[Tensor, ...], numbers: dict[str, int], place: Place
+) -> list[Agreement]:
+    """What ranks must have alike, whichever hidden units they have."""
+    same = exact.checksums(data) | numbers
+    if place.hidden.size == 1:
+        same |= {"weights": exact.checksum(weights)}
+        return [Agreement(same, data.device, place.chains)]
+    same |= {"visible biases": exact.checksum(weights[1:2])}
+    of_rank = {"weights": exact.checksum(weights)}
+    return [Agreement(same, data.device), Agreement(of_rank, data.device, place.chains)]
 
 
 @public("qsample")
@@ -254,7 +298,8 @@ class ContrastiveDivergence(nn.Module):
     With `exact_sums` do not wrap it: every rank calls it on the same rows, moves its own part of
     `num` chains, adds its own part of the statistics, and is left with the loss, the gradient, the
     reads and the chains of all. So all ranks take the same step, and any of them may write the
-    checkpoint, which goes on with another number of ranks.
+    checkpoint, which goes on with another number of ranks. Weights may be spread over ranks too
+    (`learning.sharded`); each is then left with the gradient of its own.
 
     Raises:
         ValueError: an unknown start, or one that the sampler cannot serve; a number out of range;
@@ -303,6 +348,10 @@ class ContrastiveDivergence(nn.Module):
             raise ValueError(f"expected 0 <= resample_below <= 1; got {resample_below}")
         if exact_sums:
             exact.check_served(model, sampler, start)
+        if sharded.is_sharded(model):
+            if not exact_sums:
+                sharded.check_whole(model, "ContrastiveDivergence without exact_sums=True")
+            sharded.check_served(sampler, centred)
         self.model = model
         self.sampler = sampler
         self.start = start
@@ -440,39 +489,52 @@ class ContrastiveDivergence(nn.Module):
         if data_weight is not None:
             raise ValueError("exact_sums is for rows of equal weight: leave data_weight out")
         model = self.model
+        assert isinstance(model, BernoulliRBM)
+        place = sharded.place_of(model)
         with torch.autocast(data.device.type, enabled=False):
             weights = model.weights()
+            if place.total:
+                weights = sharded.local(weights)
             with torch.no_grad(), model.acting(tuple(weight.detach() for weight in weights)):
-                drawn = self._draw_share(data)
+                drawn = self._draw_share(data, place)
         if self.centred:
             weights = model.centred(weights, drawn.offsets)
-        return exact.loss(weights, drawn.rows, drawn.reads, drawn.fields, drawn.counts)
+        loss = exact.loss(weights, drawn.terms)
+        self.samples = drawn.reads.all
+        if self.start == "persistent" and self.training:
+            self.chains = self.samples.spins.clone()
+        return loss
 
     @uncompiled
-    def _draw_share(self, data: Tensor) -> _Share:
-        """Draw this rank's chains and tell all ranks of them."""
+    def _draw_share(self, data: Tensor, place: Place) -> _Share:
+        """Draw this rank's chains, and let them be on their way to all ranks."""
         model = self.model
         assert isinstance(model, BernoulliRBM)
         seed = draw_seed(self._generator())
         num = len(data) if self.start == "data" else self.num
-        same = exact.checksums(data, model.weights()) | {"numbers of chains": num, "seeds": seed}
-        check_agree(same, data.device)
-        mine = share(num, "chains")
-        rows = data[share(len(data), "rows of data")].to(torch.float32)
+        numbers = {"numbers of chains": num, "seeds": seed}
+        agreements = _agreements(data, model.weights(), numbers, place)
+        mine = share(num, "chains", place.chains)
+        rows = data[share(len(data), "rows of data", place.chains)].to(torch.float32)
 
+        W, _, c = model.weights()
+        if place.total:
+            # whose ranks exchange while they draw
+            for agreement in agreements:
+                agreement.check()
         # draws are those of a chain's number, from one seed on all ranks
-        blocks = Blocks(model.weights()[0])
-        fields = blocks.from_left(rows) + model.weights()[2].detach()
+        products = Columns(W, place) if place.total else Blocks(W)
+        fields = products.from_left(rows) + c.detach()
         visible = None
         if self.start == "data":
             visible = rows
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains[mine])[0]
-        own = self._own_reads(visible, mine, seed, blocks, fields)
-        reads = model.split(own.spins)[0]
-        self.samples = _of_all_ranks(own)
-        if self.start == "persistent" and self.training:
-            self.chains = self.samples.spins.clone()
+        own = self._own_reads(visible, mine, seed, products, fields)
+        if not place.total:
+            for agreement in agreements:
+                agreement.check()
+        reads = _Reads(own, place.chains, len(rows))
 
         counts = exact.Counts(len(data), num)
         offsets = self.offsets
@@ -481,10 +543,17 @@ class ContrastiveDivergence(nn.Module):
             offsets = self._moved_towards(torch.cat([data.mean(0, dtype=torch.float64), means]))
         if self.training:
             self.offsets = offsets
-        return _Share(rows, reads, fields, counts, offsets)
+        visible = model.split(own.spins)[0]
+        terms = exact.Terms(rows, visible, fields, counts, products, place, reads.told)
+        return _Share(terms, offsets, reads)
 
     def _own_reads(
-        self, visible: Tensor | None, mine: slice, seed: int, blocks: Blocks, fields: Tensor
+        self,
+        visible: Tensor | None,
+        mine: slice,
+        seed: int,
+        products: Blocks | Columns,
+        fields: Tensor,
     ) -> Samples:
         """Reads of the chains `mine`, started at visible units (None: at random)."""
         model = self.model
@@ -492,11 +561,17 @@ class ContrastiveDivergence(nn.Module):
         assert isinstance(model, BernoulliRBM) and isinstance(sampler, Gibbs)
         num = mine.stop - mine.start
         first = sampler.first_replica + mine.start
+        known = fields if self.start == "data" else None
+        if isinstance(products, Columns):
+            weights = model.weights()
+            sharded.check_memory(weights[0], len(fields), num)
+            return sharded.chains(
+                weights, sampler, visible, num, seed, products, known, first_replica=first
+            )
         generator = torch.Generator().manual_seed(seed)
         if large.serves(model, sampler, self.start):
             large.check_memory(model, len(fields), num)
-            known = fields if self.start == "data" else None
-            return large.chains(model, sampler, visible, num, generator, blocks, known, first)
+            return large.chains(model, sampler, visible, num, generator, products, known, first)
         initial = None
         if visible is not None:
             # hidden units are drawn first, given the visible ones alone

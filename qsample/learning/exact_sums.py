@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,7 +25,8 @@ from torch.autograd.function import once_differentiable
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.learning.blocks import Blocks
-from qsample.learning.distributed import add_over_ranks, gathered
+from qsample.learning.columns import Columns, Place
+from qsample.learning.distributed import Summed, add_over_ranks
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.sampler import Sampler
 from qsample.support.transforms import uncompiled
@@ -49,6 +50,28 @@ class Counts(NamedTuple):
         most = max(self)
         terms = most if most <= FEW else TOGETHER
         return 2.0 ** (math.ceil(math.log2(terms)) - 24)
+
+
+class Terms(NamedTuple):
+    """What one rank adds to a loss.
+
+    Args:
+        data: its rows `[N / ranks, n]`.
+        reads: visible units of its reads, of 0 and 1, `[R / ranks, n]`.
+        field: fields of its hidden units given these rows, `[N / ranks, m]`.
+        counts: N and R.
+        products: products with its W.
+        place: ranks that add up.
+        told: free energies of the rows and of the reads of all ranks, by those of this one.
+    """
+
+    data: Tensor
+    reads: Tensor
+    field: Tensor
+    counts: Counts
+    products: Blocks | Columns
+    place: Place
+    told: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def check_served(model: EnergyModel, sampler: Sampler, start: str) -> None:
@@ -76,20 +99,21 @@ def check_served(model: EnergyModel, sampler: Sampler, start: str) -> None:
         )
 
 
-def checksums(data: Tensor, weights: Sequence[Tensor]) -> dict[str, int]:
-    """What tells other data, or other weights, from these: a number of each."""
+def checksums(data: Tensor) -> dict[str, int]:
+    """What tells other data from these: a number of each kind."""
     bits = data.detach().to("cpu", torch.int8).contiguous().numpy()
+    return {"numbers of rows": len(data), "values of the data": zlib.crc32(bits.tobytes())}
+
+
+def checksum(weights: Sequence[Tensor]) -> int:
+    """What tells other weights from these."""
     total = 0
     for weight in weights:
-        # a million numbers of them: their bits, whose sum has no rounding
+        # some 2^17 numbers of them: their bits, whose sum has no rounding
         flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() >> 20)].contiguous()
+        some = flat[:: max(1, flat.numel() >> 17)].contiguous()
         total += int(some.view(torch.int32).sum(dtype=torch.int64))
-    return {
-        "numbers of rows": len(data),
-        "values of the data": zlib.crc32(bits.tobytes()),
-        "weights": total,
-    }
+    return total
 
 
 def probabilities(field: Tensor, counts: Counts) -> Tensor:
@@ -110,70 +134,86 @@ def hidden_means(field: Tensor, counts: Counts) -> Tensor:
 
 
 @uncompiled
-def loss(
-    weights: Sequence[Tensor], data: Tensor, reads: Tensor, field: Tensor, counts: Counts
-) -> Tensor:
+def loss(weights: Sequence[Tensor], terms: Terms) -> Tensor:
     """The loss of all ranks' data and reads; its gradient is that of all of them on every rank.
 
+    The sum over ranks of the statistics is on its way from here on, and `backward` waits for it.
+
     Args:
-        weights: W, b and c as they act.
-        data: this rank's rows `[N / ranks, n]`.
-        reads: visible units of its reads, of 0 and 1, `[R / ranks, n]`.
-        field: hidden units' fields given these rows, `[N / ranks, m]`.
-        counts: N and R.
+        weights: W, b and c as they act; of W and c those of this rank.
+        terms: what this rank adds.
     """
-    with torch.autocast(data.device.type, enabled=False):
-        return _Loss.apply(*weights, data, reads, field, counts)  # type: ignore[no-any-return]
+    wanted = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+    with torch.autocast(terms.data.device.type, enabled=False):
+        return _Loss.apply(*weights, terms, wanted)  # type: ignore[no-any-return]
 
 
 class _Loss(torch.autograd.Function):
-    """Mean F of the data less that of the reads; backward adds up the statistics of all ranks."""
+    """Mean F of the data less that of the reads; its gradient is sums of statistics."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,
-        W: Tensor,
-        b: Tensor,
-        c: Tensor,
-        data: Tensor,
-        reads: Tensor,
-        field: Tensor,
-        counts: Counts,
+        ctx: Any, W: Tensor, b: Tensor, c: Tensor, terms: Terms, wanted: bool
     ) -> Tensor:
-        x = torch.cat([data.to(W), reads.to(W)])
-        field = torch.cat([field, Blocks(W).from_left(x[len(data) :]) + c])
-        ctx.save_for_backward(x, field)
-        ctx.counts = counts
+        x = torch.cat([terms.data.to(W), terms.reads.to(W)])
+        rows = len(terms.data)
+        field = torch.cat([terms.field, terms.products.from_left(x[rows:]) + c])
+        ctx.counts = terms.counts
+        ctx.like = W.dtype
+        if wanted:
+            ctx.sums = _statistics(x, field, terms.counts, rows)
+            ctx.sent = Summed(ctx.sums.flat, terms.place.chains)
         visible = Blocks(b[:, None]).from_left(x)[:, 0]
-        free = -visible - torch.nn.functional.softplus(field).sum(-1, dtype=torch.float64)
-        of_ranks = gathered(free[None])
-        of_data = of_ranks[:, : len(data)].reshape(-1).mean()
-        return (of_data - of_ranks[:, len(data) :].reshape(-1).mean()).to(W)
+        free = -visible - hidden_energy(field, terms.place)
+        of_data, of_reads = terms.told(free)
+        return (of_data.mean() - of_reads.mean()).to(W)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x, field = ctx.saved_tensors
         counts: Counts = ctx.counts
-        p = probabilities(field, counts)
-        rows = len(x) * counts.rows // (counts.rows + counts.chains)
-        equal = counts.rows == counts.chains
-        sums = _Sums(1 if equal else 2, x.shape[1], p.shape[1], counts, x.device)
-        if equal:
-            # of the difference: terms of both signs stay within the bits of either
-            sign = torch.ones_like(x[:, :1])
-            sign[rows:] = -1
-            sums.add(0, x * sign, p, p * sign)
-        else:
-            sums.add(0, x[:rows], p[:rows], p[:rows])
-            sums.add(1, x[rows:], p[rows:], p[rows:])
-        add_over_ranks(sums.flat)
-        grads = sums.parts(0)
-        for k, part in enumerate(grads):
-            part.div_(-counts.rows)
-            if not equal:
-                part.add_(sums.parts(1)[k].div_(counts.chains))
-        return (*(part.mul_(above).to(field) for part in grads), None, None, None, None)
+        ctx.sent.wait()
+        scale = float(above)
+        # new tensors: a graph may be gone through twice
+        grads = [part * (-scale / counts.rows) for part in ctx.sums.parts(0)]
+        if counts.rows != counts.chains:
+            for grad, part in zip(grads, ctx.sums.parts(1), strict=True):
+                grad.add_(part, alpha=scale / counts.chains)
+        return (*(grad.to(ctx.like) for grad in grads), None, None)
+
+
+def hidden_energy(field: Tensor, place: Place) -> Tensor:
+    r"""Sums over hidden units of $\log(1 + e^f)$, `[R]` float64.
+
+    Args:
+        field: fields of this rank's hidden units, `[R, m / ranks]`.
+        place: ranks that have the others.
+    """
+    own = torch.nn.functional.softplus(field)
+    if not place.total:
+        return own.sum(-1, dtype=torch.float64)
+    return Summed(whole_sums(own), place.hidden).wait()
+
+
+def whole_sums(t: Tensor) -> Tensor:
+    """Sums over the last dimension of multiples of 2^-24, exact in double precision, any order."""
+    return t.double().mul_(2.0**24).round_().sum(-1).mul_(2.0**-24)
+
+
+def _statistics(x: Tensor, field: Tensor, counts: Counts, rows: int) -> _Sums:
+    """This rank's sums, of the rows of data and of the reads after them."""
+    p = probabilities(field, counts)
+    equal = counts.rows == counts.chains
+    sums = _Sums(1 if equal else 2, x.shape[1], p.shape[1], counts, x.device)
+    if equal:
+        # of the difference: terms of both signs stay within the bits of either
+        sign = torch.ones_like(x[:, :1])
+        sign[rows:] = -1
+        sums.add(0, x * sign, p, p * sign)
+    else:
+        sums.add(0, x[:rows], p[:rows], p[:rows])
+        sums.add(1, x[rows:], p[rows:], p[rows:])
+    return sums
 
 
 class _Sums:

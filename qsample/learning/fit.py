@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from qsample.learning.best import SCORES
 from qsample.learning.callbacks import Callback
+from qsample.learning.distributed import RankLost, largest_of_ranks
 from qsample.learning.folder import Metrics
 from qsample.learning.metrics import Evaluates, Evaluation
 from qsample.learning.run import Run
@@ -29,6 +30,9 @@ from qsample.support.wrapped import bare
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
+
+
+STOP = 1 << 16  # a callback's wish among numbers of signals
 
 
 @public("qsample")
@@ -173,27 +177,52 @@ def _loop(run: Run, settings: Settings, progress: bool) -> None:
     bar = progress_bar(
         total=settings.updates, initial=run.update, disable=not progress, unit="update"
     )
-    rescue = None if run.folder is None else run.save
+    # ranks end together, though one of them writes
+    rescue = run.save if run.folder is not None or run.spread else None
     with bar, Stopper(rescue) as stopper:
         run.stopper = stopper
         # a part whose time is over after a signal is left by `Cut`
         with suppress(Cut):
             if run.pending is not None:
                 run.evaluate()
-            while not (run.done or run.stopping) and stopper.number is None:
-                metrics = run.step()
+            while not (run.done or _told_to_stop(run, stopper)):
+                with _ended_together(stopper):
+                    metrics = run.step()
                 bar.update()
                 if metrics:
                     bar.set_postfix(_shown(metrics), refresh=False)
                 run.callbacks.tell(run, "update")
                 if run.update % settings.checkpoint_every == 0 or run.done or run.stopping:
                     run.checkpoint()
-        if stopper.number is not None:
+        if stopper.number is not None or run.stopping:
             with suppress(Cut):
                 run.checkpoint()
         run.finish()
         if stopper.number is not None:
             stopper.leave(f"after update {run.update}")
+
+
+def _told_to_stop(run: Run, stopper: Stopper) -> bool:
+    """Whether a callback or a signal says so; ranks that share a run end after the same update."""
+    if run.spread:
+        with _ended_together(stopper):
+            wish = largest_of_ranks(stopper.number or STOP * run.stopping)
+        if wish == STOP:
+            run.stop()
+        elif wish:
+            stopper.number = wish
+    return run.stopping or stopper.number is not None
+
+
+@contextmanager
+def _ended_together(stopper: Stopper) -> Iterator[None]:
+    """`Cut` where another rank ended first, of the signal that ends this one."""
+    try:
+        yield
+    except RankLost:
+        if stopper.number is None:
+            raise
+        raise Cut from None
 
 
 def _shown(metrics: Metrics) -> dict[str, str]:

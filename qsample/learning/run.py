@@ -25,6 +25,7 @@ from qsample.learning.files import digest
 from qsample.learning.folder import Metrics, RunFolder
 from qsample.learning.metrics import Evaluates, Evaluation
 from qsample.learning.settings import Settings
+from qsample.learning.sharded import check_whole
 from qsample.learning.state import before_update, restore, state_of
 from qsample.learning.steps import MakesOptimizer, MakesScheduler, Steps
 from qsample.sampling.random import mix
@@ -62,6 +63,7 @@ class Run:
         stopping: whether a callback asked to stop.
         best: the weights that validation rows liked best; None without patience.
         seen: digest of the last update's rows, where their order is not ours.
+        spread: whether the chains are spread over ranks.
         follows: whether another rank writes this run's folder.
         history: the metrics, one dict per evaluation.
         pending: metrics of the present update that wait for their likelihood.
@@ -87,6 +89,7 @@ class Run:
         scheduler: MakesScheduler | None = None,
         evaluate: Evaluation | Evaluates = "auto",
     ) -> None:
+        check_whole(model, "fit")
         check_precision(model)
         check_is_sampler(sampler)
         measured.check_evaluation(evaluate)
@@ -115,7 +118,8 @@ class Run:
         self.config = {} if config is None else config
         self.keeps_config = config is None  # on resume: the checkpoint's
         # ranks that share a run know the same: the first one writes
-        self.follows = settings.exact_sums and world()[0] > 0
+        self.spread = settings.exact_sums and world()[1] > 1
+        self.follows = self.spread and world()[0] > 0
         self.out = out
         self.folder = None if out is None or self.follows else RunFolder(out)
         self.stopper = Stopper()

@@ -112,7 +112,7 @@ class Stopper:
         """
         assert self.number is not None
         number = self.number
-        before = self._before[number]
+        before = self._before.get(number)  # none where another rank had the signal
         self._restore()
         if number == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped {what}")

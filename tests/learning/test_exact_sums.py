@@ -10,8 +10,16 @@ from torch.multiprocessing.spawn import start_processes
 
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
-from qsample.learning import exact_sums, large
-from qsample.learning.distributed import RankLost, check_agree, share
+from qsample.learning import columns, exact_sums, large, sharded
+from qsample.learning.columns import Columns, Place
+from qsample.learning.distributed import (
+    ALONE,
+    RankLost,
+    check_agree,
+    everyone,
+    gathered,
+    share,
+)
 from qsample.learning.exact_sums import Counts
 from qsample.models import BernoulliRBM, BoltzmannMachine
 
@@ -83,6 +91,22 @@ def run(case: Case) -> list[torch.Tensor]:
         large.LARGE = before
 
 
+def spread() -> list[torch.Tensor]:
+    """Chains and fields of weights that are spread over all ranks, in pieces of 8."""
+    columns.SIDE, before = 8, columns.SIDE
+    try:
+        weights = [p.detach() for p in net(CASES["data"]).model.parameters()]
+        mine = share(M, "hidden units")
+        own = (weights[0][:, mine].contiguous(), weights[1], torch.linspace(-1, 1, M)[mine])
+        place = Place(ALONE, everyone(), mine.start, M)
+        products = Columns(own[0], place)
+        found = sharded.chains(own, Gibbs(3), None, 7, 5, products, None, 0)
+        fields = gathered(products.from_left(rows(5)).T).T
+        return [found.spins, found.energy, fields]
+    finally:
+        columns.SIDE = before
+
+
 def refusals(rank: int) -> list[str]:
     """What is said where ranks differ, or do not divide."""
     case = CASES["persistent"]
@@ -107,6 +131,7 @@ def work(rank: int, world: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     result: dict[str, Any] = {key: run(case) for key, case in CASES.items()}
     result["refused"] = refusals(rank)
+    result["spread"] = spread()
     torch.save(result, f"{folder}/run.{rank}")
     torch.distributed.barrier()
     if rank == world - 1:
@@ -139,6 +164,15 @@ def test_any_number_of_ranks_is_one_process_bit_for_bit(name, ranks):
     for found in ranks:
         for ours, theirs in zip(found[name], alone, strict=True):
             assert torch.equal(ours, theirs) or (ours.isnan().all() and theirs.isnan().all())
+
+
+@FORKS
+def test_chains_of_spread_weights_are_those_of_one_process(ranks):
+    """With meshes, gradients and checkpoints in `test_sharded`."""
+    alone = spread()
+    for found in ranks:
+        for ours, theirs in zip(found["spread"], alone, strict=True):
+            assert torch.equal(ours, theirs)
 
 
 @FORKS

@@ -29,8 +29,8 @@ from tests.learning.test_ranks import rbm, rows, settings
 
 torch.set_num_threads(1)
 try:
-    join(seconds=40)
     out, updates, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume"
+    join(seconds=40, start=20 if sys.argv[3] == "missing" else 300)
     qs.fit(rbm(), rows(), Gibbs(2), settings(updates), out=out, resume=resume, progress=False,
            evaluate=lambda model, rows: {"score": 0.0})
 except RankLost as error:
@@ -161,6 +161,7 @@ def test_the_others_end_when_one_is_killed_and_resume_as_if_nothing_was(alone, t
 
 
 def test_a_rank_that_does_not_come_is_missed(tmp_path):
-    code, said = ended(start(2, [str(tmp_path), "10", "new"], only=1))[0]
+    code, said = ended(start(2, [str(tmp_path), "10", "missing"], only=1))[0]
     assert code == 1
-    assert said.startswith("lost: rank 0 of 2 did not meet the others within 40 s")
+    assert said.startswith("lost: rank 0 of 2 did not meet the others within 20 s")
+    assert said.endswith("(1 came)")
