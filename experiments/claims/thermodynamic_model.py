@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+from collections.abc import Hashable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,8 +33,10 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
+from scipy.optimize import linear_sum_assignment
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from qsample import Graph
 from qsample.annealers import Gibbs
 from qsample.data import Dataset, load
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
@@ -88,6 +91,8 @@ class Options(CommonOptions):
     """side of the torus of spins"""
     degree: int = 12
     """neighbours of a spin"""
+    near: bool = True
+    """whether pixels that are near are near on the torus; otherwise they are scattered"""
     updates: int = 500
     """gradient steps"""
     batch: int = 100
@@ -252,7 +257,13 @@ class Training:
         data = judge.datasets[0]
         graph = grid(options.side, degree=options.degree)
         bits = data.x.shape[1]
-        self.model = DenoisingThermodynamicModel(graph, bits, job.depth, generator=self.generator)
+        self.model = DenoisingThermodynamicModel(
+            graph,
+            bits,
+            job.depth,
+            visible=places(graph, judge.shape, options.side) if options.near else None,
+            generator=self.generator,
+        )
         self.model.set_visible_bias(data.x, generator=self.generator)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.98))
         self.sampler = Gibbs(max(1, options.sweeps // job.depth))
@@ -333,6 +344,25 @@ class Training:
         spins[:, 0, machine.visible_index] = visible
         spins[..., machine.hidden_index] = latent.spins
         return spins
+
+
+def places(graph: Graph, shape: tuple[int, int], side: int) -> list[Hashable]:
+    """Labels of the spins that carry the pixels: of one colour, in the picture's own arrangement.
+
+    The image is stretched over the torus and each pixel takes a spin near its place, such that the
+    sum of squared distances is the least.
+
+    Args:
+        graph: the torus.
+        shape: rows and columns of an image.
+        side: side of the torus.
+    """
+    sites = max(graph.colours, key=len)
+    at = torch.tensor([graph.labels[i] for i in sites.tolist()], dtype=torch.float64)
+    pixels = torch.cartesian_prod(*(torch.arange(n) + 0.5 for n in shape)).double()
+    stretched = pixels * side / torch.tensor(shape) - 0.5
+    _, column = linear_sum_assignment(torch.cdist(stretched, at).square().numpy())
+    return [graph.labels[i] for i in sites[torch.from_numpy(column)].tolist()]
 
 
 def train(job: Job, options: Options, judge: Judge) -> Run:
