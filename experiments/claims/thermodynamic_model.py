@@ -584,7 +584,7 @@ def label_curves(axes: list[Any], floor: dict[str, float], options: Options) -> 
     axes[1].set_xticks(options.budgets, [str(sweeps) for sweeps in options.budgets], minor=False)
     axes[1].minorticks_off()
     axes[2].set(xlabel="gradient steps", title="R-hat - 1 of the worst step", yscale="log")
-    axes[3].set(xlabel="gradient steps", title="energy from random starts less from data, kT")
+    axes[3].set(xlabel="gradient steps", title="energy above starts at data, kT")
 
 
 def by_depth(axes: list[Any], result: dict[str, Any], options: Options) -> None:
@@ -611,7 +611,7 @@ def by_depth(axes: list[Any], result: dict[str, Any], options: Options) -> None:
             axis.plot(depths, [statistics.fmean(v) for v in values], label=label, **style)
             axis.vlines(depths, [min(v) for v in values], [max(v) for v in values], f"C{4 + k}")
     axes[0].axhline(1, color="black", lw=0.8)
-    axes[0].set(title="Frechet distance over that of depth 1")
+    axes[0].set(title="Frechet over that of depth 1")
     axes[1].axhline(0.3, color="black", lw=0.8)
     axes[1].set(title="R-hat - 1 of the worst step, at the end", yscale="log")
     for axis in axes:

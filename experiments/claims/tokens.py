@@ -58,7 +58,9 @@ class Options(CommonOptions):
     """letters of the alphabet, K"""
     steps: tuple[int, ...] = (1, 2, 4, 8)
     """reverse steps"""
-    updates: int = 1000
+    finest: int = 8
+    """steps at whose times the denoiser learns"""
+    updates: int = 700
     """gradient steps of the denoiser"""
     width: int = 32
     """channels of the denoiser"""
@@ -66,7 +68,7 @@ class Options(CommonOptions):
     """rows of a gradient step"""
     lr: float = 0.002
     """the highest learning rate of the denoiser"""
-    coupling_updates: int = 80
+    coupling_updates: int = 60
     """gradient steps of the couplings of a reverse step"""
     contrastive: float = 0.4
     """share of them, the last ones, by contrastive divergence"""
@@ -92,7 +94,7 @@ def main(options: Options) -> None:
     judge = Judge(options)
     kept = Cells(report.folder)
     about = {name: value for name, value in asdict(options).items() if name not in FREE}
-    name = digest(about | {"finest": max(options.steps)})
+    name = digest(about)
     few = judge.train[: options.images]
     floor = judge(few)
     floor["spelled_test"] = judge(judge.test)["frechet"]
@@ -239,16 +241,15 @@ def denoiser_of(seed: int, judge: Judge, kept: Cells, name: str, options: Option
     weights = kept.get(f"{name}-denoiser-{seed}")
     if weights is None:
         generator = torch.Generator().manual_seed(seed)
-        finest = max(options.steps)
-        process = Absorbing(log_times(finest), states=options.letters)
+        process = Absorbing(log_times(options.finest), states=options.letters)
         optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
         for _ in progress_bar(range(options.updates), desc=f"denoiser {seed}", leave=False):
             x_0 = some_of(judge.train, options.batch, generator)
-            k = torch.randint(1, finest + 1, (options.batch,), generator=generator)
+            k = torch.randint(1, options.finest + 1, (options.batch,), generator=generator)
             after = process.noise(x_0, k, generator=generator)
             lost = after == options.letters
-            logits = net(after, k / finest)
+            logits = net(after, k / options.finest)
             loss = nn.functional.cross_entropy(logits[lost], x_0[lost])
             optimizer.zero_grad()
             loss.backward()
