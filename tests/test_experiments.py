@@ -571,3 +571,28 @@ def test_the_gain_of_couplings_of_letters():
     error = float(gains.std()) / 20
     bias = float(gains.var()) / 2  # of the mean logarithm of a weight, to second order
     assert abs(float(gains.mean()) - exact) < 5 * error + bias
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28)])
+def test_a_remembered_denoiser_asks_for_each_row_once(shape):
+    """Also where nothing is new: an empty batch is none that a network can take."""
+    denoiser = script("denoiser")
+    net = denoiser.Denoiser(shape, 8).eval()
+    x = torch.ones(3, shape[0] * shape[1]).sign()
+    x[1, 0] = -1
+    times = torch.tensor([0.5, 0.5, 1.0])
+    remembered = denoiser.Remembered(net)
+    with torch.no_grad():
+        answers = remembered(x, times)
+        torch.testing.assert_close(answers, net(x, times))
+    assert len(remembered.answers) == 3
+    remembered.ask = None
+    assert not list(remembered.parameters())
+    assert torch.equal(remembered(x[:2], times[:2]), answers[:2])
+
+
+@pytest.mark.long
+def test_few_steps_of_large_images(tmp_path):
+    options = TINY["claims.few_steps"][0]
+    run("claims.few_steps", tmp_path, **{**options, "data": "mnist5k", "steps": (1,), "images": 8})
+    assert {row["kind"] for row in result(tmp_path)["rows"]} == {"factorised", "copula"}

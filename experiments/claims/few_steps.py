@@ -103,6 +103,8 @@ class Options(CommonOptions):
     """temperatures at which log Z is measured"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of all randomness; a model for each"""
+    device: str = "cpu"
+    """where the denoiser is: cpu, cuda or mps; steps are drawn on the CPU, by the native kernels"""
 
 
 def main(options: Options) -> None:
@@ -140,7 +142,7 @@ def main(options: Options) -> None:
 
 # Options of the denoiser, and those that change no cell.
 NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
-FREE = ("out", "publish", "threads", "seeds", "steps")
+FREE = ("out", "publish", "threads", "seeds", "steps", "device")
 
 
 class Kept(Cells):
@@ -298,11 +300,12 @@ def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denois
             batch=options.batch,
             lr=options.lr,
             seed=seed,
+            device=options.device,
         )
-        weights = kept.put(name, trained.state_dict())
+        weights = kept.put(name, trained.cpu().state_dict())
     net = Denoiser(judge.shape, options.width)
     net.load_state_dict(weights)
-    return net.eval()
+    return net.eval().to(options.device)
 
 
 @torch.no_grad()

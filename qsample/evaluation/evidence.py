@@ -199,7 +199,7 @@ def evidence_terms(
     x_0 = law.x_0.repeat(draws, 1)
     seed = draw_seed(generator)
     steps = law.process.steps
-    ends = [law.prior().expand(len(x_0))]
+    ends = [law.prior().to(x_0).expand(len(x_0))]
     others = [ends[0]]
     exact = True
     for k in tracked(range(1, steps + 1), "evidence bound", "step"):
@@ -282,7 +282,7 @@ class CopulaLaw:
     def _before(self, x_0: Tensor, after: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Means `[B, n]` of x_{k-1} given x_k and x_0, and its entropy `[B]`."""
         if k == 1:
-            return x_0, torch.zeros(len(x_0), dtype=x_0.dtype)
+            return x_0, x_0.new_zeros(len(x_0))
         h = self.process.posterior_fields(after, x_0, k)
         mean = -h.tanh()
         return mean, (log_2cosh(h) + h * mean).sum(-1)
@@ -315,7 +315,7 @@ class ThermodynamicLaw(CopulaLaw):
         after = self.process.noise(x_0, k, generator=_generators(seed, len(x_0)))
         mean, entropy = self._before(x_0, after, k)
         u = torch.rand(mean.shape, generator=torch.Generator().manual_seed(mix(seed, 1)))
-        before = torch.where(u < (1 + mean) / 2, 1, -1).to(torch.int8)
+        before = torch.where(u.to(mean) < (1 + mean) / 2, 1, -1).to(torch.int8)
         low, high = [], []
         for rows in _parts(len(x_0), _numbers(self.model.graph, effort)):
             problem = self.model.ising(k, after[rows]).detach().to(dtype=torch.float64)
