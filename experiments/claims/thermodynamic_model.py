@@ -1,8 +1,8 @@
 """Depth at equal cost: denoising thermodynamic models of 1, 2, 4 and 8 steps, on 64 and 784 bits.
 
     python experiments/claims/thermodynamic_model.py --out runs/thermodynamic_model
-    python experiments/claims/thermodynamic_model.py --data mnist5k --side 56 --penalties False \
-        --held-out 1000 --lrs 0.01 0.02 --workers 16
+    python experiments/claims/thermodynamic_model.py --data mnist5k --side 40 --penalties False \
+        --chains 1 --updates 600 --held-out 1000 --workers 16
 
 With the penalty off and on. A gradient step and a generated image cost the same number of spin
 updates at every depth: T machines get 1/T of the sweeps each. Depth 1 is a plain Boltzmann machine.
