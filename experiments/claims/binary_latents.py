@@ -53,7 +53,9 @@ METRICS = {
     "pair_correlation_error": "error of pair correlations of codes",
     "minus_bound": "minus the evidence bound of codes, nats",
 }
-FREE = ("out", "publish", "threads", "seeds", "steps")  # options that change no cell
+# Options that change no cell, and those of the autoencoder.
+FREE = ("out", "publish", "threads", "seeds", "steps")
+CODER = ("code_updates", "code_width", "flips", "batch", "lr", "validation")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Options(CommonOptions):
     """channels of the autoencoder at half size"""
     flips: float = 0.02
     """share of a code's bits that are flipped before it is decoded, in training"""
-    updates: int = 1500
+    finest: int = 8
+    """steps at whose times the denoiser learns"""
+    updates: int = 1000
     """gradient steps of the denoiser"""
     width: int = 24
     """channels of the denoiser at full size"""
@@ -94,7 +98,7 @@ class Options(CommonOptions):
     """test codes of the evidence bound"""
     anneal: int = 30
     """temperatures at which log Z is measured"""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
     """seeds of the denoiser and of all draws; one autoencoder serves them all"""
 
 
@@ -104,9 +108,8 @@ def main(options: Options) -> None:
     judge = Judge(options)
     kept = Cells(report.folder)
     about = {name: value for name, value in asdict(options).items() if name not in FREE}
-    about["finest"] = max(options.steps)
     name = digest(about)
-    coder = coder_of(judge, kept, name, options)
+    coder = coder_of(judge, kept, options)
     codes = Codes(coder, judge, options)
     floor = judge(coder.decode(codes.train[: options.images])) | codes(codes.train)
     floor["decoded_test"] = judge(coder.decode(codes.test))["frechet"]
@@ -207,18 +210,18 @@ class Coder(nn.Module):
         return torch.cat(rows)
 
 
-def coder_of(judge: Judge, kept: Cells, name: str, options: Options) -> Coder:
+def coder_of(judge: Judge, kept: Cells, options: Options) -> Coder:
     """The autoencoder, trained unless it was: cross entropy of the pixels.
 
     Args:
         judge: holds the images to train on.
         kept: holds the weights.
-        name: name of the options.
         options: options of the run.
     """
+    name = f"coder-{digest({option: getattr(options, option) for option in CODER})}"
     torch.manual_seed(0)
     coder = Coder(options.code_width)
-    weights = kept.get(f"{name}-coder")
+    weights = kept.get(name)
     if weights is None:
         optimizer = torch.optim.Adam(coder.parameters(), lr=options.lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.code_updates)
@@ -233,7 +236,7 @@ def coder_of(judge: Judge, kept: Cells, name: str, options: Options) -> Coder:
             (loss / len(x)).backward()
             optimizer.step()
             decay.step()
-        weights = kept.put(f"{name}-coder", coder.state_dict())
+        weights = kept.put(name, coder.state_dict())
     coder.load_state_dict(weights)
     return coder.eval().requires_grad_(False)
 
@@ -278,7 +281,7 @@ def denoiser_of(seed: int, codes: Codes, kept: Cells, name: str, options: Option
             codes.train,
             (SIDE, SIDE),
             width=options.width,
-            finest=max(options.steps),
+            finest=options.finest,
             updates=options.updates,
             batch=options.batch,
             lr=options.lr,

@@ -2,7 +2,7 @@
 
     python experiments/claims/thermodynamic_model.py --out runs/thermodynamic_model
     python experiments/claims/thermodynamic_model.py --data mnist5k --side 40 --penalties False \
-        --chains 1 --updates 600 --held-out 1000 --workers 16
+        --chains 1 --lrs 0.05 --updates 1200 --evaluations 6 --held-out 1000 --workers 12
 
 With the penalty off and on. A gradient step and a generated image cost the same number of spin
 updates at every depth: T machines get 1/T of the sweeps each. Depth 1 is a plain Boltzmann machine.
