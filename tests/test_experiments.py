@@ -148,6 +148,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "updates": 4,
             "coupling_updates": 2,
             "pool": 20,
+            "coupling_batch": 10,
             "batch": 10,
             "width": 8,
             "chain": 2,
@@ -293,6 +294,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     "benchmarks.pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         {"steps", "left_out"},
+    ),
+    "benchmarks.joint_step": (
+        {"images": 2, "sweeps": (2, 200), "width": 8, "rounds": 2},
+        {"goal", "denoiser_weights", "calls"},
     ),
     "benchmarks.reverse_step": (
         {

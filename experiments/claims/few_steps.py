@@ -78,16 +78,20 @@ class Options(CommonOptions):
     """gradient steps of the denoiser"""
     coupling_updates: int = 150
     """gradient steps of the couplings of a reverse step"""
-    pool: int = 3000
+    pool: int = 6000
     """draws of x_k from which the couplings of a reverse step learn"""
+    coupling_batch: int = 400
+    """how many of them a gradient step of the couplings takes"""
     batch: int = 100
-    """images of a gradient step"""
+    """images of a gradient step of the denoiser"""
     lr: float = 0.002
     """the highest learning rate of the denoiser"""
     coupling_lr: float = 0.01
     """the most that a coupling changes in a gradient step, falling to zero"""
     width: int = 24
     """channels of the denoiser at full size"""
+    finest: int = 16
+    """number of steps whose times the denoiser is trained at"""
     chain: int = 5
     """sweeps of a gradient step's chains"""
     sweeps: tuple[int, ...] = (200,)
@@ -141,7 +145,7 @@ def main(options: Options) -> None:
 
 
 # Options of the denoiser, and those that change no cell.
-NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
+NETWORK = ("data", "updates", "batch", "lr", "width", "finest", "validation")
 FREE = ("out", "publish", "threads", "seeds", "steps", "device")
 
 
@@ -157,7 +161,7 @@ class Kept(Cells):
         """
         super().__init__(folder)
         about = asdict(options)
-        network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        network = {name: about[name] for name in NETWORK}
         cell = {name: value for name, value in about.items() if name not in FREE}
         self.network = digest(network)
         self.cell = digest(cell | network)
@@ -221,7 +225,7 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
         noisy = model.process.noise(images, k, generator=generator)
 
         def batch(images: Tensor = images, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
-            some = torch.randint(options.pool, (options.batch,), generator=generator)
+            some = torch.randint(options.pool, (options.coupling_batch,), generator=generator)
             return images[some], noisy[some]
 
         train_step(
@@ -295,7 +299,7 @@ def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denois
             judge.train,
             judge.shape,
             width=options.width,
-            finest=max(options.steps),
+            finest=options.finest,
             updates=options.updates,
             batch=options.batch,
             lr=options.lr,
@@ -337,7 +341,7 @@ def judged_rows(
         x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
         rows.append({**row, **judge(x), **bound})
-    return rows, x[:36]
+    return rows, x[:36].clone()
 
 
 # ---- figures ----------------------------------------------------------------------------------

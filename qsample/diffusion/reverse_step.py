@@ -96,24 +96,35 @@ def centred_problem(problem: Ising, shift: Tensor) -> Ising:
         shift: further fields b `[B, n]` or `[n]`.
     """
     mean = -problem.h.tanh()
-    pull = problem.field(mean[:, None])[:, 0] - problem.h  # sum_j J_ij m_j
+    matrix = _matrix(problem)
+    if matrix is None:
+        pull = problem.field(mean[:, None])[:, 0] - problem.h  # sum_j J_ij m_j
+    else:
+        pull = mean @ (matrix + matrix.T)
     return Ising(problem.graph, problem.h + shift - pull, problem.J, problem.offset)
 
 
 def pair_energy(problem: Ising, states: Tensor) -> Tensor:
-    """E of states `[B, R, n]`, as `Ising.energy`; by a matrix where one J serves all rows.
+    """E of states `[B, R, n]`, as `Ising.energy`; by a matrix where one J serves all rows."""
+    matrix = _matrix(problem)
+    if matrix is None:
+        return problem.energy(states)
+    s = states.to(problem.h)
+    pairs = ((s @ matrix) * s).sum(-1)
+    return problem.offset[..., None] + (s * problem.h[..., None, :]).sum(-1) + pairs
+
+
+def _matrix(problem: Ising) -> Tensor | None:
+    """Couplings `[n, n]`, each pair once, where one J serves all rows and fills it well; or None.
 
     A product with a matrix is quicker than a sum over edges, and its slope too.
     """
     graph = problem.graph
     n = problem.num_spins
     if graph.kind != "sparse" or problem.J.dim() > 1 or n * n > 64 * graph.num_edges:
-        return problem.energy(states)
-    s = states.to(problem.h)
-    i, j = graph.pairs.to(s.device)
-    matrix = problem.J.new_zeros(n, n).index_put((i, j), problem.J)
-    pairs = ((s @ matrix) * s).sum(-1)
-    return problem.offset[..., None] + (s * problem.h[..., None, :]).sum(-1) + pairs
+        return None
+    i, j = graph.pairs.to(problem.J.device)
+    return problem.J.new_zeros(n, n).index_put((i, j), problem.J)
 
 
 # ---- the draw ----------------
