@@ -613,7 +613,7 @@ def by_depth(axes: list[Any], result: dict[str, Any], options: Options) -> None:
     axes[0].axhline(1, color="black", lw=0.8)
     axes[0].set(title="Frechet over that of depth 1")
     axes[1].axhline(0.3, color="black", lw=0.8)
-    axes[1].set(title="R-hat - 1 of the worst step, at the end", yscale="log")
+    axes[1].set(title="R-hat - 1, worst step, at the end", yscale="log")
     for axis in axes:
         axis.set(xlabel="depth", xscale="log")
         axis.set_xticks(options.depths, [str(depth) for depth in options.depths])
