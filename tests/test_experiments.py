@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import common
+from experiments import cells, common
 from qsample import Graph, Ising, Settings
+from qsample.diffusion import Potts
 from qsample.models import BernoulliRBM
 from qsample.problem.enumeration import log_weights
+from qsample.problem.lattices import grid
 from tests.support.thinning import thinned
 
 EXPERIMENTS = Path(common.__file__).parent
@@ -159,6 +161,42 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"floor", "means", "paired", "matches", "rows"},
     ),
+    "claims.binary_latents": (
+        {
+            "steps": (1, 2),
+            "code_updates": 3,
+            "code_width": 4,
+            "updates": 3,
+            "width": 8,
+            "batch": 10,
+            "coupling_updates": 2,
+            "pool": 20,
+            "chain": 2,
+            "sweeps": 4,
+            "images": 40,
+            "validation": 4,
+            "rows": 4,
+            "anneal": 2,
+            "seeds": (0,),
+        },
+        {"floor", "means", "rows"},
+    ),
+    "claims.tokens": (
+        {
+            "letters": 4,
+            "steps": (1, 2),
+            "updates": 3,
+            "width": 8,
+            "batch": 10,
+            "coupling_updates": 4,
+            "sweeps": 2,
+            "images": 40,
+            "validation": 10,
+            "anneal": 2,
+            "seeds": (0,),
+        },
+        {"floor", "means", "rows"},
+    ),
     "claims.inpainting": (
         {
             "steps": (1, 2),
@@ -214,7 +252,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "held_out": 40,
             "workers": 1,
         },
-        {"floor", "table", "runs", "verdict"},
+        {"floor", "bits", "table", "depths", "runs", "verdict"},
     ),
     "benchmarks.engine": (
         {
@@ -509,6 +547,48 @@ def test_far_and_near_neighbours_of_few_steps(shape):
     steps = set(zip(down, right, strict=True))
     assert graph.num_spins == shape[0] * columns and len(steps) == 18
     assert all(abs(a) <= 8 and abs(b) <= 8 for a, b in steps)
+
+
+def test_pixels_near_on_the_torus():
+    """Every pixel has a spin of one colour, and its right neighbour is not far."""
+    model = script("claims.thermodynamic_model")
+    graph = grid(12, degree=8)
+    labels = model.places(graph, (8, 8), 12)
+    assert len(set(labels)) == 64 and len({(r + c) % 2 for r, c in labels}) == 1
+    at = torch.tensor(labels).reshape(8, 8, 2)
+    steps = torch.cat([at.diff(dim=0).flatten(0, 1), at.diff(dim=1).flatten(0, 1)])
+    assert steps.abs().max() <= 4
+
+
+def test_cells_are_kept_whole(tmp_path):
+    """A name holds what was put last; one that was never put holds nothing."""
+    kept = cells.Cells(tmp_path)
+    assert kept.get("a") is None
+    kept.put("a", {"x": torch.ones(2), "rows": [{"n": 1}]})
+    kept.put("a", {"x": torch.zeros(2)})
+    again = cells.Cells(tmp_path).get("a")
+    assert list(again) == ["x"] and not again["x"].any()
+    assert [path.name for path in kept.folder.iterdir()] == ["a.pt"]
+    assert cells.digest({"b": 1, "a": 2}) == cells.digest({"a": 2, "b": 1})
+
+
+def test_the_gain_of_couplings_of_letters():
+    """Annealed importance sampling in many steps, against log P by all states."""
+    tokens = script("claims.tokens")
+    generator = torch.Generator().manual_seed(0)
+    graph = Graph.sparse(3, [(0, 1), (1, 2)])
+    h = torch.randn(1, 3, 3, generator=generator, dtype=torch.float64)
+    J = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64)
+    states = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    laws = [Potts(graph, h, scale * J) for scale in (0.0, 1.0)]
+    log_p = [(-law.energy(states[None])[0]).log_softmax(0) for law in laws]
+    x = states[5].expand(400, 3)
+    many = Potts(graph, h.expand(400, -1, -1), J)
+    gains = tokens.gain_of(many, x, 60, generator)
+    exact = float(log_p[1][5] - log_p[0][5])
+    error = float(gains.std()) / 20
+    bias = float(gains.var()) / 2  # of the mean logarithm of a weight, to second order
+    assert abs(float(gains.mean()) - exact) < 5 * error + bias
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28)])

@@ -14,16 +14,13 @@ that the models have learned from: what a perfect model of them would reach.
 
 from __future__ import annotations
 
-import statistics
 import sys
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import qsample as qs
@@ -35,7 +32,7 @@ from qsample.models import IsingCopula
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.cells import Cells, digest
-from experiments.common import CommonOptions, Report, Stopwatch, command_line, mosaic, progress_bar
+from experiments.common import CommonOptions, Report, Stopwatch, command_line, progress_bar
 from experiments.denoiser import Denoiser, Remembered, train_denoiser
 from experiments.joint_steps import (
     AtSteps,
@@ -45,20 +42,20 @@ from experiments.joint_steps import (
     train_step,
     without_couplings,
 )
+from experiments.two_kinds import SHOWN, Row, TwoKinds
 
 SIDE = 8
 BITS = SIDE**2
 IMAGE = (28, 28)
 MARGIN = 2  # pixels around an image, so that its side is four times the code's
-KINDS = {"independent": "tab:red", "joint": "tab:blue"}
 METRICS = {
     "frechet": "Frechet distance of decoded images",
     "pair_correlation_error": "error of pair correlations of codes",
     "minus_bound": "minus the evidence bound of codes, nats",
 }
-SHOWN = 36
-FREE = ("out", "publish", "threads", "seeds", "steps")  # options that change no cell
-Row = dict[str, Any]
+# Options that change no cell, and those of the autoencoder.
+FREE = ("out", "publish", "threads", "seeds", "steps")
+CODER = ("code_updates", "code_width", "flips", "batch", "lr", "validation")
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,9 @@ class Options(CommonOptions):
     """channels of the autoencoder at half size"""
     flips: float = 0.02
     """share of a code's bits that are flipped before it is decoded, in training"""
-    updates: int = 1500
+    finest: int = 8
+    """steps at whose times the denoiser learns"""
+    updates: int = 1000
     """gradient steps of the denoiser"""
     width: int = 24
     """channels of the denoiser at full size"""
@@ -99,7 +98,7 @@ class Options(CommonOptions):
     """test codes of the evidence bound"""
     anneal: int = 30
     """temperatures at which log Z is measured"""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
     """seeds of the denoiser and of all draws; one autoencoder serves them all"""
 
 
@@ -109,9 +108,8 @@ def main(options: Options) -> None:
     judge = Judge(options)
     kept = Cells(report.folder)
     about = {name: value for name, value in asdict(options).items() if name not in FREE}
-    about["finest"] = max(options.steps)
     name = digest(about)
-    coder = coder_of(judge, kept, name, options)
+    coder = coder_of(judge, kept, options)
     codes = Codes(coder, judge, options)
     floor = judge(coder.decode(codes.train[: options.images])) | codes(codes.train)
     floor["decoded_test"] = judge(coder.decode(codes.test))["frechet"]
@@ -129,11 +127,12 @@ def main(options: Options) -> None:
         if seed == options.seeds[0]:
             images |= {(kind, steps): drawn for kind, drawn in cell["images"].items()}
         report.write({"floor": floor, "rows": rows})
-    result = {"floor": floor, "means": means(rows, options), "rows": rows}
-    show(result, options)
+    figures = TwoKinds(rows, options.steps, METRICS, floor)
+    figures.show()
     shown = judge.other.x[:SHOWN]
     pages = {"test images": shown, "their codes, decoded": coder.decode(coder.encode(shown))}
-    report.finish(result, picture(pages, images, result, options))
+    result = {"floor": floor, "means": figures.means(), "rows": rows}
+    report.finish(result, figures.picture(pages, images, IMAGE))
 
 
 # ---- images and codes -------------------------------------------------------------------------
@@ -211,18 +210,18 @@ class Coder(nn.Module):
         return torch.cat(rows)
 
 
-def coder_of(judge: Judge, kept: Cells, name: str, options: Options) -> Coder:
+def coder_of(judge: Judge, kept: Cells, options: Options) -> Coder:
     """The autoencoder, trained unless it was: cross entropy of the pixels.
 
     Args:
         judge: holds the images to train on.
         kept: holds the weights.
-        name: name of the options.
         options: options of the run.
     """
+    name = f"coder-{digest({option: getattr(options, option) for option in CODER})}"
     torch.manual_seed(0)
     coder = Coder(options.code_width)
-    weights = kept.get(f"{name}-coder")
+    weights = kept.get(name)
     if weights is None:
         optimizer = torch.optim.Adam(coder.parameters(), lr=options.lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.code_updates)
@@ -237,7 +236,7 @@ def coder_of(judge: Judge, kept: Cells, name: str, options: Options) -> Coder:
             (loss / len(x)).backward()
             optimizer.step()
             decay.step()
-        weights = kept.put(f"{name}-coder", coder.state_dict())
+        weights = kept.put(name, coder.state_dict())
     coder.load_state_dict(weights)
     return coder.eval().requires_grad_(False)
 
@@ -282,7 +281,7 @@ def denoiser_of(seed: int, codes: Codes, kept: Cells, name: str, options: Option
             codes.train,
             (SIDE, SIDE),
             width=options.width,
-            finest=max(options.steps),
+            finest=options.finest,
             updates=options.updates,
             batch=options.batch,
             lr=options.lr,
@@ -370,109 +369,6 @@ def train_couplings(model: IsingCopula, seed: int, codes: Codes, options: Option
             longest=options.coupling_lr,
             generator=generator,
         )
-
-
-# ---- figures ----------------------------------------------------------------------------------
-
-
-def of(rows: list[Row], kind: str, steps: int, metric: str) -> list[float]:
-    """A figure of each seed.
-
-    Args:
-        rows: all rows.
-        kind: key of KINDS.
-        steps: number of reverse steps.
-        metric: key of METRICS.
-    """
-    return [row[metric] for row in rows if (row["kind"], row["steps"]) == (kind, steps)]
-
-
-def means(rows: list[Row], options: Options) -> dict[str, Any]:
-    """Mean over the seeds of all metrics, by kind and number of steps."""
-    return {
-        kind: {
-            str(steps): {
-                metric: statistics.fmean(of(rows, kind, steps, metric)) for metric in METRICS
-            }
-            for steps in options.steps
-        }
-        for kind in KINDS
-    }
-
-
-def show(result: Row, options: Options) -> None:
-    """Print the figures."""
-    print("floor: " + ", ".join(f"{name} {value:.4g}" for name, value in result["floor"].items()))
-    for steps, kind in product(options.steps, KINDS):
-        texts = []
-        for metric in METRICS:
-            values = of(result["rows"], kind, steps, metric)
-            mean = statistics.fmean(values)
-            texts.append(f"{metric} {mean:.4g} ({min(values):.4g} to {max(values):.4g})")
-        print(f"{kind}, steps {steps}: {'; '.join(texts)}")
-    off = [
-        f"{row['steps']}: {sum(not switch['on'] for switch in row['switches'])}"
-        for row in result["rows"]
-        if "switches" in row
-    ]
-    print(f"steps whose couplings are off, by number of steps: {', '.join(off)}")
-
-
-# ---- the picture ------------------------------------------------------------------------------
-
-
-def picture(
-    pages: dict[str, Tensor], images: dict[tuple[str, int], Tensor], result: Row, options: Options
-) -> Figure:
-    """All figures against the steps, test images, and images of both kinds of step.
-
-    Args:
-        pages: images `[N, 784]` by title.
-        images: images by kind and number of steps.
-        result: result of the script.
-        options: options of the run.
-    """
-    across = len(options.steps) + 1
-    figure = plt.figure(figsize=(2.7 * across, 9.5), layout="constrained")
-    panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.45))
-    axes = panels[0].subplots(1, 3)
-    for axis, metric in zip(axes, METRICS, strict=True):
-        by_steps(axis, metric, result, options)
-    grids = panels[1].subplots(2, across, squeeze=False)
-    for k, (kind, line) in enumerate(zip(KINDS, grids, strict=True)):
-        titled = {f"{kind}, steps {steps}": images[kind, steps] for steps in options.steps}
-        title = list(pages)[k]
-        for axis, (name, drawn) in zip(line, ({title: pages[title]} | titled).items(), strict=True):
-            ink = (1 - drawn[:SHOWN]) / 2
-            axis.imshow(mosaic(ink, IMAGE, fill=0.6).numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set_title(name, fontsize=9, color=KINDS[kind] if name in titled else "black")
-            axis.set(xticks=[], yticks=[])
-    return figure
-
-
-def by_steps(axis: Any, metric: str, result: Row, options: Options) -> None:
-    """A metric against the number of steps, mean and range of the seeds.
-
-    Args:
-        axis: where to draw.
-        metric: key of METRICS.
-        result: result of the script.
-        options: options of the run.
-    """
-    for kind, colour in KINDS.items():
-        values = [of(result["rows"], kind, steps, metric) for steps in options.steps]
-        heights = [statistics.fmean(v) for v in values]
-        axis.plot(options.steps, heights, color=colour, marker="o", label=kind)
-        axis.vlines(options.steps, [min(v) for v in values], [max(v) for v in values], colour)
-    axis.set(xscale="log", xlabel="reverse steps", ylabel=METRICS[metric])
-    floor = result["floor"].get(metric)
-    if floor is not None:
-        axis.axhline(floor, color="grey", linestyle="--", label="floor: codes of training images")
-        axis.set(ylim=(0, None))
-    axis.set_xticks(options.steps, [str(steps) for steps in options.steps])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
 
 
 if __name__ == "__main__":
