@@ -89,10 +89,12 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     "claims.guided_noise": (
         {
             "updates": 2,
+            "width": 8,
             "wishes": 20,
-            "steps": (2, 3),
+            "steps": 2,
+            "budgets": (1, 2),
+            "grid": 2,
             "scales": (1.0,),
-            "best_of": (2,),
             "sweeps": 1,
         },
         {"held_out", "claims", "rows"},
