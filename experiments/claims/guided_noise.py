@@ -70,7 +70,7 @@ class Options(CommonOptions):
 
     data: str = "digits"
     """images: digits (8 x 8) or mnist5k (28 x 28)"""
-    updates: int = 2500
+    updates: int = 1000
     """gradient steps of the UNet, batches of 128, and of the guide"""
     width: int = 16
     """channels of the UNet at full size"""
