@@ -53,6 +53,19 @@ class World(NamedTuple):
         return self.images[self.training :]
 
 
+class Training(NamedTuple):
+    """How the networks are trained."""
+
+    updates: int
+    """gradient steps of the guide, and of the denoiser"""
+    batch: int
+    """images of a gradient step of the denoiser"""
+    width: int
+    """channels of the denoiser at its full size"""
+    seed: int
+    """seed of all randomness"""
+
+
 def plain_scheduler() -> DDPMScheduler:
     """DDPM without guidance."""
     return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
@@ -68,44 +81,43 @@ def unfold(images: Tensor) -> Tensor:
     return nn.functional.pixel_shuffle(images, 2) if images.shape[1] == 4 else images
 
 
-def train_world(data: str, updates: int, width: int, seed: int, kept: Kept) -> World:
+def train_world(data: str, training: Training, kept: Kept) -> World:
     """The guide, the judge and the denoiser.
 
     Args:
         data: digits (8 x 8) or mnist5k (28 x 28), grey.
-        updates: gradient steps of the guide, and of the denoiser.
-        width: channels of the denoiser at its full size.
-        seed: seed of all randomness.
+        training: how the networks are trained.
         kept: holds the weights of a run that goes on.
     """
+    seed = training.seed
     rows = load(data, binarise="sample", seed=seed)
     assert rows.grey is not None and rows.labels is not None and rows.image_shape is not None
     torch.manual_seed(seed)
     order = torch.randperm(len(rows.labels))
     x = (2 * rows.grey.reshape(-1, 1, *rows.image_shape) - 1)[order]
     y = rows.labels[order]
-    training = int(SEEN * len(x))
-    half = training // 2
+    seen = int(SEEN * len(x))
+    half = seen // 2
     scheduler = plain_scheduler()
 
     def guide_weights() -> dict[str, Tensor]:
         torch.manual_seed(seed + 1)
-        return train_classifier(fold(x[:half]), y[:half], scheduler, updates).state_dict()
+        return train_classifier(fold(x[:half]), y[:half], scheduler, training.updates).state_dict()
 
     def denoiser_weights() -> dict[str, Tensor]:
         torch.manual_seed(seed + 2)
-        return train_unet(fold(x[:training]), scheduler, updates, width).state_dict()
+        return train_unet(fold(x[:seen]), scheduler, training).state_dict()
 
     guide = NoisyClassifier(x[0].numel())
     guide.load_state_dict(kept.part("guide", guide_weights))
-    unet = unet_of(fold(x[:1]), width)
+    unet = unet_of(fold(x[:1]), training.width)
     unet.load_state_dict(kept.part("denoiser", denoiser_weights))
     judge = ImageFeatures(
-        x[half:training].flatten(1), y[half:training], rows.image_shape, epochs=40, seed=seed
+        x[half:seen].flatten(1), y[half:seen], rows.image_shape, epochs=40, seed=seed
     )
     pipe = DDPMPipeline(unet.eval().requires_grad_(False), scheduler)
     pipe.set_progress_bar_config(disable=True)
-    return World(pipe, guide.eval().requires_grad_(False), judge, x, y, training)
+    return World(pipe, guide.eval().requires_grad_(False), judge, x, y, seen)
 
 
 class NoisyClassifier(nn.Module):
@@ -153,22 +165,21 @@ def unet_of(images: Tensor, width: int) -> Any:
     )
 
 
-def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int, width: int) -> Any:
+def train_unet(x: Tensor, scheduler: DDPMScheduler, training: Training) -> Any:
     """The denoiser, by the simple loss of Ho et al. (2020); its weights' running mean.
 
     Args:
         x: images `[N, channels, rows, columns]`, -1 to 1.
         scheduler: forward process.
-        updates: gradient steps.
-        width: channels at full size.
+        training: how it is trained.
     """
-    unet = unet_of(x, width)
+    unet = unet_of(x, training.width)
     optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.updates)
     mean = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(0.99))
-    for _ in progress_bar(range(updates), desc="UNet"):
-        image = x[torch.randint(len(x), (128,))]
-        t: Any = torch.randint(1000, (128,))
+    for _ in progress_bar(range(training.updates), desc="UNet"):
+        image = x[torch.randint(len(x), (training.batch,))]
+        t: Any = torch.randint(1000, (training.batch,))
         noise = torch.randn(image.shape)
         predicted = unet(scheduler.add_noise(image, noise, t), t).sample
         loss = (predicted - noise).square().mean()

@@ -89,6 +89,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     "claims.guided_noise": (
         {
             "updates": 2,
+            "batch": 10,
             "width": 8,
             "wishes": 20,
             "steps": 2,
@@ -173,6 +174,23 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "rows": 40,
         },
         {"floor", "seconds", "rows", "table"},
+    ),
+    "claims.clamped_steps": (
+        {"bits": 4, "steps": (1, 2), "repeats": (1, 2), "seeds": (0,)},
+        {"rows", "table"},
+    ),
+    "claims.super_resolution": (
+        {
+            "updates": 2,
+            "batch": 4,
+            "width": 8,
+            "features": 2,
+            "trained_steps": 2,
+            "steps": (1, 2),
+            "sweeps": 2,
+            "images": 40,
+        },
+        {"test_digits", "table", "rows"},
     ),
     "claims.neural_energy": (
         {

@@ -38,6 +38,7 @@ from experiments.kept import Kept
 from experiments.noisy_images import (
     CLEAN,
     NoisyClassifier,
+    Training,
     World,
     fold,
     plain_scheduler,
@@ -71,7 +72,9 @@ class Options(CommonOptions):
     data: str = "digits"
     """images: digits (8 x 8) or mnist5k (28 x 28)"""
     updates: int = 1000
-    """gradient steps of the UNet, batches of 128, and of the guide"""
+    """gradient steps of the UNet and of the guide"""
+    batch: int = 64
+    """images of a gradient step of the UNet"""
     width: int = 16
     """channels of the UNet at full size"""
     wishes: int = 100
@@ -82,7 +85,7 @@ class Options(CommonOptions):
     """budgets, in units of `steps`"""
     grid: int = 4
     """the budget at which all scales are drawn; the others take the scale of the lowest energy"""
-    scales: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0)
+    scales: tuple[float, ...] = (1.0, 10.0, 100.0)
     """scales of guidance"""
     sweeps: int = 20
     """Gibbs sweeps of the annealed noise"""
@@ -110,7 +113,8 @@ def main(options: Options) -> None:
     report = Report(options, __file__, ("diffusers",), variant)
     kept = Kept(report.folder, {k: v for k, v in asdict(options).items() if k not in FREE})
     start = time.process_time()
-    world = train_world(options.data, options.updates, options.width, options.seed, kept)
+    training = Training(options.updates, options.batch, options.width, options.seed)
+    world = train_world(options.data, training, kept)
     rows: list[Row] = []
     images: dict[tuple[str, str], Tensor] = {}
     asked: dict[str, Tensor] = {}
