@@ -47,9 +47,9 @@ Row = dict[str, Any]
 class Options(CommonOptions):
     """Both kinds of step share everything here."""
 
-    updates: int = 800
+    updates: int = 500
     """gradient steps of each UNet"""
-    batch: int = 64
+    batch: int = 32
     """images per gradient step"""
     width: int = 16
     """channels of the UNet at its full size, 14 x 14"""
