@@ -511,3 +511,30 @@ def test_far_and_near_neighbours_of_few_steps(shape):
     steps = set(zip(down, right, strict=True))
     assert graph.num_spins == shape[0] * columns and len(steps) == 18
     assert all(abs(a) <= 8 and abs(b) <= 8 for a, b in steps)
+
+
+def test_particles_of_feynman_kac_steering_follow_the_tilted_law():
+    """A linear chain of normal laws, p(x_0) = N(0, v): times exp(-c x_0) it is N(-c v, v)."""
+    rivals = script("guidance_rivals")
+    slope = 0.8
+    groups = 50
+    scheduler = rivals.FeynmanKac(clip_sample=False)
+    scheduler.set_timesteps(10)
+    scheduler.energy = lambda x, x0, t: x.flatten(1).sum(1)
+    scheduler.scale = slope
+    scheduler.particles = torch.arange(groups * 400).reshape(groups, 400)
+    scheduler.at_end = True
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(groups * 400, 1, 1, 1, generator=generator)
+    variance = 1.0
+    for t in scheduler.timesteps:
+        signal = scheduler.alphas_cumprod[t]
+        output = (1 - signal) ** 0.5 * x  # the noise in x, of data of unit variance
+        arguments = {"model_output": output / x, "timestep": t, "sample": torch.ones_like(x)}
+        reverse = rivals.ddpm(scheduler, arguments)
+        variance = float(reverse.mean[0]) ** 2 * variance + float(reverse.std) ** 2
+        x = scheduler.step(output, t, x, generator).prev_sample
+    means = x.flatten()[scheduler.particles].double().mean(1)
+    assert abs(means.mean() + slope * variance) < 5 * means.std() / groups**0.5
+    assert float(x.var()) == pytest.approx(variance, rel=0.05)
+    assert scheduler.evaluations == 5 * len(x)
