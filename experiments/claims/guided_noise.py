@@ -87,6 +87,8 @@ class Options(CommonOptions):
     """the budget at which all scales are drawn; the others take the scale of the lowest energy"""
     scales: tuple[float, ...] = (1.0, 10.0, 100.0)
     """scales of guidance"""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """methods to compare"""
     sweeps: int = 20
     """Gibbs sweeps of the annealed noise"""
     moves: int = 1
@@ -104,7 +106,7 @@ class Task(NamedTuple):
 
 
 # Options that change no cell.
-FREE = ("out", "publish", "threads", "budgets", "grid", "scales")
+FREE = ("out", "publish", "threads", "budgets", "grid", "scales", "families")
 
 
 def main(options: Options) -> None:
@@ -120,7 +122,7 @@ def main(options: Options) -> None:
     asked: dict[str, Tensor] = {}
     for name, task in tasks(world, options).items():
         asked[name] = wanted(name, task, world)
-        for family in progress_bar(FAMILIES, desc=name):
+        for family in progress_bar(options.families, desc=name):
             cells = cells_of(name, family, task, world, kept, options)
             rows += [row for row, _ in cells]
             _, images[name, family] = min(cells, key=at_grid(options))
@@ -335,7 +337,7 @@ def claim(task: str, rows: list[Row], real: float, options: Options) -> Row:
         return {key: best[key] for key in keys}
 
     table: Row = {}
-    for family in FAMILIES:
+    for family in options.families:
         mine = [row for row in of_task if row["family"] == family]
         grid = [row for row in mine if row["budget"] == options.grid]
         table[family] = {
@@ -393,13 +395,14 @@ def picture(
             f"{task} energy, {options.wishes} images per point, {options.data}", fontweight="bold"
         )
         axes = upper.subplots(1, 4)
-        for family in FAMILIES:
+        for family in options.families:
             mine = [row for row in rows if (row["task"], row["family"]) == (task, family)]
             draw_family(axes, family, mine, options)
         label_axes(axes, budget)
         handles, labels = axes[0].get_legend_handles_labels()
         upper.legend(handles, labels, loc="outside lower center", ncols=4)
-        for axis, family in zip(lower.subplots(1, len(FAMILIES)), FAMILIES, strict=True):
+        axes = lower.subplots(1, len(options.families), squeeze=False)[0]
+        for axis, family in zip(axes, options.families, strict=True):
             page = torch.cat([asked[task], images[task, family][:40]])
             frame = mosaic(page, (side, side), columns=10, fill=1.0)
             axis.imshow(frame.numpy(), cmap="gray", vmin=-1, vmax=1)
