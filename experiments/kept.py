@@ -1,13 +1,12 @@
-"""What a run has done so far, so that one that is ended goes on where it was."""
+"""Parts of a run that are made once: a run that was ended goes on where it was."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
+from experiments.cells import Cells, digest
 
 T = TypeVar("T")
 
@@ -21,22 +20,16 @@ class Kept:
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.folder = folder / "kept"
-        self.folder.mkdir(exist_ok=True)
-        self.digest = hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
+        self.cells = Cells(folder)
+        self.digest = digest(about)
 
     def part(self, name: str, make: Callable[[], T]) -> T:
-        """A part that is there already, or is made now and written in one step.
+        """A part that is there already, or is made now.
 
         Args:
             name: name of the part.
             make: makes tensors, numbers, words, and lists and dictionaries of them.
         """
-        path = self.folder / f"{self.digest}-{name.replace(' ', '_')}.pt"
-        if path.exists():
-            return torch.load(path)
-        value = make()
-        temporary = path.with_suffix(".tmp")
-        torch.save(value, temporary)
-        temporary.replace(path)
-        return value
+        place = f"{self.digest}-{name.replace(' ', '_')}"
+        value = self.cells.get(place)
+        return self.cells.put(place, make()) if value is None else value
