@@ -455,7 +455,7 @@ def label_axes(axes: Any, budget: int) -> None:
     axes[1].set_ylabel("mean energy, nats")
     axes[1].set_xscale("symlog", linthresh=1)
     axes[2].set(xlabel="diversity: distance of images of one wish")
-    axes[2].set_ylabel(f"mean energy, {budget} network evaluations, by scale")
+    axes[2].set_ylabel(f"mean energy by scale, {budget} evaluations")
     axes[3].set(xlabel="Frechet distance to real digits", ylabel="judge's accuracy")
     for axis in axes:
         axis.grid(alpha=0.3)
