@@ -110,6 +110,7 @@ class Folded(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(in_channels=1, sample_size=SIDE)
         self.dtype = torch.float32
+        self.device = torch.device("cpu")
         self.net = UNet2DModel(
             sample_size=SIDE // 2,
             in_channels=4,
