@@ -91,10 +91,13 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     "claims.guided_noise": (
         {
             "updates": 2,
+            "batch": 10,
+            "width": 8,
             "wishes": 20,
-            "steps": (2, 3),
+            "steps": 2,
+            "budgets": (1, 2),
+            "grid": 2,
             "scales": (1.0,),
-            "best_of": (2,),
             "sweeps": 1,
         },
         {"held_out", "claims", "rows"},
@@ -210,6 +213,23 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "rows": 40,
         },
         {"floor", "seconds", "rows", "table"},
+    ),
+    "claims.clamped_steps": (
+        {"bits": 4, "steps": (1, 2), "repeats": (1, 2), "seeds": (0,)},
+        {"rows", "table"},
+    ),
+    "claims.super_resolution": (
+        {
+            "updates": 2,
+            "batch": 4,
+            "width": 8,
+            "features": 2,
+            "trained_steps": 2,
+            "steps": (1, 2),
+            "sweeps": 2,
+            "images": 40,
+        },
+        {"test_digits", "table", "rows"},
     ),
     "claims.neural_energy": (
         {
@@ -614,3 +634,30 @@ def test_few_steps_of_large_images(tmp_path):
     options = TINY["claims.few_steps"][0]
     run("claims.few_steps", tmp_path, **{**options, "data": "mnist5k", "steps": (1,), "images": 8})
     assert {row["kind"] for row in result(tmp_path)["rows"]} == {"factorised", "copula"}
+
+
+def test_particles_of_feynman_kac_steering_follow_the_tilted_law():
+    """A linear chain of normal laws, p(x_0) = N(0, v): times exp(-c x_0) it is N(-c v, v)."""
+    rivals = script("guidance_rivals")
+    slope = 0.8
+    groups = 50
+    scheduler = rivals.FeynmanKac(clip_sample=False)
+    scheduler.set_timesteps(10)
+    scheduler.energy = lambda x, x0, t: x.flatten(1).sum(1)
+    scheduler.scale = slope
+    scheduler.particles = torch.arange(groups * 400).reshape(groups, 400)
+    scheduler.at_end = True
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(groups * 400, 1, 1, 1, generator=generator)
+    variance = 1.0
+    for t in scheduler.timesteps:
+        signal = scheduler.alphas_cumprod[t]
+        output = (1 - signal) ** 0.5 * x  # the noise in x, of data of unit variance
+        arguments = {"model_output": output / x, "timestep": t, "sample": torch.ones_like(x)}
+        reverse = rivals.ddpm(scheduler, arguments)
+        variance = float(reverse.mean[0]) ** 2 * variance + float(reverse.std) ** 2
+        x = scheduler.step(output, t, x, generator).prev_sample
+    means = x.flatten()[scheduler.particles].double().mean(1)
+    assert abs(means.mean() + slope * variance) < 5 * means.std() / groups**0.5
+    assert float(x.var()) == pytest.approx(variance, rel=0.05)
+    assert scheduler.evaluations == 5 * len(x)

@@ -13,7 +13,6 @@ Rounds are paired and ratios are medians over rounds.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_discrete_ddim import DiscreteDDIMScheduler
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import mse_loss, softplus
+from torch.nn.functional import mse_loss
 
 from qsample.data import Dataset, load
 from qsample.diffusion import IsingDiffusionPipeline, IsingScheduler
@@ -38,6 +37,7 @@ from qsample.integrations.diffusers.latents import decode, encode
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
 
 sys.path.append(str(Path(__file__).parents[2]))
+from experiments.bit_pipeline import NEIGHBOURS, quiet, train
 from experiments.common import (
     CommonOptions,
     Report,
@@ -49,7 +49,6 @@ from experiments.common import (
     ratio,
 )
 
-NEIGHBOURS = [[0, 1], [1, 0], [1, 1], [1, -1], [0, 2], [2, 0]]
 TIMED_STEPS = 16
 FRESH = """
 import sys, torch
@@ -131,58 +130,6 @@ def unet(size: int, channels: int, features: int = 0) -> UNet2DModel:
     )
 
 
-def train(pipe: IsingDiffusionPipeline, x: Tensor, options: Options, name: str) -> float:
-    """Pseudo-likelihood of x_s given x_t, t one of the steps; its mean at the end.
-
-    Without couplings it is the likelihood.
-
-    Args:
-        pipe: pipeline to train.
-        x: images, `[N, channels, rows, columns]`, -1 and +1.
-        options: options of the run.
-        name: text of the progress bar.
-    """
-    network = pipe.unet.train()
-    generator = torch.Generator().manual_seed(options.seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
-    losses: list[float] = []
-    for _ in progress_bar(range(options.updates), desc=name):
-        rows = torch.randint(len(x), (options.batch,), generator=generator)
-        loss = pseudo_likelihood(pipe, x[rows], generator)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        losses.append(float(loss.detach()))
-    network.eval()
-    return statistics.fmean(losses[-max(1, len(losses) // 10) :])
-
-
-def pseudo_likelihood(
-    pipe: IsingDiffusionPipeline, x: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Minus the log pseudo-likelihood per image at a random step.
-
-    Args:
-        pipe: pipeline.
-        x: images.
-        generator: source of step and noise.
-    """
-    scheduler = pipe.scheduler
-    times = [*scheduler.timesteps.tolist(), 0.0]
-    k = int(torch.randint(len(scheduler), (), generator=generator))
-    t, s = times[k], times[k + 1]
-    noise = torch.randn(2, *x.shape, generator=generator)
-    x_s = scheduler.add_noise(x, noise[0], torch.tensor([s]))
-    # From s on to t: 1 - u = (1 - t) / (1 - s).
-    x_t = scheduler.add_noise(x_s, noise[1], torch.tensor([(t - s) / (1 - s)]))
-    output = pipe.unet(x_t, t * pipe.config["time_scale"]).sample
-    spins = x_s.flatten(1)
-    field = scheduler.ising(output, t, x_t).field(spins)
-    return softplus(2 * spins * field).sum(1).mean()
-
-
 def codebook(x: Tensor, options: Options) -> VQModel:
     """A VQModel of 16 entries: 8 x 8 pixels become 4 x 4 indices of 4 bits."""
     model = VQModel(
@@ -212,12 +159,6 @@ def codebook(x: Tensor, options: Options) -> VQModel:
     return model.eval()
 
 
-def quiet(pipe: IsingDiffusionPipeline) -> IsingDiffusionPipeline:
-    """A pipeline without a progress bar."""
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def pipelines(x: Tensor, options: Options) -> tuple[Pipes, dict[str, float], Tensor]:
     """The three, trained; their losses; the pixels after the VQModel's own round trip."""
     torch.manual_seed(options.seed)
@@ -241,7 +182,14 @@ def pipelines(x: Tensor, options: Options) -> tuple[Pipes, dict[str, float], Ten
         "latent": IsingDiffusionPipeline(latent, IsingScheduler(options.steps), vqvae),
     }
     losses = {
-        name: train(quiet(pipe), bits if name == "latent" else x, options, name)
+        name: train(
+            quiet(pipe),
+            bits if name == "latent" else x,
+            updates=options.updates,
+            batch=options.batch,
+            seed=options.seed,
+            name=name,
+        )
         for name, pipe in pipes.items()
     }
     return pipes, losses, decoded

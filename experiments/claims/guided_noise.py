@@ -1,18 +1,17 @@
-"""Guidance by annealed noise against classifier guidance and best-of-N, on a small DDPM of digits.
+"""Guidance by annealed noise beside its rivals, at equal evaluations of the network.
 
     python experiments/claims/guided_noise.py --out runs/guided_noise
+    python experiments/claims/guided_noise.py --data mnist5k --out runs/guided_mnist
 
-The script trains a UNet on scikit-learn's 8 x 8 digits, a classifier of noisy images that guides,
-and a judge on other rows that never does. Two energies: a wanted class, and the upper half of a
-held-out digit (inpainting). Each method draws the same wishes through diffusers' DDPMPipeline; it
-differs in `pipe.scheduler` alone. Of each is told: the energy of the final images, evaluations per
-image (network, energy, Hessian-vector), diversity, and what the judge says.
+The script trains a small DDPM of digits, a classifier of noisy images that guides, and a judge on
+other rows that never does. Two energies: a wanted class, and the upper half of a held-out digit
+(inpainting). A budget is a number of network evaluations per image that is kept. Plain samples,
+classifier guidance and annealed noise spend it on steps; best of N and Feynman-Kac steering
+(Singhal et al., arXiv 2501.06848) on N images or particles, of which one is kept; SMC spends it on
+steps and keeps all particles, which compete with those of the same wish. Of each is told the energy
+of the final images against their diversity, over scales of the energy, and what the judge says.
 
-Against best-of-N annealed noise spends a fraction of the network evaluations. Against classifier
-guidance it spends three evaluations of the energy for one; its noise keeps its length, so that it
-bears any scale, while the shifted mean of classifier guidance diverges where the energy is steep
-(inpainting). J costs 64 Hessian-vector products per step and buys diversity at large scales. Strong
-guidance by any of them moves the images away from real ones in the judge's features.
+A run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,59 +19,76 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from qsample.annealers import Gibbs
-from qsample.diffusion import AnnealedGuidance, first_order, second_order
-from qsample.integrations.diffusers.guidance_step import ddpm
 from qsample.metrics import ImageFeatures, frechet_distance
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.common import CommonOptions, Report, command_line, mosaic, progress_bar
+from experiments.guidance_rivals import Draw, Energy, EnergyOf, Noise, Setting, drawn
+from experiments.kept import Kept
+from experiments.noisy_images import (
+    CLEAN,
+    NoisyClassifier,
+    Training,
+    World,
+    fold,
+    plain_scheduler,
+    train_world,
+    unfold,
+)
 
-SIDE = 8
-D = SIDE * SIDE
-CLEAN = torch.tensor(-1)
-"""the timestep of a final image"""
-METHODS = {
+FAMILIES = {
     "plain": "black",
-    "best of": "tab:gray",
+    "best of N": "tab:gray",
+    "FK steering": "tab:green",
+    "SMC": "tab:olive",
     "classifier guidance": "tab:orange",
     "annealed noise": "tab:blue",
     "annealed noise, J = 0": "tab:cyan",
 }
-NAMES = {"best of": "best of N", "annealed noise": "annealed noise, second order"}
-Energy = Callable[[Tensor, Tensor, Tensor], Tensor]
+NAMES = {
+    "FK steering": "Feynman-Kac steering, best of N particles",
+    "SMC": "SMC, all particles kept",
+    "annealed noise": "annealed noise, second order",
+}
+SHARES = (1.0, 0.75, 0.5)
+"""of the diversity of real images of one class"""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options(CommonOptions):
-    """The defaults take some six minutes of one core."""
+    """The defaults take some ten minutes of one core."""
 
-    updates: int = 2500
-    """gradient steps of the UNet, batches of 128"""
-    wishes: int = 200
-    """images of each method and energy"""
-    steps: tuple[int, ...] = (10, 20, 40)
-    """reverse steps; the grid of scales is drawn at the middle one"""
-    scales: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0)
+    data: str = "digits"
+    """images: digits (8 x 8) or mnist5k (28 x 28)"""
+    updates: int = 1000
+    """gradient steps of the UNet and of the guide"""
+    batch: int = 64
+    """images of a gradient step of the UNet"""
+    width: int = 16
+    """channels of the UNet at full size"""
+    wishes: int = 100
+    """images of each cell"""
+    steps: int = 20
+    """network evaluations of the smallest budget: steps of a run"""
+    budgets: tuple[int, ...] = (1, 2, 4, 8)
+    """budgets, in units of `steps`"""
+    grid: int = 4
+    """the budget at which all scales are drawn; the others take the scale of the lowest energy"""
+    scales: tuple[float, ...] = (1.0, 10.0, 100.0)
     """scales of guidance"""
-    best_of: tuple[int, ...] = (2, 4, 8)
-    """samples drawn for each one kept"""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """methods to compare"""
     sweeps: int = 20
     """Gibbs sweeps of the annealed noise"""
     moves: int = 1
@@ -80,83 +96,62 @@ class Options(CommonOptions):
     seed: int = 0
     """seed of all randomness"""
 
-    @property
-    def middle(self) -> int:
-        """The number of steps at which scales are tried."""
-        return self.steps[len(self.steps) // 2]
-
 
 class Task(NamedTuple):
     """An energy, the labels that are wanted, and which images share a wish."""
 
-    energy: Energy
+    energy_of: EnergyOf
     labels: Tensor
-    wishes: Tensor
+    groups: Tensor
 
 
-class World(NamedTuple):
-    """What is trained, and the images that it is judged by."""
-
-    pipe: DDPMPipeline
-    guide: NoisyClassifier
-    judge: ImageFeatures
-    images: Tensor
-    labels: Tensor
-    training: int
-    """the images before this one are seen in training, the others by nobody"""
+# Options that change no cell.
+FREE = ("out", "publish", "threads", "budgets", "grid", "scales", "families")
 
 
 def main(options: Options) -> None:
     """Train, draw by every method, judge."""
-    report = Report(options, __file__, packages=("diffusers",))
-    torch.manual_seed(options.seed)
-    start = time.perf_counter()
-    world = train(options)
-    floor = held_out(world) | {"training_seconds": time.perf_counter() - start}
+    variant = "" if options.data == "digits" else f"_{options.data}"
+    report = Report(options, __file__, ("diffusers",), variant)
+    kept = Kept(report.folder, {k: v for k, v in asdict(options).items() if k not in FREE})
+    start = time.process_time()
+    training = Training(options.updates, options.batch, options.width, options.seed)
+    world = train_world(options.data, training, kept)
     rows: list[Row] = []
     images: dict[tuple[str, str], Tensor] = {}
     asked: dict[str, Tensor] = {}
     for name, task in tasks(world, options).items():
-        for method in METHODS:
-            images[name, method] = draw_all(name, task, method, world, rows, options)
         asked[name] = wanted(name, task, world)
-    claims = {name: claim(name, rows, options) for name in asked}
-    for name, row in claims.items():
-        print(name, row)
+        for family in progress_bar(options.families, desc=name):
+            cells = cells_of(name, family, task, world, kept, options)
+            rows += [row for row, _ in cells]
+            _, images[name, family] = min(cells, key=at_grid(options))
+            report.write({"rows": rows})
+    real = held_out(world, options)
+    claims = {name: claim(name, rows, real["diversity"], options) for name in asked}
     result = {
-        "held_out": floor,
+        "held_out": real,
         "claims": claims,
         "rows": rows,
-        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - start,
     }
-    report.finish(result, picture(rows, images, asked, options))
+    show(result)
+    report.finish(result, picture(rows, images, asked, world.side, options))
 
 
-def train(options: Options) -> World:
-    """The guide, the judge and the denoiser."""
-    digits: Any = load_digits()
-    order = torch.randperm(len(digits.target))
-    x = (torch.from_numpy(digits.data).float().reshape(-1, 1, SIDE, SIDE) / 8 - 1)[order]
-    y = torch.from_numpy(digits.target)[order]
-    scheduler = plain_scheduler()
-    guide = train_classifier(x[:800], y[:800], scheduler, options.updates)
-    rows = x[800:1600].flatten(1)
-    judge = ImageFeatures(rows, y[800:1600], (SIDE, SIDE), epochs=40, seed=options.seed)
-    unet = train_unet(x[:1600], scheduler, options.updates)
-    pipe = DDPMPipeline(unet, scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    return World(pipe, guide, judge, x, y, 1600)
+# ---- energies ---------------------------------------------------------------------------------
 
 
 def tasks(world: World, options: Options) -> dict[str, Task]:
     """Both energies, with a wish for each image."""
     label = torch.arange(options.wishes) % 10
     wish = torch.arange(options.wishes) % min(10, max(1, options.wishes // 2))
-    known = world.images[world.training :][wish]
+    known = fold(world.unseen[wish])
     digit = world.labels[world.training :][wish]
+    scheduler = plain_scheduler()
     return {
-        "class": Task(class_energy(world.guide, label), label, label),
-        "inpainting": Task(inpainting_energy(plain_scheduler(), known), digit, wish),
+        "class": Task(lambda index: class_energy(world.guide, label[index]), label, label),
+        "inpainting": Task(lambda index: inpainting_energy(scheduler, known[index]), digit, wish),
     }
 
 
@@ -171,105 +166,9 @@ def wanted(name: str, task: Task, world: World) -> Tensor:
     if name == "class":
         means = [world.images[world.labels == k].mean(0) for k in task.labels[:10]]
         return torch.stack(means)
-    known = world.images[world.training :][task.wishes[:10]]
-    upper = torch.arange(SIDE)[:, None] < SIDE // 2
+    known = world.unseen[task.groups[:10]]
+    upper = torch.arange(world.side)[:, None] < world.side // 2
     return torch.where(upper, known, torch.zeros(()))
-
-
-# ---- what is trained --------------------------------------------------------------------------
-
-
-class NoisyClassifier(nn.Module):
-    """Class logits of images at a timestep; smooth, for it is asked for second derivatives."""
-
-    def __init__(self, width: int = 192) -> None:
-        super().__init__()
-        self.inner = nn.Linear(D + 32, width)
-        self.outer = nn.Sequential(
-            nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 10)
-        )
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Of x `[B, 1, 8, 8]`, t `[B]` or a number; -1 is a clean image."""
-        angles = (t.float().reshape(-1, 1) + 1) / 1000 * (2.0 ** torch.arange(16)) * math.pi / 2
-        times = torch.cat([angles.sin(), angles.cos()], -1).expand(len(x), -1)
-        return self.outer(self.inner(torch.cat([x.flatten(1), times], -1)))
-
-
-def noisy(scheduler: DDPMScheduler, x: Tensor, t: Tensor) -> Tensor:
-    """Images as the forward process leaves them at t; untouched at -1.
-
-    Args:
-        scheduler: forward process.
-        x: clean images.
-        t: timestep of each.
-    """
-    noise = torch.randn(x.shape)
-    added = scheduler.add_noise(x, noise, t.clamp(min=0))  # pyright: ignore[reportArgumentType]
-    return torch.where(t.reshape(-1, 1, 1, 1) < 0, x, added)
-
-
-def train_unet(x: Tensor, scheduler: DDPMScheduler, updates: int) -> Any:
-    """The denoiser, by the simple loss of Ho et al. (2020); its weights' running mean.
-
-    Args:
-        x: images `[N, 1, 8, 8]`, -1 to 1.
-        scheduler: forward process.
-        updates: gradient steps.
-    """
-    unet = UNet2DModel(
-        sample_size=SIDE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        add_attention=False,
-    )
-    optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    mean = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(0.99))
-    for _ in progress_bar(range(updates), desc="UNet"):
-        image = x[torch.randint(len(x), (128,))]
-        t: Any = torch.randint(1000, (128,))
-        noise = torch.randn(image.shape)
-        predicted = unet(scheduler.add_noise(image, noise, t), t).sample
-        loss = (predicted - noise).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        mean.update_parameters(unet)
-    return mean.module.eval().requires_grad_(False)
-
-
-def train_classifier(
-    x: Tensor, y: Tensor, scheduler: DDPMScheduler, updates: int
-) -> NoisyClassifier:
-    """The guide: cross entropy at all timesteps, the clean image's among them.
-
-    Args:
-        x: images `[N, 1, 8, 8]`.
-        y: labels `[N]`.
-        scheduler: forward process.
-        updates: gradient steps.
-    """
-    net = NoisyClassifier()
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, weight_decay=1e-4)
-    for _ in progress_bar(range(updates), desc="classifier"):
-        rows = torch.randint(len(x), (256,))
-        t = torch.randint(-100, 1000, (256,)).clamp(min=-1)
-        logits = net(noisy(scheduler, x[rows], t), t)
-        loss = nn.functional.cross_entropy(logits, y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return net.eval().requires_grad_(False)
-
-
-# ---- energies ---------------------------------------------------------------------------------
 
 
 def class_energy(net: NoisyClassifier, labels: Tensor) -> Energy:
@@ -282,188 +181,95 @@ def inpainting_energy(scheduler: DDPMScheduler, known: Tensor, blur: float = 0.1
 
     Args:
         scheduler: forward process.
-        known: images whose upper half is wanted.
+        known: images, as the denoiser has them, whose upper half is wanted.
         blur: standard deviation to within which its pixels are known.
     """
 
     def energy(x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         signal = scheduler.alphas_cumprod[int(t)] if t >= 0 else torch.tensor(1.0)
-        difference = (x - signal**0.5 * known)[:, :, : SIDE // 2]
+        difference = (x - signal**0.5 * known)[:, :, : known.shape[2] // 2]
         variance = 1 - signal + signal * blur**2
         return difference.flatten(1).square().sum(1) / (2 * variance)
 
     return energy
 
 
-# ---- methods ----------------------------------------------------------------------------------
+# ---- cells ------------------------------------------------------------------------------------
 
 
-class ClassifierGuidance(DDPMScheduler):
-    """Dhariwal and Nichol (NeurIPS 2021), Algorithm 1: the mean moved by -scale sigma^2 grad G."""
-
-    energy: Energy
-    scale: float
-    gradients = 0
-
-    def step(
-        self,
-        model_output: Any,
-        timestep: Any,
-        sample: Any,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> Any:
-        """DDPM's step, moved; the gradient is that at the mean."""
-        arguments = {"model_output": model_output, "timestep": timestep, "sample": sample}
-        reverse = ddpm(self, arguments)
-        out: Any = super().step(model_output, timestep, sample, generator)
-        if reverse.std > 0:
-            with torch.enable_grad():
-                mean = reverse.mean.detach().requires_grad_()
-                total = self.energy(mean, reverse.x0, reverse.t).sum()
-                (gradient,) = torch.autograd.grad(total, mean)
-            self.gradients += len(mean)
-            out.prev_sample = out.prev_sample - self.scale * reverse.std**2 * gradient
-        return out
-
-
-def plain_scheduler() -> DDPMScheduler:
-    """DDPM without guidance."""
-    return DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-
-
-def draw(pipe: DDPMPipeline, count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Images `[count, 1, 8, 8]`, -1 to 1.
-
-    Args:
-        pipe: pipeline with its scheduler.
-        count: number of images.
-        steps: reverse steps.
-        generator: source of the noise.
-    """
-    out: Any = pipe(count, generator=generator, num_inference_steps=steps, output_type="np")
-    return torch.from_numpy(out.images).permute(0, 3, 1, 2) * 2 - 1
-
-
-def sample(
-    pipe: DDPMPipeline, method: str, energy: Energy, steps: int, scale: float, options: Options
-) -> tuple[Tensor, Row]:
-    """Images of a method, and evaluations per image of network, energy and Hessian-vectors.
-
-    Args:
-        pipe: pipeline, whose scheduler is replaced.
-        method: key of METHODS, or "best of N".
-        energy: energy that guides.
-        steps: reverse steps.
-        scale: scale of guidance.
-        options: options of the run.
-    """
-    generator = torch.Generator().manual_seed(options.seed + 1)
-    n = options.wishes
-    if method == "plain":
-        return best_of(pipe, 1, energy, steps, generator, n)
-    if method.startswith("best of"):
-        return best_of(pipe, int(method.split()[-1]), energy, steps, generator, n)
-    if method == "classifier guidance":
-        guided: Any = ClassifierGuidance.from_config(plain_scheduler().config)
-        guided.energy = energy
-        guided.scale = scale
-        pipe.scheduler = guided
-        images = draw(pipe, n, steps, generator)
-        gradients = guided.gradients / n
-        return images, {"network": steps, "energy_evaluations": gradients, "hessian_vectors": 0}
-    annealed: Any = AnnealedGuidance(
-        plain_scheduler(),
-        energy,
-        Gibbs(options.sweeps, scan="palindromic"),
-        scale,
-        K=D,
-        surrogate=second_order if method == "annealed noise" else first_order,
-        moves=options.moves,
+def setting_of(task: Task, world: World, options: Options) -> Setting:
+    """What all ways to draw share; second derivatives are taken in one block of 64 coordinates."""
+    d = world.side**2
+    K = min(256, 1 << (d.bit_length() - 1))
+    noise = {"annealed noise": Noise(64, 1), "annealed noise, J = 0": Noise(K, d // K)}
+    return Setting(
+        world.pipe,
+        task.energy_of,
+        task.groups,
+        noise,
+        options.sweeps,
+        options.moves,
+        options.seed + 1,
     )
-    pipe.scheduler = annealed
-    images = draw(pipe, n, steps, generator)
-    info = annealed.info
-    return images, {
-        "network": info["network"] / n,
-        "energy_evaluations": info["energy"] / n,
-        "hessian_vectors": info["hessian_vectors"] / n,
-        "acceptance": info["acceptance"],
-    }
 
 
-def best_of(
-    pipe: DDPMPipeline,
-    tries: int,
-    energy: Energy,
-    steps: int,
-    generator: torch.Generator,
-    count: int,
-) -> tuple[Tensor, Row]:
-    """Plain samples; of several for each wish the one of the lowest final energy.
-
-    Args:
-        pipe: pipeline, whose scheduler is replaced.
-        tries: samples for each wish, N.
-        energy: energy that chooses.
-        steps: reverse steps.
-        generator: source of the noise.
-        count: number of wishes.
-    """
-    pipe.scheduler = plain_scheduler()
-    samples = torch.stack([draw(pipe, count, steps, generator) for _ in range(tries)])
-    energies = torch.stack([energy(x, x, CLEAN) for x in samples])
-    images = samples[energies.argmin(0), torch.arange(count)]
-    evaluations = tries if tries > 1 else 0
-    cost = {"network": tries * steps, "energy_evaluations": evaluations, "hessian_vectors": 0}
-    return images, cost
+def way(family: str, budget: int, scale: float, options: Options) -> Draw:
+    """How a method spends a budget, a number of runs of `steps` network evaluations."""
+    if family in ("best of N", "FK steering"):
+        return Draw(family, options.steps, scale, budget)
+    return Draw(family, options.steps * budget, scale)
 
 
-def draw_all(
-    name: str, task: Task, method: str, world: World, rows: list[Row], options: Options
-) -> Tensor:
-    """All scales and numbers of steps of a method, which add to the rows; its best images.
+def cells_of(
+    name: str, family: str, task: Task, world: World, kept: Kept, options: Options
+) -> list[tuple[Row, Tensor]]:
+    """Rows and images of a method: all scales at one budget, the best one at the others.
 
     Args:
         name: name of the task.
+        family: key of FAMILIES.
         task: energy and wishes.
-        method: key of METHODS.
         world: what was trained.
-        rows: where rows are added.
+        kept: what is there already.
         options: options of the run.
     """
+    setting = setting_of(task, world, options)
 
-    def draws(full_name: str, steps: int, scale: float) -> tuple[Row, Tensor]:
-        start = time.process_time()
-        images, cost = sample(world.pipe, full_name, task.energy, steps, scale, options)
-        row: Row = {"task": name, "family": method, "method": full_name}
-        row |= {"steps": steps, "scale": scale, **cost}
-        row["cpu_seconds"] = time.process_time() - start
-        row |= judged(images, task, world)
-        rows.append(row)
-        reached = "diverged" if "diverged" in row else f"energy {row['energy']:9.4f}"
-        print(f"{name:10} {full_name:21} {steps:3} steps  scale {scale:5g}  {reached}", flush=True)
-        return row, images
+    def cell(budget: int, scale: float) -> tuple[Row, Tensor]:
+        def make() -> tuple[Row, Tensor]:
+            start = time.process_time()
+            x, spent = drawn(way(family, budget, scale, options), setting)
+            row: Row = {"task": name, "family": family, "budget": budget, "scale": scale, **spent}
+            row["cpu_seconds"] = time.process_time() - start
+            return row | judged(x, task, world), unfold(x)
 
-    if method == "best of":
-        results = [draws(f"best of {N}", options.middle, 0.0) for N in options.best_of]
-        return results[-1][1]
-    scales = (0.0,) if method == "plain" else options.scales
-    results = [draws(method, options.middle, scale) for scale in scales]
-    row, images = min(results, key=lambda result: result[0].get("energy", math.inf))
-    for steps in options.steps:
-        if steps != options.middle:
-            draws(method, steps, row["scale"])
-    return images
+        return kept.part(f"{name}, {family}, {budget}, {scale:g}", make)
+
+    scales = (0.0,) if family in ("plain", "best of N") else options.scales
+    cells = [cell(options.grid, scale) for scale in scales]
+    best = min(cells, key=lambda row_and_images: energy_of(row_and_images[0]))[0]["scale"]
+    alone = family in ("best of N", "FK steering")  # of one there is nothing to choose
+    rest = [b for b in options.budgets if b != options.grid and not (alone and b == 1)]
+    return cells + [cell(budget, best) for budget in rest]
+
+
+def energy_of(row: Row) -> float:
+    """The mean energy of a row; infinite where it diverged."""
+    return row.get("energy", math.inf)
+
+
+def at_grid(options: Options) -> Any:
+    """An order of cells: those of the budget of all scales first, by energy."""
+    return lambda cell: (cell[0]["budget"] != options.grid, energy_of(cell[0]))
 
 
 # ---- what is told of images -------------------------------------------------------------------
 
 
-def diversity(images: Tensor, wishes: Tensor) -> float:
-    """Mean distance of two images of the same wish."""
-    groups = [images[wishes == wish].flatten(1) for wish in wishes.unique()]
-    return sum(float(torch.pdist(group).mean()) for group in groups) / len(groups)
+def diversity(images: Tensor, groups: Tensor) -> float:
+    """Mean distance of two images of the same group."""
+    parts = [images[groups == group].flatten(1) for group in groups.unique()]
+    return sum(float(torch.pdist(part).mean()) for part in parts) / len(parts)
 
 
 def accuracy(judge: ImageFeatures, images: Tensor, labels: Tensor) -> float:
@@ -471,67 +277,94 @@ def accuracy(judge: ImageFeatures, images: Tensor, labels: Tensor) -> float:
 
     Args:
         judge: classifier of clean images.
-        images: images `[N, 64]`.
+        images: images `[N, pixels]`.
         labels: labels `[N]`.
     """
     return float((judge.logits(images).argmax(1) == labels).double().mean())
 
 
-def judged(images: Tensor, task: Task, world: World) -> Row:
+def judged(x: Tensor, task: Task, world: World) -> Row:
     """Energy of the final images, diversity, and what the judge says of them.
 
     Args:
-        images: images `[N, 1, 8, 8]`.
+        x: images as the denoiser has them.
         task: energy and wishes.
         world: judge and real images.
     """
-    if not images.isfinite().all():
+    if not x.isfinite().all():
         return {"diverged": True}
-    energy = task.energy(images, images, CLEAN)
-    flat = images.flatten(1)
+    energy = task.energy_of(torch.arange(len(x)))(x, x, CLEAN)
+    flat = unfold(x).flatten(1)
     logits = world.judge.logits(flat)
-    real = world.judge(world.images[: world.training].flatten(1))
     return {
         "energy": float(energy.mean()),
         "energy_stderr": float(energy.std() / len(energy) ** 0.5),
-        "diversity": diversity(images, task.wishes),
+        "diversity": diversity(flat, task.groups),
         "judge_accuracy": accuracy(world.judge, flat, task.labels),
         "judge_cross_entropy": float(nn.functional.cross_entropy(logits, task.labels)),
-        "frechet": frechet_distance(real, world.judge(flat)),
+        "frechet": frechet_distance(world.judge(world.seen.flatten(1)), world.judge(flat)),
     }
 
 
-def held_out(world: World) -> Row:
-    """What the judge says of images that nobody has seen."""
-    images = world.images.flatten(1)
-    unseen = images[world.training :]
-    seen = images[: world.training]
+def held_out(world: World, options: Options) -> Row:
+    """What the judge says of as many images that nobody has seen, and the diversity of a class."""
+    x = world.unseen.flatten(1)
+    labels = world.labels[world.training :]
+    some = x[: options.wishes]
     return {
-        "judge_accuracy": accuracy(world.judge, unseen, world.labels[world.training :]),
-        "frechet": frechet_distance(world.judge(seen), world.judge(unseen)),
+        "judge_accuracy": accuracy(world.judge, x, labels),
+        "frechet": frechet_distance(world.judge(world.seen.flatten(1)), world.judge(some)),
+        "diversity": diversity(x, labels),
     }
 
 
-def claim(task: str, rows: list[Row], options: Options) -> Row:
-    """Annealed noise at its best scale against the best of N, N the largest tried.
+def claim(task: str, rows: list[Row], real: float, options: Options) -> Row:
+    """The lowest energy of each method: by budget, and at least as diverse as a share of real ones.
 
     Args:
         task: name of the task.
         rows: all rows.
+        real: diversity of real images of one class.
         options: options of the run.
     """
-    of_task = [row for row in rows if row["task"] == task]
-    annealed = [row for row in of_task if row["method"] == "annealed noise" and "energy" in row]
-    best = min(annealed, key=lambda row: row["energy"])
-    peer_name = f"best of {max(options.best_of)}"
-    peer = next(row for row in of_task if row["method"] == peer_name)
-    keys = ("method", "steps", "scale", "network", "energy", "energy_stderr")
-    keys += ("diversity", "judge_accuracy", "frechet")
-    return {
-        "holds": best["energy"] < peer["energy"] and best["network"] <= peer["network"],
-        "annealed": {key: best[key] for key in keys},
-        "best_of": {key: peer[key] for key in keys},
-    }
+    of_task = [row for row in rows if row["task"] == task and "energy" in row]
+    keys = ("scale", "network", "energy", "energy_stderr", "diversity", "judge_accuracy", "frechet")
+
+    def lowest(some: list[Row]) -> Row | None:
+        if not some:
+            return None
+        best = min(some, key=energy_of)
+        return {key: best[key] for key in keys}
+
+    table: Row = {}
+    for family in options.families:
+        mine = [row for row in of_task if row["family"] == family]
+        grid = [row for row in mine if row["budget"] == options.grid]
+        table[family] = {
+            "budgets": {
+                str(b): lowest([row for row in mine if row["budget"] == b]) for b in options.budgets
+            },
+            "as_diverse_as": {
+                f"{share:g}": lowest([row for row in grid if row["diversity"] >= share * real])
+                for share in SHARES
+            },
+        }
+    return table
+
+
+def show(result: Row) -> None:
+    """Print the figures."""
+    print("unseen digits:", {key: round(value, 3) for key, value in result["held_out"].items()})
+    for task, table in result["claims"].items():
+        for family, cells in table.items():
+            for kind, of_kind in cells.items():
+                texts = [
+                    f"{key}: {cell['energy']:.3g} (diversity {cell['diversity']:.2f}, "
+                    f"right {cell['judge_accuracy']:.2f}, Frechet {cell['frechet']:.1f})"
+                    for key, cell in of_kind.items()
+                    if cell is not None
+                ]
+                print(f"{task}, {family}, {kind}: {'; '.join(texts)}")
 
 
 # ---- the picture ------------------------------------------------------------------------------
@@ -541,58 +374,62 @@ def picture(
     rows: list[Row],
     images: dict[tuple[str, str], Tensor],
     asked: dict[str, Tensor],
+    side: int,
     options: Options,
 ) -> Figure:
     """For each energy: reached against evaluations, against diversity, the judge; and images.
 
     Args:
         rows: all rows.
-        images: best images by task and method.
+        images: images of the lowest energy by task and method.
         asked: images of what each task wants.
+        side: rows of an image.
         options: options of the run.
     """
     figure = plt.figure(figsize=(17, 6.4 * len(asked)), layout="constrained")
     panels = figure.subfigures(len(asked), 1, squeeze=False)[:, 0]
     for panel, task in zip(panels, asked, strict=True):
         upper, lower = panel.subfigures(2, 1, height_ratios=(1.5, 1))
-        upper.suptitle(f"{task} energy, {options.wishes} images per point", fontweight="bold")
+        budget = options.grid * options.steps
+        upper.suptitle(
+            f"{task} energy, {options.wishes} images per point, {options.data}", fontweight="bold"
+        )
         axes = upper.subplots(1, 4)
-        of_task = [row for row in rows if row["task"] == task]
-        for method in METHODS:
-            draw_method(axes, method, of_task, options)
-        label_axes(axes, options)
+        for family in options.families:
+            mine = [row for row in rows if (row["task"], row["family"]) == (task, family)]
+            draw_family(axes, family, mine, options)
+        label_axes(axes, budget)
         handles, labels = axes[0].get_legend_handles_labels()
-        upper.legend(handles, labels, loc="outside lower center", ncols=len(METHODS))
-        for axis, method in zip(lower.subplots(1, len(METHODS)), METHODS, strict=True):
-            page = torch.cat([asked[task], images[task, method][:40]])
-            frame = mosaic(page, (SIDE, SIDE), columns=10, fill=1.0)
+        upper.legend(handles, labels, loc="outside lower center", ncols=4)
+        axes = lower.subplots(1, len(options.families), squeeze=False)[0]
+        for axis, family in zip(axes, options.families, strict=True):
+            page = torch.cat([asked[task], images[task, family][:40]])
+            frame = mosaic(page, (side, side), columns=10, fill=1.0)
             axis.imshow(frame.numpy(), cmap="gray", vmin=-1, vmax=1)
-            title = f"best of {max(options.best_of)}" if method == "best of" else method
-            axis.set(title=title, xticks=[], yticks=[], xlabel="first row: what is wanted")
+            axis.set(xticks=[], yticks=[], xlabel="first row: what is wanted")
+            axis.set_title(f"{family}, {budget} evaluations", fontsize=9)
     return figure
 
 
-def draw_method(axes: Any, method: str, rows: list[Row], options: Options) -> None:
-    """A method's rows in the four panels; those far worse than plain samples count as diverged.
+def draw_family(axes: Any, family: str, rows: list[Row], options: Options) -> None:
+    """A method's rows in the four panels.
 
     Args:
         axes: the four panels.
-        method: key of METHODS.
-        rows: rows of the task.
+        family: key of FAMILIES.
+        rows: rows of the method and task.
         options: options of the run.
     """
-    worst = max(row["energy"] for row in rows if row["method"] == "plain")
-    family = [row for row in rows if row["family"] == method]
-    mine = [row for row in family if row.get("energy", math.inf) <= 1.5 * worst]
-    by_scale = [row for row in mine if row["steps"] == options.middle]
+    colour = FAMILIES[family]
+    mine = [row for row in rows if "energy" in row]
+    by_scale = [row for row in mine if row["budget"] == options.grid]
     if not by_scale:
         return
-    colour = METHODS[method]
-    label = NAMES.get(method, method)
-    if len(mine) < len(family):
-        label += f" ({len(family) - len(mine)} of its runs diverged)"
+    label = NAMES.get(family, family)
+    if len(mine) < len(rows):
+        label += f" ({len(rows) - len(mine)} of its runs diverged)"
     style: dict[str, Any] = {"color": colour, "marker": "o", "ms": 4, "label": label}
-    scale = min(by_scale, key=lambda row: row["energy"])["scale"]
+    scale = min(by_scale, key=energy_of)["scale"]
     curve = [row for row in mine if row["scale"] == scale]
     curve.sort(key=lambda row: row["network"])
     energy = [row["energy"] for row in curve]
@@ -605,12 +442,12 @@ def draw_method(axes: Any, method: str, rows: list[Row], options: Options) -> No
         (axes[3], "frechet", "judge_accuracy"),
     ):
         axis.plot([row[x] for row in by_scale], [row[y] for row in by_scale], **style)
-        if len(by_scale) > 1 and method != "best of":
+        if len(by_scale) > 1:
             for row in by_scale:
                 axis.annotate(f"{row['scale']:g}", (row[x], row[y]), fontsize=7, color=colour)
 
 
-def label_axes(axes: Any, options: Options) -> None:
+def label_axes(axes: Any, budget: int) -> None:
     """Labels and scales of the four panels."""
     axes[0].set(xlabel="network evaluations per image", xscale="log")
     axes[0].set_ylabel("mean energy of the image, nats")
@@ -618,7 +455,7 @@ def label_axes(axes: Any, options: Options) -> None:
     axes[1].set_ylabel("mean energy, nats")
     axes[1].set_xscale("symlog", linthresh=1)
     axes[2].set(xlabel="diversity: distance of images of one wish")
-    axes[2].set_ylabel(f"mean energy, {options.middle} steps, by scale")
+    axes[2].set_ylabel(f"mean energy by scale, {budget} evaluations")
     axes[3].set(xlabel="Frechet distance to real digits", ylabel="judge's accuracy")
     for axis in axes:
         axis.grid(alpha=0.3)

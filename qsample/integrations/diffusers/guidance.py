@@ -8,16 +8,17 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qsample.integrations.diffusers.guidance_frame import Frame
 from qsample.integrations.diffusers.guidance_step import Reverse, ddim, ddpm, euler_ancestral
+from qsample.integrations.diffusers.guidance_weights import Weights, surrogate_for
 from qsample.neural.block_metropolis import BlockMetropolis
 from qsample.neural.energy import Counted
-from qsample.neural.surrogates import Surrogate, second_order
+from qsample.neural.surrogates import Surrogate
 from qsample.sampling.random import Draws, Generators, draw_seeds
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness
@@ -85,7 +86,8 @@ class AnnealedGuidance:
 
     `info` tells of the last run, since `set_timesteps`: `network`, `energy`, `hessian_vectors`, in
     rows (rows of the network's output that came; of G evaluated, with its gradient or without; of
-    products with its Hessian), `acceptance`, the mean of each step, and the reads' `exactness`.
+    products with its Hessian), `acceptance`, the mean of each step, the `surrogate`, and the reads'
+    `exactness`.
 
     Args:
         scheduler: `DDPMScheduler`, `DDIMScheduler` (the pipeline must pass eta > 0),
@@ -100,6 +102,9 @@ class AnnealedGuidance:
         surrogate: `second_order`, `first_order` (one gradient, J = 0), or for an energy without
             gradients a fit, `partial(regression, flips=0.5, graph=Graph.sparse(K * blocks, []))`.
             (Without `graph` it fits all K (K - 1) / 2 couplings too, by thousands of evaluations.)
+            None, the default, is `second_order`, whose K Hessian-vector products per block go
+            through the energy's networks; where these have more than 10^7 parameters (counted in
+            the run's first look at the energy) it is `first_order`.
         moves: moves of Metropolis and Hastings per step; 0 leaves the surrogate's draw as it is,
             from any sampler.
 
@@ -121,7 +126,7 @@ class AnnealedGuidance:
             "surrogate",
             "moves",
             "info",
-            "_alone",
+            "_look",
         }
     )
 
@@ -134,7 +139,7 @@ class AnnealedGuidance:
         *,
         K: int = 64,
         blocks: int = 1,
-        surrogate: Surrogate = second_order,
+        surrogate: Surrogate | None = None,
         moves: int = 1,
     ) -> None:
         if type(scheduler) not in REVERSE:
@@ -175,7 +180,7 @@ class AnnealedGuidance:
         self.surrogate = surrogate
         self.moves = moves
         self.info: dict[str, Any] = _fresh()
-        self._alone: tuple[Guidance, bool] | None = None  # whether this energy is one of x0 alone
+        self._look: _Look | None = None
 
     # ---- a transparent wrapper ----------------
     #
@@ -235,7 +240,7 @@ class AnnealedGuidance:
         @wraps(wrapped)
         def set_timesteps(*args: Any, **kwargs: Any) -> None:
             self.info = _fresh()
-            self._alone = None
+            self._look = None
             wrapped(*args, **kwargs)
 
         return set_timesteps
@@ -303,7 +308,9 @@ class AnnealedGuidance:
         generators = draws.generators()
         mean = reverse.mean.flatten(1).gather(1, frame.sites)
         std = reverse.std.to(mean).expand_as(usual).flatten(1).gather(1, frame.sites)
-        moving = self._is_of_x0_alone(reverse, usual)
+        look = self._looked(reverse, usual)
+        surrogate = self.surrogate or surrogate_for(look.weights)
+        self.info["surrogate"] = surrogate
 
         def place(s: Tensor) -> Tensor:
             chosen = mean + std * frame.noise(s.to(mean))
@@ -314,23 +321,24 @@ class AnnealedGuidance:
             energies = []
             for state in s.unbind(-2):
                 x = place(state)
-                x0 = reverse.x0_of(x) if moving else reverse.x0
+                x0 = reverse.x0_of(x) if look.of_x0_alone else reverse.x0
                 energies.append(self._guidance(x.to(usual), x0.to(usual), reverse))
             return torch.stack(energies, -1)
 
         # spins drawn by that energy, in place of uniform ones
-        spins = self._spins(Counted(energy), mean.new_zeros(B, n), draws, generators)
+        like = mean.new_zeros(B, n)
+        spins = self._spins(Counted(energy), surrogate, like, draws, generators)
         return place(spins).to(usual)
 
-    def _is_of_x0_alone(self, reverse: Reverse, usual: Tensor) -> bool:
-        """Whether x' itself does not enter the energy.
+    def _looked(self, reverse: Reverse, usual: Tensor) -> _Look:
+        """What an uncounted evaluation of the energy shows, once a run.
 
-        By its gradients; by its values where it has none.
+        Whether x' itself enters it: by its gradients; by its values where it has none.
         """
-        if self._alone is not None and self._alone[0] is self.energy:
-            return self._alone[1]
+        if self._look is not None and self._look.energy is self.energy:
+            return self._look
         x0 = reverse.x0.to(usual)
-        with torch.enable_grad():
+        with torch.enable_grad(), Weights() as weights:
             G = self._guidance(usual.detach().clone().requires_grad_(), x0, reverse)
             alone = not G.requires_grad
             if alone:
@@ -338,8 +346,8 @@ class AnnealedGuidance:
                 alone = by_x0.requires_grad
         if not alone and not G.requires_grad:  # no gradient at all
             alone = torch.equal(G, self._guidance(reverse.mean.to(usual), x0, reverse))
-        self._alone = self.energy, alone
-        return alone
+        self._look = _Look(self.energy, alone, weights.number)
+        return self._look
 
     def _guidance(self, x: Tensor, x0: Tensor, reverse: Reverse) -> Tensor:
         """Lambda G, checked: `[B]`."""
@@ -352,13 +360,18 @@ class AnnealedGuidance:
         return self.scale * _precise(G)
 
     def _spins(
-        self, energy: Counted, like: Tensor, draws: Draws, generators: list[torch.Generator]
+        self,
+        energy: Counted,
+        surrogate: Surrogate,
+        like: Tensor,
+        draws: Draws,
+        generators: list[torch.Generator],
     ) -> Tensor:
         """Spins `[B, n]` for each item: the surrogate's draw, moved by Metropolis and Hastings."""
         # regression at flips=0.5 and the expansions about 0 need no better anchor than this
         anchor = draws.spins(like.shape[-1]).to(like)
-        surrogate = self.surrogate(energy, anchor, generator=generators)
-        problem = surrogate.detach().to(dtype=torch.float32)
+        fitted = surrogate(energy, anchor, generator=generators)
+        problem = fitted.detach().to(dtype=torch.float32)
         samples = self.sampler.sample(problem, 1, generator=generators)
         s = samples.spins[:, 0].to(like)
         tag = Exactness.HEURISTIC
@@ -382,6 +395,14 @@ class AnnealedGuidance:
         self.info["energy"] += energy.counts["evaluations"] + energy.counts["gradients"]
         self.info["hessian_vectors"] += energy.counts["hessian_vectors"]
         return s
+
+
+class _Look(NamedTuple):
+    """What a run's first evaluation of an energy showed."""
+
+    energy: Guidance
+    of_x0_alone: bool
+    weights: int
 
 
 class _Guarded(FrozenDict):
@@ -414,4 +435,5 @@ def _precise(value: Any) -> Any:
 
 def _fresh() -> dict[str, Any]:
     """The `info` of a run that has not begun."""
-    return {"network": 0, "energy": 0, "hessian_vectors": 0, "acceptance": [], "exactness": None}
+    counts = {"network": 0, "energy": 0, "hessian_vectors": 0}
+    return {**counts, "acceptance": [], "surrogate": None, "exactness": None}
