@@ -82,7 +82,10 @@ class QuantumProposal:
     time: tuple[float, float] = (4.0, 12.0)
     layers: int = 16
 
+    name = "quantum-proposal"
+    about = "Metropolis steps from simulated quantum evolutions, up to 20 spins"
     exactness = Exactness.ASYMPTOTIC
+    sweep_share = ("steps", 1)
     warm_start = True
     reversible = True
 
