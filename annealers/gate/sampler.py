@@ -25,12 +25,12 @@ from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.problem.enumeration import states_of
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -105,7 +105,7 @@ class QAOA:
                 f"unknown angles {self.angles!r}; expected ramp, trained, or a tensor [2, depth]"
             )
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,
