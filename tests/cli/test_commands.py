@@ -208,7 +208,7 @@ def test_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
+    "command", [[], ["train"], ["study"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
 )
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:

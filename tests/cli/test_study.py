@@ -90,7 +90,8 @@ def test_the_grid_in_order_with_what_one_sampler_has_of_its_own(file):
         "model rbm, sampler gibbs, seed 1",
         "model rbm, sampler exact, seed 0",
     ]
-    assert len({run.key for run in plan.runs}) == len(plan.runs) == 12
+    keys = {run.key for run in plan.runs}
+    assert len(keys) == len(plan.runs) == 12
     gibbs, exact = plan.runs[0], plan.runs[2]
     assert (gibbs.flags["sweeps"], gibbs.flags["set"]) == (3, ("scan=palindromic",))
     assert (exact.flags["sweeps"], exact.flags["set"]) == (2, ())
@@ -129,7 +130,10 @@ def test_a_run_keeps_its_name_unless_what_decides_its_result_changes(file, tmp_p
         (("seed = [0, 1]", 'seed = ["x"]'), "expected a seed"),
         (('"exact"', '"exat"'), "unknown sampler 'exat'; did you mean exact"),
         (('"rbm"', '"rmb"'), "unknown model 'rmb'"),
-        (("[sampler.gibbs]", "[sampler.gibs]"), "[sampler.gibs] is for no run: grid.sampler holds"),
+        (
+            ("[sampler.gibbs]", "[sampler.gibs]"),
+            "[sampler.gibs] is for no run, whose sampler is gibbs or",
+        ),
         (("scan=palindromic", "scann=1"), "'scann' is no setting of Gibbs"),
         (("[sampler.gibbs]\nsweeps = 3", "[sampler.gibbs]\nsweps = 3"), "unknown sampler.gibbs.sw"),
         (
@@ -144,7 +148,7 @@ def test_a_run_keeps_its_name_unless_what_decides_its_result_changes(file, tmp_p
 )
 def test_a_typo_is_one_line_before_anything_runs(file, tmp_path, capsys, change, message):
     assert change[0] in STUDY
-    file.write_text(STUDY.replace(*change, 1))
+    file.write_text(STUDY.replace(change[0], change[1], 1))
     if message is None:
         assert len(read_plan(file).runs) == 24
         return
@@ -153,8 +157,13 @@ def test_a_typo_is_one_line_before_anything_runs(file, tmp_path, capsys, change,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_whose_values_make_no_difference_is_refused(file, capsys):
-    """The grid's sweeps stand over those of [sampler.gibbs], so nothing is hidden."""
+def test_what_stands_over_what(file, capsys):
+    """The grid over the tables of a sampler, these over what all share; names without a grid."""
+    file.write_text(STUDY.replace('sampler = ["gibbs", "exact", "corrected-annealing"]', ""))
+    assert {run.flags["sweeps"] for run in read_plan(file).runs} == {3}  # gibbs by default
+    file.write_text(file.read_text().replace("[sampler.gibbs]", "[sampler.exact]"))
+    line = refused(capsys, file)
+    assert "[sampler.exact] is for no run, whose sampler is gibbs" in line
     file.write_text(STUDY.replace("seed = [0, 1]", "sweeps = [1, 2]"))
     assert {run.flags["sweeps"] for run in read_plan(file).runs} == {1, 2}
     assert "cannot read gone.toml" in refused(capsys, "gone.toml")
@@ -240,9 +249,10 @@ def test_a_budget_that_the_next_run_would_exceed_is_one_line(file, tmp_path, cap
     file.write_text(STUDY + f"[budget]\nspin_updates = {2 * one}\n")
     line = refused(capsys, file, "--out", tmp_path / "out")
     assert len(inline) == 1 and "1 of 12 runs are done; the next is model rbm" in line
-    file.write_text(STUDY + f"[budget]\nspin_updates = {100 * one}\n")
+    few = STUDY.replace('["rbm", "boltzmann"]', '["rbm"]').replace('"exact", ', "")
+    file.write_text(few + f"[budget]\nspin_updates = {100 * one}\n")
     main(["study", str(file), "--out", str(tmp_path / "out")])
-    assert len(inline) == 12
+    assert len(inline) == 4
 
 
 def test_the_budget_knows_what_is_under_way_and_what_is_not_known():

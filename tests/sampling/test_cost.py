@@ -1,6 +1,7 @@
 """What a call cost stands in `info`: updates counted by hand, joules with their source."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,13 +77,11 @@ def test_a_processor_is_charged_with_its_refrigerator(monkeypatch):
 
     def sample(problem, num):
         reads = Gibbs(1).sample(problem, num)
-        reads.info.update(qpu_access_time=20_000.0)  # microseconds
-        return reads
+        return replace(reads, info={"qpu_access_time": 20_000.0})  # microseconds
 
     def corrected(problem, num):
         reads = Gibbs(1).sample(problem, num)
-        reads.info.update(before={"qpu_access_time": 20_000.0})
-        return reads
+        return replace(reads, info={"before": {"qpu_access_time": 20_000.0}})
 
     for function in (sample, corrected):
         cost = with_cost(function)(PROBLEM, 10).info["cost"]

@@ -101,16 +101,18 @@ def read_plan(path: Path) -> Plan:
     base = {**content.get("train", {}), **content.get("settings", {})}
     checked(path, {name: content.get(name, {}) for name in ("train", "settings")})
     grid = _grid(path, content.get("grid", {}))
-    special = {
-        name: _special(path, name, content.get(name, {}), grid) for name in ("model", "sampler")
-    }
+    special: dict[str, dict[str, dict[str, Any]]] = {}
+    for axis in ("model", "sampler"):
+        names = grid.get(axis, [base.get(axis, getattr(Train(out=path), axis))])
+        special[axis] = _special(path, axis, content.get(axis, {}), names)
+        base[axis] = names[0]  # where the grid does not say it
     digests: dict[str, str] = {}
     runs: dict[str, Planned] = {}
     for values in itertools.product(*grid.values()):
         labels = dict(zip(grid, values, strict=True))
         values = {**base}
         for axis, tables in special.items():
-            values |= tables.get(labels.get(axis, base.get(axis)), {})
+            values |= tables.get(labels.get(axis, base[axis]), {})
         run = _planned(path, labels, values | labels, digests)
         if run.key in runs:
             raise ValueError(f"{path}: {run} is the same run as {runs[run.key]}: drop one")
@@ -135,16 +137,16 @@ def _grid(path: Path, table: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _special(
-    path: Path, axis: str, tables: Mapping[str, Any], grid: Mapping[str, list[Any]]
+    path: Path, axis: str, tables: Mapping[str, Any], names: list[Any]
 ) -> dict[str, dict[str, Any]]:
     """What `[sampler.gibbs]` and the like set, by name; a ValueError for one that no run has."""
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise ValueError(f"{path}: expected a table [{axis}.{name}]; got {table!r}")
-        known = grid.get(axis)
-        if known is not None and name not in known:
+        if name not in names:
             raise ValueError(
-                f"{path}: [{axis}.{name}] is for no run: grid.{axis} holds {', '.join(known)}"
+                f"{path}: [{axis}.{name}] is for no run, whose {axis} is "
+                f"{' or '.join(map(str, names))}"
             )
         check_names(path, table, [*KINDS, *SETTINGS], f"{axis}.{name}.")
     return dict(tables)
