@@ -78,6 +78,18 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"spins": 3, "fields": (1.2,), "slices": (4, 8), "reads": 50, "sweeps": 2},
         {"fields", "order"},
     ),
+    "claims.article_table": (
+        {
+            "spins": 4,
+            "reads": 320,
+            "lattice": (3, 3, 3),
+            "chains": 16,
+            "reference": 20,
+            "longest": 2,
+            "seeds": (0,),
+        },
+        {"claimed", "small", "large", "gradient", "matrices"},
+    ),
     "claims.linear_algebra": (
         {
             "sizes": (4, 8),

@@ -263,6 +263,8 @@ class Run:
         self.spent = self.spent | samples.info.get("spent", {})
         if "cost" in samples.info:
             made = samples.info["cost"]["spin_updates"]
+            if self.settings.exact_sums:  # ranks share the chains equally
+                made *= world()[1]
             self.spent["spin_updates"] = self.spent.get("spin_updates", 0) + made
         self.update += 1
         self.steps.take(self.update)

@@ -304,7 +304,7 @@ def command(file, out, *more):
 @pytest.mark.long
 def test_twelve_runs_killed_five_times_end_with_the_same_report(file, tmp_path):
     """`kill -9` of the study and of all its processes, at random."""
-    longer = STUDY.replace("updates = 6", "updates = 400").replace("_every = 2", "_every = 20")
+    longer = STUDY.replace("updates = 6", "updates = 100").replace("_every = 2", "_every = 10")
     file.write_text(longer)
     subprocess.run(command(file, tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     wait = random.Random(1)
