@@ -81,6 +81,8 @@ class Options(CommonOptions):
     """rounds, in each of which all take their turn"""
     quick: bool = False
     """one round of single calls: whether everything runs, not how fast"""
+    remark: str = ""
+    """what a reader of the published figures should know of the machine, such as its load"""
 
 
 def main(options: Options) -> None:
@@ -98,6 +100,7 @@ def main(options: Options) -> None:
         "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(options.threads),
+        "remark": options.remark,
         "versions": versions(report.packages),
         "numbering": numbering(),
         "rows": rows,
