@@ -549,7 +549,8 @@ def over_time(axis: Axes, n: str, rows: dict[str, Any]) -> None:
         seconds = []
         for error in errors:
             factor = (0.01 / (error * scale if name == "log_det" else error)) ** 2
-            draws = {key: count * factor for key, count in row["to_one_percent"].items()}
+            needed = row["to_one_percent"]
+            draws = {key: max(1.0, count * factor) for key, count in needed.items()}
             seconds.append(by_sampling(int(n), row["seconds"], draws)[name])
         label = name.replace("_", " ")
         axis.loglog(seconds, errors, "-", color=f"C{k}", label=f"{label}, by sampling")
