@@ -16,6 +16,7 @@ from qsample.annealers.modes.missed import missed
 from qsample.problem import enumeration
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples, warn_of
@@ -28,7 +29,6 @@ from qsample.sampling.weights import (
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public
 from qsample.support.progress import tracked
-from qsample.support.transforms import uncompiled
 
 Schedule = Literal["linear"]
 LONG_STEP = 8.0  # a change of a local field in one sweep that turns a spin for certain
@@ -99,7 +99,7 @@ class AnnealedImportance:
             return [t / self.sweeps for t in range(1, self.sweeps + 1)]
         return [float(b) for b in self.schedule]
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

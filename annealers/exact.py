@@ -23,11 +23,11 @@ from qsample.problem.enumeration import (
 from qsample.problem.exact_products import product
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 MAX_STATES = 1 << 22  # weights held at once over a batch
 MAX_SIDE = 20  # spins of a side whose states are listed
@@ -56,7 +56,7 @@ class Exact:
     warm_start = False
     reversible = True  # independent draws: any order of states is as likely as its reverse
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

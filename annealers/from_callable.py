@@ -12,12 +12,12 @@ from torch import Tensor
 
 from qsample.annealers.kernels.results import samples_of
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 Coding = Literal["spins", "bits", "qubits"]
 VALUES: dict[Coding, tuple[int, int]] = {"spins": (-1, 1), "bits": (0, 1), "qubits": (0, 1)}
@@ -59,7 +59,7 @@ class FromCallable:
                 f"got {self.function!r}"
             )
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -11,12 +11,12 @@ from qsample.annealers.kernels.results import passed_on
 from qsample.annealers.kernels.sweeper import Sweeper, check_time_limit, clock
 from qsample.annealers.kernels.update import Precision, Scan, is_full
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -89,7 +89,7 @@ class Gibbs:
         at_target = self.betas is None or all(beta == 1 for beta in self.betas)
         return is_full(self.precision) and at_target
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -15,13 +15,13 @@ from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.annealers.kernels.update import Rule
 from qsample.annealers.modes import ladders as judged
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.weights import ordered_sum
 from qsample.support.checks import check_choice, is_whole, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 ROUNDS = 5  # of adaptation, each twice as long as the one before
 
@@ -124,7 +124,7 @@ class ParallelTempering:
             return torch.linspace(0, 1, self.betas, dtype=torch.float32)
         return torch.tensor([float(beta) for beta in self.betas], dtype=torch.float32)
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -14,6 +14,7 @@ from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples, warn_of
@@ -27,7 +28,6 @@ from qsample.sampling.weights import (
 )
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 BLOCKS = 32  # populations that never mix: their spread is the error of log Z
 AT_ONCE = 1 << 20  # spins swept at once
@@ -93,7 +93,7 @@ class PopulationAnnealing:
         if not 0 < self.target_ess < 1:
             raise ValueError(f"expected target_ess between 0 and 1; got {self.target_ess!r}")
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -135,6 +135,9 @@ CATALOGUE: dict[str, Entry] = {
         "Corrected", "simulated-annealing", "annealing, then as many Gibbs sweeps"
     ),
     "corrected-neal": CorrectedEntry("Corrected", "neal", "neal, then as many Gibbs sweeps"),
+    "quantum-proposal": Entry("QuantumProposal"),
+    "qaoa": Entry("QAOA"),
+    "corrected-qaoa": CorrectedEntry("Corrected", "qaoa", "QAOA, then Gibbs sweeps"),
     "dwave": Entry("DWave"),
     "corrected-dwave": CorrectedEntry(
         "Corrected", "dwave", "a D-Wave processor, then Gibbs sweeps"
@@ -142,7 +145,12 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 # Short names, as people say them.
-SHORT = {"ais": "annealed-importance", "qpu": "dwave", "cd": "gibbs"}
+SHORT = {
+    "ais": "annealed-importance",
+    "qpu": "dwave",
+    "cd": "gibbs",
+    "qemcmc": "quantum-proposal",
+}
 
 
 def named(name: str, sweeps: int = 100) -> Sampler:

@@ -13,13 +13,13 @@ from qsample.annealers.kernels.betas import Betas, Schedule, listed, schedule
 from qsample.annealers.kernels.sweeper import Sweeper, check_time_limit, clock
 from qsample.annealers.kernels.update import Precision, Rule
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.weights import ordered_sum
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 PILOTS = 64  # replicas of the run that measures the energies
 TEMPERATURES = 64  # of that run
@@ -93,7 +93,7 @@ class SimulatedAnnealing:
         betas = schedule(self.schedule, self.sweeps, self.beta_range)
         return betas.block(0, betas.count).tolist()
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -13,13 +13,13 @@ from qsample.annealers.kernels.results import passed_on, samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.sweeper import Sweeper
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.tempered_transition import tempered_transition
 from qsample.support.checks import is_whole, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -83,7 +83,7 @@ class TemperedGibbs:
             return [float(beta) for beta in self.betas]
         return [1 - k / self.betas for k in range(self.betas)] + [0.0]
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -18,13 +18,13 @@ from qsample.annealers.modes import ladders as judged
 from qsample.problem import enumeration
 from qsample.problem.exact_products import product
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.sampling.weights import ordered_sum
 from qsample.support.checks import whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 LISTED = 16  # log2 of the largest number of states that are summed for log Z of a first checkpoint
 
@@ -103,7 +103,7 @@ class TrajectoryTempering:
                 raise ValueError(f"checkpoint {k} is on another graph than the first: {problem!r}")
         object.__setattr__(self, "path", problems)
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -80,6 +80,32 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"spins": 3, "fields": (1.2,), "slices": (4, 8), "reads": 50, "sweeps": 2},
         {"fields", "order"},
     ),
+    "claims.article_table": (
+        {
+            "spins": 4,
+            "reads": 320,
+            "lattice": (3, 3, 3),
+            "chains": 16,
+            "reference": 20,
+            "longest": 2,
+            "seeds": (0,),
+        },
+        {"claimed", "small", "large", "gradient", "matrices"},
+    ),
+    "claims.linear_algebra": (
+        {
+            "sizes": (4, 8),
+            "draws": (20, 40),
+            "repeats": 3,
+            "terms": (4, 8),
+            "unknowns": (2,),
+            "bits": (2,),
+            "problems": 1,
+            "accuracy": 1e-2,
+            "rounds": 1,
+        },
+        {"thermodynamic", "products", "least_squares", "times", "worst", "verdict"},
+    ),
     "claims.clustered_data": (
         {"seeds": (0,), "updates": 4, "chains": 16, "rows": 40, "hidden": 3},
         {"runs", "nats_below_exact", "cpu_seconds_per_update"},

@@ -66,8 +66,6 @@ def test_table_states_the_tags_the_samplers_give(sapi):
         type(sampler).__name__: sampler
         for sampler in (entry.make(2) for entry in CATALOGUE.values())
     }
-    made["QAOA"] = annealers.QAOA(1)
-    made["QuantumProposal"] = annealers.QuantumProposal()
     made["FromCallable"] = annealers.FromCallable(lambda problem, num, seed: torch.ones(num, 3))
     for name, tag in rows:
         if name != "DimodAnnealer":

@@ -8,6 +8,7 @@ from typing import Any
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators
 from qsample.sampling.sampler import (
     Sampler,
@@ -18,7 +19,6 @@ from qsample.sampling.sampler import (
 )
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -64,7 +64,7 @@ class Corrected:
         """Whether the sampler's state cannot be taken back, as what a device has charged."""
         return getattr(self.sampler, "irrevocable", False)
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

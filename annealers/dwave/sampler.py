@@ -15,11 +15,11 @@ from qsample.annealers.dwave.settings import Settings, document
 from qsample.annealers.dwave.state import State
 from qsample.annealers.dwave.temperature import Track
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -67,7 +67,7 @@ class DWave(Settings):
         """Whether `initial` is where reverse anneals begin."""
         return self.reverse is not None
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -49,7 +49,8 @@ def kit_backend(kit: str) -> Backend:
     """
     with needs(kit, f"QAOA(kit={kit!r})"):
         check_version(kit)
-        return cast(Backend, importlib.import_module(f"qsample.annealers.gate.on_{kit}"))
+    # the module says itself which extra brings it
+    return cast(Backend, importlib.import_module(f"qsample.annealers.gate.on_{kit}"))
 
 
 def check_version(kit: str) -> None:

@@ -22,12 +22,12 @@ from qsample.annealers.kernels.results import passed_on, samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.problem.enumeration import states_of
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 Ramp = Literal["symmetric", "quench"]
 MAX_MATRIX = 12  # spins of a whole matrix of probabilities
@@ -82,7 +82,10 @@ class QuantumProposal:
     time: tuple[float, float] = (4.0, 12.0)
     layers: int = 16
 
+    name = "quantum-proposal"
+    about = "Metropolis steps from simulated quantum evolutions, up to 20 spins"
     exactness = Exactness.ASYMPTOTIC
+    sweep_share = ("steps", 1)
     warm_start = True
     reversible = True
 
@@ -92,7 +95,7 @@ class QuantumProposal:
         _check_range("gamma", self.gamma, 1.0)
         _check_range("time", self.time, math.inf)
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,12 +25,12 @@ from qsample.annealers.kernels.results import samples_of
 from qsample.annealers.kernels.streams import Streams
 from qsample.problem.enumeration import states_of
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.checks import check_choice, whole_settings
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -54,7 +55,8 @@ class QAOA:
             each problem the mean energy goes down from there by Adam; gradients are PennyLane's
             adjoint ones on that kit, and torch's elsewhere. A tensor `[2, depth]` (gammas, betas):
             these, as they are at the time of a call; as an `nn.Parameter` it may be moved by the
-            optimiser that moves a model's weights, see `expected_energy`.
+            optimiser that moves a model's weights, see `expected_energy`. Nested lists of numbers
+            become such a tensor.
         updates: steps of Adam where angles are trained.
         rate: their learning rate, radians.
         device: a device, simulator or noise model of the kit, which is then called as it is: a
@@ -69,11 +71,13 @@ class QAOA:
 
     depth: int = 4
     kit: Kit = "torch"
-    angles: str | Tensor = "ramp"
+    angles: str | Tensor | Sequence[Sequence[float]] = "ramp"
     updates: int = 30
     rate: float = 0.05
     device: Any = None
 
+    name = "qaoa"
+    about = "a measured circuit, simulated up to 20 spins; not Boltzmann's law"
     exactness = Exactness.HEURISTIC
     warm_start = False
     reversible = False
@@ -81,6 +85,8 @@ class QAOA:
     def __post_init__(self) -> None:
         whole_settings(self, depth=1, updates=1)
         check_choice("kit", self.kit, Kit)
+        if isinstance(self.angles, list | tuple):
+            object.__setattr__(self, "angles", _as_angles(self.angles))
         if not isinstance(self.rate, int | float) or not self.rate > 0:
             raise ValueError(f"expected rate > 0; got {self.rate!r}")
         if self.kit == "torch" and self.device is not None:
@@ -99,7 +105,7 @@ class QAOA:
                 f"unknown angles {self.angles!r}; expected ramp, trained, or a tensor [2, depth]"
             )
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,
@@ -232,3 +238,11 @@ def layered(angles: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """
     gamma, beta = angles.unbind(1)
     return gamma * scale[:, None], -beta
+
+
+def _as_angles(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Nested lists of angles as a tensor; a ValueError for what are no numbers."""
+    try:
+        return torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected angles as numbers [2, depth]; got {rows!r}") from None

@@ -23,6 +23,7 @@ from qsample.annealers.kernels.precision import wide_problems, working
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import Kernel, Precision, Rule, Scan, sweep_groups
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import count_updates
 from qsample.sampling.random import mix_each
 
 Alive = Callable[[], bool]
@@ -187,6 +188,8 @@ class Sweeper:
         else:
             self._sweep_torch(betas)
         self._sweeps += len(betas)
+        visits = len(betas) * (2 if self.scan == "palindromic" else 1)
+        count_updates(visits * len(self._seeds) * self.num * self._problem.num_spins)
 
     def _sweep_native(self, native: Native, betas: Tensor) -> None:
         # a seed numbers 2^30 sweeps; beyond them another goes on

@@ -18,6 +18,7 @@ from qsample.annealers.kernels.energies import energies_of
 from qsample.annealers.parallel_tempering import ParallelTempering
 from qsample.problem.convert import check_bqm
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import with_cost
 from qsample.sampling.random import Generators, draw_seeds, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler, check_request
 from qsample.sampling.samples import Exactness, Samples
@@ -64,7 +65,7 @@ class DimodAnnealer:
     def __repr__(self) -> str:
         return f"DimodAnnealer({type(self.sampler).__name__}(), **{self.kwargs})"
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,

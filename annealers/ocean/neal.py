@@ -13,11 +13,11 @@ from qsample.annealers.kernels.update import Rule
 from qsample.annealers.ocean.dimod import DimodAnnealer
 from qsample.annealers.simulated_annealing import SimulatedAnnealing
 from qsample.problem.ising import Ising
+from qsample.sampling.cost import count_updates, with_cost
 from qsample.sampling.random import Generators
 from qsample.sampling.sampler import check_request
 from qsample.sampling.samples import Exactness, Samples
 from qsample.support.faces import public
-from qsample.support.transforms import uncompiled
 
 
 @public("qsample.annealers")
@@ -76,7 +76,7 @@ class Neal:
             randomize_order=self.rule == "metropolis",
         )
 
-    @uncompiled
+    @with_cost
     def sample(
         self,
         problem: Ising,
@@ -97,6 +97,8 @@ class Neal:
         check_sizes(problem)
         # the first read hardly depends on the seed: it is drawn and dropped
         reads = self._annealer.sample(problem, num + 1, generator=generator)
+        sweeps = schedule(self.schedule, self.sweeps, self.beta_range).count
+        count_updates(sweeps * reads.spins.numel())
         spins = reads.spins[..., 1:, :].contiguous()
         energy = reads.energy[..., 1:].contiguous()
         return Samples(spins, energy, info=reads.info)

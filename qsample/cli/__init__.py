@@ -1,3 +1,3 @@
-"""The command line: qsample train, evaluate, sample, samplers, recipes, sapi and --version."""
+"""The command line: qsample train, study, evaluate, sample, samplers, recipes, sapi, --version."""
 
 from qsample.cli.command import main as main

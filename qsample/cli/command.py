@@ -12,25 +12,26 @@ from itertools import dropwhile, takewhile
 
 import tyro
 
-from qsample.annealers.registry import CATALOGUE, CorrectedEntry
+from qsample.cli.errors import EXPECTED, line_of
 from qsample.cli.evaluate import Evaluate
 from qsample.cli.ranks import is_rank, run_ranks
 from qsample.cli.recipes import Recipes, recipe_of
 from qsample.cli.sample import Sample
 from qsample.cli.samplers import Samplers
+from qsample.cli.study.command import Study
 from qsample.cli.train import Train
-from qsample.learning.distributed import RankLost
 from qsample.support.interrupts import Stopped
 from qsample.support.optional import DISTRIBUTION
 from qsample.testing.sapi.command import Sapi
 
-Command = Train | Evaluate | Sample | Samplers | Recipes | Sapi
+Command = Train | Study | Evaluate | Sample | Samplers | Recipes | Sapi
 
 
 def _parse(arguments: list[str] | None) -> Command:
     """The command asked for; a ValueError with the point of tyro's boxed complaint otherwise."""
     commands = {
         "train": Train,
+        "study": Study,
         "evaluate": Evaluate,
         "sample": Sample,
         "samplers": Samplers,
@@ -77,28 +78,6 @@ def _point(complaint: str) -> str:
     return re.sub(r"Error parsing __\S+: ", "", " ".join(paragraph))
 
 
-def _advice(text: str) -> str:
-    """A message of the library with its advice as flags, `Gibbs(sweeps=...)` as --sampler gibbs."""
-    plain: dict[str, str] = {}  # names of the catalogue by class
-    corrected: dict[str, str] = {}  # and of its composites, by the class of their first sampler
-    for name, entry in CATALOGUE.items():
-        if isinstance(entry, CorrectedEntry):
-            corrected[CATALOGUE[entry.sampler].kind] = name
-        else:
-            plain[entry.kind] = name
-
-    def pair(match: re.Match[str]) -> str:
-        return f"--sampler {corrected.get(match[1], 'corrected-annealing')}"
-
-    def single(match: re.Match[str]) -> str:
-        return f"--sampler {plain[match[1]]}"
-
-    text = re.sub(r"Corrected\((\w+)\([^()]*\), Gibbs\([^()]*\)\)", pair, text)
-    text = re.sub(rf"\b({'|'.join(plain)})\([^()]*\)", single, text)
-    text = re.sub(r"\b(start|decay|binarise)='(\w+)'", r"--\1 \2", text)
-    return text
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The `qsample` command: expected errors are one line on stderr, exit code 2."""
     command = None
@@ -115,7 +94,11 @@ def main(arguments: list[str] | None = None) -> None:
         command()
     except KeyboardInterrupt as error:
         stopped = str(error) or "interrupted"
-        remedy = "; resume with the same command and --resume" if isinstance(command, Train) else ""
+        remedy = ""
+        if isinstance(command, Train):
+            remedy = "; resume with the same command and --resume"
+        elif isinstance(command, Study):
+            remedy = "; the same command goes on"
         print(f"\nqsample: {stopped}{remedy}", file=sys.stderr)
         raise SystemExit(130) from None
     except Stopped as error:
@@ -124,28 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments is None:
             os._exit(128 + error.number)
         raise SystemExit(error.code) from None
-    except (ValueError, OSError, ImportError, FloatingPointError, RankLost) as error:
-        line = _advice(" ".join(str(error).split()))
-        print(f"qsample: error: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+    except EXPECTED as error:
+        line = line_of(error)
+        if line is None:
             raise
-        line = "not enough memory: ask for fewer reads, chains or hidden units"
-        if "GiB are free" in str(error):
-            line = str(error)  # what was seen to come, with its numbers
         print(f"qsample: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice, in the words of Python or of torch."""
-    if isinstance(error, MemoryError):
-        return True
-    phrases = (
-        "can't allocate memory",
-        "out of memory",
-        "Storage size calculation overflowed",
-        "not enough memory",
-    )
-    return any(phrase in str(error) for phrase in phrases)

@@ -96,25 +96,29 @@ def read_recipe(name: str) -> Recipe:
             f"unknown recipe {name!r}{_near(name, recipe_names())}; expected one of "
             f"{', '.join(recipe_names())}, or the path of a .toml file"
         )
+    return checked(path, read_toml(path, "recipe"))
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a file; a ValueError, one line, for what cannot be read or is no TOML."""
     try:
         with path.open("rb") as file:
-            content = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no recipe: {error}") from None
-    return _checked(path, content)
+        raise ValueError(f"{path} is no {what}: {error}") from None
 
 
-def _checked(path: Path, content: Mapping[str, Any]) -> Recipe:
+def checked(path: Path, content: Mapping[str, Any]) -> Recipe:
     """What a recipe's file holds, with the values checked."""
-    _check_names(path, content, ["about", "train", "settings"])
+    check_names(path, content, ["about", "train", "settings"])
     train = content.get("train", {})
     settings = content.get("settings", {})
     for name, table in (("train", train), ("settings", settings)):
         if not isinstance(table, dict):
             raise ValueError(f"{path}: expected a table [{name}]; got {table!r}")
-    _check_names(path, train, list(KINDS), "train.")
+    check_names(path, train, list(KINDS), "train.")
     flags = {}
     for name, value in train.items():
         kind = KINDS[name]
@@ -131,7 +135,7 @@ def _checked(path: Path, content: Mapping[str, Any]) -> Recipe:
 _KINDS_SAID = {str: "a string", int: "a whole number", list: "a list of strings"}
 
 
-def _check_names(path: Path, table: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
+def check_names(path: Path, table: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
     """ValueError for a name that is none, with the nearest one."""
     for name in table:
         if name not in known:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
+from torch import Tensor
 
 from qsample.cli.shared import dataset_of, device_of, said_of, sampler_of, set_threads
 from qsample.data.batches import Batches
 from qsample.data.binarise import Binarisation
 from qsample.data.dataset import Dataset
+from qsample.learning.callbacks import Callback
 from qsample.learning.checkpoint import NoCheckpoint
-from qsample.learning.distributed import join
+from qsample.learning.distributed import join, world
 from qsample.learning.files import digest
 from qsample.learning.fit import Settings, fit
 from qsample.learning.metrics import Evaluation
 from qsample.learning.saved import model_of_flags, read_state
+from qsample.models import EnergyModel
 from qsample.models.registry import check_hidden, entry_of
 from qsample.sampling.sampler import Sampler
 
 # The flags of `qsample train` that its checkpoint keeps, and that a resumed run takes up.
 FLAGS = ("data", "model", "hidden", "test", "sampler", "sweeps")
+
+
+class Learnt(NamedTuple):
+    """What a run leaves beside its folder.
+
+    Attributes:
+        model: the trained model.
+        dataset: the data, before they were split.
+        rows: number of rows that were learnt from.
+        test: rows that were held out, `[M, n_visible]`; none where M is 0.
+        history: the metrics, as `fit` returns them.
+    """
+
+    model: EnergyModel
+    dataset: Dataset
+    rows: int
+    test: Tensor
+    history: list[dict[str, float | int]]
 
 
 @dataclass(frozen=True)
@@ -78,15 +100,27 @@ class Train:
 
     def __call__(self) -> None:
         """Train the model, and say what comes next."""
+        learnt = self.learn()
+        if world()[0]:
+            return  # the first rank speaks for all
+        dataset = learnt.dataset
+        print(
+            f"data: {dataset.name}, {learnt.rows} rows of {dataset.x.shape[1]}, "
+            f"{len(learnt.test)} held out; {said_of(dataset)}"
+        )
+        print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+
+    def learn(self, callbacks: Sequence[Callback] = ()) -> Learnt:
+        """Train the model, with callbacks of `fit`; says nothing."""
         set_threads(self.threads)
         rank, size = join()
         settings = self._settings_of(size)
         device = device_of(self.device)
         sampler = sampler_of(self.sampler, self.sweeps, self.set)
-        _check_start(settings.start, sampler, self.sampler)
+        check_start(settings.start, sampler, self.sampler)
         dataset = dataset_of(self.data, self.model, self.binarise)
         config = self._config(dataset)
-        train, validation, _ = dataset.split(config["test"], self._rows_to_validate(dataset))
+        train, validation, test = dataset.split(config["test"], self._rows_to_validate(dataset))
         rows = train.x.to(device)
         model = model_of_flags(config).to(device)
         model.set_visible_bias(rows)
@@ -101,7 +135,7 @@ class Train:
             learnt = Batches(fresh, self.settings.batch, self.settings.seed)
             options.setdefault("validation", rows)
             config["rows"] = digest(rows)
-        fit(
+        history = fit(
             model,
             learnt,
             sampler,
@@ -111,15 +145,10 @@ class Train:
             progress=rank == 0,
             evaluate=self.evaluate,
             config=config,
+            callbacks=callbacks,
             **options,
         )
-        if rank:
-            return
-        print(
-            f"data: {dataset.name}, {len(train)} rows of {train.x.shape[1]}, "
-            f"{config['test']} held out; {said_of(dataset)}"
-        )
-        print(f"checkpoint: {self.out}\nnext: qsample evaluate {self.out}")
+        return Learnt(model, dataset, len(train), test.x.to(device), history)
 
     def _settings_of(self, size: int) -> Settings:
         """The settings of a run on so many ranks, which do not depend on how many."""
@@ -208,7 +237,7 @@ class Train:
         return replace(self, settings=Settings(**state["settings"]), **flags)
 
 
-def _check_start(start: str, sampler: Sampler, name: str) -> None:
+def check_start(start: str, sampler: Sampler, name: str) -> None:
     """ValueError for a start that continues chains, with a sampler that cannot."""
     if start in ("data", "persistent") and not sampler.warm_start:
         raise ValueError(

@@ -103,7 +103,7 @@ def fit(
         "pseudo_log_likelihood" or "log_likelihood_low" and "log_likelihood_high" in nats per row of
         validation, with start="jarzynski" "running_log_likelihood" too, "beta" of the reads and
         "beta_stderr" (1 is right), "ess" (independent reads per update), "seconds" of training,
-        and what the sampler says that it has spent so far, such as "qpu_seconds".
+        and what the sampler says that it has spent so far, "spin_updates" or "qpu_seconds".
 
     Raises:
         ValueError: bad data or settings; weights of 16 bits; a checkpoint that is damaged

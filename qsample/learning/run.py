@@ -68,7 +68,8 @@ class Run:
         history: the metrics, one dict per evaluation.
         pending: metrics of the present update that wait for their likelihood.
         energies: energies `[R]` of the reads of the last updates.
-        spent: totals of what the sampler has spent, by name, from its `Samples.info["spent"]`.
+        spent: totals of what the sampler has spent, by name, from its `Samples.info["spent"]`, and
+            the spin updates of the negative phase.
         former: settings of the runs that this one continues.
         before: copy of what an update moves before it is done, while it is under way; else None.
         buffers: buffers of the model, which an update moves.
@@ -277,6 +278,11 @@ class Run:
         alike = [e for e in self.energies if e.shape == energy.shape]
         self.energies = [*alike[1 - measured.WINDOW :], energy]
         self.spent = self.spent | samples.info.get("spent", {})
+        if "cost" in samples.info:
+            made = samples.info["cost"]["spin_updates"]
+            if self.settings.exact_sums:  # ranks share the chains equally
+                made *= world()[1]
+            self.spent["spin_updates"] = self.spent.get("spin_updates", 0) + made
         self.update += 1
         self.steps.take(self.update)
         self.seen = None if self.batches.ordered else digest(rows)

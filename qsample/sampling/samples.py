@@ -337,6 +337,7 @@ class Samples:
         if self.log_weight is not None:
             vectors["log_weight"] = self.log_weight.cpu().numpy()
         info = {"exactness": self.exactness.value, **_plain(self.info)}
+        info.pop("cost", None)  # times: the same seed gives the same SampleSet
         return dimod.SampleSet.from_samples(
             (self.spins.cpu().numpy(), list(labels)),
             dimod.SPIN,

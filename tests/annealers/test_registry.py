@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import pytest
 
 from qsample import Exactness
-from qsample.annealers import Corrected, Gibbs, Neal, ParallelTempering, TemperedGibbs
+from qsample.annealers import (
+    QAOA,
+    Corrected,
+    Gibbs,
+    Neal,
+    ParallelTempering,
+    QuantumProposal,
+    TemperedGibbs,
+)
 from qsample.annealers.registry import (
     CATALOGUE,
     CONFIGURABLE,
@@ -33,6 +41,8 @@ from tests.support.exact import untyped
         ("tg", "tempered-gibbs"),
         ("ais", "annealed-importance"),
         ("qpu", "dwave"),
+        ("qp", "quantum-proposal"),
+        ("QeMCMC", "quantum-proposal"),
         ("d-wave", "dwave"),
         ("gibs", "gibbs"),
         ("tempering", "parallel-tempering"),
@@ -122,6 +132,8 @@ def test_a_budget_of_sweeps_is_shared():
     assert named("parallel-tempering", 100) == ParallelTempering(sweeps=12, betas=8)
     assert named("parallel-tempering", 1) == ParallelTempering(sweeps=1, betas=8)
     assert named("tempered-gibbs", 100) == TemperedGibbs(betas=8, rounds=3)
+    assert named("quantum-proposal", 5) == QuantumProposal(5) and named("qaoa", 5) == QAOA()
+    assert named("corrected-qaoa", 5) == Corrected(QAOA(), Gibbs(5))
     assert named("corrected-neal", 5) == Corrected(named("neal", 5), Gibbs(5))
     with pytest.raises(ValueError, match="expected sweeps >= 1; got 0"):
         named("parallel-tempering", 0)

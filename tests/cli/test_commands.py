@@ -14,7 +14,7 @@ import pytest
 from qsample import data
 from qsample.annealers.registry import CATALOGUE, adjusted, named
 from qsample.cli import main
-from qsample.cli.command import _advice
+from qsample.cli.errors import advice
 from qsample.cli.shared import restore
 from qsample.learning.checkpoint import load
 from qsample.learning.saved import model_of_flags
@@ -150,7 +150,7 @@ def test_settings_are_listed_as_set_takes_them(name, capsys):
 
 def test_advice_speaks_in_flags():
     text = "use Gibbs(sweeps=...) or Corrected(SimulatedAnnealing(), Gibbs()); start='fresh'"
-    assert _advice(text) == "use --sampler gibbs or --sampler corrected-annealing; --start fresh"
+    assert advice(text) == "use --sampler gibbs or --sampler corrected-annealing; --start fresh"
 
 
 @pytest.mark.parametrize("method", ["auto", "exact", "ais"])
@@ -208,7 +208,7 @@ def test_as_a_module():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
+    "command", [[], ["train"], ["study"], ["evaluate"], ["sample"], ["samplers"], ["recipes"]]
 )
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stop:

@@ -127,6 +127,7 @@ def test_metrics_name_what_was_measured(tmp_path):
     model = rbm()
     history = run(model, Gibbs(2), validation=rows(model)[:5], out=tmp_path)
     names = {"update", "loss", "log_likelihood", "beta", "beta_stderr", "ess", "seconds"}
+    names |= {"spin_updates"}
     assert all(metrics.keys() == names for metrics in history)
     assert history[-1]["log_likelihood"] == log_likelihood(model, rows(model)[:5], "exact").value
     assert all(1 <= metrics["ess"] <= SHORT.chains for metrics in history)

@@ -132,6 +132,16 @@ def test_gates_of_no_angle_are_left_out():
     assert circuit.pairs == [(1, 2)] and circuit.couplings == [2.0] and circuit.num_qubits == 3
 
 
+def test_angles_as_lists_are_angles():
+    """As `--set depth=2 angles=[[...],[...]]` gives them."""
+    rows = [[0.4, 0.9], [0.7, 0.2]]
+    drawn = [
+        QAOA(2, angles=angles).sample(PROBLEM, 50, generator=generator()).spins
+        for angles in (rows, tuple(map(tuple, rows)), torch.tensor(rows, dtype=torch.float64))
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[1], drawn[2])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -139,6 +149,9 @@ def test_gates_of_no_angle_are_left_out():
         ({"depth": 0}, "expected depth >= 1; got 0"),
         ({"angles": "fixed"}, "unknown angles 'fixed'; expected ramp, trained, or a tensor"),
         ({"angles": torch.zeros(2, 3)}, r"angles of shape \[2, 4\], .* got \[2, 3\]"),
+        ({"angles": [[0.1, 0.2]]}, r"angles of shape \[2, 4\], .* got \[1, 2\]"),
+        ({"angles": [[0.1], 2]}, r"expected angles as numbers \[2, depth\]; got \[\[0.1\], 2\]"),
+        ({"angles": ["x"]}, "expected angles as numbers"),
         ({"rate": 0}, "expected rate > 0; got 0"),
         ({"device": "cuda"}, "kit=\"torch\" runs where the problem lies, so device='cuda'"),
     ],
@@ -169,6 +182,7 @@ def test_a_kit_that_is_missing_or_old_is_named_with_its_extra(kit, monkeypatch):
             QAOA(kit=kit).sample(PROBLEM, 2)
         text = str(error.value)
         assert text.startswith(f"QAOA(kit='{kit}'): ") and "\n" not in text
+        assert text.count("brings it") == text.count("QAOA(") == 1
         assert text.endswith(f'pip install "qsample-torch[{kit}]" brings it')
         return text
 

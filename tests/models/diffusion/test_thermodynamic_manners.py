@@ -25,6 +25,7 @@ from tests.support.models import randomise
 from tests.support.seeds import generator
 
 SAMPLERS = {name: entry.make(10) for name, entry in CATALOGUE.items() if not entry.device}
+CIRCUITS = [name for name in SAMPLERS if "qaoa" in name or "quantum" in name]  # of 2^16 amplitudes
 
 
 def small(steps=2, seed=0, **settings):
@@ -42,7 +43,9 @@ def data(rows=6, bits=4):
 # ---- batches ----------------
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n in CIRCUITS)) for n in SAMPLERS]
+)
 def test_a_batch_of_four_is_four_singles(name):
     """Bit for bit, with a generator for each draw; and any sampler serves."""
     model, sampler = small(3), SAMPLERS[name]
