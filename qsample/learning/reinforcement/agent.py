@@ -1,0 +1,364 @@
+"""An agent that learns by temporal differences, with a free energy as its critic."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from qsample.learning.reinforcement.replay import Batch, Replay
+from qsample.learning.reinforcement.units import code_of
+from qsample.sampling.random import draw_seed
+from qsample.sampling.sampler import Sampler, check_is_sampler
+from qsample.support.checks import check_choice, whole_settings
+from qsample.support.faces import public
+
+Policy = Literal["greedy", "softmax", "sampled"]
+Optimizer = Literal["adam", "sgd"]
+ROWS = 1 << 14  # states and actions whose values are computed at once
+
+
+class Critic(Protocol):
+    """What an agent asks of its critic: `FreeEnergyCritic`, or any module with these members."""
+
+    @property
+    def num_state(self) -> int:
+        """Number of state units."""
+        ...
+
+    @property
+    def num_action(self) -> int:
+        """Number of action units."""
+        ...
+
+    @property
+    def off(self) -> int:
+        """Value of a unit that is off, 0 or -1."""
+        ...
+
+    def __call__(
+        self, state: Tensor, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Q `[*]` of states `[*, num_state]` and actions `[*, num_action]`."""
+        ...
+
+
+@public("qsample")
+@dataclass(frozen=True)
+class AgentSettings:
+    r"""How an agent acts and learns.
+
+    Args:
+        policy: how actions are chosen. "greedy": the best, or with probability epsilon a random
+            one. "softmax": with probability proportional to $e^{Q/T}$. Both look at every action.
+            "sampled": the best of `candidates` actions that a sampler draws from the critic with
+            the state clamped (`FreeEnergyCritic.actions`), however many there are.
+        explore: epsilon ("greedy") or the temperature T (else) at the first step and in the end.
+        explore_steps: steps in which it falls from one to the other, epsilon linearly, T
+            geometrically.
+        candidates: reads per action that "sampled" draws: 1 while exploring, all of them where the
+            best is asked for.
+        discount: weight γ of a reward one step later, from 0 to 1.
+        n_step: steps n of a return, $r_1 + \gamma r_2 + \dots + \gamma^n \max_a Q(s_n, a)$; 1 is
+            TD(0).
+        lr: learning rate.
+        optimizer: "adam" or "sgd".
+        batch: transitions per update.
+        memory: transitions that are kept for replay; 1 learns from each as it comes, with batch 1.
+        updates: updates per step.
+        target_every: updates after which the target copy takes the critic's weights; 1 is no copy.
+
+    Raises:
+        ValueError: a setting that is none of these.
+    """
+
+    policy: Policy = "greedy"
+    explore: tuple[float, float] = (1.0, 0.05)
+    explore_steps: int = 500
+    candidates: int = 16
+    discount: float = 0.9
+    n_step: int = 1
+    lr: float = 0.01
+    optimizer: Optimizer = "adam"
+    batch: int = 32
+    memory: int = 10_000
+    updates: int = 1
+    target_every: int = 20
+
+    def __post_init__(self) -> None:
+        check_choice("policy", self.policy, Policy)
+        check_choice("optimizer", self.optimizer, Optimizer)
+        whole_settings(
+            self,
+            explore_steps=1,
+            candidates=1,
+            n_step=1,
+            batch=1,
+            memory=1,
+            updates=0,
+            target_every=1,
+        )
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"expected discount from 0 to 1; got {self.discount!r}")
+        if not self.lr > 0:
+            raise ValueError(f"expected lr > 0; got {self.lr!r}")
+        first, last = self.explore
+        if self.policy == "greedy" and not (0 <= first <= 1 and 0 <= last <= 1):
+            raise ValueError(f"expected probabilities to explore; got {self.explore!r}")
+        if self.policy != "greedy" and not (first > 0 and last > 0):
+            raise ValueError(f"expected temperatures above 0 to explore; got {self.explore!r}")
+
+
+@public("qsample")
+class FreeEnergyAgent:
+    """Q-learning with replay and a target copy on an environment of gymnasium.
+
+    Observations and actions become units: one-hot for `Discrete` and `MultiDiscrete`, bits for
+    `MultiBinary`, a thermometer for a bounded `Box` of observations.
+
+    Args:
+        env: an environment of gymnasium.
+        critic: a `FreeEnergyCritic`, or any module that is called alike and has its `num_state`,
+            `num_action` and `off`.
+        settings: how it acts and learns.
+        sampler: draws actions where `policy="sampled"`, such as `Gibbs(20)`.
+        observe: from an observation to state units `[num_state]`, in place of those above.
+        levels: units per number of a `Box`.
+        generator: randomness of all that the agent does; None is torch's default.
+
+    Raises:
+        ValueError: observations or actions that do not fit the critic's units, or too many actions
+            to try one by one.
+        TypeError: a space that is none of these.
+        ImportError: gymnasium is not installed.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        critic: Critic,
+        settings: AgentSettings | None = None,
+        *,
+        sampler: Sampler | None = None,
+        observe: Callable[[Any], Tensor] | None = None,
+        levels: int = 8,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.env = env
+        self.critic: Any = critic
+        self.settings = settings or AgentSettings()
+        self.sampler = sampler
+        self._observe = observe
+        self._action = code_of(env.action_space, critic.off, levels, "action")
+        self._state = None
+        if observe is None:
+            self._state = code_of(env.observation_space, critic.off, levels, "observation")
+        self._check_fit()
+        # one seed, then streams of its own: nobody else's draws move it
+        self.generator = torch.Generator().manual_seed(draw_seed(generator))
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.steps = 0
+        self.updates = 0
+        self.replay = Replay(
+            self.settings.memory,
+            critic.num_state,
+            critic.num_action,
+            discount=self.settings.discount,
+            steps=self.settings.n_step,
+        )
+        kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        make = kinds[self.settings.optimizer]
+        self.optimizer = make(self.critic.parameters(), lr=self.settings.lr)
+        self._observation: Any = None
+
+    def _check_fit(self) -> None:
+        critic = self.critic
+        if self._state is not None and self._state.num != critic.num_state:
+            raise ValueError(
+                f"observations {self._state.space} take {self._state.num} units, but the critic "
+                f"has {critic.num_state} state units: give it {self._state.num}, or pass observe="
+            )
+        if self._action.num != critic.num_action:
+            raise ValueError(
+                f"actions {self._action.space} take {self._action.num} units, but the critic has "
+                f"{critic.num_action} action units: give its model {self._action.num} more visible "
+                "units than num_state"
+            )
+        if self.settings.policy == "sampled":
+            if self.sampler is None:
+                raise ValueError(
+                    'policy="sampled" needs a sampler that draws actions: pass sampler=Gibbs(20)'
+                )
+            check_is_sampler(self.sampler)
+            if not self._action.space.startswith("MultiBinary"):
+                raise ValueError(
+                    f"sampled actions are free bits, and {self._action.space} is none: use "
+                    'policy="greedy" or "softmax"'
+                )
+        elif self._action.every is None:
+            raise ValueError(
+                f"{self._action.space} has too many actions to try one by one: use "
+                'policy="sampled" with a sampler'
+            )
+
+    # ---- values and actions ----------------
+
+    def units(self, observations: Sequence[Any]) -> Tensor:
+        """State units of observations, `[N, num_state]`."""
+        if self._state is not None:
+            return self._state.encode(observations)
+        if self._observe is None:
+            raise AssertionError
+        rows = torch.stack([torch.as_tensor(self._observe(x)) for x in observations]).float()
+        if rows.shape[1:] != (self.critic.num_state,):
+            raise ValueError(
+                f"observe= gave units of shape {[*rows.shape[1:]]}; expected "
+                f"[{self.critic.num_state}]"
+            )
+        return rows
+
+    @torch.no_grad()
+    def values(self, observations: Sequence[Any]) -> Tensor:
+        """Q of every action, `[N, A]`, in the order of the space.
+
+        Raises:
+            ValueError: too many actions to list.
+        """
+        return self._values(self.critic, self.units(observations))
+
+    def greedy(self, observations: Sequence[Any]) -> list[Any]:
+        """The best action for each observation; of "sampled" actions the best of those drawn."""
+        return [self._action.decode(row) for row in self._best(self.units(observations))[1]]
+
+    def act(self, observation: Any) -> tuple[Any, Tensor]:
+        """An action for an observation while learning, and its units `[num_action]`."""
+        state = self.units([observation])
+        row = self._explore(state)
+        return self._action.decode(row), row
+
+    def _explore(self, state: Tensor) -> Tensor:
+        level = self.exploration
+        if self.settings.policy == "sampled":
+            return self._drawn(self.critic, state, 1, level)[0, 0]
+        every = self._every
+        if self.settings.policy == "greedy":
+            if float(torch.rand((), generator=self.generator)) < level:
+                return every[int(torch.randint(len(every), (), generator=self.generator))]
+            return self._best(state)[1][0]
+        with torch.no_grad():
+            chance = (self._values(self.critic, state)[0] / level).softmax(-1)
+        return every[int(torch.multinomial(chance, 1, generator=self.generator))]
+
+    @property
+    def exploration(self) -> float:
+        """Epsilon or temperature at the present step."""
+        first, last = self.settings.explore
+        part = min(1.0, self.steps / self.settings.explore_steps)
+        if self.settings.policy == "greedy":
+            return first + part * (last - first)
+        return first * (last / first) ** part
+
+    @property
+    def _every(self) -> Tensor:
+        every = self._action.every
+        if every is None:
+            raise ValueError(f"{self._action.space} has too many actions to list their values")
+        return every
+
+    def _values(self, critic: Any, state: Tensor) -> Tensor:
+        """Q of every action `[N, A]`."""
+        every = self._every
+        parts = []
+        for rows in state.split(max(1, ROWS // len(every))):
+            parts.append(critic(rows[:, None], every[None], generator=self.generator))
+        return torch.cat(parts)
+
+    def _drawn(self, critic: Any, state: Tensor, num: int, temperature: float) -> Tensor:
+        """Actions drawn for each state, `[N, num, num_action]`."""
+        return critic.actions(
+            state, num, self.sampler, temperature=temperature, generator=self.generator
+        )
+
+    @torch.no_grad()
+    def _best(self, state: Tensor, critic: Any = None) -> tuple[Tensor, Tensor]:
+        """The highest value over actions, `[N]`, and the action's units, `[N, num_action]`."""
+        critic = self.critic if critic is None else critic
+        if self.settings.policy != "sampled":
+            value, place = self._values(critic, state).max(-1)
+            return value, self._every[place]
+        coldest = self.settings.explore[1]
+        rows = self._drawn(critic, state, self.settings.candidates, coldest)
+        value, place = critic(state[:, None], rows, generator=self.generator).max(-1)
+        return value, rows[torch.arange(len(rows)), place]
+
+    # ---- learning ----------------
+
+    def train(
+        self,
+        steps: int,
+        *,
+        after: Callable[[FreeEnergyAgent], bool | None] | None = None,
+        seed: int | None = None,
+    ) -> FreeEnergyAgent:
+        """Act and learn for a number of steps; a call goes on where the last one stopped.
+
+        Args:
+            steps: steps of the environment.
+            after: called after each step; ends the run where it returns True.
+            seed: of the environment's first reset; None draws one.
+        """
+        if self._observation is None:
+            seed = draw_seed(self.generator) & 0x7FFFFFFF if seed is None else seed
+            self._observation = self.env.reset(seed=seed)[0]
+        for _ in range(steps):
+            self.step()
+            if after is not None and after(self):
+                break
+        return self
+
+    def step(self) -> float:
+        """One step of the environment and the updates that belong to it; the reward."""
+        observation = self._observation
+        if observation is None:
+            observation = self.env.reset(seed=draw_seed(self.generator) & 0x7FFFFFFF)[0]
+        action, row = self.act(observation)
+        after, reward, ended, cut, _ = self.env.step(action)
+        if not math.isfinite(reward):
+            raise ValueError(f"the environment gave a reward of {reward}: expected finite numbers")
+        state, beyond = self.units([observation, after])
+        self.replay.add(state, row, float(reward), beyond, bool(ended), bool(cut))
+        self._observation = self.env.reset()[0] if ended or cut else after
+        self.steps += 1
+        if len(self.replay):
+            for _ in range(self.settings.updates):
+                self.update()
+        return float(reward)
+
+    def update(self) -> float:
+        """One update from a batch of the replay; the mean squared error of it."""
+        batch = self.replay.draw(self.settings.batch, self.generator)
+        goal = self._goal(batch)
+        value = self.critic(batch.state, batch.action, generator=self.generator)
+        loss = (value - goal).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % self.settings.target_every == 0:
+            self.target.load_state_dict(self.critic.state_dict())
+        return float(loss.detach())
+
+    def _goal(self, batch: Batch) -> Tensor:
+        """Return of each transition, with the target copy's value of the state after."""
+        goal = batch.reward
+        alive = batch.discount > 0
+        if alive.any():
+            goal = goal.clone()
+            best = self._best(batch.after[alive], self.target)[0]
+            goal[alive] += batch.discount[alive] * best.to(goal)
+        return goal
