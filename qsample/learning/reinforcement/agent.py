@@ -70,7 +70,8 @@ class AgentSettings:
         optimizer: "adam" or "sgd".
         batch: transitions per update.
         memory: transitions that are kept for replay; 1 learns from each as it comes, with batch 1.
-        updates: updates per step.
+        update_every: steps per update.
+        updates: updates at a time; 0 only collects.
         target_every: updates after which the target copy takes the critic's weights; 1 is no copy.
 
     Raises:
@@ -87,6 +88,7 @@ class AgentSettings:
     optimizer: Optimizer = "adam"
     batch: int = 32
     memory: int = 10_000
+    update_every: int = 1
     updates: int = 1
     target_every: int = 20
 
@@ -100,6 +102,7 @@ class AgentSettings:
             n_step=1,
             batch=1,
             memory=1,
+            update_every=1,
             updates=0,
             target_every=1,
         )
@@ -334,7 +337,7 @@ class FreeEnergyAgent:
         self.replay.add(state, row, float(reward), beyond, bool(ended), bool(cut))
         self._observation = self.env.reset()[0] if ended or cut else after
         self.steps += 1
-        if len(self.replay):
+        if len(self.replay) and self.steps % self.settings.update_every == 0:
             for _ in range(self.settings.updates):
                 self.update()
         return float(reward)

@@ -105,6 +105,12 @@ class FreeEnergyCritic(nn.Module):
         self._places = [place for place, spin in enumerate(free) if spin in actions]
 
     @property
+    def _closed(self) -> bool:
+        """Whether F has a closed form, and reads are not asked for."""
+        by_formula = self.model.tractable and not self.transverse
+        return by_formula and (self.sampler is None or self.estimator == "seen")
+
+    @property
     def off(self) -> int:
         """The lower of the two values of a unit, in the model's coding."""
         return 0 if self.model.coding == "bits" else -1
@@ -135,9 +141,9 @@ class FreeEnergyCritic(nn.Module):
         units = self._units(state, action)
         shape = units.shape[:-1]
         rows = units.reshape(-1, units.shape[-1])
-        if self.sampler is None:
+        if self._closed:
             free = self._free_energy(rows, generator)
-        else:  # equal rows are one problem: reads cost more than looking for them
+        else:  # equal rows are one problem: sums and reads cost more than looking for them
             rows, place = rows.unique(dim=0, return_inverse=True)
             free = self._free_energy(rows, generator)[place]
         return -free.reshape(shape) / math.sqrt(self.num_state)
@@ -193,8 +199,7 @@ class FreeEnergyCritic(nn.Module):
     def _free_energy(self, units: Tensor, generator: torch.Generator | None) -> Tensor:
         """F of rows of visible units, `[N]`."""
         model = self.model
-        closed = model.tractable and not self.transverse
-        if closed and (self.sampler is None or self.estimator == "seen"):
+        if self._closed:
             return model.free_energy_of_units(units)
         problem = model.ising().given(model.units.given, self._spins(units))
         if self.sampler is None:

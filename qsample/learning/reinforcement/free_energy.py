@@ -18,7 +18,7 @@ from qsample.sampling.samples import Samples
 
 Estimator = Literal["auto", "seen", "entropy"]
 MAX_LISTED = 16  # spins whose states are listed, for each row of a batch
-MAX_MATRIX = 10  # quantum spins whose transfer matrix is made
+MAX_MATRIX = 8  # quantum spins whose transfer matrix is made
 
 
 # ---- sums ----------------
@@ -49,7 +49,7 @@ def by_transfer(problem: Ising, gamma: float, slices: int) -> Tensor:
     states of the m slices that `transverse_field` couples.
 
     Raises:
-        ValueError: more than 10 spins.
+        ValueError: more than 8 spins.
     """
     n = problem.num_spins
     if n > MAX_MATRIX:
