@@ -125,7 +125,8 @@ class FreeEnergyAgent:
     `MultiBinary`, a thermometer for a bounded `Box` of observations.
 
     Args:
-        env: an environment of gymnasium.
+        env: an environment of gymnasium, or a list of such of one kind, which are stepped in turn:
+            values and sampled actions of all are then asked for at once.
         critic: a `FreeEnergyCritic`, or any module that is called alike and has its `num_state`,
             `num_action` and `off`.
         settings: how it acts and learns.
@@ -152,7 +153,10 @@ class FreeEnergyAgent:
         levels: int = 8,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.env = env
+        self.envs: list[Any] = list(env) if isinstance(env, list | tuple) else [env]
+        if not self.envs:
+            raise ValueError("expected at least one environment; got none")
+        env = self.envs[0]
         self.critic: Any = critic
         self.settings = settings or AgentSettings()
         self.sampler = sampler
@@ -173,11 +177,12 @@ class FreeEnergyAgent:
             critic.num_action,
             discount=self.settings.discount,
             steps=self.settings.n_step,
+            lanes=len(self.envs),
         )
         kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         make = kinds[self.settings.optimizer]
         self.optimizer = make(self.critic.parameters(), lr=self.settings.lr)
-        self._observation: Any = None
+        self._observations: list[Any] = []
 
     def _check_fit(self) -> None:
         critic = self.critic
@@ -240,22 +245,27 @@ class FreeEnergyAgent:
 
     def act(self, observation: Any) -> tuple[Any, Tensor]:
         """An action for an observation while learning, and its units `[num_action]`."""
-        state = self.units([observation])
-        row = self._explore(state)
+        row = self._explore(self.units([observation]))[0]
         return self._action.decode(row), row
 
     def _explore(self, state: Tensor) -> Tensor:
+        """Units of an action for each state, `[N, num_action]`, as the policy explores."""
         level = self.exploration
         if self.settings.policy == "sampled":
-            return self._drawn(self.critic, state, 1, level)[0, 0]
+            return self._drawn(self.critic, state, 1, level)[:, 0]
         every = self._every
-        if self.settings.policy == "greedy":
-            if float(torch.rand((), generator=self.generator)) < level:
-                return every[int(torch.randint(len(every), (), generator=self.generator))]
-            return self._best(state)[1][0]
-        with torch.no_grad():
-            chance = (self._values(self.critic, state)[0] / level).softmax(-1)
-        return every[int(torch.multinomial(chance, 1, generator=self.generator))]
+        if self.settings.policy == "softmax":
+            with torch.no_grad():
+                chance = (self._values(self.critic, state) / level).softmax(-1)
+            return every[torch.multinomial(chance, 1, generator=self.generator)[:, 0]]
+        at_random = torch.rand(len(state), generator=self.generator) < level
+        rows = torch.empty(len(state), every.shape[1])
+        if at_random.any():
+            count = (int(at_random.sum()),)
+            rows[at_random] = every[torch.randint(len(every), count, generator=self.generator)]
+        if not at_random.all():
+            rows[~at_random] = self._best(state[~at_random])[1]
+        return rows
 
     @property
     def exploration(self) -> float:
@@ -311,36 +321,54 @@ class FreeEnergyAgent:
         """Act and learn for a number of steps; a call goes on where the last one stopped.
 
         Args:
-            steps: steps of the environment.
-            after: called after each step; ends the run where it returns True.
-            seed: of the environment's first reset; None draws one.
+            steps: steps of the environment; of several all together.
+            after: called after each step, or each round of several environments; ends the run where
+                it returns True.
+            seed: of the environments' first resets, which count up from it; None draws one.
         """
-        if self._observation is None:
-            seed = draw_seed(self.generator) & 0x7FFFFFFF if seed is None else seed
-            self._observation = self.env.reset(seed=seed)[0]
-        for _ in range(steps):
+        self._start(seed)
+        goal = self.steps + steps
+        while self.steps < goal:
             self.step()
             if after is not None and after(self):
                 break
         return self
 
+    def _start(self, seed: int | None = None) -> None:
+        """Reset the environments, unless they run."""
+        if self._observations:
+            return
+        seed = draw_seed(self.generator) & 0x7FFFFFFF if seed is None else seed
+        self._observations = [env.reset(seed=seed + k)[0] for k, env in enumerate(self.envs)]
+
     def step(self) -> float:
-        """One step of the environment and the updates that belong to it; the reward."""
-        observation = self._observation
-        if observation is None:
-            observation = self.env.reset(seed=draw_seed(self.generator) & 0x7FFFFFFF)[0]
-        action, row = self.act(observation)
-        after, reward, ended, cut, _ = self.env.step(action)
-        if not math.isfinite(reward):
-            raise ValueError(f"the environment gave a reward of {reward}: expected finite numbers")
-        state, beyond = self.units([observation, after])
-        self.replay.add(state, row, float(reward), beyond, bool(ended), bool(cut))
-        self._observation = self.env.reset()[0] if ended or cut else after
-        self.steps += 1
-        if len(self.replay) and self.steps % self.settings.update_every == 0:
-            for _ in range(self.settings.updates):
+        """One step of each environment and the updates that belong to it; the mean reward."""
+        self._start()
+        state = self.units(self._observations)
+        rows = self._explore(state)
+        ways = []
+        for env, row in zip(self.envs, rows, strict=True):
+            ways.append(env.step(self._action.decode(row)))
+        beyond = self.units([way[0] for way in ways])
+        total = 0.0
+        for lane, (after, reward, ended, cut, _) in enumerate(ways):
+            if not math.isfinite(reward):
+                raise ValueError(
+                    f"the environment gave a reward of {reward}: expected finite numbers"
+                )
+            self.replay.add(
+                state[lane], rows[lane], reward, beyond[lane], bool(ended), bool(cut), lane
+            )
+            over = ended or cut
+            self._observations[lane] = self.envs[lane].reset()[0] if over else after
+            total += float(reward)
+        before = self.steps // self.settings.update_every
+        self.steps += len(self.envs)
+        if len(self.replay):
+            owed = self.steps // self.settings.update_every - before
+            for _ in range(owed * self.settings.updates):
                 self.update()
-        return float(reward)
+        return total / len(self.envs)
 
     def update(self) -> float:
         """One update from a batch of the replay; the mean squared error of it."""

@@ -126,11 +126,11 @@ class FreeEnergyCritic(nn.Module):
 
     def forward(
         self,
-        state: Float[Tensor, "*batch s"],
-        action: Float[Tensor, "*batch a"],
+        state: Float[Tensor, "... s"],
+        action: Float[Tensor, "... a"],
         *,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "*batch"]:
+    ) -> Float[Tensor, "..."]:
         """Q of states and actions, `[*]`; differentiable in the parameters.
 
         Args:
@@ -150,13 +150,13 @@ class FreeEnergyCritic(nn.Module):
 
     def actions(
         self,
-        state: Float[Tensor, "*batch s"],
+        state: Float[Tensor, "... s"],
         num: int,
         sampler: Sampler,
         *,
         temperature: float | None = None,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "*batch num a"]:
+    ) -> Float[Tensor, "... num a"]:
         r"""Actions of the problem in which the state is clamped: reads, their hidden units dropped.
 
         Their law is $p(a|s) \propto \sum_h e^{-\beta E(s, a, h)}$, with
@@ -225,7 +225,7 @@ class FreeEnergyCritic(nn.Module):
         """Visible units of states and actions, `[*, n_visible]`, in the parameters' dtype."""
         self._check_width("state", state, self.num_state)
         self._check_width("action", action, self.num_action)
-        shape = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1])
+        shape = (state[..., 0] + action[..., 0]).shape  # quicker than torch.broadcast_shapes
         dtype = self.model.weights()[0].dtype
         parts = [units.to(dtype).expand(*shape, -1) for units in (state, action)]
         return torch.cat(parts, -1)

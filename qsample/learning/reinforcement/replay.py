@@ -45,14 +45,22 @@ class Replay:
         num_action: number of action units.
         discount: weight of a reward one step later.
         steps: steps n of a return: rewards of n steps, then the value of the state after.
+        lanes: environments side by side, each with steps of its own.
     """
 
     def __init__(
-        self, size: int, num_state: int, num_action: int, *, discount: float, steps: int
+        self,
+        size: int,
+        num_state: int,
+        num_action: int,
+        *,
+        discount: float,
+        steps: int,
+        lanes: int = 1,
     ) -> None:
         self._discount = discount
         self._steps = steps
-        self._open: deque[_Step] = deque()
+        self._open: list[deque[_Step]] = [deque() for _ in range(lanes)]
         self._added = 0
         self._size = size
         self._rows = Batch(
@@ -67,7 +75,14 @@ class Replay:
         return min(self._added, self._size)
 
     def add(
-        self, state: Tensor, action: Tensor, reward: float, after: Tensor, ended: bool, cut: bool
+        self,
+        state: Tensor,
+        action: Tensor,
+        reward: float,
+        after: Tensor,
+        ended: bool,
+        cut: bool,
+        lane: int = 0,
     ) -> None:
         """Add a step; its return is written down n steps later, or where the episode ends.
 
@@ -78,23 +93,25 @@ class Replay:
             after: units of the state after, `[num_state]`.
             ended: whether the episode ended there: nothing comes after.
             cut: whether it was cut off there: what would come after still counts.
+            lane: number of the environment.
         """
-        self._open.append(_Step(state, action, float(reward), after))
-        if len(self._open) == self._steps:
-            self._close(0.0 if ended else 1.0)
+        still_open = self._open[lane]
+        still_open.append(_Step(state, action, float(reward), after))
+        if len(still_open) == self._steps:
+            self._close(still_open, 0.0 if ended else 1.0)
         if ended or cut:
-            while self._open:
-                self._close(0.0 if ended else 1.0)
+            while still_open:
+                self._close(still_open, 0.0 if ended else 1.0)
 
-    def _close(self, alive: float) -> None:
+    def _close(self, still_open: deque[_Step], alive: float) -> None:
         """Write the oldest open step, with the rewards of all that came after."""
         reward = 0.0
         weight = 1.0
-        for step in self._open:
+        for step in still_open:
             reward += weight * step.reward
             weight *= self._discount
-        last = self._open[-1]
-        first = self._open.popleft()
+        last = still_open[-1]
+        first = still_open.popleft()
         place = self._added % self._size
         self._rows.state[place] = first.state
         self._rows.action[place] = first.action
