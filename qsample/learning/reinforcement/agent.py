@@ -288,14 +288,15 @@ class FreeEnergyAgent:
         every = self._every
         parts = []
         for rows in state.split(max(1, ROWS // len(every))):
-            parts.append(critic(rows[:, None], every[None], generator=self.generator))
+            parts.append(critic(rows[:, None], every[None], generator=self.generator).cpu())
         return torch.cat(parts)
 
     def _drawn(self, critic: Any, state: Tensor, num: int, temperature: float) -> Tensor:
         """Actions drawn for each state, `[N, num, num_action]`."""
-        return critic.actions(
+        drawn = critic.actions(
             state, num, self.sampler, temperature=temperature, generator=self.generator
         )
+        return drawn.cpu()
 
     @torch.no_grad()
     def _best(self, state: Tensor, critic: Any = None) -> tuple[Tensor, Tensor]:
@@ -306,7 +307,7 @@ class FreeEnergyAgent:
             return value, self._every[place]
         coldest = self.settings.explore[1]
         rows = self._drawn(critic, state, self.settings.candidates, coldest)
-        value, place = critic(state[:, None], rows, generator=self.generator).max(-1)
+        value, place = critic(state[:, None], rows, generator=self.generator).cpu().max(-1)
         return value, rows[torch.arange(len(rows)), place]
 
     # ---- learning ----------------
@@ -375,7 +376,7 @@ class FreeEnergyAgent:
         batch = self.replay.draw(self.settings.batch, self.generator)
         goal = self._goal(batch)
         value = self.critic(batch.state, batch.action, generator=self.generator)
-        loss = (value - goal).square().mean()
+        loss = (value - goal.to(value)).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -55,10 +55,10 @@ class FreeEnergyCritic(nn.Module):
         num: reads per state and action.
         estimator: how F is made of reads, `auto`, `seen` or `entropy`. "seen" sums the weights of
             the states that were read, which is right whatever the sampler's law once all that
-            matter were seen, and never below F. "entropy" is the published one, mean energy less
-            entropy of the frequencies: of units that nothing couples it needs reads too. "auto"
-            takes log Z from a sampler that tells it (`Exact`, `AnnealedImportance`,
-            `PopulationAnnealing`), else "seen".
+            matter were seen, and never below F. "auto" takes log Z from a sampler that tells it
+            (`Exact`, `AnnealedImportance`, `PopulationAnnealing`), else "seen". "entropy" is the
+            published one, mean energy less entropy of the frequencies; of hidden units that are not
+            coupled to each other it alone draws reads, the others take the closed form.
         transverse: field Γ on the hidden units, a quantum Boltzmann machine; 0 is a classical one.
         slices: Suzuki-Trotter slices, where there is a field.
 
@@ -108,7 +108,7 @@ class FreeEnergyCritic(nn.Module):
     def _closed(self) -> bool:
         """Whether F has a closed form, and reads are not asked for."""
         by_formula = self.model.tractable and not self.transverse
-        return by_formula and (self.sampler is None or self.estimator == "seen")
+        return by_formula and (self.sampler is None or self.estimator != "entropy")
 
     @property
     def off(self) -> int:
@@ -222,17 +222,17 @@ class FreeEnergyCritic(nn.Module):
     # ---- units ----------------
 
     def _units(self, state: Tensor, action: Tensor) -> Tensor:
-        """Visible units of states and actions, `[*, n_visible]`, in the parameters' dtype."""
+        """Visible units of states and actions, `[*, n_visible]`, like the parameters."""
         self._check_width("state", state, self.num_state)
         self._check_width("action", action, self.num_action)
         shape = (state[..., 0] + action[..., 0]).shape  # quicker than torch.broadcast_shapes
-        dtype = self.model.weights()[0].dtype
-        parts = [units.to(dtype).expand(*shape, -1) for units in (state, action)]
+        weight = self.model.weights()[0]
+        parts = [units.to(weight).expand(*shape, -1) for units in (state, action)]
         return torch.cat(parts, -1)
 
     def _spins(self, units: Tensor) -> Tensor:
         """Units as spins: 2 x - 1 of 0 and 1."""
-        units = units.to(self.model.weights()[0].dtype)
+        units = units.to(self.model.weights()[0])
         return 2 * units - 1 if self.model.coding == "bits" else units
 
     @staticmethod

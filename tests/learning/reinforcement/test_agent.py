@@ -58,6 +58,10 @@ def rbm(num_state, num_action, hidden=4, **settings):
     return FreeEnergyCritic(model, num_state, **settings)
 
 
+def layers():
+    return layered_machine(3, (3, 3), 3, generator=generator())
+
+
 def agent_of(env, critic, seed=0, **settings):
     sampler = settings.pop("sampler", None)
     return FreeEnergyAgent(
@@ -122,6 +126,19 @@ def test_one_update_of_a_table_is_the_rule_of_the_books():
 # ---- codes ----------------
 
 
+def test_returns_of_environments_side_by_side():
+    """Each lane its own: steps of another never enter a return."""
+    replay = Replay(8, 1, 1, discount=0.5, steps=2, lanes=2)
+    for k in range(2):
+        for lane in range(2):
+            reward = 10.0**lane
+            unit = torch.tensor([float(lane)])
+            replay.add(unit, torch.zeros(1), reward, unit, False, k == 1, lane)
+    rows = replay._rows
+    assert rows.reward[:4].tolist() == [1.5, 1.0, 15.0, 10.0]
+    assert rows.after[:4, 0].tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("space", "value", "units"),
     [
@@ -155,8 +172,11 @@ def test_a_box_is_a_thermometer():
     "make",
     [
         lambda: rbm(3, 3),
-        lambda: FreeEnergyCritic(layered_machine(3, (3, 3), 3, generator=generator()), 3),
-        lambda: rbm(3, 3, sampler=Gibbs(3), num=20, estimator="entropy"),
+        pytest.param(lambda: FreeEnergyCritic(layers(), 3), marks=pytest.mark.long),
+        pytest.param(
+            lambda: rbm(3, 3, sampler=Gibbs(3), num=20, estimator="entropy"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_it_learns_what_pays(make):
@@ -167,16 +187,20 @@ def test_it_learns_what_pays(make):
     assert [int(a) for a in agent.greedy(range(3))] == [0, 1, 2]
 
 
+@pytest.mark.long
 def test_sampled_actions_learn_bits():
-    env = Copy(spaces.MultiBinary(3))
+    """Eight environments side by side."""
+    envs = [Copy(spaces.MultiBinary(3)) for _ in range(8)]
     critic = rbm(3, 3, hidden=8)
-    settings = {"policy": "sampled", "explore": (1.0, 0.1), "explore_steps": 200}
-    agent = agent_of(env, critic, sampler=Gibbs(10), discount=0.0, lr=0.1, **settings)
-    agent.train(250)
+    settings = {"explore": (1.0, 0.3), "explore_steps": 800, "candidates": 32}
+    settings |= {"policy": "sampled", "discount": 0.0, "lr": 0.05, "update_every": 4}
+    agent = agent_of(envs, critic, sampler=Gibbs(10), **settings)
+    agent.train(1200)
+    assert (agent.steps, agent.updates) == (1200, 300)
+    assert critic.spent.reads >= 1200
     shown = [np.array(bits, dtype=np.int8) for bits in ((0, 0, 0), (1, 0, 1), (1, 1, 0))]
     right = np.mean([a == s for a, s in zip(agent.greedy(shown), shown, strict=True)])
     assert right > 0.8
-    assert critic.spent.reads >= 200
 
 
 def test_softmax_prefers_what_is_better():
