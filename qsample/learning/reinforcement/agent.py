@@ -228,6 +228,8 @@ class FreeEnergyAgent:
                 f"observe= gave units of shape {[*rows.shape[1:]]}; expected "
                 f"[{self.critic.num_state}]"
             )
+        if not rows.isfinite().all():
+            raise ValueError("observe= gave units that are not finite")
         return rows
 
     @torch.no_grad()
