@@ -7,14 +7,14 @@ import math
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from experiments.common import progress_bar
 from qsample.diffusion import UniformBits, log_times
 
 GROUPS = 8  # of GroupNorm
 WARM_UP = 100  # updates until the learning rate is whole
-AVERAGE = 0.998  # share of the average that an update keeps
+AVERAGE = 0.998  # share of the average that a late update keeps
 
 
 class Denoiser(nn.Module):
@@ -53,15 +53,16 @@ class Denoiser(nn.Module):
 
 
 class Remembered(nn.Module):
-    """A denoiser that stands still, asked once for each x_k.
+    """A denoiser that stands still, asked once for each x_k; rows and answers are on the CPU.
 
     Args:
-        net: the network; each row's answer must depend on that row alone.
+        net: the network, on any device; each row's answer must depend on that row alone.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.ask = net.forward  # no part of this module: a model goes where its parts are
+        self.device = next(net.parameters()).device
         self.answers: dict[tuple[bytes, float], Tensor] = {}
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -72,11 +73,26 @@ class Remembered(nn.Module):
         bits = (x > 0).numpy()
         keys = [(row.tobytes(), t) for row, t in zip(bits, fraction.tolist(), strict=True)]
         new = [n for n, key in enumerate(keys) if key not in self.answers]
-        for some in torch.tensor(new, dtype=torch.int64).split(250):
-            logits = self.net(x[some], fraction[some])
-            for n, row in zip(some.tolist(), logits, strict=True):
+        for first in range(0, len(new), 250):
+            some = torch.tensor(new[first : first + 250])
+            logits = self.ask(x[some].to(self.device), fraction[some].to(self.device))
+            for n, row in zip(some.tolist(), logits.cpu(), strict=True):
                 self.answers[keys[n]] = row
         return torch.stack([self.answers[key] for key in keys])
+
+
+@torch.no_grad()
+def keep_most(averages: list[Tensor], weights: list[Tensor], updates: Tensor | int) -> None:
+    """Move averages towards weights, the early ones further: else they would hold their start.
+
+    Args:
+        averages: averages of the weights, changed in place.
+        weights: weights after an update.
+        updates: updates before.
+    """
+    kept = min(AVERAGE, (1 + int(updates)) / (10 + int(updates)))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - kept)
 
 
 def train_denoiser(
@@ -89,6 +105,7 @@ def train_denoiser(
     batch: int,
     lr: float,
     seed: int,
+    device: str = "cpu",
 ) -> Denoiser:
     """A denoiser by cross entropy of x_0, with the averages of its weights.
 
@@ -101,12 +118,13 @@ def train_denoiser(
         batch: images of a gradient step.
         lr: the highest learning rate; it falls to zero as a cosine.
         seed: seed of weights and noise.
+        device: where it is trained.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     process = UniformBits(log_times(finest))
-    net = Denoiser(shape, width)
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+    net = Denoiser(shape, width).to(device)
+    average = AveragedModel(net, multi_avg_fn=keep_most)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     decay = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -117,7 +135,8 @@ def train_denoiser(
         x_0 = data[torch.randint(len(data), (batch,), generator=generator)]
         k = torch.randint(1, finest + 1, (batch,), generator=generator)
         after = process.noise(x_0, k, generator=generator).to(torch.float32)
-        loss = cross_entropy(net(after, k / finest), (x_0 + 1) / 2, reduction="sum") / batch
+        logits = net(after.to(device), (k / finest).to(device))
+        loss = cross_entropy(logits, ((x_0 + 1) / 2).to(device), reduction="sum") / batch
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

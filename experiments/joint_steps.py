@@ -7,16 +7,20 @@ small, and so is their noise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import qsample as qs
 from qsample.annealers import SimulatedAnnealing
 from qsample.models import IsingCopula
 from qsample.sampling import Sampler
 
 NEWTON = 0.3  # first share of a Newton step
 LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
+SURE = 2.0  # standard errors by which validation rows must gain from couplings
+SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
 
 
 class AtSteps(nn.Module):
@@ -96,3 +100,63 @@ def curvature_of(model: IsingCopula, k: int, noisy: Tensor) -> tuple[Tensor, Ten
     variance = 1 - model.fields(noisy, k).float().tanh().square()
     i, j = model.graph.edges
     return (variance.T @ variance / len(variance))[i, j] + LEAST, variance.mean(0) + LEAST
+
+
+# ---- which couplings are kept ------------------------------------------------------------------
+
+
+@torch.no_grad()
+def choose_scales(model: IsingCopula, validation: Tensor, anneal: int) -> list[dict[str, Any]]:
+    """Couplings of each step times the scale that validation rows like best, or 0; what was seen.
+
+    0 where no scale surely gains: the step is then the factorised one.
+
+    Args:
+        model: a copula; without couplings it is the factorised model.
+        validation: rows that the model has not learned from, spins `[N, n]`.
+        anneal: temperatures at which log Z is measured.
+    """
+    learned = {name: p.clone() for name, p in (("J", model.J), ("b", model.b)) if p is not None}
+    plain, _ = bounds(without_couplings(model), validation, anneal)
+    gains = []
+    for scale in SCALES:
+        for name, value in learned.items():
+            model.get_parameter(name).copy_(scale * value)
+        low, _ = bounds(model, validation, anneal)
+        gains.append((low - plain).mean(0))  # [rows, T + 1]
+    every = torch.stack(gains)
+    mean = every.mean(1)
+    error = every.std(1) / every.shape[1] ** 0.5
+    seen = []
+    for k in range(1, model.process.steps + 1):
+        best = int(mean[:, k].argmax())
+        gain = float(mean[best, k])
+        on = gain > SURE * float(error[best, k])
+        scale = SCALES[best] if on else 0.0
+        for name, value in learned.items():
+            model.get_parameter(name)[k - 1] = scale * value[k - 1]
+        row = {"step": k, "gain": gain, "error": float(error[best, k]), "on": on, "scale": scale}
+        seen.append({**row, "gains": mean[:, k].tolist()})
+    return seen
+
+
+def without_couplings(model: IsingCopula) -> IsingCopula:
+    """The factorised model of the same denoiser.
+
+    It keeps the graph: the same kernel then spends the same random numbers on the same bits, and
+    images of both models differ by the couplings alone.
+    """
+    return IsingCopula(model.denoiser, model.graph, model.process)
+
+
+def bounds(model: IsingCopula, rows: Tensor, anneal: int) -> tuple[Tensor, Tensor]:
+    """Both ends of the terms of the evidence bound, `[draws, N, T + 1]`, on the same noise.
+
+    Args:
+        model: a copula.
+        rows: data, spins `[N, n]`.
+        anneal: temperatures at which log Z is measured.
+    """
+    generator = torch.Generator().manual_seed(0)
+    terms = qs.evidence_terms(model, rows, sweeps=anneal, generator=generator)
+    return terms.low, terms.high

@@ -149,6 +149,8 @@ def measured_on(columns: Mapping[str, Section]) -> str:
         text = f"{', '.join(names)}: {where}, {packages}"
         if section["numbering"] < NUMBERING:
             text += ", **an older build**, before the present numbering of random numbers"
+        if section.get("remark"):
+            text += f", {section['remark']}"
         texts.append(text)
     return f"{'; '.join(texts)}. Wall time, medians of rounds."
 

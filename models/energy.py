@@ -362,6 +362,8 @@ def normal(std: Tensor, generator: torch.Generator | None) -> Tensor:
     if torch.get_default_device().type == "meta":  # has no numbers, and takes no generator
         return torch.empty_like(std, device="meta")
     drawn = torch.randn(std.shape, generator=generator)
+    if not any(std.stride()):  # one number, which need not be copied to a device so often
+        std = std.flatten()[:1]
     return drawn.mul_(std.to(drawn))  # in place: they may take most of the memory
 
 

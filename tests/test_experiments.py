@@ -162,6 +162,7 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "updates": 4,
             "coupling_updates": 2,
             "pool": 20,
+            "coupling_batch": 10,
             "batch": 10,
             "width": 8,
             "chain": 2,
@@ -271,6 +272,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
     "benchmarks.pcd": (
         {"visible": 12, "hidden": 8, "batch": 10, "sweeps": 2, "rounds": 2, "threads": 1},
         {"steps", "left_out"},
+    ),
+    "benchmarks.joint_step": (
+        {"images": 2, "sweeps": (2, 200), "width": 8, "rounds": 2},
+        {"goal", "denoiser_weights", "calls"},
     ),
     "benchmarks.reverse_step": (
         {
@@ -507,3 +512,28 @@ def test_far_and_near_neighbours_of_few_steps(shape):
     steps = set(zip(down, right, strict=True))
     assert graph.num_spins == shape[0] * columns and len(steps) == 18
     assert all(abs(a) <= 8 and abs(b) <= 8 for a, b in steps)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28)])
+def test_a_remembered_denoiser_asks_for_each_row_once(shape):
+    """Also where nothing is new: an empty batch is none that a network can take."""
+    denoiser = script("denoiser")
+    net = denoiser.Denoiser(shape, 8).eval()
+    x = torch.ones(3, shape[0] * shape[1]).sign()
+    x[1, 0] = -1
+    times = torch.tensor([0.5, 0.5, 1.0])
+    remembered = denoiser.Remembered(net)
+    with torch.no_grad():
+        answers = remembered(x, times)
+        torch.testing.assert_close(answers, net(x, times))
+    assert len(remembered.answers) == 3
+    remembered.ask = None
+    assert not list(remembered.parameters())
+    assert torch.equal(remembered(x[:2], times[:2]), answers[:2])
+
+
+@pytest.mark.long
+def test_few_steps_of_large_images(tmp_path):
+    options = TINY["claims.few_steps"][0]
+    run("claims.few_steps", tmp_path, **{**options, "data": "mnist5k", "steps": (1,), "images": 8})
+    assert {row["kind"] for row in result(tmp_path)["rows"]} == {"factorised", "copula"}

@@ -90,7 +90,8 @@ def missed(
         ends, weights = anneal(problems, num, run_seeds, base.to(problem.h))
         for k, p in enumerate(places):
             part = slice(k * count, (k + 1) * count)
-            excess = _excess(base[part], spins[p], log_w[p], ends[part], weights[part])
+            runs = (spins[p], log_w[p], ends[part], weights[part])
+            excess = _excess(base[part], *(of_runs.to(base.device) for of_runs in runs))
             if excess is None:
                 continue
             gap, error = excess

@@ -10,10 +10,15 @@ that has W and its gradient once; each round makes every call once, in random or
 its own then measures the peak of each one's memory, and bfloat16 storage. `qsample` zeroes its
 `.grad` and adds to it; `qsample, new gradient` lets each step allocate it. The largest size needs
 11 GiB; one that does not fit is left out, with the reason.
+
+With `--device cuda` all is measured in one process, a time is that of many steps between two
+synchronisations, the peak is that of torch's allocator, and the results are named `billion_cuda`.
+There the steps of bfloat16 weights are timed beside plain torch's too.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import sys
@@ -49,6 +54,8 @@ Step = Callable[[], Any]
 GIB = 2**30
 ALONE = ("qsample", "qsample, bfloat16", "plain torch")
 """what is measured in a process of its own"""
+CALLS = 20
+"""steps of a timing on a GPU, where one takes milliseconds"""
 
 
 @dataclass(frozen=True)
@@ -74,18 +81,18 @@ def main(options: Options) -> None:
     if options.cell is not None:
         torch.set_num_threads(options.threads)
         side, what = options.cell
-        row = times(side, options) if what == "times" else alone(side, what, options)
-        print(json.dumps(row))
+        print(json.dumps(measured(side, what, options)))
         return
-    report = Report(options, __file__)
+    on_gpu = options.device != "cpu"
+    report = Report(options, __file__, variant="_cuda" if on_gpu else "")
+    card = {"card": torch.cuda.get_device_name(options.device)} if on_gpu else {}
+    kinds = ("times", *(["times, bfloat16"] if on_gpu else []), *ALONE)
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
     for side in options.sides:
         row: dict[str, Any] = {"side": side, "weights": side * side}
-        for what in ("times", *ALONE):
-            arguments = ["--batch", options.batch, "--rounds", options.rounds]
-            arguments += ["--threads", options.threads, "--device", options.device]
-            cell = isolated(__file__, "--cell", side, what, *arguments)
+        for what in kinds:
+            cell = on_device(side, what, options) if on_gpu else apart(side, what, options)
             if isinstance(cell, str):
                 left_out.append({"side": side, "what": what, "reason": cell})
                 print(f"left out: {what} of {side} ({cell})")
@@ -93,31 +100,63 @@ def main(options: Options) -> None:
                 row[what] = cell
         rows.append(row)
         say(row)
-        report.write({"rows": rows, "left_out": left_out})
-    report.finish({"rows": rows, "left_out": left_out}, picture(rows))
+        report.write({**card, "rows": rows, "left_out": left_out})
+    report.finish({**card, "rows": rows, "left_out": left_out}, picture(rows))
+
+
+def measured(side: int, what: str, options: Options) -> dict[str, Any]:
+    """One cell of the table."""
+    if what.startswith("times"):
+        return times(side, options, dtype_of(what))
+    return alone(side, what, options)
+
+
+def apart(side: int, what: str, options: Options) -> dict[str, Any] | str:
+    """A cell by a process of its own; or why there is none."""
+    arguments = ["--batch", options.batch, "--rounds", options.rounds]
+    arguments += ["--threads", options.threads, "--device", options.device]
+    return isolated(__file__, "--cell", side, what, *arguments)
+
+
+def on_device(side: int, what: str, options: Options) -> dict[str, Any] | str:
+    """A cell on a GPU, whose memory is as empty as in a process of its own."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(options.device)
+    try:
+        return measured(side, what, options)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return str(error).splitlines()[0]
+
+
+def dtype_of(what: str) -> torch.dtype:
+    """The type of the weights."""
+    return torch.bfloat16 if what.endswith("bfloat16") else torch.float32
 
 
 def say(row: dict[str, Any]) -> None:
     """One size, as a line for each figure."""
-    for name, figures in row.get("times", {}).items():
-        print(
-            f"{row['side']:6} {name:22} {figures['seconds']:8.3f} s "
-            f"(best {figures['fastest']:.3f}), {figures['over_products']:.3f} x its products"
-        )
+    for kind in ("times", "times, bfloat16"):
+        for name, figures in row.get(kind, {}).items():
+            label = name + kind.removeprefix("times")
+            print(
+                f"{row['side']:6} {label:32} {figures['seconds']:9.4f} s "
+                f"(best {figures['fastest']:.4f}), {figures['over_products']:.3f} x its products"
+            )
     for name in ALONE:
         if name in row:
             print(
-                "{side:6} {name:22} {peak_gib:8.3f} GiB, {over_weights:.3f} x (weights + gradient),"
-                " {seconds:.3f} s".format(side=row["side"], name=name, **row[name])
+                "{side:6} {name:32} {peak_gib:8.3f} GiB, {over_weights:.3f} x (weights + gradient),"
+                " {seconds:.4f} s".format(side=row["side"], name=name, **row[name])
             )
 
 
 # ---- what is measured -------------------------------------------------------------------------
 
 
-def times(side: int, options: Options) -> dict[str, Any]:
+def times(side: int, options: Options, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of each step in paired rounds, and its ratio to the products'."""
-    model, data = made(side, options, torch.float32)
+    model, data = made(side, options, dtype)
     model.W.grad = torch.zeros_like(model.W)
     settled = [settled_on(options.device, step) for step in steps(model, data)]
     names = ("qsample", "plain torch", "products")
@@ -130,18 +169,19 @@ def times(side: int, options: Options) -> dict[str, Any]:
     last = settled_on(options.device, ours(model, data, keeps=False))
     last()
     new = paired_rounds({"new": last}, options.rounds, pause=0.1, quiet=True)["new"]
-    rows = {name: figures(seconds[name], seconds["products"]) for name in seconds}
-    rows["qsample, new gradient"] = figures(new, seconds["products"])
+    steps_of = calls_of(options.device)
+    rows = {name: figures(seconds[name], seconds["products"], steps_of) for name in seconds}
+    rows["qsample, new gradient"] = figures(new, seconds["products"], steps_of)
     return rows
 
 
-def figures(seconds: list[Seconds], base: list[Seconds]) -> dict[str, float]:
-    """Medians, and the ratio to the products of the same round."""
+def figures(seconds: list[Seconds], base: list[Seconds], calls: int) -> dict[str, float]:
+    """Medians of so many calls, for one; and the ratio to the products of the same round."""
     wall, cpu = medians(seconds)
     return {
-        "seconds": wall,
-        "cpu_seconds": cpu,
-        "fastest": min(s.wall for s in seconds),
+        "seconds": wall / calls,
+        "cpu_seconds": cpu / calls,
+        "fastest": min(s.wall for s in seconds) / calls,
         "over_products": ratio(seconds, base),
         "over_products_cpu": ratio(seconds, base, "cpu"),
     }
@@ -149,9 +189,8 @@ def figures(seconds: list[Seconds], base: list[Seconds]) -> dict[str, float]:
 
 def alone(side: int, what: str, options: Options) -> dict[str, float]:
     """Peak memory and time of one kind of step, in a process that does nothing else."""
-    dtype = torch.bfloat16 if what.endswith("bfloat16") else torch.float32
     before = peak(options.device)
-    model, data = made(side, options, dtype)
+    model, data = made(side, options, dtype_of(what))
     if what == "plain torch":
         model.W.grad = torch.zeros_like(model.W)
         step = steps(model, data)[1]
@@ -162,9 +201,10 @@ def alone(side: int, what: str, options: Options) -> dict[str, float]:
     wall, cpu = medians(paired_rounds({what: step}, options.rounds, quiet=True)[what])
     used = peak(options.device)
     both = 2 * model.W.numel() * model.W.element_size()
+    calls = calls_of(options.device)
     return {
-        "seconds": wall,
-        "cpu_seconds": cpu,
+        "seconds": wall / calls,
+        "cpu_seconds": cpu / calls,
         "peak_gib": used / GIB,
         "over_weights": (used - before) / both,
     }
@@ -181,13 +221,19 @@ def made(side: int, options: Options, dtype: torch.dtype) -> tuple[BernoulliRBM,
     return model, data
 
 
+def calls_of(device: str) -> int:
+    """Steps of one timing."""
+    return 1 if device == "cpu" else CALLS
+
+
 def settled_on(device: str, step: Step) -> Step:
-    """The step, until the device has done it."""
+    """So many steps, until the device has done them."""
     if device == "cpu":
         return step
 
     def whole() -> None:
-        step()
+        for _ in range(calls_of(device)):
+            step()
         torch.cuda.synchronize()
 
     return whole
@@ -216,12 +262,14 @@ def ours(model: BernoulliRBM, data: Tensor, keeps: bool) -> Step:
 
 def steps(model: BernoulliRBM, data: Tensor) -> tuple[Step, Step, Step]:
     """Our step, that of plain torch and the products alone, on one W and one gradient."""
+    ours_of = ours(model, data, keeps=True)
     W, b, c = (p.detach() for p in model.parameters())
     grad = model.W.grad
     assert grad is not None
     N = len(data)
-    stacked = torch.rand(2 * N, W.shape[0], device=W.device).round()
-    hidden = torch.rand(2 * N, W.shape[1], device=W.device)
+    data = data.to(W)
+    stacked = torch.rand(2 * N, W.shape[0], device=W.device).round().to(W)
+    hidden = torch.rand(2 * N, W.shape[1], device=W.device).to(W)
 
     def drawn(field: Tensor) -> Tensor:
         return (torch.rand_like(field) < field.sigmoid()).to(field)
@@ -242,7 +290,7 @@ def steps(model: BernoulliRBM, data: Tensor) -> tuple[Step, Step, Step]:
         torch.mm(stacked[:N], W)
         torch.mm(stacked.T, hidden, out=grad)
 
-    return ours(model, data, keeps=True), plain, products
+    return ours_of, plain, products
 
 
 # ---- picture ----------------------------------------------------------------------------------

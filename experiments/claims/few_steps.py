@@ -14,7 +14,6 @@ the first would reach. Cells that are there already are kept: a run that was end
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_er
 from qsample.models import IsingCopula
 
 sys.path.append(str(Path(__file__).parents[2]))
+from experiments.cells import Cells, digest
 from experiments.common import (
     CommonOptions,
     Report,
@@ -45,7 +45,14 @@ from experiments.common import (
     progress_bar,
 )
 from experiments.denoiser import Denoiser, Remembered, train_denoiser
-from experiments.joint_steps import AtSteps, annealing, train_step
+from experiments.joint_steps import (
+    AtSteps,
+    annealing,
+    bounds,
+    choose_scales,
+    train_step,
+    without_couplings,
+)
 
 KINDS = {"factorised": "tab:red", "copula": "tab:blue"}
 METRICS = {
@@ -56,8 +63,6 @@ METRICS = {
 # Offsets (down, right) of coupled bits of a large image.
 NEAR = [(a, b) for a in range(3) for b in range(-2, 3) if (a, b) > (0, 0)]
 FAR = [(0, 4), (4, 0), (4, 4), (4, -4), (0, 8), (8, 0)]
-SURE = 2.0  # standard errors by which validation rows must gain from couplings
-SCALES = (1.0, 0.5, 0.25)  # of couplings, from which validation rows choose, or 0
 Row = dict[str, Any]
 
 
@@ -73,16 +78,20 @@ class Options(CommonOptions):
     """gradient steps of the denoiser"""
     coupling_updates: int = 150
     """gradient steps of the couplings of a reverse step"""
-    pool: int = 3000
+    pool: int = 6000
     """draws of x_k from which the couplings of a reverse step learn"""
+    coupling_batch: int = 400
+    """how many of them a gradient step of the couplings takes"""
     batch: int = 100
-    """images of a gradient step"""
+    """images of a gradient step of the denoiser"""
     lr: float = 0.002
     """the highest learning rate of the denoiser"""
     coupling_lr: float = 0.01
     """the most that a coupling changes in a gradient step, falling to zero"""
     width: int = 24
     """channels of the denoiser at full size"""
+    finest: int = 16
+    """number of steps whose times the denoiser is trained at"""
     chain: int = 5
     """sweeps of a gradient step's chains"""
     sweeps: tuple[int, ...] = (200,)
@@ -98,6 +107,8 @@ class Options(CommonOptions):
     """temperatures at which log Z is measured"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of all randomness; a model for each"""
+    device: str = "cpu"
+    """where the denoiser is: cpu, cuda or mps; steps are drawn on the CPU, by the native kernels"""
 
 
 def main(options: Options) -> None:
@@ -134,11 +145,11 @@ def main(options: Options) -> None:
 
 
 # Options of the denoiser, and those that change no cell.
-NETWORK = ("data", "updates", "batch", "lr", "width", "validation")
-FREE = ("out", "publish", "threads", "seeds", "steps")
+NETWORK = ("data", "updates", "batch", "lr", "width", "finest", "validation")
+FREE = ("out", "publish", "threads", "seeds", "steps", "device")
 
 
-class Kept:
+class Kept(Cells):
     """Results of this run's folder, by name, for a run of the same options that goes on."""
 
     def __init__(self, folder: Path, options: Options) -> None:
@@ -148,30 +159,12 @@ class Kept:
             folder: folder of the run.
             options: options of the run; other seeds and steps share what is there.
         """
+        super().__init__(folder)
         about = asdict(options)
-        network = {name: about[name] for name in NETWORK} | {"finest": max(options.steps)}
+        network = {name: about[name] for name in NETWORK}
         cell = {name: value for name, value in about.items() if name not in FREE}
         self.network = digest(network)
         self.cell = digest(cell | network)
-        self.folder = folder / "kept"
-        self.folder.mkdir(exist_ok=True)
-
-    def get(self, name: str) -> Any:
-        """What was put, or None."""
-        path = self.folder / f"{name}.pt"
-        return torch.load(path) if path.exists() else None
-
-    def put(self, name: str, value: Any) -> Any:
-        """Write in one step, and return, a value."""
-        temporary = self.folder / f"{name}.tmp"
-        torch.save(value, temporary)
-        temporary.replace(self.folder / f"{name}.pt")
-        return value
-
-
-def digest(about: dict[str, Any]) -> str:
-    """12 hexadecimal digits that stand for options."""
-    return hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
 
 
 class Judge:
@@ -232,7 +225,7 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
         noisy = model.process.noise(images, k, generator=generator)
 
         def batch(images: Tensor = images, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
-            some = torch.randint(options.pool, (options.batch,), generator=generator)
+            some = torch.randint(options.pool, (options.coupling_batch,), generator=generator)
             return images[some], noisy[some]
 
         train_step(
@@ -245,57 +238,6 @@ def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) 
             longest=options.coupling_lr,
             generator=generator,
         )
-
-
-@torch.no_grad()
-def choose_scales(model: IsingCopula, judge: Judge, options: Options) -> list[dict[str, Any]]:
-    """Couplings of each step times the scale that validation rows like best, or 0; what was seen.
-
-    0 where no scale surely gains: the step is then the factorised one.
-
-    Args:
-        model: a copula; without couplings it is the factorised model.
-        judge: holds the validation rows.
-        options: options of the run.
-    """
-    learned = {name: p.clone() for name, p in (("J", model.J), ("b", model.b)) if p is not None}
-    plain, _ = bounds(without_couplings(model), judge.validation, options)
-    gains = []
-    for scale in SCALES:
-        for name, value in learned.items():
-            model.get_parameter(name).copy_(scale * value)
-        low, _ = bounds(model, judge.validation, options)
-        gains.append((low - plain).mean(0))  # [rows, T + 1]
-    every = torch.stack(gains)
-    mean = every.mean(1)
-    error = every.std(1) / every.shape[1] ** 0.5
-    seen = []
-    for k in range(1, model.process.steps + 1):
-        best = int(mean[:, k].argmax())
-        gain = float(mean[best, k])
-        on = gain > SURE * float(error[best, k])
-        scale = SCALES[best] if on else 0.0
-        for name, value in learned.items():
-            model.get_parameter(name)[k - 1] = scale * value[k - 1]
-        row = {"step": k, "gain": gain, "error": float(error[best, k]), "on": on, "scale": scale}
-        seen.append({**row, "gains": mean[:, k].tolist()})
-    return seen
-
-
-def without_couplings(model: IsingCopula) -> IsingCopula:
-    """The factorised model of the same denoiser.
-
-    It keeps the graph: the same kernel then spends the same random numbers on the same bits, and
-    images of both models differ by the couplings alone.
-    """
-    return IsingCopula(model.denoiser, model.graph, model.process)
-
-
-def bounds(model: IsingCopula, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """Both ends of the terms of the evidence bound, `[draws, N, T + 1]`, on the same noise."""
-    generator = torch.Generator().manual_seed(0)
-    terms = qs.evidence_terms(model, rows, sweeps=options.anneal, generator=generator)
-    return terms.low, terms.high
 
 
 def copula_of(net: nn.Module, steps: int, judge: Judge) -> IsingCopula:
@@ -331,7 +273,7 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     trained = watch.read().cpu
     assert model.b is not None
     learned = {"J": model.J.detach().clone(), "b": model.b.detach().clone()}
-    seen = choose_scales(model, judge, options)
+    seen = choose_scales(model, judge.validation, options.anneal)
     rows: list[Row] = []
     images = {}
     for kind, each in (("factorised", plain), ("copula", model)):
@@ -357,16 +299,17 @@ def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denois
             judge.train,
             judge.shape,
             width=options.width,
-            finest=max(options.steps),
+            finest=options.finest,
             updates=options.updates,
             batch=options.batch,
             lr=options.lr,
             seed=seed,
+            device=options.device,
         )
-        weights = kept.put(name, trained.state_dict())
+        weights = kept.put(name, trained.cpu().state_dict())
     net = Denoiser(judge.shape, options.width)
     net.load_state_dict(weights)
-    return net.eval()
+    return net.eval().to(options.device)
 
 
 @torch.no_grad()
@@ -383,7 +326,7 @@ def judged_rows(
         options: options of the run.
     """
     steps = model.process.steps
-    low, high = bounds(model, judge.rows, options)
+    low, high = bounds(model, judge.rows, options.anneal)
     bound = {
         "minus_bound": -float(low.sum(-1).mean()),
         "minus_bound_low": -float(high.sum(-1).mean()),
@@ -398,7 +341,7 @@ def judged_rows(
         x = model.sample(annealing(sweeps), options.images, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
         rows.append({**row, **judge(x), **bound})
-    return rows, x[:36]
+    return rows, x[:36].clone()
 
 
 # ---- figures ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class Blocks:
     is exact, in whatever order BLAS takes it. The blocks' sums are added one after the other. So
     an entry of a product depends on its own row and on W alone, not on the other rows nor on the
     number of threads. Rounding moves a weight by g/2 at most, within the error bound of an ordinary
-    sum. On other devices it is their own product.
+    sum. On other devices it is their own product, `wide_product`.
 
     Args:
         W: a matrix `[n, m]`; one of 16 bits is widened to single precision block by block.
@@ -38,7 +38,7 @@ class Blocks:
     def from_left(self, v: Tensor) -> Tensor:
         """The product v W, `[R, m]`; v `[R, n]` of 0 and 1, of `dtype`."""
         if self.W.device.type != "cpu":
-            return (v.to(self.W) @ self.W).to(self.dtype)
+            return wide_product(v, self.W)
         out = torch.zeros(len(v), self.W.shape[1], dtype=self.dtype)
         for rows, columns, block in self._blocks():
             out[:, columns] += v[:, rows] @ block
@@ -47,7 +47,7 @@ class Blocks:
     def from_right(self, h: Tensor) -> Tensor:
         """The product h W', `[R, n]`; h `[R, m]` of 0 and 1, of `dtype`."""
         if self.W.device.type != "cpu":
-            return (h.to(self.W) @ self.W.T).to(self.dtype)
+            return wide_product(h, self.W.T)
         out = torch.zeros(len(h), self.W.shape[0], dtype=self.dtype)
         for rows, columns, block in self._blocks():
             out[:, rows] += h[:, columns] @ block.T
@@ -72,6 +72,22 @@ class Blocks:
         if shift is None:
             shift = self._shift[place] = _shift(torch.abs(weights, out=out))
         return torch.add(weights, shift, out=out).sub_(shift)
+
+
+def wide_product(v: Tensor, W: Tensor) -> Tensor:
+    """The product v W of bits and weights, with sums in single precision at least.
+
+    Where the device multiplies numbers of 16 bits they are not widened, and only sums are wide.
+
+    Args:
+        v: rows `[R, n]` of 0 and 1.
+        W: a matrix `[n, m]`, not on a CPU.
+    """
+    if W.dtype not in (torch.bfloat16, torch.float16):
+        return v.to(W) @ W
+    if W.device.type == "cuda" and torch.__version__ >= "2.8":
+        return torch.mm(v.to(W), W, out_dtype=torch.float32)
+    return (v.to(W) @ W).to(torch.float32)  # rounded once, at the end
 
 
 def _shift(sizes: Tensor) -> float:

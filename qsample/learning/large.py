@@ -177,8 +177,7 @@ class _Draws:
         """
         out = torch.empty_like(field)
         if self.device.type != "cpu":
-            torch.rand(field.shape, generator=self._generator, out=out)
-            return torch.lt(out, field.sigmoid(), out=out)
+            return out.bernoulli_(field.sigmoid(), generator=self._generator)
         from qsample.annealers._engine import draw_bits
 
         none = np.zeros((1, field.shape[1]), dtype=np.float32)
@@ -259,6 +258,16 @@ def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
     """The product x' weighed, a new tensor; None where it was added to `W.grad` in place."""
     into = W.grad if _accumulates(W) else None
     if W.dtype == torch.float32:
+        if into is None:
+            return torch.mm(x.T, weighed)
+        into.addmm_(x.T, weighed)
+        return None
+    if W.device.type != "cpu":
+        # units are exact in 16 bits; two numbers of them hold 16 bits of a probability
+        head = weighed.to(W)
+        tail = (weighed - head).to(W)
+        x = x.to(W).repeat(2, 1)
+        weighed = torch.cat([head, tail])
         if into is None:
             return torch.mm(x.T, weighed)
         into.addmm_(x.T, weighed)

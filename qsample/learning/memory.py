@@ -35,7 +35,9 @@ def check_room(what: str, parts: Mapping[str, int], device: torch.device) -> Non
 def available(device: torch.device) -> int | None:
     """Bytes that can still be allocated there; None where nobody knows."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # what torch keeps of tensors that are gone is free too
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != "cpu":
         return None
     free = [_of_machine(), _of_group()]

@@ -255,7 +255,7 @@ class Run:
 
     def _end_update(self, samples: Samples, rows: Tensor) -> None:
         """Take the step; from here on there is no way back."""
-        energy = samples.energy.detach().clone()
+        energy = samples.energy.detach().cpu().clone()  # those of a checkpoint are there too
         # a loader's last batch may be a small one, with as few chains
         alike = [e for e in self.energies if e.shape == energy.shape]
         self.energies = [*alike[1 - measured.WINDOW :], energy]

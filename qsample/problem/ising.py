@@ -300,7 +300,8 @@ class Ising:
         s = self._as_float(spins)
         if self.graph.kind == "sparse":
             i, j = self.graph.pairs.to(s.device)
-            quadratic = (s[..., i] * s[..., j] * self.J[..., None, :]).sum(-1)
+            ends = s.index_select(-1, i) * s.index_select(-1, j)
+            quadratic = (ends * self.J[..., None, :]).sum(-1)
         elif self.graph.kind == "bipartite":
             left, right = s.split(self.graph.sizes, -1)
             quadratic = (product(left, self.J) * right).sum(-1)
@@ -317,8 +318,8 @@ class Ising:
         if self.graph.kind == "sparse":
             i, j = self.graph.pairs.to(s.device)
             J = self.J[..., None, :]
-            on_first = J * s[..., j]
-            on_second = J * s[..., i]
+            on_first = J * s.index_select(-1, j)
+            on_second = J * s.index_select(-1, i)
             pull = s.new_zeros(*on_first.shape[:-1], self.num_spins)
             pull = pull.index_add(-1, i, on_first).index_add(-1, j, on_second)
         elif self.graph.kind == "bipartite":

@@ -25,7 +25,8 @@ def autocorrelation_time(x: Tensor) -> float:
         raise ValueError(f"expected at least 4 times of 2 chains; got {T} of {R}")
     if (x == x[:, :1]).all():
         return float(T)  # all alike: one chain, and nothing is left when the mean is taken off
-    y = x.double() - x.double().mean(1, keepdim=True)
+    x = x.detach().cpu().double()
+    y = x - x.mean(1, keepdim=True)
     f = torch.fft.rfft(y, n=2 * T, dim=0)
     covariance = torch.fft.irfft(f * f.conj(), dim=0)[:T].mean(1) / torch.arange(T, 0, -1)
     if covariance[0] <= 0:

@@ -169,7 +169,10 @@ def g_test(problem: Ising, samples: Samples) -> list[tuple[float, float, float]]
         raise ValueError(
             f"the states of {n} spins are too many to be counted: expected at most {MAX_SPINS}"
         )
-    exact = log_weights(problem.detach().to(dtype=torch.float64)).softmax(-1).reshape(-1, 1 << n)
+    # counted on the CPU, wherever they were drawn
+    samples = samples.to("cpu")
+    wide = problem.detach().to("cpu", torch.float64)
+    exact = log_weights(wide).softmax(-1).reshape(-1, 1 << n)
     code = codes(samples.spins.reshape(-1, samples.num, n))
     weight = samples.weight.double().reshape(code.shape)
     numbers = samples.ess().double().reshape(-1)
