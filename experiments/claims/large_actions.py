@@ -66,21 +66,10 @@ class Options(CommonOptions):
     """learning rates tried, of the critic and of the policy gradient"""
     cold: float = 0.1
     """last temperature of the critic's actions, as a part of the first"""
-    scale: float = 10.0
-    """reward of an action that is all right"""
+    scale: float = 40.0
+    """what rewards are multiplied by for the critic: 1 per bit"""
     seeds: int = 20
     """keys that are measured"""
-
-
-class Scaled(KeyPairs):
-    """Rewards up to a number, as a critic takes them: free energies are of order 10."""
-
-    scale = 1.0
-
-    def step(self, action: Any) -> Any:
-        """As that of `KeyPairs`, times the scale."""
-        observation, reward, *rest = super().step(action)
-        return (observation, reward * self.scale, *rest)
 
 
 def main(options: Options) -> None:
@@ -140,19 +129,18 @@ def states_of(seed: int, options: Options) -> tuple[KeyPairs, np.ndarray]:
 def by_free_energy(seed: int, rate: float, sampler: qs.Sampler, options: Options) -> dict[str, Any]:
     """Reward of the best of 16 drawn actions after learning, and the curve of it."""
     task, test = states_of(seed, options)
-    envs = [Scaled(options.keys, seed=seed) for _ in range(options.lanes)]
-    for env in envs:
-        env.scale = options.scale
+    envs = [KeyPairs(options.keys, seed=seed) for _ in range(options.lanes)]
     generator = torch.Generator().manual_seed(seed)
     num_state = test.shape[1]
     bits = task.key_actions.shape[1]
     model = BernoulliRBM(num_state + bits, options.hidden, generator=generator)
-    hot = options.scale / 10
+    hot = options.scale / bits
     settings = qs.AgentSettings(
         policy="sampled",
         explore=(hot, hot * options.cold),
         explore_steps=options.steps,
         discount=0.0,
+        reward_scale=options.scale,
         lr=rate,
         batch=128,
         memory=options.steps,

@@ -83,6 +83,7 @@ SHARED: dict[str, Sequence[Any]] = {
     "explore_steps": (200, 500),
     "updates": (1, 2),
     "lr": (0.003, 0.01, 0.03),
+    "reward_scale": (1.0, 5.0),
 }
 SIZES: dict[str, Sequence[Any]] = {"RBM": (8, 16), "DQN": (32, 64), "table": (0,)}
 """hidden units, or the width of two hidden layers"""

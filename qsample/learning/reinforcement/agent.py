@@ -64,6 +64,9 @@ class AgentSettings:
         candidates: reads per action that "sampled" draws: 1 while exploring, all of them where the
             best is asked for.
         discount: weight γ of a reward one step later, from 0 to 1.
+        reward_scale: what rewards are multiplied by before they are learnt, so that values are too.
+            Free energies learn fastest where values differ by several units; this and the learning
+            rate matter most.
         n_step: steps n of a return, $r_1 + \gamma r_2 + \dots + \gamma^n \max_a Q(s_n, a)$; 1 is
             TD(0).
         lr: learning rate.
@@ -83,6 +86,7 @@ class AgentSettings:
     explore_steps: int = 500
     candidates: int = 16
     discount: float = 0.9
+    reward_scale: float = 1.0
     n_step: int = 1
     lr: float = 0.01
     optimizer: Optimizer = "adam"
@@ -110,6 +114,8 @@ class AgentSettings:
             raise ValueError(f"expected discount from 0 to 1; got {self.discount!r}")
         if not self.lr > 0:
             raise ValueError(f"expected lr > 0; got {self.lr!r}")
+        if not 0 < self.reward_scale < math.inf:
+            raise ValueError(f"expected reward_scale > 0 and finite; got {self.reward_scale!r}")
         first, last = self.explore
         if self.policy == "greedy" and not (0 <= first <= 1 and 0 <= last <= 1):
             raise ValueError(f"expected probabilities to explore; got {self.explore!r}")
@@ -359,8 +365,9 @@ class FreeEnergyAgent:
                 raise ValueError(
                     f"the environment gave a reward of {reward}: expected finite numbers"
                 )
+            learnt = float(reward) * self.settings.reward_scale
             self.replay.add(
-                state[lane], rows[lane], reward, beyond[lane], bool(ended), bool(cut), lane
+                state[lane], rows[lane], learnt, beyond[lane], bool(ended), bool(cut), lane
             )
             over = ended or cut
             self._observations[lane] = self.envs[lane].reset()[0] if over else after

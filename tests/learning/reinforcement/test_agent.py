@@ -194,6 +194,7 @@ def test_sampled_actions_learn_bits():
     critic = rbm(3, 3, hidden=8)
     settings = {"explore": (1.0, 0.3), "explore_steps": 800, "candidates": 32}
     settings |= {"policy": "sampled", "discount": 0.0, "lr": 0.05, "update_every": 4}
+    settings["reward_scale"] = 5.0
     agent = agent_of(envs, critic, sampler=Gibbs(10), **settings)
     agent.train(1200)
     assert (agent.steps, agent.updates) == (1200, 300)
@@ -232,6 +233,12 @@ def test_a_seed_sets_the_whole_run():
 def test_a_run_goes_on_where_it_stopped():
     halves = run_of(steps=10).train(15)
     assert torch.equal(halves.critic.model.W, run_of().critic.model.W)
+
+
+def test_rewards_are_scaled_before_they_are_learnt():
+    agent = agent_of(Copy(spaces.Discrete(2)), Zero(2, 2), reward_scale=3.0, updates=0)
+    mean = np.mean([agent.step() for _ in range(20)])
+    assert float(agent.replay._rows.reward[:20].mean()) == pytest.approx(3 * mean)
 
 
 def test_the_end_of_a_run_and_updates_now_and_then():
@@ -312,6 +319,7 @@ class Unbounded(Copy):
         (lambda: AgentSettings(policy="best"), "unknown policy 'best'"),  # pyright: ignore
         (lambda: AgentSettings(discount=1.5), "discount from 0 to 1; got 1.5"),
         (lambda: AgentSettings(lr=0), "lr > 0; got 0"),
+        (lambda: AgentSettings(reward_scale=-1.0), "reward_scale > 0 and finite; got -1"),
         (lambda: AgentSettings(batch=0), "batch >= 1; got 0"),
         (lambda: AgentSettings(explore=(2.0, 0.1)), "probabilities to explore"),
         (lambda: AgentSettings(policy="softmax", explore=(1.0, 0.0)), "temperatures above 0"),
