@@ -114,17 +114,23 @@ class IsingCopula(Identified):
 
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
         """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
-        logits, J = self._answer(x, k)
-        problem = reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
-        if self.b is None:
-            return problem
-        b = self.b[self.process.step_numbers(x, k) - 1]
-        return centred_problem(problem, b)
+        return self._centred(self._coupled(x, k), x, k)
 
     def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
         """Fields of the factorised step, as if all J and b were 0, in double precision."""
         logits, _ = self._answer(x, k)
         return self.process.posterior_fields(x, _mean(logits), k)
+
+    def _coupled(self, x: Tensor, k: Step) -> Ising:
+        """The factorised step's fields beside the couplings."""
+        logits, J = self._answer(x, k)
+        return reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
+
+    def _centred(self, problem: Ising, x: Tensor, k: Step) -> Ising:
+        """The law of a step, of its fields and couplings."""
+        if self.b is None:
+            return problem
+        return centred_problem(problem, self.b[self.process.step_numbers(x, k) - 1])
 
     def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
         """Logits, and couplings in the graph's layout."""
@@ -317,7 +323,8 @@ class IsingCopula(Identified):
         E is linear in each bit, so the mean over q(x_{k-1} | x_k, x_0) is E of the bits' means. s
         is a read of the step, in chains that begin at a draw of q; s^0 one of the factorised step
         by the same random numbers, whose mean is known: the weaker the couplings, the fewer bits
-        differ, and the less noise is in the gradient. It is exact in the mean where s is. The value
+        differ, and the less noise is in the gradient. It is exact in the mean where s is: chains
+        from the data do not see a mode far from them, which `evidence_bound` looks for. The value
         is no likelihood.
 
         Args:
@@ -342,8 +349,9 @@ class IsingCopula(Identified):
         spins = torch.where(up.to(mean) < (1 + mean) / 2, 1, -1).to(torch.int8)[:, None]
         initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x_0.device))
 
-        problem = self.step_problem(after, k)
-        fields = self.fields(after, k).detach().to(problem.h)
+        coupled = self._coupled(after, k)
+        problem = self._centred(coupled, after, k)
+        fields = coupled.h.detach()
         plain = Ising(self.graph, fields, torch.zeros_like(problem.J))
 
         def expected(law: Ising) -> Tensor:
