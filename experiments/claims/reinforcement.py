@@ -339,8 +339,8 @@ def draws(critic: str, trials: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(list(critic.encode()))
     listed = []
     for _ in range(trials):
-        choice = {name: values[random.integers(len(values))] for name, values in SHARED.items()}
-        choice["size"] = SIZES[critic][random.integers(len(SIZES[critic]))]
+        choice = {name: picked(values, random) for name, values in SHARED.items()}
+        choice["size"] = picked(SIZES[critic], random)
         choice["start"] = ("zero", "optimistic")[random.integers(2)]
         choice["extra"] = {}
         if critic == "table" and random.integers(2):  # as in the books: each step once, no copy
@@ -348,6 +348,11 @@ def draws(critic: str, trials: int) -> list[dict[str, Any]]:
             choice |= {"lr": (0.1, 0.25, 0.5)[random.integers(3)], "target_every": 1, "updates": 1}
         listed.append(choice)
     return listed
+
+
+def picked(values: Sequence[Any], random: np.random.Generator) -> Any:
+    """One of some values, each equally likely."""
+    return values[int(random.integers(len(values)))]
 
 
 def searched(

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from tests.support.exact import Z_MAX, untyped
 from tests.support.models import MODELS, randomise
 from tests.support.seeds import generator
 
+LINEAR: Any = torch.nn.Linear(2, 2)
+NAME: Any = "gibbs"
 HIDDEN = [name for name in MODELS if name != "sparse, none hidden"]
 
 
@@ -84,7 +87,7 @@ def test_a_unit_at_zero_adds_nothing():
     alone = FreeEnergyCritic(critic.model, 3)
     for i in critic.model.visible_index:
         with torch.no_grad():
-            critic.model.h[i] += 5.0
+            critic.model.get_parameter("h")[i] += 5.0
     torch.testing.assert_close(alone(state, action), critic(state, action))
     rest = joint.graph.without(critic.model.visible_index)
     own = qs.Ising(rest.graph, joint.h[index], joint.J[rest.kept])
@@ -251,10 +254,10 @@ def test_layers_meet_their_neighbours_only():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: FreeEnergyCritic(torch.nn.Linear(2, 2), 1), "expected an energy model"),
+        (lambda: FreeEnergyCritic(LINEAR, 1), "expected an energy model"),
         (lambda: FreeEnergyCritic(BernoulliRBM(4, 2), 4), "num_state below the model's 4 visible"),
         (lambda: FreeEnergyCritic(BernoulliRBM(4, 2), 0), "expected num_state >= 1; got 0"),
-        (lambda: FreeEnergyCritic(BernoulliRBM(4, 2), 2, sampler="gibbs"), "expected a sampler"),
+        (lambda: FreeEnergyCritic(BernoulliRBM(4, 2), 2, sampler=NAME), "expected a sampler"),
         (lambda: deep(estimator="counts"), "unknown estimator 'counts'"),
         (lambda: deep(transverse=-1.0), "transverse >= 0"),
         (lambda: deep(transverse="0.5"), "transverse as a number; got str"),
