@@ -121,6 +121,44 @@ def draw_bits(
         first_replica: the number of replica 0, for randomness.
     """
 
+def bit_product(
+    matrix: np.ndarray, bits: np.ndarray, out: np.ndarray, transposed: bool, threads: int
+) -> bool:
+    """Sums of the rows of a matrix that bits choose, or of its columns, by looking sums of four up.
+
+    An entry depends on its own row of bits and on the matrix alone: neither on the other rows nor
+    on threads nor on the instruction set.
+
+    Args:
+        matrix: [n, m] float32, or bfloat16 as 16-bit words; rows lie together.
+        bits: float32 [R, n] of 0 and 1; [R, m] where transposed.
+        out: float32 [R, m], the result; [R, n] where transposed.
+        transposed: whether columns are added.
+        threads: threads to use.
+
+    Returns:
+        Whether the matrix is finite.
+    """
+
+def add_outer(
+    into: np.ndarray,
+    bits: np.ndarray,
+    numbers: np.ndarray,
+    keep: float,
+    times: float,
+    threads: int,
+) -> None:
+    """Add the product of bits, transposed, and a few rows of numbers to a matrix in one pass.
+
+    Args:
+        into: [n, m] float32, or bfloat16 as 16-bit words: it becomes keep into + times the product.
+        bits: float32 [K, n] of 0 and 1.
+        numbers: float32 [K, m].
+        keep: factor of what is there; 0 does not read it.
+        times: factor of the product.
+        threads: threads to use.
+    """
+
 def sweep_dense(
     spins: np.ndarray,
     energy: np.ndarray,

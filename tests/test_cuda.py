@@ -314,6 +314,33 @@ def test_fit_of_a_large_model(always, tmp_path):
     close(model.W.detach(), load_run(tmp_path / "run").model.get_parameter("W").detach())
 
 
+def test_a_fused_update_of_a_large_model(always):
+    settings = {"updates": 4, "chains": 16, "batch": 16, "optimizer": "sgd", "lr": 0.1}
+    settings |= {"weight_decay": 0.01, "seed": 3}
+    usual = rbm(40, 24)
+    fit(usual, rows(32, 40), Gibbs(2), settings, device=DEVICE, progress=False)
+    model = rbm(40, 24)
+    settings["fused_update"] = True
+    fit(model, rows(32, 40), Gibbs(2), settings, device=DEVICE, progress=False)
+    assert model.W.grad is None
+    for mine, theirs in zip(model.parameters(), usual.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_of_a_large_step(monkeypatch):
+    """W and its gradient, and little beside."""
+    monkeypatch.setattr(large, "LARGE", 1 << 20)
+    model = BernoulliRBM(8192, 4096).to(DEVICE)
+    data = rows(64, 8192).to(DEVICE)
+    cd = qs.ContrastiveDivergence(model, Gibbs(1), start="data")
+    model.W.grad = torch.zeros_like(model.W)
+    cd(data).backward()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    cd(data).backward()
+    assert torch.cuda.max_memory_allocated() - before < 0.25 * 4 * model.W.numel()
+
+
 def test_the_command_line(tmp_path, capsys):
     pytest.importorskip("tyro")
     from qsample.cli import main

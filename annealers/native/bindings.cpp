@@ -84,6 +84,7 @@ void bind_bipartite(nb::module_ &m);
 void bind_dense(nb::module_ &m);
 void bind_energies(nb::module_ &m);
 void bind_logits(nb::module_ &m);
+void bind_products(nb::module_ &m);
 void bind_sparse(nb::module_ &m);
 
 NB_MODULE(_engine, m) {
@@ -97,5 +98,6 @@ NB_MODULE(_engine, m) {
     bind_dense(m);
     bind_energies(m);
     bind_logits(m);
+    bind_products(m);
     bind_sparse(m);
 }

@@ -7,7 +7,8 @@ either side and 64 rows. Beside it stand a step by hand in plain torch, and the 
 any step takes: the hidden units' field of the data, the visible units' of those, the hidden units'
 of these, and one stacked product of both statistics. The three are timed in turn, in one process
 that has W and its gradient once; each round makes every call once, in random order. A process of
-its own then measures the peak of each one's memory, and bfloat16 storage. `qsample` zeroes its
+its own then measures the peak of each one's memory, bfloat16 storage, and a run of `fit` that
+applies each gradient as it is made, so that none exists. `qsample` zeroes its
 `.grad` and adds to it; `qsample, new gradient` lets each step allocate it. The largest size needs
 11 GiB; one that does not fit is left out, with the reason.
 
@@ -21,9 +22,12 @@ from __future__ import annotations
 import gc
 import json
 import resource
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +56,7 @@ from experiments.common import (
 
 Step = Callable[[], Any]
 GIB = 2**30
-ALONE = ("qsample", "qsample, bfloat16", "plain torch")
+ALONE = ("qsample", "qsample, bfloat16", "plain torch", "fit, fused")
 """what is measured in a process of its own"""
 CALLS = 20
 """steps of a timing on a GPU, where one takes milliseconds"""
@@ -125,7 +129,7 @@ def on_device(side: int, what: str, options: Options) -> dict[str, Any] | str:
     torch.cuda.reset_peak_memory_stats(options.device)
     try:
         return measured(side, what, options)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, ValueError, torch.OutOfMemoryError) as error:
         return str(error).splitlines()[0]
 
 
@@ -191,6 +195,9 @@ def alone(side: int, what: str, options: Options) -> dict[str, float]:
     """Peak memory and time of one kind of step, in a process that does nothing else."""
     before = peak(options.device)
     model, data = made(side, options, dtype_of(what))
+    if what == "fit, fused":
+        wall = fused(model, data, options)
+        return {"seconds": wall} | memory(model, before, options)
     if what == "plain torch":
         model.W.grad = torch.zeros_like(model.W)
         step = steps(model, data)[1]
@@ -199,15 +206,45 @@ def alone(side: int, what: str, options: Options) -> dict[str, float]:
     step = settled_on(options.device, step)
     step()
     wall, cpu = medians(paired_rounds({what: step}, options.rounds, quiet=True)[what])
+    calls = calls_of(options.device)
+    times = {"seconds": wall / calls, "cpu_seconds": cpu / calls}
+    return times | memory(model, before, options)
+
+
+def memory(model: BernoulliRBM, before: int, options: Options) -> dict[str, float]:
+    """Peak memory, and what of it is new in times of the weights and their gradient."""
     used = peak(options.device)
     both = 2 * model.W.numel() * model.W.element_size()
-    calls = calls_of(options.device)
-    return {
-        "seconds": wall / calls,
-        "cpu_seconds": cpu / calls,
-        "peak_gib": used / GIB,
-        "over_weights": (used - before) / both,
-    }
+    return {"peak_gib": used / GIB, "over_weights": (used - before) / both}
+
+
+class Clock(qs.Callback):
+    """The times at which updates end."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_update(self, run: Any) -> None:
+        """Note the time."""
+        self.times.append(time.perf_counter())
+
+
+def fused(model: BernoulliRBM, data: Tensor, options: Options) -> float:
+    """Median seconds of an update of `fit` without a gradient; not of the last, which is judged."""
+    clock = Clock()
+    updates = options.rounds + 2
+    settings = qs.Settings(
+        updates=updates,
+        batch=len(data),
+        chains=len(data),
+        start="data",
+        optimizer="sgd",
+        lr=1e-3,
+        fused_update=True,
+        evaluate_every=updates,
+    )
+    qs.fit(model, data, Gibbs(1), settings, progress=False, callbacks=[clock])
+    return statistics.median(b - a for a, b in pairwise(clock.times[:-1]))
 
 
 def made(side: int, options: Options, dtype: torch.dtype) -> tuple[BernoulliRBM, Tensor]:
@@ -305,7 +342,7 @@ def picture(rows: list[dict[str, Any]]) -> Figure:
         seconds = [row["times"][name]["seconds"] for row in timed]
         left.plot([row["weights"] for row in timed], seconds, line, color=colour, label=name)
     left.set(xlabel="weights", ylabel="seconds per step", xscale="log", yscale="log")
-    for name, line in zip(ALONE, ("-", "--", "-"), strict=True):
+    for name, line in zip(ALONE, ("-", "--", "-", ":"), strict=True):
         measured = [row for row in rows if name in row]
         colour = THEIRS if name == "plain torch" else OURS
         peaks = [row[name]["peak_gib"] for row in measured]

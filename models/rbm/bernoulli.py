@@ -12,7 +12,7 @@ from qsample.models.energy import EnergyModel, column_sums, normal, with_gradien
 from qsample.models.rbm.arrays import Orientation, weights_of
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
-from qsample.support.autocast import rounded_alone
+from qsample.support.autocast import rounded_alone, widened
 from qsample.support.checks import is_whole
 from qsample.support.faces import public
 
@@ -140,6 +140,10 @@ class BernoulliRBM(EnergyModel):
 
     def _free_energy(self, x: Tensor) -> Tensor:
         W, b, c = self.weights()
+        if widened(x.device.type, W.dtype):
+            with torch.autocast(x.device.type, enabled=False):
+                wide = _free_energy_of(x.float(), W.float(), b.float(), c.float())
+            return wide.to(W.dtype)
         if rounded_alone(x.device.type, W.dtype):
             with torch.autocast(x.device.type, enabled=False):
                 return _free_energy_of(x.to(W), W.to(torch.bfloat16).to(W), b, c)

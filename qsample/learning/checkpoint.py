@@ -1,9 +1,10 @@
 """Checkpoints that survive any crash: tensors first, then a JSON manifest that commits them.
 
 A save writes `checkpoint-00000012.safetensors`, then `checkpoint.json` with that file's name, size
-and SHA-256; each goes to a temporary file, fsync, rename, fsync of the folder. Renaming the
-manifest is the commit: until then the last checkpoint is untouched, and its tensors are deleted
-only afterwards. One process at a time may save into a folder.
+and SHA-256; tensors are written and read where they lie, without a copy of all. Each file goes to a
+temporary file, fsync, rename, fsync of the folder. Renaming the manifest is the commit: until then
+the last checkpoint is untouched, and its tensors are deleted only afterwards. One process at a time
+may save into a folder.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from itertools import count
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from qsample.learning.tensor_pieces import DTYPES, mapped, pieces, tensors_of
 from qsample.support.checks import whole
 from qsample.support.files import sync_folder, write_whole
 
@@ -69,27 +70,29 @@ def save(
     folder = Path(folder).expanduser()
     step = whole("step", step, 0)
     keep = whole("keep", keep, 1)
-    data, tree = _pack(state)
+    tensors, tree = _pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # what a failed save may have left visible is durable before anything older goes
         sync_folder(folder)
         _prune(folder, _committed(folder))
         stem = _free_stem(folder, step)
+        file = folder / f"{stem}.safetensors"
+        written = _Written(pieces(tensors))
+        write_whole(file, written)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
             "step": step,
             "tensors": {
-                "file": f"{stem}.safetensors",
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "file": file.name,
+                "bytes": written.size,
+                "sha256": written.digest.hexdigest(),
             },
             "state": tree,
         }
         text = _render(manifest)
         # the manifest is the commit point: it goes last
-        write_whole(folder / f"{stem}.safetensors", data)
         if keep > 1:
             write_whole(folder / f"{stem}.json", text)
         write_whole(folder / LATEST, text)
@@ -100,6 +103,21 @@ def save(
     earlier = [name for name, number in _listed(folder).items() if number < step]
     _prune(folder, {stem, *earlier[: keep - 1]})
     return folder / LATEST
+
+
+class _Written:
+    """Pieces of a file, with the size and the SHA-256 of those that were taken."""
+
+    def __init__(self, each: Iterator[memoryview | bytes]) -> None:
+        self._each = each
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[memoryview | bytes]:
+        for piece in self._each:
+            self.size += len(piece)
+            self.digest.update(piece)
+            yield piece
 
 
 def _free_stem(folder: Path, step: int) -> str:
@@ -154,8 +172,8 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
     if data is None:
         return load(path)  # a running save replaced both files between the two reads
     try:
-        stored = from_bytes(data)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        stored = tensors_of(data)
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         file = path.parent / manifest["tensors"]["file"]
         raise CheckpointError(f"{file} is corrupt: no safetensors ({reason})") from None
@@ -168,14 +186,15 @@ def load(path: str | os.PathLike[str]) -> dict[Any, Any]:
     return state
 
 
-def _tensors_of(path: Path, manifest: dict[str, Any]) -> bytes | None:
+def _tensors_of(path: Path, manifest: dict[str, Any]) -> mmap | bytes | None:
     """The checked bytes of the tensors' file; None where the path's manifest is another by now."""
     tensors = manifest["tensors"]
     file = path.parent / tensors["file"]
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe or a device would never end
             raise CheckpointError(f"{path} needs {file.name}: it is no plain file")
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = mapped(opened)
     except OSError as error:
         if _manifest(path)[1] != manifest:
             return None
@@ -268,16 +287,16 @@ def _render(manifest: dict[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": digest}, indent=1).encode() + b"\n"
 
 
-def _pack(state: dict[Any, Any]) -> tuple[bytes, Any]:
-    """The tensors of a state as safetensors, and the rest of it as JSON values."""
+def _pack(state: dict[Any, Any]) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of a state by name, and the rest of it as JSON values."""
     tensors: dict[str, Tensor] = {}
     try:
         tree = _encode(state, "", tensors)
         json.dumps(tree, indent=1)  # as `_render` will: fails here on integers too long to print
-        return to_bytes(tensors), tree
+        return tensors, tree
     except CheckpointError:
         raise
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(f"cannot store state: {str(error).splitlines()[0]}") from error
 
 
@@ -316,7 +335,7 @@ def _encode_scalar(value: Any, name: str) -> Any:
 def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     """Put a tensor among the others; the name it has there."""
     dense = tensor.layout is torch.strided and not tensor.is_meta
-    if not dense or tensor.dtype in (torch.complex32, torch.complex128):
+    if not dense or tensor.dtype not in DTYPES:
         kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
         raise CheckpointError(
             f"cannot store tensor {name!r} ({kind}): expected a dense one of a safetensors type"
@@ -324,8 +343,7 @@ def _put(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     name = name.encode(errors="replace").decode()  # a readable name; which one does not matter
     while name in tensors or name == "__metadata__":
         name += "'"
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    tensors[name] = plain.clone(memory_format=torch.contiguous_format)
+    tensors[name] = tensor.detach()
     return name
 
 

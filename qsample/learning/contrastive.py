@@ -375,14 +375,14 @@ class ContrastiveDivergence(nn.Module):
         from_data = self.start == "data"
         num = len(data) if from_data else self.num
         large.check_memory(model, len(data), num)
-        blocks, fields = large.fields_of(model, data)
+        products, fields = large.fields_of(model, data)
         visible = None
         if from_data:
             visible = data
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains)[0]
         known = fields if from_data else None
-        samples = large.chains(model, self.sampler, visible, num, generator, blocks, known)
+        samples = large.chains(model, self.sampler, visible, num, generator, products, known)
         self.samples = _weighted(samples, data_weight) if from_data else samples
         if self.start == "persistent" and self.training:
             self._keep_chains(samples, generator)
@@ -461,7 +461,8 @@ class ContrastiveDivergence(nn.Module):
         rows = data[share(len(data), "rows of data")].to(torch.float32)
 
         # draws are those of a chain's number, from one seed on all ranks
-        blocks, fields = large.fields_of(model, rows)
+        blocks = Blocks(model.weights()[0])
+        fields = blocks.from_left(rows) + model.weights()[2].detach()
         visible = None
         if self.start == "data":
             visible = rows

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.gibbs import Gibbs
+from qsample.learning import large, large_looks
 from qsample.problem.ising import Ising
 from qsample.sampling.random import mix
 from qsample.sampling.sampler import check_finite
@@ -40,8 +41,9 @@ class Judge:
 
     data that lie far above the lowest free energy one can find are unlikely, whatever the sampler
     was worth. It is looked for from random states, from the data and among the reads, by some
-    sweeps each. Where hidden units are coupled, joint energies stand in for F, with the best hidden
-    units drawn given the data.
+    sweeps each; of a model that is too large to copy, from fewer (`large_looks`). Where hidden
+    units are coupled, joint energies stand in for F, with the best hidden units drawn given the
+    data.
 
     Args:
         model: the model as it is at the start.
@@ -53,8 +55,9 @@ class Judge:
     """
 
     def __init__(self, model: EnergyModel, data: Tensor, seed: int) -> None:
-        problem = model.ising().detach()
-        check_finite(problem)
+        strongest = strength_of(model)
+        if not math.isfinite(strongest):
+            check_finite(model.ising().detach())
         self.model = model
         self.seed = seed
         self.rows = data[:: max(1, len(data) // ROWS)][:ROWS]
@@ -62,7 +65,7 @@ class Judge:
         coins = units * math.log(2)
         start = self.bound(None)
         self.coins = max(coins, start if math.isfinite(start) else 0.0)
-        self.strongest = max(2.0**23, 4 * strength(problem))  # 2^24 is float32's one
+        self.strongest = max(2.0**23, 4 * strongest)  # 2^24 is float32's one
 
     @torch.no_grad()
     def bound(self, states: Tensor | None) -> float:
@@ -72,6 +75,8 @@ class Judge:
             states: joint spins `[R, n]` to look at too, such as reads; None for none.
         """
         with torch.autocast(self.rows.device.type, enabled=False):
+            if large.holds(self.model):
+                return large_looks.bound(self.model, self.rows, states, self._generator(3))
             problem = self.model.ising().detach()
             joint = self._data_spins()
             probes = self._probes(problem, joint, states)
@@ -118,8 +123,11 @@ class Judge:
         return torch.cat(probes)
 
 
-def strength(problem: Ising) -> float:
+def strength_of(model: EnergyModel) -> float:
     """The largest number among fields and couplings; nan or infinite where one of them is."""
+    if large.holds(model):
+        return large_looks.strength(model)
+    problem = model.ising().detach()
     largest = [float(t.abs().max()) for t in (problem.h, problem.J) if t.numel()]
     # an offset that is not finite makes the sum so
     return max(largest, default=0.0) + 0.0 * float(problem.offset.abs().max())

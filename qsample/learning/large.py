@@ -7,12 +7,16 @@ chooses. Nothing of the size of W is made but its gradient.
 
 CD-1 is four products here, of which none is taken twice: the field of the data, $c + v W$, draws
 the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
-field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked.
+field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked. On a
+CPU `Products` takes each by looking sums up, so that a step costs less than its four products. On a
+GPU a product of this size takes many times as long as its launch: nothing is captured as a graph.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -22,9 +26,9 @@ from torch.autograd.function import once_differentiable
 from qsample.annealers.gibbs import Gibbs
 from qsample.annealers.kernels.streams import Streams
 from qsample.annealers.kernels.update import is_full
-from qsample.learning.blocks import Blocks
 from qsample.learning.distributed import world
 from qsample.learning.memory import check_room
+from qsample.learning.products import Multiplies, Products, add_outer
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seeds
 from qsample.sampling.sampler import Sampler
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 24
 """weights, 64 MiB of them: more than caches hold, and the native kernel's tables serve no more"""
-
-CHUNK = 1 << 25  # numbers of a gradient of 16 bits that are made at a time, in single precision
 
 
 def holds(model: EnergyModel) -> TypeGuard[BernoulliRBM]:
@@ -82,7 +84,7 @@ def check_memory(model: BernoulliRBM, rows: int, chains: int) -> None:
     """
     W = model.W
     n, m = W.shape
-    wanted = W.requires_grad and W.grad is None
+    wanted = W.requires_grad and W.grad is None and W.data_ptr() not in _at_once
     parts = {
         "gradient": W.numel() * W.element_size() if wanted else 0,
         # units and fields, their probabilities, products and random numbers, in single precision
@@ -94,11 +96,11 @@ def check_memory(model: BernoulliRBM, rows: int, chains: int) -> None:
 # ---- chains ----------------
 
 
-def fields_of(model: BernoulliRBM, data: Tensor) -> tuple[Blocks, Tensor]:
+def fields_of(model: BernoulliRBM, data: Tensor) -> tuple[Products, Tensor]:
     """The products with W, and the hidden units' fields c + v W given the rows, `[N, m]`."""
     W, _, c = model.weights()
-    blocks = Blocks(W)
-    return blocks, blocks.from_left(data.to(blocks.dtype)) + c.detach()
+    products = Products(W)
+    return products, products.from_left(data.to(products.dtype)).add_(c.detach())
 
 
 @torch.no_grad()
@@ -108,7 +110,7 @@ def chains(
     visible: Tensor | None,
     num: int,
     generator: torch.Generator | None,
-    blocks: Blocks,
+    products: Multiplies,
     fields: Tensor | None = None,
     first_replica: int = 0,
 ) -> Samples:
@@ -120,21 +122,21 @@ def chains(
         visible: visible units `[num, n_visible]` to start from, of 0 and 1; None for random ones.
         num: chains.
         generator: randomness, of which one seed is taken.
-        blocks: products with the model's W.
+        products: products with the model's W.
         fields: hidden units' fields given `visible`, where they are known, `[num, n_hidden]`.
         first_replica: number of the first chain, for randomness.
     """
-    _, b, c = (weight.detach().to(blocks.dtype) for weight in model.weights())
+    b, c = (bias.detach().to(products.dtype) for bias in model.weights()[1:])
     draws = _Draws(draw_seeds(generator, ())[0], b.device, first_replica)
-    v = draws.coins(num, len(b)) if visible is None else visible.to(blocks.dtype)
+    v = draws.coins(num, len(b)) if visible is None else visible.to(products.dtype)
     h = v.new_empty(num, len(c))
     pull = v.new_empty(0)
     for sweep in range(int(sampler.sweeps)):
         known = fields is not None and sweep == 0
-        field = fields if known else blocks.from_left(v) + c
+        field = fields if known else products.from_left(v) + c
         assert field is not None
         h = draws.bits(field, len(b))
-        pull = blocks.from_right(h).add_(b)
+        pull = products.from_right(h).add_(b)
         v = draws.bits(pull, 0)
     # E = -v.(W h + b) - c.h, and pull is the bracket
     energy = -(v * pull).sum(-1) - h @ c
@@ -235,10 +237,7 @@ class _FreeEnergy(torch.autograd.Function):
         if known is not None:
             field[:with_known] = known
         rest = x[with_known:]
-        if W.dtype == torch.float32:
-            torch.addmm(c, rest, W, out=field[with_known:])
-        else:
-            field[with_known:] = Blocks(W).from_left(rest) + c
+        field[with_known:] = Products(W).from_left(rest).add_(c)
         ctx.save_for_backward(W, b, c, x, field)
         return -(x @ b.to(x)) - torch.nn.functional.softplus(field).sum(-1)
 
@@ -255,29 +254,18 @@ class _FreeEnergy(torch.autograd.Function):
 
 
 def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
-    """The product x' weighed, a new tensor; None where it was added to `W.grad` in place."""
+    """The product x' weighed, a new tensor; None where `W.grad`, or W itself, took it in place."""
+    step = _at_once.get(W.data_ptr())
+    if step is not None:
+        add_outer(W.detach(), x, weighed, step.keep, step.times)
+        return None
     into = W.grad if _accumulates(W) else None
-    if W.dtype == torch.float32:
-        if into is None:
-            return torch.mm(x.T, weighed)
-        into.addmm_(x.T, weighed)
+    if into is not None:
+        add_outer(into, x, weighed)
         return None
-    if W.device.type != "cpu":
-        # units are exact in 16 bits; two numbers of them hold 16 bits of a probability
-        head = weighed.to(W)
-        tail = (weighed - head).to(W)
-        x = x.to(W).repeat(2, 1)
-        weighed = torch.cat([head, tail])
-        if into is None:
-            return torch.mm(x.T, weighed)
-        into.addmm_(x.T, weighed)
-        return None
-    out = torch.zeros_like(W) if into is None else into
-    height = max(1, CHUNK // W.shape[1])
-    for first in range(0, len(W), height):
-        rows = slice(first, first + height)
-        out[rows] += torch.mm(x[:, rows].T, weighed)
-    return out if into is None else None
+    out = torch.empty_like(W, memory_format=torch.contiguous_format)
+    add_outer(out, x, weighed, keep=0.0)
+    return out
 
 
 def _accumulates(W: Tensor) -> bool:
@@ -285,6 +273,8 @@ def _accumulates(W: Tensor) -> bool:
 
     `torch.autograd.grad` does not, hooks do look, and ranks average what comes from each.
     """
+    if W.grad is not None and not W.grad.is_contiguous():
+        return False
     looked_at = W._backward_hooks or getattr(W, "_post_accumulate_grad_hooks", None)
     if not W.is_leaf or W.grad is None or W.grad.is_sparse or looked_at or world()[1] > 1:
         return False
@@ -293,3 +283,35 @@ def _accumulates(W: Tensor) -> bool:
         return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # which says that this is autograd.grad
         return False
+
+
+# ---- new weights at once ----------------
+
+
+class _Step(NamedTuple):
+    """W becomes keep W + times (its gradient)."""
+
+    keep: float
+    times: float
+
+
+_at_once: dict[int, _Step] = {}  # by the address of W
+
+
+@contextmanager
+def applied_at_once(W: Tensor, rate: float, decay: float) -> Iterator[None]:
+    r"""Inside, a backward pass of this module makes $W - \eta (g + \lambda W)$ of W at once.
+
+    So no gradient of the size of W exists: `W.grad` stays None, and the optimiser leaves W alone.
+
+    Args:
+        W: a large model's parameter, a leaf, contiguous.
+        rate: the learning rate, eta.
+        decay: weight decay, lambda.
+    """
+    place = W.data_ptr()
+    _at_once[place] = _Step(1.0 - rate * decay, -rate)
+    try:
+        yield
+    finally:
+        del _at_once[place]

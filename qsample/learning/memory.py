@@ -22,6 +22,8 @@ def check_room(what: str, parts: Mapping[str, int], device: torch.device) -> Non
         MemoryError: they are more than `available` says.
     """
     needed = sum(parts.values())
+    if device.type == "cuda" and needed <= _kept(device):
+        return  # to ask the driver takes longer than a small step
     free = available(device)
     if free is None or needed <= free:
         return
@@ -35,13 +37,16 @@ def check_room(what: str, parts: Mapping[str, int], device: torch.device) -> Non
 def available(device: torch.device) -> int | None:
     """Bytes that can still be allocated there; None where nobody knows."""
     if device.type == "cuda":
-        # what torch keeps of tensors that are gone is free too
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        return torch.cuda.mem_get_info(device)[0] + _kept(device)
     if device.type != "cpu":
         return None
     free = [_of_machine(), _of_group()]
     return min((size for size in free if size is not None), default=None)
+
+
+def _kept(device: torch.device) -> int:
+    """Bytes that torch keeps of tensors that are gone."""
+    return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _of_machine() -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsample.evaluation.likelihood import log_likelihood, pseudo_log_likelihood
+from qsample.learning import large
 from qsample.learning.settings import Settings
 from qsample.problem.enumeration import num_enumerated
 from qsample.sampling.mixing import chain_ess
@@ -35,6 +36,8 @@ Evaluates = Callable[["EnergyModel", Tensor], Mapping[str, Any]]
 
 def _auto(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
+    if large.holds(model):
+        return {}  # each of them is out of reach
     listed = num_enumerated(model.ising())
     hidden_listed = model.tractable or model.num_hidden <= 8
     quick = listed <= LISTED and (model.graph.num_spins << listed) <= NUMBERS

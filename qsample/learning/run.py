@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from qsample.learning import large, large_looks
 from qsample.learning import metrics as measured
 from qsample.learning.batches import Batches, batches_of
 from qsample.learning.best import Best, check_score, score_of
 from qsample.learning.callbacks import Callback, Callbacks, saved_on_error
 from qsample.learning.contrastive import ContrastiveDivergence
 from qsample.learning.distributed import world
-from qsample.learning.divergence import Diverged, Judge, check_precision, strength
+from qsample.learning.divergence import Diverged, Judge, check_precision, strength_of
 from qsample.learning.files import digest
 from qsample.learning.folder import Metrics, RunFolder
 from qsample.learning.metrics import Evaluates, Evaluation
@@ -89,6 +90,7 @@ class Run:
         check_precision(model)
         check_is_sampler(sampler)
         measured.check_evaluation(evaluate)
+        large_looks.check_evaluation(model, evaluate)
         if settings.patience is not None and validation is None:
             raise ValueError(
                 f"patience={settings.patience} waits for validation rows to become more likely: "
@@ -229,15 +231,20 @@ class Run:
         number = self.update + 1
         due = number % settings.evaluate_every == 0 or number == settings.updates
         beta = None
-        with self.stopper.cuttable("update"):
-            loss = self.cd(rows)
-            samples = self.cd.samples
-            assert samples is not None
-            value = float(loss.detach())
-            if due and math.isfinite(value):
-                beta = beta_of_reads(self.model.ising().detach(), samples)
-            loss.backward()
-        if not math.isfinite(value):
+        with self.steps.at_once():
+            with self.stopper.cuttable("update"):
+                loss = self.cd(rows)
+                samples = self.cd.samples
+                assert samples is not None
+                value = float(loss.detach())
+                good = math.isfinite(value)
+                if due and good:
+                    beta = self._beta(samples)
+                if good and not settings.fused_update:
+                    loss.backward()
+            if good and settings.fused_update:
+                loss.backward()  # new weights, which are not given up half-way
+        if not good:
             self.update += 1
             raise self.diverged(f"the loss is {value}")
         self._end_update(samples, rows)
@@ -245,6 +252,12 @@ class Run:
             return None
         self.pending = self._pending(value, beta)
         return None if self.stopper.number is not None else self.evaluate()
+
+    def _beta(self, samples: Samples) -> Estimate:
+        """The effective beta of this update's reads."""
+        if large.holds(self.model):
+            return large_looks.beta_of_reads(self.model, samples)
+        return beta_of_reads(self.model.ising().detach(), samples)
 
     def _begin_update(self) -> None:
         """Set what is a function of the update's number, and keep what it moves."""
@@ -265,7 +278,7 @@ class Run:
         self.seen = None if self.batches.ordered else digest(rows)
         self.before = None
         # before the weights reach a checkpoint, or a sampler that cannot tell 1 from 0 beside them
-        largest = strength(self.model.ising().detach())
+        largest = strength_of(self.model)
         if not math.isfinite(largest):
             raise self.diverged("the weights are no longer finite")
         if largest > self.judge.strongest:

@@ -249,7 +249,14 @@ def _are_tensors(value: Any) -> bool:
 
 def _are_weights(value: Any) -> bool:
     """Tensors, and finite numbers."""
-    return _are_tensors(value) and all(bool(t.isfinite().all()) for t in value.values())
+    return _are_tensors(value) and all(map(_is_finite, value.values()))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; without a copy of them."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    return all(bool(end.isfinite()) for end in torch.aminmax(tensor.detach()))
 
 
 def _are_chains(value: Any) -> bool:

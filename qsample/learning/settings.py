@@ -45,6 +45,9 @@ class Settings:
         centred: whether to use the centred gradient, with offsets by moving average.
         exact_sums: whether chains and statistics are the same on any number of ranks, bit for bit;
             see `ContrastiveDivergence`.
+        fused_update: whether the weights W of a `BernoulliRBM` of 2^24 of them or more are updated
+            as their gradient is made, which so takes no memory. For sgd, without clip, average,
+            centred or exact_sums; equal to the update by torch's SGD up to rounding.
         seed: seed of all randomness.
         evaluate_every: updates between lines of metrics.
         checkpoint_every: updates between checkpoints.
@@ -70,6 +73,7 @@ class Settings:
     chains: int = 512
     centred: bool = False
     exact_sums: bool = False
+    fused_update: bool = False
     seed: int = 0
     evaluate_every: int = 250
     checkpoint_every: int = 1000
@@ -110,8 +114,26 @@ class Settings:
                 f"expected average_from < updates={self.updates}, or there is nothing to average; "
                 f"got {self.average_from}"
             )
+        if self.fused_update:
+            self._check_fused()
         if not 0 < self.lr < 1e30:  # beyond, float32 overflows inside the optimiser
             raise ValueError(f"expected a learning rate > 0 and < 1e30; got {self.lr}")
+
+    def _check_fused(self) -> None:
+        """A ValueError for settings that need the gradient of all weights at once."""
+        wanted = {
+            "optimizer": "sgd",
+            "clip": None,
+            "average": "none",
+            "centred": False,
+            "exact_sums": False,
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"fused_update=True applies each gradient as it is made: expected {name}="
+                    f"{value!r} beside it; got {getattr(self, name)!r}"
+                )
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsample.learning import checkpoint
+from qsample.learning import checkpoint, large
 from qsample.learning.checkpoint import CheckpointError
 from qsample.learning.files import digest
 from qsample.learning.saved import fault_of
@@ -119,6 +119,8 @@ def _copied(value: Any) -> Any:
 def restore(run: Run, folder: Path) -> None:
     """Take up the checkpoint in a folder; where that fails, the run's model is as it was.
 
+    A model that is too large to copy then has the checkpoint's weights.
+
     A warning says where draws will differ from those of a run that was never stopped.
 
     Raises:
@@ -131,7 +133,7 @@ def restore(run: Run, folder: Path) -> None:
     if run.keeps_config:
         run.config = state["config"]
     _check_same(run, state, folder)
-    weights = _copied(dict(run.model.state_dict()))
+    weights = None if large.holds(run.model) else _copied(dict(run.model.state_dict()))
     try:
         run.model.load_state_dict(state.get("training") or state["model"])
     except (RuntimeError, ValueError) as error:
@@ -140,14 +142,14 @@ def restore(run: Run, folder: Path) -> None:
     try:
         _take_up(run, state)
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        run.model.load_state_dict(weights)
+        _put_back(run, weights)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         path = folder / checkpoint.LATEST
         raise CheckpointError(f"{path} holds no state of this run: {reason}") from None
     try:
         _compare_batches(run, folder)
     except BaseException:
-        run.model.load_state_dict(weights)
+        _put_back(run, weights)
         raise
     numbering = state.get("numbering", 1)  # the first checkpoints do not name it
     if numbering != _numbering() and run.update < run.settings.updates:
@@ -158,6 +160,12 @@ def restore(run: Run, folder: Path) -> None:
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def _put_back(run: Run, weights: dict[str, Tensor] | None) -> None:
+    """The model's weights as they were, where they were copied."""
+    if weights is not None:
+        run.model.load_state_dict(weights)
 
 
 def _compare_batches(run: Run, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from qsample.learning import large
 from qsample.learning.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Steps:
         scheduler: MakesScheduler | None = None,
     ) -> None:
         _check_settings(settings, optimizer, scheduler)
+        if settings.fused_update:
+            _check_fused(model, settings)
         self.model = model
         self.settings = settings
         # names of what was given: a checkpoint is for others of the same
@@ -63,7 +67,21 @@ class Steps:
         if not self.names:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.rate(update)
-        self.optimizer.zero_grad()
+        if self.settings.fused_update:
+            self.model.get_parameter("W").grad = None
+        # memory as large as W is kept: to get it afresh from the system takes long
+        self.optimizer.zero_grad(set_to_none=not large.holds(self.model))
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Inside, a backward pass takes the step of a large model's weights, where that is asked.
+
+        Its rate is that of the optimiser as it stands, after `begin`.
+        """
+        if not self.settings.fused_update:
+            return nullcontext()
+        W = self.model.get_parameter("W")
+        group = next(g for g in self.optimizer.param_groups if any(p is W for p in g["params"]))
+        return large.applied_at_once(W, float(group["lr"]), float(group["weight_decay"]))
 
     def take(self, update: int) -> None:
         """New weights, by the gradient; `update` counts this one."""
@@ -175,11 +193,27 @@ def _called(name: str, function: Any, argument: Any) -> Any:
     return function(argument)
 
 
+def _check_fused(model: EnergyModel, settings: Settings) -> None:
+    """A ValueError for a model that has no step at once."""
+    if not large.holds(model):
+        raise ValueError(
+            f"fused_update is for a BernoulliRBM of {large.LARGE} weights or more, of float32; got "
+            f"{type(model).__name__} of {sum(p.numel() for p in model.parameters())} parameters: "
+            "leave it out"
+        )
+    W = model.weights()[0]
+    if not W.is_leaf or not W.is_contiguous() or W._backward_hooks:
+        raise ValueError(
+            "fused_update makes new weights of W without its gradient: expected W as a plain "
+            "parameter, contiguous, without hooks or parametrisation"
+        )
+
+
 def _check_settings(settings: Settings, optimizer: Any, scheduler: Any) -> None:
     """A ValueError for settings, other than the defaults, which do not apply."""
     useless: list[str] = []
     if optimizer is not None:
-        useless += ["optimizer", "lr", "weight_decay"]
+        useless += ["optimizer", "lr", "weight_decay", "fused_update"]
     if optimizer is not None or scheduler is not None:
         useless += ["decay_from"]
     for name in useless:

@@ -40,6 +40,19 @@ def rounded_alone(device: str, dtype: torch.dtype) -> bool:
     )
 
 
+def widened(device: str, dtype: torch.dtype) -> bool:
+    """Whether products of 16-bit weights are best taken in single precision, as this CPU does them.
+
+    It multiplies such numbers one by one, in a hundred times the time of the widened product.
+
+    Args:
+        device: type of the device of the weights.
+        dtype: their dtype.
+    """
+    short = dtype in (torch.bfloat16, torch.float16)
+    return device == "cpu" and short and not MULTIPLIES_BFLOAT16
+
+
 def factor_dtype(device: str, dtype: torch.dtype) -> torch.dtype:
     """What a product's factors are best made in: autocast's dtype, or `dtype` where it rests.
 

@@ -10,6 +10,7 @@ import threading
 import uuid
 import warnings
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,8 +32,8 @@ _FAR = 1 << 30  # Windows locks bytes, also against readers: one that nobody rea
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably.
+def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Put `data`, or its pieces one after the other, at `path` durably.
 
     Readers see the old file or the whole new one, also after a power cut. Threads and processes,
     of other hosts too, may write one path at once: the last one wins.
@@ -40,7 +41,8 @@ def write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -25,6 +25,7 @@ void fuzz(int trials) {
     std::printf("dense %016llx\n", check::fuzz_dense(trials));
     std::printf("bipartite %016llx\n", check::fuzz_bipartite(trials));
     std::printf("logits %016llx\n", check::fuzz_logits(trials));
+    std::printf("products %016llx\n", check::fuzz_products(trials));
     std::printf("philox %016llx\n", check::fuzz_philox(trials));
     check::stops();
 }

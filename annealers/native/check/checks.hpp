@@ -11,6 +11,7 @@ unsigned long long fuzz_sparse(int trials);
 unsigned long long fuzz_dense(int trials);
 unsigned long long fuzz_bipartite(int trials);
 unsigned long long fuzz_logits(int trials);
+unsigned long long fuzz_products(int trials);
 unsigned long long fuzz_philox(int trials);
 void stops();
 

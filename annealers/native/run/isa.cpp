@@ -6,8 +6,9 @@
     namespace sparse { extern const Kernel NAME; }                                  \
     namespace dense { extern const Kernel NAME; }                                   \
     namespace bipartite { extern const Kernel NAME; }                               \
-    namespace logits { extern const Kernel NAME; }
-#define QSAMPLE_SET(NAME) isa::Set{#NAME, &sparse::NAME, &dense::NAME, &bipartite::NAME, &logits::NAME}
+    namespace logits { extern const Kernel NAME; }                                  \
+    namespace products { extern const Kernel NAME; }
+#define QSAMPLE_SET(NAME) isa::Set{#NAME, &sparse::NAME, &dense::NAME, &bipartite::NAME, &logits::NAME, &products::NAME}
 
 QSAMPLE_KERNELS(plain)
 #if defined(__x86_64__)

@@ -7,6 +7,7 @@
 #include "../bipartite/job.hpp"
 #include "../dense/job.hpp"
 #include "../logits/job.hpp"
+#include "../products/job.hpp"
 #include "../sparse/job.hpp"
 
 namespace isa {
@@ -17,6 +18,7 @@ struct Set {
     const dense::Kernel *dense;
     const bipartite::Kernel *bipartite;
     const logits::Kernel *logits;
+    const products::Kernel *products;
 };
 
 // Those of this machine, the best first.
