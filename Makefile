@@ -26,7 +26,7 @@ setup: $(STAMP)
 # An editable install compiles once: the native sources are listed so that an edit builds again.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard annealers/native/*.cpp annealers/native/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments,dwave,diffusion]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,dev,experiments,dwave,diffusion,rl]"
 	touch $@
 
 # What the documentation is built with comes with `make docs` alone: qsample itself is installed already.

@@ -22,6 +22,10 @@ from qsample.learning.contrastive import ContrastiveDivergence as ContrastiveDiv
 from qsample.learning.contrastive import Start as Start
 from qsample.learning.contrastive import cd_loss as cd_loss
 from qsample.learning.fit import fit as fit
+from qsample.learning.reinforcement.agent import AgentSettings as AgentSettings
+from qsample.learning.reinforcement.agent import FreeEnergyAgent as FreeEnergyAgent
+from qsample.learning.reinforcement.critic import FreeEnergyCritic as FreeEnergyCritic
+from qsample.learning.reinforcement.critic import layered_machine as layered_machine
 from qsample.learning.saved import SavedRun as SavedRun
 from qsample.learning.saved import load_run as load_run
 from qsample.learning.settings import Settings as Settings

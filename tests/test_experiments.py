@@ -149,6 +149,22 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"parts": ("the recipe",), "hidden": 8, "updates": 3, "annealing": 10},
         {"recipe", "parts"},
     ),
+    "claims.large_actions": (
+        {"steps": 320, "hidden": 4, "rates": (0.01,), "seeds": 1},
+        {"rates", "rewards", "ratio"},
+    ),
+    "claims.reinforcement": (
+        {
+            "trials": 1,
+            "judges": 1,
+            "seeds": 1,
+            "limit": 20,
+            "reads": 5,
+            "fits": 3,
+            "worlds": ("maze", "steering", "lake"),
+        },
+        {"worlds", "errors"},
+    ),
     "claims.sklearn_drop_in": (
         {
             "cases": ("digits, 64 → 100",),

@@ -1,0 +1,1 @@
+"""Reinforcement learning by free energy: a Boltzmann machine as a critic."""
