@@ -24,7 +24,7 @@ _count = _Count()
 
 def count_updates(updates: int) -> None:
     """Note spin updates that are made in this thread, for the call that makes them."""
-    _count.updates += updates
+    _count.updates += int(updates)  # a number of numpy is none that JSON takes
 
 
 def with_cost(sample: Callable[P, Samples]) -> Callable[P, Samples]:

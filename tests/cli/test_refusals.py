@@ -235,7 +235,7 @@ def test_the_line_is_the_same_in_any_locale(encoding):
 
 def test_no_command_and_an_unknown_one(capsys):
     assert "unknown sampler 'quantum'" in refused(capsys, "samplers", "quantum")
-    assert "train, evaluate, sample, samplers, recipes" in refused(capsys)
+    assert "train, study, evaluate, sample, samplers, recipes" in refused(capsys)
     assert "frobnicate" in refused(capsys, "frobnicate")
 
 

@@ -1,8 +1,10 @@
 """What a call cost stands in `info`: updates counted by hand, joules with their source."""
 
+import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from qsample.annealers import (
     Neal,
     SimulatedAnnealing,
 )
-from qsample.sampling.cost import with_cost
+from qsample.sampling.cost import count_updates, with_cost
 from qsample.support import power
 from tests.support.problems import numbered
 from tests.support.samplers import LOCAL
@@ -100,3 +102,11 @@ def test_times_are_in_no_sampleset():
 def test_every_kind_of_sampler_says_it(name):
     cost = LOCAL[name].quick.sample(PROBLEM, 4, generator=generator()).info["cost"]
     assert cost.keys() == KEYS and math.isfinite(cost["cpu_seconds"])
+
+
+def test_counts_are_plain_numbers():
+    """A count of numpy's stays one for ever, and no checkpoint could be written again."""
+    count_updates(np.int64(3))
+    cost = Gibbs(2).sample(PROBLEM, 2).info["cost"]
+    json.dumps(cost)
+    assert type(cost["spin_updates"]) is int

@@ -166,7 +166,10 @@ def test_an_estimate_reads_well():
 def test_values_show_their_shape_not_their_numbers():
     problem = Ising.from_edges(torch.zeros(2, 3), [(0, 1)], torch.ones(1))
     assert repr(problem) == "Ising(sparse, 3 spins, batch [2], torch.float32)"
-    assert repr(Gibbs(2).sample(problem, 4)) == "Samples([2, 4, 3], asymptotic, info=['sweeps'])"
+    assert (
+        repr(Gibbs(2).sample(problem, 4))
+        == "Samples([2, 4, 3], asymptotic, info=['cost', 'sweeps'])"
+    )
 
 
 def test_resampling_without_a_single_weight_is_refused():
