@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -82,7 +83,7 @@ class Remembered(nn.Module):
 
 
 @torch.no_grad()
-def keep_most(averages: list[Tensor], weights: list[Tensor], updates: Tensor | int) -> None:
+def keep_most(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
     """Move averages towards weights, the early ones further: else they would hold their start.
 
     Args:

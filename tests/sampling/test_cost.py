@@ -106,7 +106,7 @@ def test_every_kind_of_sampler_says_it(name):
 
 def test_counts_are_plain_numbers():
     """A count of numpy's stays one for ever, and no checkpoint could be written again."""
-    count_updates(np.int64(3))
+    count_updates(np.int64(3))  # pyright: ignore[reportArgumentType]
     cost = Gibbs(2).sample(PROBLEM, 2).info["cost"]
     json.dumps(cost)
     assert type(cost["spin_updates"]) is int

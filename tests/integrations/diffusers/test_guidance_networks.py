@@ -30,8 +30,9 @@ def weights_in(call) -> int:
 
 
 def closure():
-    inner = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 1, bias=False))
-    return lambda x: inner(inner[0].weight.mean() + x)  # its first weights enter twice
+    first = nn.Linear(3, 5)
+    inner = nn.Sequential(first, nn.LayerNorm(5), nn.Linear(5, 1, bias=False))
+    return lambda x: inner(first.weight.mean() + x)  # its first weights enter twice
 
 
 CALLS = {
