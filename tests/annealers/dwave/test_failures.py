@@ -476,7 +476,7 @@ def test_a_recording_replays_bit_for_bit(server, tmp_path, monkeypatch):
             assert torch.equal(samples.info["gauge"], two.info["gauge"])
             # a replay costs nothing
             assert samples.info["spent"]["qpu_seconds"] > 0 == two.info["spent"]["qpu_seconds"]
-            unlike = {"gauge": 0, "spent": 0}
+            unlike = {"gauge": 0, "spent": 0, "cost": 0}
             assert {**samples.info, **unlike} == {**two.info, **unlike}
         with pytest.raises(
             DeviceError, match=r"record holds no (further )?answer to this request: problem, reads"
