@@ -73,7 +73,12 @@ def _is_reversible(run: Run, kind: Kind) -> None:
     problem, rows = rows_of_three(kind, STRENGTHS, 16)
     label = "rows of three, from exact reads"
     num = run.number(0.5)
-    start = Law.of(problem)[0].draw(num, run.ask.generator())
+    start = torch.empty(num, problem.num_spins, dtype=torch.int8)
+    generator = run.ask.generator()
+    for strength, spins in zip(STRENGTHS, rows, strict=True):
+        # of any kind of graph: rows of a complete one are not apart for an enumeration of it
+        (law,) = Law.of(rows_of_three("sparse", (strength,), 1)[0])
+        start[:, spins] = law.draw(num * len(spins), generator).reshape(num, *spins.shape)
     try:
         end = run.ask(label, problem, num, initial=Samples(start, problem.energy(start))).spins
     except ValueError as refusal:

@@ -28,6 +28,7 @@ from qsample.annealers import (
 from qsample.annealers.registry import CATALOGUE, named
 from qsample.testing import Case, ContractError, check_sampler
 from qsample.testing.contract import reference_cases
+from tests.support.problems import numbered
 from tests.support.samplers import RIGHT, SAMPLERS, SHARE
 from tests.support.thinning import thinned
 
@@ -256,6 +257,13 @@ def test_the_table_in_the_docs_is_the_measured_one():
     page = (root / "docs" / "contract.md").read_text()
     for name, row in measured["result"]["samplers"].items():
         assert f"| {name} | {row['rejected']} of {row['seeds']} |" in page
+
+
+@pytest.mark.parametrize("graph", [Graph.complete(4), Graph.bipartite(2, 2)])
+def test_cases_of_one_kind_of_graph(graph):
+    """Rows of three spins stand for a kernel's turning back, whatever the kind of graph."""
+    sampler = Gibbs(20, scan="palindromic")
+    check_sampler(sampler, false_alarm=SHARE, cases=[Case("own", numbered(graph))], power=0.2)
 
 
 def test_what_a_case_must_be():
