@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class Cells:
@@ -37,3 +39,27 @@ class Cells:
 def digest(about: Mapping[str, Any]) -> str:
     """12 hexadecimal digits that stand for options."""
     return hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest()[:12]
+
+
+class Kept:
+    """Parts of a run in its folder, by name and by the options that they depend on.
+
+    Args:
+        folder: folder of the run.
+        about: the options; a run of others makes the parts anew.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.cells = Cells(folder)
+        self.digest = digest(about)
+
+    def part(self, name: str, make: Callable[[], T]) -> T:
+        """A part that is there already, or is made now.
+
+        Args:
+            name: name of the part.
+            make: makes tensors, numbers, words, and lists and dictionaries of them.
+        """
+        place = f"{self.digest}-{name.replace(' ', '_')}"
+        value = self.cells.get(place)
+        return self.cells.put(place, make()) if value is None else value

@@ -7,15 +7,17 @@ small, and so is their noise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import qsample as qs
-from qsample.annealers import SimulatedAnnealing
+from qsample.annealers import Gibbs, SimulatedAnnealing
 from qsample.models import IsingCopula
 from qsample.sampling import Sampler
+from qsample.support.progress import progress_bar
 
 NEWTON = 0.3  # first share of a Newton step
 LEAST = 0.01  # curvature that is added: couplings of bits that hardly vary stay small
@@ -47,6 +49,56 @@ def annealing(sweeps: int) -> SimulatedAnnealing:
     return SimulatedAnnealing(
         schedule=[*torch.linspace(0, 1, rise + 1)[1:].tolist(), *[1.0] * rise]
     )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How couplings learn.
+
+    Args:
+        pool: draws of x_k from which the couplings of a step learn: the denoiser sees each once.
+        batch: how many of them a gradient step takes.
+        chain: sweeps of its chains.
+        updates: gradient steps of each reverse step.
+        longest: the most that a coupling changes in one, falling to zero.
+    """
+
+    pool: int
+    batch: int
+    chain: int
+    updates: int
+    longest: float
+
+
+def train_steps(model: IsingCopula, data: Tensor, learning: Learning, seed: int) -> None:
+    """The couplings of every step, each from a pool of draws of x_k.
+
+    Args:
+        model: a centred copula of a trained denoiser, which stays as it is.
+        data: rows to learn from, spins `[N, n]`.
+        learning: how.
+        seed: seed of noise and chains.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    ks = range(1, model.process.steps + 1)
+    for k in progress_bar(ks, desc="couplings", unit="step", leave=False):
+        rows = data[torch.randint(len(data), (learning.pool,), generator=generator)]
+        noisy = model.process.noise(rows, k, generator=generator)
+
+        def batch(rows: Tensor = rows, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
+            some = torch.randint(learning.pool, (learning.batch,), generator=generator)
+            return rows[some], noisy[some]
+
+        train_step(
+            model,
+            k,
+            noisy,
+            batch,
+            Gibbs(learning.chain),
+            updates=learning.updates,
+            longest=learning.longest,
+            generator=generator,
+        )
 
 
 def train_step(

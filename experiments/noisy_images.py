@@ -15,8 +15,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.cells import Kept
 from experiments.common import progress_bar
-from experiments.kept import Kept
 from qsample.data import load
 from qsample.metrics import ImageFeatures
 

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 import qsample as qs
-from qsample.annealers import Gibbs
 from qsample.data import load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
@@ -36,10 +35,11 @@ from experiments.common import CommonOptions, Report, Stopwatch, command_line, p
 from experiments.denoiser import Denoiser, Remembered, train_denoiser
 from experiments.joint_steps import (
     AtSteps,
+    Learning,
     annealing,
     bounds,
     choose_scales,
-    train_step,
+    train_steps,
     without_couplings,
 )
 from experiments.two_kinds import SHOWN, Row, TwoKinds
@@ -317,7 +317,14 @@ def cell_of(
     remembered = AtSteps(Remembered(net), steps)
     model = IsingCopula(remembered, qs.Graph.complete(BITS), process, centred=True)
     watch = Stopwatch()
-    train_couplings(model, seed, codes, options)
+    learning = Learning(
+        options.pool,
+        options.batch,
+        options.chain,
+        options.coupling_updates,
+        options.coupling_lr,
+    )
+    train_steps(model, codes.train, learning, seed)
     seen = choose_scales(model, codes.validation, options.anneal)
     seconds = watch.read().cpu
     rows: list[Row] = []
@@ -338,37 +345,6 @@ def cell_of(
         images[kind] = decoded[:SHOWN]
     rows[-1] |= {"switches": seen, "train_seconds": seconds}
     return {"rows": rows, "images": images}
-
-
-def train_couplings(model: IsingCopula, seed: int, codes: Codes, options: Options) -> None:
-    """The couplings of every step, from a pool of draws of x_k: the denoiser sees each once.
-
-    Args:
-        model: a centred copula of a trained denoiser, which stays as it is.
-        seed: seed of noise and chains.
-        codes: codes to train on.
-        options: options of the run.
-    """
-    generator = torch.Generator().manual_seed(seed + 1)
-    for k in range(1, model.process.steps + 1):
-        picked = torch.randint(len(codes.train), (options.pool,), generator=generator)
-        x_0 = codes.train[picked]
-        noisy = model.process.noise(x_0, k, generator=generator)
-
-        def batch(x_0: Tensor = x_0, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
-            some = torch.randint(options.pool, (options.batch,), generator=generator)
-            return x_0[some], noisy[some]
-
-        train_step(
-            model,
-            k,
-            noisy,
-            batch,
-            Gibbs(options.chain),
-            updates=options.coupling_updates,
-            longest=options.coupling_lr,
-            generator=generator,
-        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from scipy.special import stdtr
 from torch import Tensor, nn
 
 import qsample as qs
-from qsample.annealers import Gibbs
 from qsample.data import load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
@@ -47,10 +46,11 @@ from experiments.common import (
 from experiments.denoiser import Denoiser, Remembered, train_denoiser
 from experiments.joint_steps import (
     AtSteps,
+    Learning,
     annealing,
     bounds,
     choose_scales,
-    train_step,
+    train_steps,
     without_couplings,
 )
 
@@ -209,37 +209,6 @@ def graph_of(shape: tuple[int, int]) -> qs.Graph:
     return qs.Graph.sparse(rows * columns, torch.cat(edges))
 
 
-def train_on_top(model: IsingCopula, seed: int, judge: Judge, options: Options) -> None:
-    """The couplings of every step, from a pool of draws of x_k: the denoiser sees each once.
-
-    Args:
-        model: a centred copula of a trained denoiser, which stays as it is.
-        seed: seed of noise and chains.
-        judge: holds the images to train on.
-        options: options of the run.
-    """
-    generator = torch.Generator().manual_seed(seed + 1)
-    ks = range(1, model.process.steps + 1)
-    for k in progress_bar(ks, desc="couplings", unit="step", leave=False):
-        images = judge.train[torch.randint(len(judge.train), (options.pool,), generator=generator)]
-        noisy = model.process.noise(images, k, generator=generator)
-
-        def batch(images: Tensor = images, noisy: Tensor = noisy) -> tuple[Tensor, Tensor]:
-            some = torch.randint(options.pool, (options.coupling_batch,), generator=generator)
-            return images[some], noisy[some]
-
-        train_step(
-            model,
-            k,
-            noisy,
-            batch,
-            Gibbs(options.chain),
-            updates=options.coupling_updates,
-            longest=options.coupling_lr,
-            generator=generator,
-        )
-
-
 def copula_of(net: nn.Module, steps: int, judge: Judge) -> IsingCopula:
     """A centred copula whose couplings are 0.
 
@@ -269,7 +238,14 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     model = copula_of(net, steps, judge)
     plain = without_couplings(model)
     watch = Stopwatch()
-    train_on_top(model, seed, judge, options)
+    learning = Learning(
+        options.pool,
+        options.coupling_batch,
+        options.chain,
+        options.coupling_updates,
+        options.coupling_lr,
+    )
+    train_steps(model, judge.train, learning, seed)
     trained = watch.read().cpu
     assert model.b is not None
     learned = {"J": model.J.detach().clone(), "b": model.b.detach().clone()}

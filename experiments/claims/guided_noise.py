@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from qsample.metrics import ImageFeatures, frechet_distance
 
 sys.path.append(str(Path(__file__).parents[2]))
+from experiments.cells import Kept
 from experiments.common import CommonOptions, Report, command_line, mosaic, progress_bar
 from experiments.guidance_rivals import Draw, Energy, EnergyOf, Noise, Setting, drawn
-from experiments.kept import Kept
 from experiments.noisy_images import (
     CLEAN,
     NoisyClassifier,

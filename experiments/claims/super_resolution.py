@@ -33,8 +33,8 @@ from qsample.metrics import ImageFeatures, frechet_distance
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.bit_pipeline import NEIGHBOURS, quiet, train
+from experiments.cells import Kept
 from experiments.common import CommonOptions, Report, Stopwatch, command_line, mosaic
-from experiments.kept import Kept
 
 SIDE = 28
 KINDS = {"independent": "tab:red", "joint": "tab:blue"}

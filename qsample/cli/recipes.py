@@ -136,7 +136,14 @@ _KINDS_SAID = {str: "a string", int: "a whole number", list: "a list of strings"
 
 
 def check_names(path: Path, table: Mapping[str, Any], known: list[str], prefix: str = "") -> None:
-    """ValueError for a name that is none, with the nearest one."""
+    """ValueError for a name that is none, with the nearest one.
+
+    Args:
+        path: file that is complained of.
+        table: its names.
+        known: names that there are.
+        prefix: what stands before a name in the complaint, such as `grid.`.
+    """
     for name in table:
         if name not in known:
             raise ValueError(

@@ -238,7 +238,13 @@ class Train:
 
 
 def check_start(start: str, sampler: Sampler, name: str) -> None:
-    """ValueError for a start that continues chains, with a sampler that cannot."""
+    """ValueError for a start that continues chains, with a sampler that cannot.
+
+    Args:
+        start: where chains begin, a `Start`.
+        sampler: sampler of the negative phase.
+        name: its name in the catalogue.
+    """
     if start in ("data", "persistent") and not sampler.warm_start:
         raise ValueError(
             f"--start {start} continues chains, which {name} cannot: use --start fresh (the "

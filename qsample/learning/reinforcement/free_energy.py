@@ -48,6 +48,11 @@ def by_transfer(problem: Ising, gamma: float, slices: int) -> Tensor:
     $Z = \mathrm{Tr}\,(e^{-E/2m} e^{\Gamma/m \sum_i \sigma^x_i} e^{-E/2m})^m$, the sum over all
     states of the m slices that `transverse_field` couples.
 
+    Args:
+        problem: problems `[*B]` of up to 8 spins.
+        gamma: strength of the transverse field.
+        slices: number of slices, m.
+
     Raises:
         ValueError: more than 8 spins.
     """
