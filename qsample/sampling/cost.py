@@ -34,7 +34,7 @@ def with_cost(sample: Callable[P, Samples]) -> Callable[P, Samples]:
     |---|---|
     | `cpu_seconds` | CPU time of the process during the call, all its threads |
     | `spin_updates` | updates of single spins, by the kernels that count them |
-    | `qpu_seconds` | access time of a quantum processor |
+    | `qpu_seconds` | access time of a quantum processor; of a replay, that of the recording |
     | `joules_per_read` | power times time over all reads, modelled; None where it is not known |
     | `joules_source` | which power that is, in words |
 
