@@ -11,6 +11,7 @@ text states it.
 import json
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 
 from experiments.benchmarks import ranks
@@ -127,3 +128,8 @@ def test_the_check_sees_a_wrong_figure():
     assert entry == ("few_steps", ["floor", "frechet"], ".1f")
     assert states("an error of 0.03, and", "0.03") and not states("an error of 0.032", "0.03")
     assert states("a floor of 3.", "3") and not states("3.5", "3") and not states("13", "3")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.png")), ids=lambda path: path.stem)
+def test_a_committed_picture_is_whole(path):
+    assert plt.imread(path).ndim == 3
