@@ -137,7 +137,7 @@ def published(name: str) -> dict[str, Any]:
 
 
 def strict(value: Any) -> Any:
-    """What strict JSON can hold of a value: paths as text, no infinity or NaN (null instead)."""
+    """What strict JSON can hold of a value: paths as `said`, no infinity or NaN (null instead)."""
     if isinstance(value, Mapping):
         return {str(key): strict(item) for key, item in value.items()}
     if is_dataclass(value):
@@ -149,15 +149,22 @@ def strict(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
-        return os.path.relpath(value, ROOT) if value.is_relative_to(ROOT) else str(value)
+        return said(value)
     return value
 
 
 def command() -> str:
     """The command line of this process, from the checkout's root."""
-    script = Path(sys.argv[0]).absolute()
-    name = str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else script.name
-    return shlex.join(["python", name, *sys.argv[1:]])
+    script = said(Path(sys.argv[0]).absolute())
+    arguments = [said(Path(text)) if Path(text).is_absolute() else text for text in sys.argv[1:]]
+    return shlex.join(["python", script, *arguments])
+
+
+def said(path: Path) -> str:
+    """A path as it is published: from the checkout's root, or a name; none of one machine."""
+    if path.is_relative_to(ROOT):
+        return os.path.relpath(path, ROOT)
+    return path.name if path.is_absolute() else str(path)
 
 
 def machine(threads: int) -> dict[str, Any]:

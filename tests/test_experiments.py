@@ -475,6 +475,13 @@ def test_a_script_runs_from_any_folder(tmp_path):
     assert "--publish" in done.stdout and "How far from the Boltzmann law" in done.stdout
 
 
+def test_no_path_of_a_machine_is_published(tmp_path, monkeypatch):
+    inside = common.ROOT / "runs" / "a"
+    monkeypatch.setattr(sys, "argv", [str(EXPERIMENTS / "a.py"), "--out", str(tmp_path / "b"), "x"])
+    assert common.command() == "python experiments/a.py --out b x"
+    assert common.strict([tmp_path / "b", inside, Path("c/d")]) == ["b", "runs/a", "c/d"]
+
+
 def test_strict_json_has_no_infinity(tmp_path):
     report = common.Report(common.CommonOptions(out=tmp_path), "a/b/some_claim.py")
     report.write({"a": (math.inf, math.nan, 1.5), 2: Path("x"), "t": torch.ones(2)})
