@@ -315,7 +315,9 @@ def test_publishing(checkout, monkeypatch):
     assert (checkout / "engine.png").exists()
     assert not (checkout / "run" / "finished.jsonl").exists()
     readme = (checkout / "README.md").read_text()
-    assert "cores of Wide" in readme and "torch, two threads: a PCD-10 step" in readme
+    # this machine's own AVX-512 column, where it has one, takes the place of the other's
+    assert ("cores of Wide" in readme) == ("avx512" not in instruction_sets())
+    assert "torch, two threads: a PCD-10 step" in readme
     assert readme.startswith("head\n") and readme.endswith("tail\n")
 
 
