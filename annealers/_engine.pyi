@@ -102,6 +102,7 @@ def draw_bits(
     first_spin: int,
     metropolis: bool,
     first_replica: int = 0,
+    threads: int = 1,
 ) -> None:
     """Bits of one side of a bipartite problem from its matrix product, in one pass and in place.
 
@@ -119,6 +120,7 @@ def draw_bits(
         first_spin: the number of column 0.
         metropolis: whether by that rule, instead of the heat bath.
         first_replica: the number of replica 0, for randomness.
+        threads: threads that rows may be shared out over; the bits are the same.
     """
 
 def bit_product(

@@ -19,7 +19,7 @@ from qsample.annealers import (
     TrajectoryTempering,
 )
 from qsample.diffusion import UniformBits
-from qsample.learning import large
+from qsample.learning import by_products
 from qsample.models import (
     BernoulliRBM,
     BoltzmannMachine,
@@ -218,7 +218,7 @@ def test_autocast():
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr(large, "LARGE", 1)
+    monkeypatch.setattr(by_products, "LARGE", 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -227,7 +227,7 @@ def test_chains_of_a_large_model_have_its_law(dtype, always):
     cd = qs.ContrastiveDivergence(
         model, Gibbs(30), start="fresh", num=READS, generator=generator(13)
     )
-    assert large.serves(model, cd.sampler, "fresh")
+    assert by_products.serves(model, cd.sampler, "fresh")
     cd(rows(8, 4).to(DEVICE))
     assert cd.samples is not None
     problem = model.ising().detach().to(dtype=torch.float64)
@@ -329,7 +329,7 @@ def test_a_fused_update_of_a_large_model(always):
 
 def test_memory_of_a_large_step(monkeypatch):
     """W and its gradient, and little beside."""
-    monkeypatch.setattr(large, "LARGE", 1 << 20)
+    monkeypatch.setattr(by_products, "LARGE", 1 << 20)
     model = BernoulliRBM(8192, 4096).to(DEVICE)
     data = rows(64, 8192).to(DEVICE)
     cd = qs.ContrastiveDivergence(model, Gibbs(1), start="data")

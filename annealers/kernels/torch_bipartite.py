@@ -93,6 +93,7 @@ class Bipartite:
             self.streams.passes,
             side * self.sizes[0],
             self.rule == "metropolis",
+            threads=torch.get_num_threads(),
         )
         self.streams.passes += 1
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsample.learning.blocks import SIDE
 from qsample.learning.distributed import ALONE, Ranks, Summed, add_over_ranks
 
+SIDE = 1024  # of a piece: 4 MiB, which a last-level cache holds beside the rows
 BITS = 24  # of single precision's significand
 ABOVE = 13  # bits of a weight, rounded up, in the bound: 1024 of them add up exactly
 LOWEST = 2.0**-90  # sums of weights that count as nothing

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qsample.annealers.gibbs import Gibbs
+from qsample.learning import by_products, jarzynski, sharded
 from qsample.learning import exact_sums as exact
-from qsample.learning import jarzynski, large, sharded
-from qsample.learning.blocks import Blocks
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import (
     Agreement,
@@ -23,6 +22,7 @@ from qsample.learning.distributed import (
     own_generator,
     share,
 )
+from qsample.learning.products import Products
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seed, mix
 from qsample.sampling.sampler import Sampler, check_is_sampler
@@ -57,16 +57,17 @@ def cd_loss(
     `samples`. With exact samples the gradient is that of the negative log-likelihood (Hinton 2002;
     Younes 1999).
 
-    Under `torch.autocast` with bfloat16 an RBM's two large products, half of a training step, take
-    half the time; a CPU that cannot multiply such numbers multiplies the rounded factors in single
+    Under `torch.autocast` with bfloat16 an RBM's two large products take half the time of torch's
+    own; a CPU that cannot multiply such numbers multiplies the rounded factors in single
     precision, in its usual time. Units that are 0 or 1 are exact there; weights and hidden
     probabilities are rounded to 8 bits, and so is the gradient: after data and samples were
     subtracted, so its error stays near 2^-9 of itself. `ContrastiveDivergence` samples in full
     precision all the same.
 
-    A `BernoulliRBM` of 2^24 weights or more is never copied: its loss and its chains are by
-    products with W itself (`learning.large`), autocast or not, and its gradient is added to
-    `W.grad` in place where there is one.
+    On a CPU the loss of a `BernoulliRBM` is by products with W itself, by sums that are looked up
+    (`learning.by_products`), except under autocast, and so are the chains of `Gibbs` of up to four
+    sweeps. Of 2^24 weights or more all of that is so, on any device and autocast or not: nothing
+    copies them, and their gradient is added to `W.grad` in place where there is one.
 
     Args:
         model: an energy model.
@@ -100,7 +101,7 @@ def _checked_loss(
     data_weight: Tensor | None,
     fields: Tensor | None = None,
 ) -> Tensor:
-    """`cd_loss` of a batch that was checked before; `fields` as in `large.free_energies`."""
+    """`cd_loss` of a batch that was checked before; `fields` as in `by_products.free_energies`."""
     if samples.spins.dim() != 2:
         raise ValueError(
             f"expected samples of one problem, [R, n]; got {list(samples.spins.shape)}"
@@ -144,8 +145,8 @@ def _free_energies(
     model: EnergyModel, data: Tensor, samples: Samples, fields: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """F of the rows `[N]` and of the reads `[R]`, at once: the same products, but large ones."""
-    if large.holds(model):
-        return large.free_energies(model, data, samples, fields)
+    if by_products.holds(model):
+        return by_products.free_energies(model, data, samples, fields)
     # units are exact in any dtype
     dtype = factor_dtype(data.device.type, model.weights()[0].dtype)
     units = model.rows(data, samples.spins, dtype)
@@ -190,7 +191,7 @@ class _Drawn(NamedTuple):
 
     positive: Samples | None
     offsets: Tensor  # of this call, [n]
-    fields: Tensor | None = None  # of hidden units given the rows, of a large model
+    fields: Tensor | None = None  # of hidden units given the rows, where they are known
 
 
 class _Reads:
@@ -403,8 +404,8 @@ class ContrastiveDivergence(nn.Module):
     def _draw(self, data: Tensor, data_weight: Tensor | None) -> _Drawn:
         """Draw the negative samples; the positive ones, where needed, and this call's offsets."""
         generator = own_generator(self._generator())
-        if large.serves(self.model, self.sampler, self.start):
-            return self._draw_large(data, data_weight, generator)
+        if by_products.serves(self.model, self.sampler, self.start):
+            return self._draw_by_products(data, data_weight, generator)
         positive = None
         if not self.model.tractable:
             problem = self.model.ising(visible=data)
@@ -415,7 +416,7 @@ class ContrastiveDivergence(nn.Module):
             self.offsets = offsets
         return _Drawn(positive, offsets)
 
-    def _draw_large(
+    def _draw_by_products(
         self, data: Tensor, data_weight: Tensor | None, generator: torch.Generator | None
     ) -> _Drawn:
         """As `_draw`, by products with W itself; the fields of the data serve three times."""
@@ -423,15 +424,16 @@ class ContrastiveDivergence(nn.Module):
         assert isinstance(model, BernoulliRBM) and isinstance(self.sampler, Gibbs)
         from_data = self.start == "data"
         num = len(data) if from_data else self.num
-        large.check_memory(model, len(data), num)
-        products, fields = large.fields_of(model, data)
+        if by_products.is_large(model):
+            by_products.check_memory(model, len(data), num)
+        products, fields = by_products.fields_of(model, data)
         visible = None
         if from_data:
             visible = data
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains)[0]
         known = fields if from_data else None
-        samples = large.chains(model, self.sampler, visible, num, generator, products, known)
+        samples = by_products.chains(model, self.sampler, visible, num, generator, products, known)
         self.samples = _weighted(samples, data_weight) if from_data else samples
         if self.start == "persistent" and self.training:
             self._keep_chains(samples, generator)
@@ -523,7 +525,7 @@ class ContrastiveDivergence(nn.Module):
             for agreement in agreements:
                 agreement.check()
         # draws are those of a chain's number, from one seed on all ranks
-        products = Columns(W, place) if place.total else Blocks(W)
+        products = Columns(W, place) if place.total else Products(W)
         fields = products.from_left(rows) + c.detach()
         visible = None
         if self.start == "data":
@@ -552,7 +554,7 @@ class ContrastiveDivergence(nn.Module):
         visible: Tensor | None,
         mine: slice,
         seed: int,
-        products: Blocks | Columns,
+        products: Products | Columns,
         fields: Tensor,
     ) -> Samples:
         """Reads of the chains `mine`, started at visible units (None: at random)."""
@@ -569,9 +571,12 @@ class ContrastiveDivergence(nn.Module):
                 weights, sampler, visible, num, seed, products, known, first_replica=first
             )
         generator = torch.Generator().manual_seed(seed)
-        if large.serves(model, sampler, self.start):
-            large.check_memory(model, len(fields), num)
-            return large.chains(model, sampler, visible, num, generator, products, known, first)
+        if by_products.serves(model, sampler, self.start):
+            if by_products.is_large(model):
+                by_products.check_memory(model, len(fields), num)
+            return by_products.chains(
+                model, sampler, visible, num, generator, products, known, first
+            )
         initial = None
         if visible is not None:
             # hidden units are drawn first, given the visible ones alone
@@ -626,7 +631,10 @@ class ContrastiveDivergence(nn.Module):
         self, data: Tensor, positive: Samples | None, generator: torch.Generator | None
     ) -> Samples:
         """The rows, with hidden units drawn from their conditional."""
-        if positive is None:
+        if isinstance(self.model, BernoulliRBM) and type(self.sampler) is Gibbs:
+            # which draws them first, given the rows alone
+            hidden = data.new_zeros(len(data), self.model.num_hidden)
+        elif positive is None:
             hidden = self._draw_hidden(data, generator)
         else:
             hidden = self.model.decode(positive.spins[:, 0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.gibbs import Gibbs
-from qsample.learning import large, large_looks
+from qsample.learning import by_products, large_looks
 from qsample.problem.ising import Ising
 from qsample.sampling.random import mix
 from qsample.sampling.sampler import check_finite
@@ -75,7 +75,7 @@ class Judge:
             states: joint spins `[R, n]` to look at too, such as reads; None for none.
         """
         with torch.autocast(self.rows.device.type, enabled=False):
-            if large.holds(self.model):
+            if by_products.is_large(self.model):
                 return large_looks.bound(self.model, self.rows, states, self._generator(3))
             problem = self.model.ising().detach()
             joint = self._data_spins()
@@ -125,7 +125,7 @@ class Judge:
 
 def strength_of(model: EnergyModel) -> float:
     """The largest number among fields and couplings; nan or infinite where one of them is."""
-    if large.holds(model):
+    if by_products.is_large(model):
         return large_looks.strength(model)
     problem = model.ising().detach()
     largest = [float(t.abs().max()) for t in (problem.h, problem.J) if t.numel()]

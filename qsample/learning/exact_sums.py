@@ -7,9 +7,10 @@ sums of K terms have 24 bits at most, and are exact in any order. Beyond 1024 th
 512 terms, $2^{-15}$, which are added in single precision, and their sums in double. Rounding moves
 a probability by half a unit, $2^{-16}$ at 512 chains, which is far below the noise of a gradient.
 
-The fields behind the probabilities are products by `Blocks`, a row at a time as it were, and chains
+The fields behind the probabilities are `Products`, a row at a time as it were, and chains
 draw numbers of their own. So chains, gradient and loss are the same on any number of ranks, bit for
-bit, if all processes run the same build of torch on processors of one kind.
+bit, if all processes run the same build of torch on processors of one kind. Functions of a number
+are taken so that its neighbours do not matter (`one_by_one`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qsample.annealers.gibbs import Gibbs
-from qsample.learning.blocks import Blocks
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import Summed, add_over_ranks
+from qsample.learning.products import Products
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.sampler import Sampler
 from qsample.support.transforms import uncompiled
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 FEW = 1024  # terms that single precision adds up by itself
 TOGETHER = 512  # terms of a block, where they are more
+WHOLE = 64  # numbers of which torch takes all by vectors, whose two are 32 at most
+PIECE = 1 << 14  # numbers that it leaves to one thread
 
 
 class Counts(NamedTuple):
@@ -69,7 +72,7 @@ class Terms(NamedTuple):
     reads: Tensor
     field: Tensor
     counts: Counts
-    products: Blocks | Columns
+    products: Products | Columns
     place: Place
     told: Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -116,9 +119,28 @@ def checksum(weights: Sequence[Tensor]) -> int:
     return total
 
 
+def one_by_one(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """A function of each number, the same whatever stands beside it.
+
+    On a CPU torch takes whole vectors by other instructions than the numbers left over, where a
+    tensor ends or a thread's part of it does: so here pieces are whole and no thread's.
+
+    Args:
+        function: maps numbers one by one.
+        t: any numbers.
+    """
+    if t.device.type != "cpu":
+        return function(t)
+    flat = t.new_zeros(-(-t.numel() // WHOLE) * WHOLE)
+    flat[: t.numel()] = t.reshape(-1)
+    for piece in flat.split(PIECE):
+        piece.copy_(function(piece))
+    return flat[: t.numel()].view(t.shape)
+
+
 def probabilities(field: Tensor, counts: Counts) -> Tensor:
     """sigmoid(field) as whole numbers of the unit."""
-    return field.sigmoid().div_(counts.unit).round_().mul_(counts.unit)
+    return one_by_one(torch.sigmoid, field).div_(counts.unit).round_().mul_(counts.unit)
 
 
 def hidden_means(field: Tensor, counts: Counts) -> Tensor:
@@ -163,7 +185,7 @@ class _Loss(torch.autograd.Function):
         if wanted:
             ctx.sums = _statistics(x, field, terms.counts, rows)
             ctx.sent = Summed(ctx.sums.flat, terms.place.chains)
-        visible = Blocks(b[:, None]).from_left(x)[:, 0]
+        visible = Products(b[:, None]).from_left(x)[:, 0]
         free = -visible - hidden_energy(field, terms.place)
         of_data, of_reads = terms.told(free)
         return (of_data.mean() - of_reads.mean()).to(W)
@@ -189,7 +211,7 @@ def hidden_energy(field: Tensor, place: Place) -> Tensor:
         field: fields of this rank's hidden units, `[R, m / ranks]`.
         place: ranks that have the others.
     """
-    own = torch.nn.functional.softplus(field)
+    own = one_by_one(torch.nn.functional.softplus, field)
     if not place.total:
         return own.sum(-1, dtype=torch.float64)
     return Summed(whole_sums(own), place.hidden).wait()

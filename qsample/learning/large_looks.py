@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsample.annealers.gibbs import Gibbs
-from qsample.learning import large
+from qsample.learning import by_products
 from qsample.learning.products import Products
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.samples import Estimate, Samples
@@ -57,7 +57,7 @@ def bound(
     begin = rows[:PROBES]
     random = torch.rand(PROBES, rows.shape[1], generator=generator).to(rows.device) < 0.5
     begin = torch.cat([random.to(begin), begin])
-    reads = large.chains(model, Gibbs(SWEEPS), begin, len(begin), generator, products)
+    reads = by_products.chains(model, Gibbs(SWEEPS), begin, len(begin), generator, products)
     probes = reads.spins
     if states is not None:
         probes = torch.cat([probes, states[:PROBES].to(probes)])
@@ -94,7 +94,7 @@ def beta_of_reads(model: BernoulliRBM, samples: Samples) -> Estimate:
 
 def check_evaluation(model: EnergyModel, evaluate: object) -> None:
     """A ValueError for a likelihood of a large model, before a run begins."""
-    if large.holds(model) and isinstance(evaluate, str) and evaluate != "auto":
+    if by_products.is_large(model) and isinstance(evaluate, str) and evaluate != "auto":
         n, m = model.W.shape
         raise ValueError(
             f"evaluate={evaluate!r} of an RBM of {n} x {m} weights is out of reach: use 'auto', "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsample.evaluation.likelihood import log_likelihood, pseudo_log_likelihood
-from qsample.learning import large
+from qsample.learning import by_products
 from qsample.learning.settings import Settings
 from qsample.problem.enumeration import num_enumerated
 from qsample.sampling.mixing import chain_ess
@@ -36,7 +36,7 @@ Evaluates = Callable[["EnergyModel", Tensor], Mapping[str, Any]]
 
 def _auto(model: EnergyModel, rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Exact log-likelihood of rows where that is quick, else their pseudo-likelihood, if any."""
-    if large.holds(model):
+    if by_products.is_large(model):
         return {}  # each of them is out of reach
     listed = num_enumerated(model.ising())
     hidden_listed = model.tractable or model.num_hidden <= 8

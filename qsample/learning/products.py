@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsample.learning.blocks import wide_product
-
 
 class Multiplies(Protocol):
     """What takes products of W with rows of 0 and 1."""
@@ -108,3 +106,19 @@ def words(W: Tensor) -> np.ndarray:
     """The array of a matrix; NumPy has no bfloat16, so of its words."""
     W = W.detach()
     return (W.view(torch.int16) if W.dtype == torch.bfloat16 else W).numpy()
+
+
+def wide_product(v: Tensor, W: Tensor) -> Tensor:
+    """The product v W of bits and weights, with sums in single precision at least.
+
+    Where the device multiplies numbers of 16 bits they are not widened, and only sums are wide.
+
+    Args:
+        v: rows `[R, n]` of 0 and 1.
+        W: a matrix `[n, m]`, not on a CPU.
+    """
+    if W.dtype not in (torch.bfloat16, torch.float16):
+        return v.to(W) @ W
+    if W.device.type == "cuda" and torch.__version__ >= "2.8":
+        return torch.mm(v.to(W), W, out_dtype=torch.float32)
+    return (v.to(W) @ W).to(torch.float32)  # rounded once, at the end

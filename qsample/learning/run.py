@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from qsample.learning import large, large_looks
+from qsample.learning import by_products, large_looks
 from qsample.learning import metrics as measured
 from qsample.learning.batches import Batches, batches_of
 from qsample.learning.best import Best, check_score, score_of
@@ -260,7 +260,7 @@ class Run:
 
     def _beta(self, samples: Samples) -> Estimate:
         """The effective beta of this update's reads."""
-        if large.holds(self.model):
+        if by_products.is_large(self.model):
             return large_looks.beta_of_reads(self.model, samples)
         return beta_of_reads(self.model.ising().detach(), samples)
 

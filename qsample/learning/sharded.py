@@ -340,6 +340,7 @@ class _Half:
             first,
             metropolis=False,
             first_replica=self._first_replica,
+            threads=torch.get_num_threads(),
         )
         self._passes += 1
         return out

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsample.learning import checkpoint, large
+from qsample.learning import by_products, checkpoint
 from qsample.learning.checkpoint import CheckpointError
 from qsample.learning.files import digest
 from qsample.learning.saved import fault_of
@@ -133,7 +133,7 @@ def restore(run: Run, folder: Path) -> None:
     if run.keeps_config:
         run.config = state["config"]
     _check_same(run, state, folder)
-    weights = None if large.holds(run.model) else _copied(dict(run.model.state_dict()))
+    weights = None if by_products.is_large(run.model) else _copied(dict(run.model.state_dict()))
     try:
         run.model.load_state_dict(state.get("training") or state["model"])
     except (RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from qsample.learning import large
+from qsample.learning import by_products
 from qsample.learning.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Steps:
         if self.settings.fused_update:
             self.model.get_parameter("W").grad = None
         # memory as large as W is kept: to get it afresh from the system takes long
-        self.optimizer.zero_grad(set_to_none=not large.holds(self.model))
+        self.optimizer.zero_grad(set_to_none=not by_products.is_large(self.model))
 
     def at_once(self) -> AbstractContextManager[None]:
         """Inside, a backward pass takes the step of a large model's weights, where that is asked.
@@ -81,7 +81,7 @@ class Steps:
             return nullcontext()
         W = self.model.get_parameter("W")
         group = next(g for g in self.optimizer.param_groups if any(p is W for p in g["params"]))
-        return large.applied_at_once(W, float(group["lr"]), float(group["weight_decay"]))
+        return by_products.applied_at_once(W, float(group["lr"]), float(group["weight_decay"]))
 
     def take(self, update: int) -> None:
         """New weights, by the gradient; `update` counts this one."""
@@ -195,11 +195,11 @@ def _called(name: str, function: Any, argument: Any) -> Any:
 
 def _check_fused(model: EnergyModel, settings: Settings) -> None:
     """A ValueError for a model that has no step at once."""
-    if not large.holds(model):
+    if not by_products.is_large(model):
+        count = sum(p.numel() for p in model.parameters())
         raise ValueError(
-            f"fused_update is for a BernoulliRBM of {large.LARGE} weights or more, of float32; got "
-            f"{type(model).__name__} of {sum(p.numel() for p in model.parameters())} parameters: "
-            "leave it out"
+            f"fused_update is for a BernoulliRBM of {by_products.LARGE} weights or more, of "
+            f"float32; got {type(model).__name__} of {count} parameters: leave it out"
         )
     W = model.weights()[0]
     if not W.is_leaf or not W.is_contiguous() or W._backward_hooks:

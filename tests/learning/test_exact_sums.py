@@ -10,7 +10,7 @@ from torch.multiprocessing.spawn import start_processes
 
 import qsample as qs
 from qsample.annealers import Gibbs, SimulatedAnnealing
-from qsample.learning import columns, exact_sums, large, sharded
+from qsample.learning import by_products, columns, exact_sums, sharded
 from qsample.learning.columns import Columns, Place
 from qsample.learning.distributed import (
     ALONE,
@@ -70,7 +70,7 @@ def net(case: Case, seed: int = 7) -> qs.ContrastiveDivergence:
 
 def run(case: Case) -> list[torch.Tensor]:
     """Losses, reads, gradients and weights of all steps."""
-    large.LARGE, before = 1 if case.large else large.LARGE, large.LARGE
+    by_products.LARGE, before = 1 if case.large else by_products.LARGE, by_products.LARGE
     try:
         cd = net(case)
         said = []
@@ -88,7 +88,7 @@ def run(case: Case) -> list[torch.Tensor]:
                     p -= 0.5 * p.grad
         return [t.clone() for t in said] + [p.detach().clone() for p in cd.model.parameters()]
     finally:
-        large.LARGE = before
+        by_products.LARGE = before
 
 
 def spread() -> list[torch.Tensor]:
@@ -152,6 +152,23 @@ def ranks(request, tmp_path_factory):
     found = [torch.load(folder / f"run.{rank}") for rank in range(world)]
     found[0]["lost"] = torch.load(folder / "lost.0")
     return found
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, torch.nn.functional.softplus])
+def test_a_function_of_a_number_does_not_depend_on_its_neighbours(function):
+    """Which torch's own does, where a tensor ends within a vector."""
+    t = torch.randn(40_001, generator=torch.Generator().manual_seed(0))
+    whole = exact_sums.one_by_one(function, t)
+    torch.testing.assert_close(whole, function(t))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(exact_sums.one_by_one(function, t), whole)
+    finally:
+        torch.set_num_threads(threads)
+    for size in (1, 3, 7, 24, 33):
+        parts = [exact_sums.one_by_one(function, part) for part in t[:4000].split(size)]
+        assert torch.equal(torch.cat(parts), whole[:4000])
 
 
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

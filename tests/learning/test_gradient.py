@@ -249,7 +249,7 @@ def test_autocast_rounds_the_loss_and_nothing_else():
     model = BernoulliRBM(60, 40, scale=3.0, generator=generator)
     data = (torch.rand(200, 60, generator=generator) < 0.3).float()
     cd = ContrastiveDivergence(
-        model, Gibbs(2), start="fresh", num=300, generator=generator.manual_seed(1)
+        model, Gibbs(6), start="fresh", num=300, generator=generator.manual_seed(1)
     )
     with torch.autocast("cpu", torch.bfloat16):
         loss = cd(data)

@@ -1,11 +1,11 @@
-"""The step of a large RBM: the ordinary loss and law, without a copy of the weights."""
+"""The step by products with W: the ordinary loss and law, without a copy of the weights."""
 
 import pytest
 import torch
 
 import qsample as qs
 from qsample.annealers import Exact, Gibbs, SimulatedAnnealing
-from qsample.learning import large, memory
+from qsample.learning import by_products, memory
 from qsample.models import BernoulliRBM, BoltzmannMachine
 
 N = 6
@@ -14,7 +14,7 @@ M = 5
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr(large, "LARGE", 1)
+    monkeypatch.setattr(by_products, "LARGE", 1)
 
 
 def rbm(dtype=torch.float32):
@@ -46,7 +46,7 @@ def test_the_loss_and_its_gradient_are_the_ordinary_ones(weighted, monkeypatch):
         reads = qs.Samples(reads.spins, reads.energy, log_weight)
     loss = qs.cd_loss(model, rows(), reads, data_weight=weight)
     ordinary = gradients(model, loss)
-    monkeypatch.setattr(large, "LARGE", 1)
+    monkeypatch.setattr(by_products, "LARGE", 1)
     ours = qs.cd_loss(model, rows(), reads, data_weight=weight)
     torch.testing.assert_close(ours, loss)
     for a, b in zip(gradients(model, ours), ordinary, strict=True):
@@ -78,7 +78,7 @@ def test_chains_have_the_law_of_the_model(always):
     cd = qs.ContrastiveDivergence(
         model, Gibbs(20), start="fresh", num=num, generator=torch.Generator().manual_seed(4)
     )
-    assert large.serves(model, cd.sampler, "fresh")
+    assert by_products.serves(model, cd.sampler, "fresh")
     cd(rows())
     assert cd.samples is not None
     spins = cd.samples.spins.double()
@@ -148,20 +148,106 @@ def test_weights_of_16_bits_have_a_gradient_of_16_bits(always):
 
 def test_which_models_and_samplers_take_this_path(always):
     model = rbm()
-    assert large.serves(model, Gibbs(1), "data")
-    assert not large.serves(model, Gibbs(1, scan="palindromic"), "data")
-    assert not large.serves(model, Gibbs(betas=[0.5, 1.0]), "data")
-    assert not large.serves(model, SimulatedAnnealing(10), "fresh")
-    assert not large.serves(model, Gibbs(1), "jarzynski")
-    assert not large.holds(rbm(torch.float64))
-    assert not large.holds(BoltzmannMachine(qs.Graph.complete(4), hidden=[3]))
+    assert by_products.serves(model, Gibbs(1), "data")
+    assert not by_products.serves(model, Gibbs(1, scan="palindromic"), "data")
+    assert not by_products.serves(model, Gibbs(betas=[0.5, 1.0]), "data")
+    assert not by_products.serves(model, SimulatedAnnealing(10), "fresh")
+    assert not by_products.serves(model, Gibbs(1), "jarzynski")
+    assert not by_products.holds(rbm(torch.float64))
+    assert not by_products.holds(BoltzmannMachine(qs.Graph.complete(4), hidden=[3]))
     # another sampler draws as ever, and the loss is by products
     cd = qs.ContrastiveDivergence(model, SimulatedAnnealing(10), start="fresh", num=4)
     cd(rows()).backward()
 
 
-def test_an_ordinary_model_does_not():
-    assert not large.holds(BernoulliRBM(64, 64))
+def test_a_small_model_does_not():
+    assert not by_products.holds(BernoulliRBM(8, 8))
+
+
+# ---- weights that are many, not too many to copy ----------------
+
+
+@pytest.fixture
+def many(monkeypatch):
+    monkeypatch.setattr(by_products, "MANY", 1)
+
+
+def test_few_sweeps_are_by_products_and_many_by_the_kernel(many):
+    model = rbm()
+    assert by_products.holds(model) and not by_products.is_large(model)
+    assert by_products.serves(model, Gibbs(1), "data")
+    assert not by_products.serves(model, Gibbs(10), "data")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not by_products.holds(model)  # whose factors the user wants rounded
+
+
+@pytest.mark.parametrize("start", ["data", "persistent"])
+@pytest.mark.parametrize("sweeps", [1, 10])
+def test_steps_of_both_kinds_have_the_law_of_the_model(start, sweeps, many):
+    """Chains that go on for 60 steps at fixed parameters, against enumeration."""
+    model = rbm()
+    num = 4000
+    generator = torch.Generator().manual_seed(7)
+    cd = qs.ContrastiveDivergence(model, Gibbs(sweeps), start=start, num=num, generator=generator)
+    v = (torch.rand(num, N, generator=generator) < 0.5).float()
+    for _ in range(60):
+        cd(v)
+        assert cd.samples is not None
+        if start == "data":
+            v = model.split(cd.samples.spins)[0].float()
+    spins = cd.samples.spins.double()  # pyright: ignore
+    law = Exact().sample(model.ising(), 100_000, generator=torch.Generator().manual_seed(8))
+    expected = law.spins.double()
+    for moments, wanted in (
+        (spins.mean(0), expected.mean(0)),
+        ((spins.T @ spins) / num, (expected.T @ expected) / len(expected)),
+    ):
+        error = ((1 - wanted.square()) * (1 / num + 1 / len(expected))).clamp_min(1e-12).sqrt()
+        assert ((moments - wanted).abs() / error).max() < 5
+
+
+def test_the_gradient_has_a_gradient(many, monkeypatch):
+    """As that of the ordinary loss: a penalty on the gradient's size, with fields known or not."""
+    model = rbm()
+    cd = qs.ContrastiveDivergence(model, Gibbs(1), start="data")
+    found = []
+    for least in (1, 1 << 60):
+        monkeypatch.setattr(by_products, "MANY", least)
+        for loss in (
+            *([cd(rows())] if least == 1 else []),
+            qs.cd_loss(model, rows(), cd.samples),  # pyright: ignore
+        ):
+            slopes = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+            size = torch.stack([slope.square().sum() for slope in slopes]).sum()
+            # that of b is a sum of units: nothing moves it
+            found.append(torch.autograd.grad(size, [model.W, model.c]))
+    for other in found[:-1]:
+        for a, b in zip(other, found[-1], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_transform_of_the_loss_is_the_ordinary_one(many):
+    model = rbm()
+    reads = Gibbs(2).sample(model.ising(), 10, generator=torch.Generator().manual_seed(2))
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self):
+            return qs.cd_loss(self.model, rows(), reads)
+
+    module = Loss()
+    weights = dict(module.named_parameters())
+
+    def loss(weights):
+        return torch.func.functional_call(module, weights)
+
+    slopes = torch.func.grad(loss)(weights)
+    expected = gradients(model, qs.cd_loss(model, rows(), reads))
+    for a, b in zip(slopes.values(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_too_little_memory_is_said_before_it_is_taken(always, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 import qsample as qs
 from qsample import fit, load_run
 from qsample.annealers import Gibbs
-from qsample.learning import large, large_looks
+from qsample.learning import by_products, large_looks
 from qsample.learning.divergence import Diverged, Judge
 from qsample.models import BernoulliRBM, BoltzmannMachine
 from qsample.sampling.temperature import beta_of_reads
@@ -23,7 +23,7 @@ FUSED = SETTINGS | {"fused_update": True}
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    monkeypatch.setattr(large, "LARGE", 1)
+    monkeypatch.setattr(by_products, "LARGE", 1)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_the_bound_is_below_the_likelihood_of_the_rows(monkeypatch):
     data = rows(200, 8)
     bound = Judge(model, data, 0).bound(None)
     nats = -qs.log_likelihood(model, data, "exact").value
-    monkeypatch.setattr(large, "LARGE", 1 << 24)
+    monkeypatch.setattr(by_products, "LARGE", 1 << 24)
     usual = Judge(model, data, 0).bound(None)
     assert bound <= nats + 1
     assert abs(bound - usual) < 2

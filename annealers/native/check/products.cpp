@@ -49,6 +49,10 @@ void product_trial(int trial, Digest &digest) {
         products::Job job{rows, terms, width, across, sizeof(T) == 2, transposed,
                           matrix.data(), word.data(), out.data()};
         const int blocks = (width + products::lanes - 1) / products::lanes;
+        std::vector<float> floats(bit.begin(), bit.end());
+        std::vector<std::uint64_t> made(word.size());
+        set.products->words(floats.data(), rows, terms, made.data());
+        demand(made == word, "words of rows are others", trial);
         demand(set.products->run(job, 0, blocks), "finite sums are said to be none", trial);
         job.out = parts.data();
         for (int b = 0; b < blocks; ++b) set.products->run(job, b, b + 1);
@@ -83,6 +87,12 @@ void outer_trial(int trial, Digest &digest) {
     for (const isa::Set &set : isa::sets()) {
         std::vector<T> into = start, parts = start;
         products::Outer job{rows, terms, width, sizeof(T) == 2, into.data(), numbers.data(), word.data(), keep, times};
+        std::vector<float> columns(bit.size());
+        for (int r = 0; r < rows; ++r)
+            for (int k = 0; k < terms; ++k) columns[std::size_t(k) * rows + r] = bit[std::size_t(r) * terms + k];
+        std::vector<std::uint64_t> made(word.size());
+        set.products->words_of_columns(columns.data(), rows, terms, made.data());
+        demand(made == word, "words of columns are others", trial);
         const int blocks = (width + products::lanes - 1) / products::lanes;
         set.products->outer(job, 0, blocks);
         job.into = parts.data();

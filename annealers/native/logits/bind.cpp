@@ -7,6 +7,7 @@
 
 #include "../law/random.hpp"
 #include "../run/isa.hpp"
+#include "../run/pool.hpp"
 
 namespace nb = nanobind;
 
@@ -19,7 +20,7 @@ using Seeds = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::dev
 
 // See annealers/_engine.pyi.
 void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::uint32_t pass, std::int64_t first_spin,
-          bool metropolis, std::uint32_t first_replica) {
+          bool metropolis, std::uint32_t first_replica, int threads) {
     const auto rows = static_cast<std::int64_t>(product.shape(0)), n = static_cast<std::int64_t>(product.shape(1));
     const auto problems = static_cast<std::int64_t>(seed.shape(0));
     const bool half = product.itemsize() == 2;
@@ -41,7 +42,9 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
                           first_replica};
     static const logits::Run run = isa::chosen("").logits->run;
     nb::gil_scoped_release release;
-    run(job, 0, rows);
+    // a draw is some forty operations
+    const int parts = pool::worthwhile(40.0 * static_cast<double>(rows) * static_cast<double>(n), threads);
+    pool::share(parts, [&](int t) { run(job, rows * t / parts, rows * (t + 1) / parts); });
 }
 
 }  // namespace
@@ -49,6 +52,6 @@ void draw(Matrix product, Matrix bits, Bias bias, Floats beta, Seeds seed, std::
 void bind_logits(nb::module_ &m) {
     m.def("draw_bits", &draw, nb::arg("product"), nb::arg("bits"), nb::arg("bias"), nb::arg("beta"), nb::arg("seed"),
           nb::arg("pass_number"), nb::arg("first_spin"), nb::arg("metropolis"),
-          nb::arg("first_replica") = 0,
+          nb::arg("first_replica") = 0, nb::arg("threads") = 1,
           "Bits from matrix products, in one pass: 1 with probability sigmoid(beta (product + bias)).");
 }

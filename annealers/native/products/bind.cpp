@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <thread>
 #include <vector>
 
 #include "../run/isa.hpp"
+#include "../run/pool.hpp"
 
 namespace nb = nanobind;
 
@@ -22,37 +22,17 @@ using Out = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 std::int64_t size(std::size_t n) { return static_cast<std::int64_t>(n); }
 std::int64_t bunches(std::int64_t terms) { return (terms + bunch - 1) / bunch; }
 
-// The place of term k among the bits of a word.
-int place(std::int64_t k) { return static_cast<int>(k % bunch / group * 8 + k % group); }
-
-// Words of rows of bits [rows, terms].
-std::vector<std::uint64_t> words_of_rows(const float *bits, std::int64_t rows, std::int64_t terms) {
-    std::vector<std::uint64_t> word(static_cast<std::size_t>(bunches(terms) * rows));
-    for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t k = 0; k < terms; ++k)
-            word[k / bunch * rows + r] |= std::uint64_t{bits[r * terms + k] > 0.5f} << place(k);
-    return word;
+// Additions to numbers: of each row's look-ups, and of the tables'.
+double work_of(std::int64_t rows, std::int64_t terms, std::int64_t width) {
+    return static_cast<double>(bunches(terms)) * groups * static_cast<double>(width) * static_cast<double>(rows + sums);
 }
 
-// Words of columns of bits [terms, rows].
-std::vector<std::uint64_t> words_of_columns(const float *bits, std::int64_t rows, std::int64_t terms) {
-    std::vector<std::uint64_t> word(static_cast<std::size_t>(bunches(terms) * rows));
-    for (std::int64_t k = 0; k < terms; ++k)
-        for (std::int64_t r = 0; r < rows; ++r)
-            word[k / bunch * rows + r] |= std::uint64_t{bits[k * rows + r] > 0.5f} << place(k);
-    return word;
-}
-
-// `work(first, last)` for parts of `width` numbers in blocks, each on a thread of its own.
+// `work(first, last)` for parts of `width` numbers in blocks, each on a thread of its own where `numbers` are many.
 template <class Work>
-void share(std::int64_t width, int threads, const Work &work) {
+void share(std::int64_t width, double numbers, int threads, const Work &work) {
     const std::int64_t blocks = (width + lanes - 1) / lanes;
-    const std::int64_t parts = std::min<std::int64_t>(std::max(threads, 1), blocks);
-    std::vector<std::thread> members;
-    for (std::int64_t t = 1; t < parts; ++t)
-        members.emplace_back([&, t] { work(blocks * t / parts, blocks * (t + 1) / parts); });
-    if (parts) work(0, blocks / parts);
-    for (std::thread &member : members) member.join();
+    const std::int64_t parts = std::min<std::int64_t>(pool::worthwhile(numbers, threads), blocks);
+    pool::share(static_cast<int>(parts), [&](int t) { work(blocks * t / parts, blocks * (t + 1) / parts); });
 }
 
 void check_matrix(const Matrix &matrix, const char *name) {
@@ -70,12 +50,13 @@ bool product(Matrix matrix, Floats bits, Out out, bool transposed, int threads) 
         throw nb::value_error("expected bits [R, terms] and out [R, width] beside the matrix");
     static const Kernel &kernel = *isa::chosen("").products;
     nb::gil_scoped_release release;
-    const std::vector<std::uint64_t> word = words_of_rows(bits.data(), rows, terms);
+    std::vector<std::uint64_t> word(static_cast<std::size_t>(bunches(terms) * rows));
+    kernel.words(bits.data(), rows, terms, word.data());
     std::fill(out.data(), out.data() + rows * width, 0.0f);
     const Job job{rows, terms, width, matrix.stride(0), matrix.itemsize() == 2, transposed,
                   matrix.data(), word.data(), out.data()};
     std::atomic<bool> finite{true};
-    share(width, threads, [&](std::int64_t first, std::int64_t last) {
+    share(width, work_of(rows, terms, width), threads, [&](std::int64_t first, std::int64_t last) {
         if (!kernel.run(job, first, last)) finite = false;
     });
     return finite;
@@ -89,9 +70,11 @@ void add_outer(Matrix into, Floats bits, Floats numbers, float keep, float times
         throw nb::value_error("expected bits [K, n] and numbers [K, m] beside into [n, m], which is contiguous");
     static const Kernel &kernel = *isa::chosen("").products;
     nb::gil_scoped_release release;
-    const std::vector<std::uint64_t> word = words_of_columns(bits.data(), n, terms);
+    std::vector<std::uint64_t> word(static_cast<std::size_t>(bunches(terms) * n));
+    kernel.words_of_columns(bits.data(), n, terms, word.data());
     const Outer job{n, terms, m, into.itemsize() == 2, into.data(), numbers.data(), word.data(), keep, times};
-    share(m, threads, [&](std::int64_t first, std::int64_t last) { kernel.outer(job, first, last); });
+    share(m, work_of(n, terms, m), threads,
+          [&](std::int64_t first, std::int64_t last) { kernel.outer(job, first, last); });
 }
 
 }  // namespace

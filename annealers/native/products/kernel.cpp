@@ -4,6 +4,6 @@
 namespace products {
 
 extern const Kernel QSAMPLE_ISA;
-const Kernel QSAMPLE_ISA = {run, outer};
+const Kernel QSAMPLE_ISA = {words, words_of_columns, run, outer};
 
 }  // namespace products

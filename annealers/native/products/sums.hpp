@@ -16,8 +16,6 @@ namespace {
 using namespace vec;
 
 constexpr int vectors = lanes / W;     // of the numbers that are summed at a time
-constexpr int groups = bunch / group;  // of a word
-constexpr int sums = 1 << group;
 constexpr std::int64_t together = 256;  // rows of `Outer::into` that stay near while its columns are passed
 constexpr std::int64_t abreast = 4;     // blocks of them whose sums are written at once: half a page
 
@@ -38,6 +36,41 @@ inline float widen_one(Half x) {
     float out;
     std::memcpy(&out, &bits, sizeof out);
     return out;
+}
+
+// ---- words ---------------------------------------------------------------------------------------------------------
+
+// The place of term k among the bits of a word.
+constexpr int place(std::int64_t k) { return static_cast<int>(k % bunch / group * 8 + k % group); }
+
+// 32 bits, four to a byte.
+inline std::uint64_t apart(std::uint64_t bits) {
+    bits = (bits | bits << 16) & 0x0000FFFF0000FFFF;
+    bits = (bits | bits << 8) & 0x00FF00FF00FF00FF;
+    return (bits | bits << 4) & 0x0F0F0F0F0F0F0F0F;
+}
+
+void words(const float *bits, std::int64_t rows, std::int64_t terms, std::uint64_t *word) {
+    const std::int64_t whole = terms / bunch * bunch;
+    for (std::int64_t r = 0; r < rows; ++r, bits += terms) {
+        for (std::int64_t k = 0; k < whole; k += bunch) {
+            std::uint64_t some = 0;
+#pragma GCC unroll 8
+            for (int v = 0; v < bunch / W; ++v)
+                some |= std::uint64_t{nonzero(load<U>(bits + k + v * W) << 1)} << (v * W);
+            word[k / bunch * rows + r] = apart(some);
+        }
+        for (std::int64_t k = whole; k < terms; ++k)
+            word[k / bunch * rows + r] |= std::uint64_t{bits[k] != 0} << place(k);
+    }
+}
+
+void words_of_columns(const float *bits, std::int64_t rows, std::int64_t terms, std::uint64_t *word) {
+    for (std::int64_t k = 0; k < terms; ++k, bits += rows) {
+        std::uint64_t *to = word + k / bunch * rows;
+        const std::uint64_t one = std::uint64_t{1} << place(k);
+        for (std::int64_t r = 0; r < rows; ++r) to[r] |= bits[r] != 0 ? one : 0;
+    }
 }
 
 // ---- terms: 32 of them, 32 numbers each ----------------------------------------------------------------------------

@@ -1,15 +1,15 @@
-r"""A step of an RBM whose weights are too many to copy: chains and gradient by products with W.
+r"""A step of an RBM by products with W itself: chains and gradient.
 
-The ordinary step makes an Ising problem of the model (J = -W/4, a copy) and the native kernel lays
-couplings out anew. From `LARGE` weights on a `BernoulliRBM` takes this path instead, with the same
-law and other draws: `holds` says so of its statistics, `serves` of its chains, and nothing else
-chooses. Nothing of the size of W is made but its gradient.
+The ordinary step makes an Ising problem of the model (J = -W/4, a copy), the native kernel lays
+couplings out anew, and the loss is autograd's. This path has the same law and gradient. It is
+chosen here and nowhere else: `holds` says so of a loss, `serves` of chains, `is_large` of weights
+that are too many to copy at all.
 
 CD-1 is four products here, of which none is taken twice: the field of the data, $c + v W$, draws
 the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
 field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked. On a
 CPU `Products` takes each by looking sums up, so that a step costs less than its four products. On a
-GPU a product of this size takes many times as long as its launch: nothing is captured as a graph.
+GPU a product of a large W takes many times as long as its launch: nothing is captured as a graph.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qsample.annealers.gibbs import Gibbs
 from qsample.annealers.kernels.streams import Streams
@@ -40,16 +39,29 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 24
 """weights, 64 MiB of them: more than caches hold, and the native kernel's tables serve no more"""
+MANY = 1 << 10
+"""weights from which sums that are looked up beat a CPU's own products and autograd"""
+FEW_SWEEPS = 4
+"""of chains: a native kernel's tables pay from more on"""
+
+
+def is_large(model: EnergyModel) -> TypeGuard[BernoulliRBM]:
+    """Whether these are the weights of an RBM, and too many to copy."""
+    return _has(model, LARGE)
 
 
 def holds(model: EnergyModel) -> TypeGuard[BernoulliRBM]:
-    """Whether the loss of this model is by products with W itself."""
-    if not isinstance(model, BernoulliRBM):
+    """Whether the loss of this model is by products with W itself.
+
+    On a CPU also that of smaller weights, but where torch compiles it or casts its factors.
+    """
+    if _has(model, LARGE):
+        return True
+    if not _has(model, MANY):
         return False
     W = model.weights()[0]
-    if W.numel() < LARGE or is_transformed(W):
-        return False
-    return W.dtype in (torch.float32, torch.bfloat16)
+    plain = W.device.type == "cpu" and type(W) in (Tensor, torch.nn.Parameter)
+    return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
 def serves(model: EnergyModel, sampler: Sampler, start: str) -> bool:
@@ -61,14 +73,24 @@ def serves(model: EnergyModel, sampler: Sampler, start: str) -> bool:
         start: where they begin, a `Start`.
     """
     return (
-        holds(model)
-        and type(sampler) is Gibbs
+        type(sampler) is Gibbs
         and sampler.scan == "forward"
         and is_full(sampler.precision)
         and sampler.betas is None
         and sampler.time_limit is None
         and start != "jarzynski"
+        and (is_large(model) or (sampler.sweeps <= FEW_SWEEPS and holds(model)))
     )
+
+
+def _has(model: EnergyModel, least: int) -> TypeGuard[BernoulliRBM]:
+    """Whether these are so many weights of an RBM, of a dtype that products take."""
+    if not isinstance(model, BernoulliRBM):
+        return False
+    W = model.weights()[0]
+    if W.numel() < least or is_transformed(W):
+        return False
+    return W.dtype in (torch.float32, torch.bfloat16)
 
 
 # ---- memory ----------------
@@ -195,6 +217,7 @@ class _Draws:
             first,
             metropolis=False,
             first_replica=self.first_replica,
+            threads=torch.get_num_threads(),
         )
         self.passes += 1
         return out
@@ -242,12 +265,16 @@ class _FreeEnergy(torch.autograd.Function):
         return -(x @ b.to(x)) - torch.nn.functional.softplus(field).sum(-1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         W, b, c, x, field = ctx.saved_tensors
+        twice = torch.is_grad_enabled()  # the gradient is to be differentiated itself
+        if twice:
+            field = x @ W.to(x) + c.to(x)
+        weighed = field.sigmoid() * -above[:, None]
         wanted = ctx.needs_input_grad
-        weighed = field.sigmoid().mul_(-above[:, None])
-        of_W = _gradient(W, x, weighed) if wanted[0] else None
+        of_W = None
+        if wanted[0]:
+            of_W = (x.T @ weighed).to(W) if twice else _gradient(W, x, weighed)
         of_b = (-above @ x).to(b) if wanted[1] else None
         of_c = weighed.sum(0).to(c) if wanted[2] else None
         return of_W, of_b, of_c, None, None

@@ -1,0 +1,63 @@
+// Threads for work of a millisecond, which to begin anew costs as much: those of the OpenMP runtime that torch has
+// loaded, where it has one. They are awake from torch's own operations, and would else be in the way of ours.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
+
+namespace pool {
+
+// What compilers call for `#pragma omp parallel`: a function of a pointer, on so many threads.
+using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
+
+// Null where no such runtime is loaded, and in a forked process, whose copy of one has lost its threads.
+inline Parallel runtime() {
+#if defined(__linux__)
+    static std::atomic<bool> forked{false};
+    static const Parallel found = []() -> Parallel {
+        pthread_atfork(nullptr, nullptr, [] { forked = true; });
+        for (const char *name : {"libgomp.so.1", "libiomp5.so", "libomp.so"})
+            if (void *library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD))
+                if (void *symbol = dlsym(library, "GOMP_parallel")) return reinterpret_cast<Parallel>(symbol);
+        return nullptr;
+    }();
+    return forked ? nullptr : found;
+#else
+    return nullptr;
+#endif
+}
+
+// `work(part)` for each part, on as many threads.
+template <class Work>
+void share(int parts, const Work &work) {
+    struct Shared {
+        const Work &work;
+        const int parts;
+        std::atomic<int> next{0};
+        void serve() {
+            for (int part; (part = next++) < parts;) work(part);
+        }
+    } shared{work, parts};
+    if (parts <= 1) return shared.serve();
+    if (const Parallel parallel = runtime())
+        return parallel([](void *all) { static_cast<Shared *>(all)->serve(); }, &shared,
+                        static_cast<unsigned>(parts), 0);
+    std::vector<std::thread> members;
+    for (int t = 1; t < parts; ++t) members.emplace_back([&] { shared.serve(); });
+    shared.serve();
+    for (std::thread &member : members) member.join();
+}
+
+// Threads that so much work is worth, of those that may be used: a thousand numbers' worth for each microsecond.
+inline int worthwhile(double numbers, int threads) {
+    constexpr double least = 2e5;  // operations on numbers that outweigh waking a thread
+    return numbers < 2 * least ? 1 : static_cast<int>(numbers / least < threads ? numbers / least : threads);
+}
+
+}  // namespace pool
