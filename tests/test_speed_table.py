@@ -317,7 +317,7 @@ def test_publishing(checkout, monkeypatch):
     readme = (checkout / "README.md").read_text()
     # this machine's own AVX-512 column, where it has one, takes the place of the other's
     assert ("cores of Wide" in readme) == ("avx512" not in instruction_sets())
-    assert "torch, two threads: a PCD-10 step" in readme
+    assert "/ a PCD-10 step /" in readme
     assert readme.startswith("head\n") and readme.endswith("tail\n")
 
 

@@ -2,8 +2,8 @@
 
 A case is "instance, R x S": R reads of S sweeps each, 64 x 100 where it does not say. Most are
 calls of a sampler, timed beside other packages' calls. A case with a base is timed beside that
-instead, in the same process: "products" beside the two matrix products of a sweep, "pcd" beside a
-step of plain torch.
+instead, in the same process: "products" beside the two matrix products of a sweep, "cd" and "pcd"
+beside a step of plain torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 BASES = {
     "products": "two float32 products",
+    "cd": "plain torch",
     "pcd": "plain torch",
     "pcd_bfloat16": "plain torch",
 }
@@ -61,6 +62,7 @@ ALL = (
     Case("pegasus-16, 1 x 1000"),
     Case("own-64x28, 1 x 100"),
     Case("products-784x500, 512 x 1"),
+    Case("cd-784x500, 64 x 1", threads=(2,)),
     Case("pcd-784x500, 500 x 10", threads=(2,)),
     Case("pcd_bfloat16-784x500, 500 x 10", threads=(2,)),
     Case("pegasus-16, 256 x 100", threads=(1, 2), peers=False),
@@ -100,9 +102,13 @@ LINES = (
         (("products-784x500, 512 x 1", 1),),
     ),
     Line(
-        "time over plain torch, two threads: a PCD-10 step / its loss in bfloat16",
+        "time over plain torch, two threads: CD-1, 64 rows / a PCD-10 step / its loss in bfloat16",
         "share",
-        (("pcd-784x500, 500 x 10", 2), ("pcd_bfloat16-784x500, 500 x 10", 2)),
+        (
+            ("cd-784x500, 64 x 1", 2),
+            ("pcd-784x500, 500 x 10", 2),
+            ("pcd_bfloat16-784x500, 500 x 10", 2),
+        ),
     ),
 )
 

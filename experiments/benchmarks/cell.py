@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -157,6 +157,8 @@ def warm_pair(case: Case) -> dict[str, Callable[[], Any]]:
     else:
         visible, hidden = numbers(size)
         options = pcd.Options(visible=visible, hidden=hidden, batch=chains, sweeps=sweeps)
+        if case.kind == "cd":
+            options = replace(options, start="data", steps=20)
         calls = pcd.pair(options, bfloat16=case.kind == "pcd_bfloat16")
     for call in calls.values():
         call()

@@ -1,6 +1,7 @@
 """One PCD-10 step of a 784 x 500 RBM, batch = chains = 500: ours, plain torch by hand, and peers.
 
     python experiments/benchmarks/pcd.py --out runs/pcd --threads 2
+    python experiments/benchmarks/pcd.py --start data --batch 64 --sweeps 1 --steps 20 --out runs/cd
 
 Rounds are paired: each runs every implementation once, in random order, and a ratio is the median
 over rounds of the ratio within a round, so that a noisy machine slows both sides. `plain torch` is
@@ -55,6 +56,10 @@ class Options(CommonOptions):
     """rows of data, and chains"""
     sweeps: int = 10
     """Gibbs sweeps of a step"""
+    start: str = "persistent"
+    """where chains begin: persistent, or data, where peers do not"""
+    steps: int = 1
+    """steps of a timing: many where one is short, after a pause"""
     rounds: int = 30
     """paired rounds"""
     threads: int = 2
@@ -65,6 +70,7 @@ def main(options: Options) -> None:
     """Time, print, draw."""
     report = Report(options, __file__, packages=("rbms", "scikit-learn"))
     steps, left_out = installed(implementations(options, random_rows(options)))
+    steps = {name: repeated(step, options) for name, step in steps.items()}
     # The pause lets the threads of the library before stop spinning.
     seconds = paired_rounds(steps, options.rounds, pause=0.1)
     result = {"steps": {name: row(seconds, name) for name in steps}, "left_out": left_out}
@@ -86,9 +92,19 @@ def pair(options: Options, bfloat16: bool) -> dict[str, Step]:
     """Our step and that of plain torch, whose products are float32 whatever ours are."""
     data = random_rows(options)
     return {
-        "qsample": ours(options, data, bfloat16=bfloat16),
-        "plain torch": plain(options, data, torch.float32),
+        "qsample": repeated(ours(options, data, bfloat16=bfloat16), options),
+        "plain torch": repeated(plain(options, data, torch.float32), options),
     }
+
+
+def repeated(step: Step, options: Options) -> Step:
+    """As many steps as a timing has."""
+
+    def steps() -> None:
+        for _ in range(options.steps):
+            step()
+
+    return steps
 
 
 def implementations(options: Options, data: torch.Tensor) -> dict[str, Callable[[], Step]]:
@@ -101,8 +117,14 @@ def implementations(options: Options, data: torch.Tensor) -> dict[str, Callable[
         "qsample": lambda: ours(o, data),
         "qsample, centred": lambda: ours(o, data, centred=True),
         "qsample, bfloat16": lambda: ours(o, data, bfloat16=True),
-        "rbms": lambda: rbms(o, data),
-        "scikit-learn": lambda: scikit_learn(o, data),
+    } | ({} if o.start == "data" else peers(o, data))
+
+
+def peers(options: Options, data: torch.Tensor) -> dict[str, Callable[[], Step]]:
+    """What makes the steps of other packages."""
+    return {
+        "rbms": lambda: rbms(options, data),
+        "scikit-learn": lambda: scikit_learn(options, data),
     }
 
 
@@ -155,21 +177,23 @@ def plain(options: Options, data: torch.Tensor, dtype: torch.dtype, centred: boo
     W, b, c = weights(options)
     chains = [(torch.rand_like(data) < 0.5).to(dtype)]
     rows = data.to(dtype)
+    from_data = options.start == "data"
 
     def draw(p: torch.Tensor) -> torch.Tensor:
         return (torch.rand_like(p, dtype=torch.float32) < p).to(dtype)
 
     @torch.no_grad()
     def step() -> None:
-        # Gibbs sweeps of the chains.
         W_t, b_t, c_t = W.to(dtype), b.to(dtype), c.to(dtype)
-        v = chains[0]
-        for _ in range(options.sweeps):
-            h = draw(torch.sigmoid_(torch.addmm(c_t, v, W_t)))
+        p = torch.sigmoid_(torch.addmm(c_t, rows, W_t))
+        # Gibbs sweeps of the chains.
+        v = rows if from_data else chains[0]
+        for sweep in range(options.sweeps):
+            known = from_data and sweep == 0
+            h = draw(p if known else torch.sigmoid_(torch.addmm(c_t, v, W_t)))
             v = draw(torch.sigmoid_(torch.addmm(b_t, h, W_t.T)))
         chains[0] = v
         # The gradient: moments of the data less moments of the chains.
-        p = torch.sigmoid_(torch.addmm(c_t, rows, W_t))
         q = torch.sigmoid_(torch.addmm(c_t, v, W_t))
         grad_W = ((rows.T @ p).float() - (v.T @ q).float()) / len(rows)
         mu = rows.float().mean(0)
@@ -204,7 +228,8 @@ def ours(
     model = BernoulliRBM(options.visible, options.hidden)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     sampler = Gibbs(options.sweeps)
-    cd = qs.ContrastiveDivergence(model, sampler, num=options.batch, **settings)
+    start: Any = options.start
+    cd = qs.ContrastiveDivergence(model, sampler, start=start, num=options.batch, **settings)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -270,8 +295,10 @@ def picture(seconds: dict[str, list[Seconds]], options: Options) -> Figure:
         axis.text(high, y, f"  {median:.0f} ms", va="center")
     axis.set_yticks(range(len(names)), names)
     size = f"{options.visible} x {options.hidden}"
+    kind = "CD" if options.start == "data" else "PCD"
+    count = "one step" if options.steps == 1 else f"{options.steps} steps"
     axis.set_xlabel(
-        f"one PCD-{options.sweeps} step of a {size} RBM, {options.batch} chains, "
+        f"{count} of {kind}-{options.sweeps} of a {size} RBM, {options.batch} chains, "
         f"{options.threads} threads, ms"
     )
     axis.margins(x=0.15)

@@ -286,9 +286,9 @@ def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
     if step is not None:
         add_outer(W.detach(), x, weighed, step.keep, step.times)
         return None
-    into = W.grad if _accumulates(W) else None
-    if into is not None:
-        add_outer(into, x, weighed)
+    if _accumulates(W):
+        assert W.grad is not None
+        add_outer(W.grad, x, weighed)
         return None
     out = torch.empty_like(W, memory_format=torch.contiguous_format)
     add_outer(out, x, weighed, keep=0.0)
@@ -300,10 +300,11 @@ def _accumulates(W: Tensor) -> bool:
 
     `torch.autograd.grad` does not, hooks do look, and ranks average what comes from each.
     """
-    if W.grad is not None and not W.grad.is_contiguous():
+    # of others torch warns when it is asked for .grad
+    if not W.is_leaf or W.grad is None or W.grad.is_sparse or not W.grad.is_contiguous():
         return False
     looked_at = W._backward_hooks or getattr(W, "_post_accumulate_grad_hooks", None)
-    if not W.is_leaf or W.grad is None or W.grad.is_sparse or looked_at or world()[1] > 1:
+    if looked_at or world()[1] > 1:
         return False
     node = torch.autograd.graph.get_gradient_edge(W).node
     try:

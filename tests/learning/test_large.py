@@ -226,6 +226,15 @@ def test_the_gradient_has_a_gradient(many, monkeypatch):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_centred_step_is_quiet(many):
+    model = rbm()
+    cd = qs.ContrastiveDivergence(model, Gibbs(1), start="data", centred=True)
+    cd(rows()).backward()
+    cd(rows()).backward()
+    assert model.W.grad is not None and model.W.grad.isfinite().all()
+
+
 def test_a_transform_of_the_loss_is_the_ordinary_one(many):
     model = rbm()
     reads = Gibbs(2).sample(model.ising(), 10, generator=torch.Generator().manual_seed(2))
