@@ -124,7 +124,7 @@ def draw_bits(
     """
 
 def bit_product(
-    matrix: np.ndarray, bits: np.ndarray, out: np.ndarray, transposed: bool, threads: int
+    matrix: torch.Tensor, bits: torch.Tensor, out: torch.Tensor, transposed: bool, threads: int
 ) -> bool:
     """Sums of the rows of a matrix that bits choose, or of its columns, by looking sums of four up.
 
@@ -143,9 +143,9 @@ def bit_product(
     """
 
 def add_outer(
-    into: np.ndarray,
-    bits: np.ndarray,
-    numbers: np.ndarray,
+    into: torch.Tensor,
+    bits: torch.Tensor,
+    numbers: torch.Tensor,
     keep: float,
     times: float,
     threads: int,

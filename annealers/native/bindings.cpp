@@ -9,6 +9,7 @@
 #include <string>
 
 #include "run/philox.hpp"
+#include "run/pool.hpp"
 
 namespace nb = nanobind;
 
@@ -89,6 +90,7 @@ void bind_sparse(nb::module_ &m);
 
 NB_MODULE(_engine, m) {
     m.doc() = "Native kernels of the annealers.";
+    pool::watch_forks();
     m.attr("NUMBERING") = 2;  // of random numbers and roundings: draws of two numberings differ
     m.def("fill_uniform", &fill_uniform, nb::arg("out"), nb::arg("seeds"), nb::arg("start"),
           "out[p, i] = word start + i of the Philox4x32-10 stream of seeds[p], as a uniform strictly inside (0, 1).");

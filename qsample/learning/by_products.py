@@ -14,6 +14,7 @@ GPU a product of a large W takes many times as long as its launch: nothing is ca
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -32,7 +33,13 @@ from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.random import draw_seeds
 from qsample.sampling.sampler import Sampler
 from qsample.sampling.samples import Exactness, Samples
-from qsample.support.transforms import is_transformed, uncompiled
+from qsample.support.one_by_one import one_by_one
+from qsample.support.transforms import (
+    is_batched_gradient,
+    is_transformed,
+    is_transforming,
+    uncompiled,
+)
 
 if TYPE_CHECKING:
     from qsample.models import EnergyModel
@@ -41,6 +48,8 @@ LARGE = 1 << 24
 """weights, 64 MiB of them: more than caches hold, and the native kernel's tables serve no more"""
 MANY = 1 << 10
 """weights from which sums that are looked up beat a CPU's own products and autograd"""
+WIDEST = 1e30
+"""biases from which on energies overflow"""
 FEW_SWEEPS = 4
 """of chains: a native kernel's tables pay from more on"""
 
@@ -80,6 +89,8 @@ def serves(model: EnergyModel, sampler: Sampler, start: str) -> bool:
         and sampler.time_limit is None
         and start != "jarzynski"
         and (is_large(model) or (sampler.sweeps <= FEW_SWEEPS and holds(model)))
+        # of other devices' generators chains have no numbers
+        and (sampler.first_replica == 0 or model.weights()[0].device.type == "cpu")
     )
 
 
@@ -88,7 +99,7 @@ def _has(model: EnergyModel, least: int) -> TypeGuard[BernoulliRBM]:
     if not isinstance(model, BernoulliRBM):
         return False
     W = model.weights()[0]
-    if W.numel() < least or is_transformed(W):
+    if W.numel() < least or is_transformed(W) or is_transforming():
         return False
     return W.dtype in (torch.float32, torch.bfloat16)
 
@@ -119,10 +130,26 @@ def check_memory(model: BernoulliRBM, rows: int, chains: int) -> None:
 
 
 def fields_of(model: BernoulliRBM, data: Tensor) -> tuple[Products, Tensor]:
-    """The products with W, and the hidden units' fields c + v W given the rows, `[N, m]`."""
+    """The products with W, and the hidden units' fields c + v W given the rows, `[N, m]`.
+
+    Raises:
+        ValueError: a weight that is not finite, or so large that fields are rubbish.
+    """
     W, _, c = model.weights()
+    check_biases(model)
     products = Products(W)
     return products, products.from_left(data.to(products.dtype)).add_(c.detach())
+
+
+def check_biases(model: BernoulliRBM) -> None:
+    """A ValueError for a bias that is not finite, or beyond what energies are told apart by."""
+    for name, bias in zip(("b", "c"), model.weights()[1:], strict=True):
+        sizes = bias.detach().abs()
+        if not bool((sizes < WIDEST).all()):
+            k = int((~(sizes < WIDEST)).nonzero()[0])
+            raise ValueError(
+                f"{name}[{k}] is {float(bias[k]):g}: expected finite numbers only, below {WIDEST:g}"
+            )
 
 
 @torch.no_grad()
@@ -248,7 +275,8 @@ def free_energies(
 class _FreeEnergy(torch.autograd.Function):
     r"""$F(v) = -b v - \sum_j \log(1 + e^{f_j})$ with $f = c + v W$, whose gradient is by hand.
 
-    The gradient of W is $-v^\top \sigma(f)$, each row weighed by what comes from above.
+    The gradient of W is $-v^\top \sigma(f)$, each row weighed by what comes from above. It needs no
+    weights: they may have changed since.
     """
 
     @staticmethod
@@ -261,23 +289,55 @@ class _FreeEnergy(torch.autograd.Function):
             field[:with_known] = known
         rest = x[with_known:]
         field[with_known:] = Products(W).from_left(rest).add_(c)
-        ctx.save_for_backward(W, b, c, x, field)
+        ctx.save_for_backward(x, field)
+        ctx.weights = W, b, c
+        ctx.versions = _versions(W, b, c)
         return -(x @ b.to(x)) - torch.nn.functional.softplus(field).sum(-1)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        W, b, c, x, field = ctx.saved_tensors
-        twice = torch.is_grad_enabled()  # the gradient is to be differentiated itself
-        if twice:
-            field = x @ W.to(x) + c.to(x)
+        # of any dtype that autocast chose, where it acts
+        with torch.autocast(above.device.type, enabled=False):
+            return _slopes(ctx, above)
+
+
+def _slopes(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of W, b, c and x, and none of the fields.
+
+    Args:
+        ctx: what `_FreeEnergy` left.
+        above: gradient of each row's F.
+    """
+    W, b, c = ctx.weights
+    x, field = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    # the gradient is to be differentiated itself, or there are many at once
+    by_torch = torch.is_grad_enabled() or is_batched_gradient(above)
+    if (by_torch or wanted[3]) and ctx.versions != _versions(W, b, c):
+        raise RuntimeError(
+            "weights were changed in place after the loss, and this gradient needs those of then: "
+            "call backward first"
+        )
+    if by_torch:
+        field = x @ W.to(x) + c.to(x)
         weighed = field.sigmoid() * -above[:, None]
-        wanted = ctx.needs_input_grad
-        of_W = None
-        if wanted[0]:
-            of_W = (x.T @ weighed).to(W) if twice else _gradient(W, x, weighed)
-        of_b = (-above @ x).to(b) if wanted[1] else None
-        of_c = weighed.sum(0).to(c) if wanted[2] else None
-        return of_W, of_b, of_c, None, None
+    else:
+        weighed = one_by_one(torch.sigmoid, field).mul_(-above[:, None])
+    of_W = None
+    if wanted[0]:
+        of_W = (x.T @ weighed).to(W) if by_torch else _gradient(W, x, weighed)
+    of_b = (-above @ x).to(b) if wanted[1] else None
+    of_c = weighed.sum(0).to(c) if wanted[2] else None
+    of_x = weighed @ W.T.to(x) - above[:, None] * b.to(x) if wanted[3] else None
+    return of_W, of_b, of_c, of_x, None
+
+
+def _versions(*weights: Tensor) -> tuple[int, ...]:
+    """Counts of their changes in place; tensors of inference mode have none."""
+    return tuple(0 if weight.is_inference() else weight._version for weight in weights)
+
+
+_one_at_a_time = threading.Lock()  # of the passes that add to a gradient
 
 
 def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
@@ -285,10 +345,13 @@ def _gradient(W: Tensor, x: Tensor, weighed: Tensor) -> Tensor | None:
     step = _at_once.get(W.data_ptr())
     if step is not None:
         add_outer(W.detach(), x, weighed, step.keep, step.times)
+        torch.autograd.graph.increment_version(W)
         return None
     if _accumulates(W):
         assert W.grad is not None
-        add_outer(W.grad, x, weighed)
+        with _one_at_a_time:
+            add_outer(W.grad, x, weighed)
+        torch.autograd.graph.increment_version(W.grad)
         return None
     out = torch.empty_like(W, memory_format=torch.contiguous_format)
     add_outer(out, x, weighed, keep=0.0)
@@ -301,7 +364,9 @@ def _accumulates(W: Tensor) -> bool:
     `torch.autograd.grad` does not, hooks do look, and ranks average what comes from each.
     """
     # of others torch warns when it is asked for .grad
-    if not W.is_leaf or W.grad is None or W.grad.is_sparse or not W.grad.is_contiguous():
+    if not W.is_leaf or W.grad is None or W.grad.is_sparse:
+        return False
+    if W.grad.dtype != W.dtype or not W.grad.is_contiguous():
         return False
     looked_at = W._backward_hooks or getattr(W, "_post_accumulate_grad_hooks", None)
     if looked_at or world()[1] > 1:

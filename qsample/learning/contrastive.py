@@ -433,7 +433,10 @@ class ContrastiveDivergence(nn.Module):
         elif self.start == "persistent" and bool(self.chains[0, 0]):
             visible = model.split(self.chains)[0]
         known = fields if from_data else None
-        samples = by_products.chains(model, self.sampler, visible, num, generator, products, known)
+        first = self.sampler.first_replica
+        samples = by_products.chains(
+            model, self.sampler, visible, num, generator, products, known, first
+        )
         self.samples = _weighted(samples, data_weight) if from_data else samples
         if self.start == "persistent" and self.training:
             self._keep_chains(samples, generator)
@@ -524,6 +527,7 @@ class ContrastiveDivergence(nn.Module):
             # whose ranks exchange while they draw
             for agreement in agreements:
                 agreement.check()
+        by_products.check_biases(model)
         # draws are those of a chain's number, from one seed on all ranks
         products = Columns(W, place) if place.total else Products(W)
         fields = products.from_left(rows) + c.detach()
@@ -631,8 +635,10 @@ class ContrastiveDivergence(nn.Module):
         self, data: Tensor, positive: Samples | None, generator: torch.Generator | None
     ) -> Samples:
         """The rows, with hidden units drawn from their conditional."""
-        if isinstance(self.model, BernoulliRBM) and type(self.sampler) is Gibbs:
-            # which draws them first, given the rows alone
+        sampler = self.sampler
+        at_least_one = type(sampler) is Gibbs and sampler.time_limit is None
+        if isinstance(self.model, BernoulliRBM) and at_least_one:
+            # a sweep draws them first, given the rows alone
             hidden = data.new_zeros(len(data), self.model.num_hidden)
         elif positive is None:
             hidden = self._draw_hidden(data, generator)

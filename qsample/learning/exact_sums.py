@@ -30,6 +30,7 @@ from qsample.learning.distributed import Summed, add_over_ranks
 from qsample.learning.products import Products
 from qsample.models.rbm.bernoulli import BernoulliRBM
 from qsample.sampling.sampler import Sampler
+from qsample.support.one_by_one import one_by_one
 from qsample.support.transforms import uncompiled
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 FEW = 1024  # terms that single precision adds up by itself
 TOGETHER = 512  # terms of a block, where they are more
-WHOLE = 64  # numbers of which torch takes all by vectors, whose two are 32 at most
-PIECE = 1 << 14  # numbers that it leaves to one thread
 
 
 class Counts(NamedTuple):
@@ -117,25 +116,6 @@ def checksum(weights: Sequence[Tensor]) -> int:
         some = flat[:: max(1, flat.numel() >> 17)].contiguous()
         total += int(some.view(torch.int32).sum(dtype=torch.int64))
     return total
-
-
-def one_by_one(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """A function of each number, the same whatever stands beside it.
-
-    On a CPU torch takes whole vectors by other instructions than the numbers left over, where a
-    tensor ends or a thread's part of it does: so here pieces are whole and no thread's.
-
-    Args:
-        function: maps numbers one by one.
-        t: any numbers.
-    """
-    if t.device.type != "cpu":
-        return function(t)
-    flat = t.new_zeros(-(-t.numel() // WHOLE) * WHOLE)
-    flat[: t.numel()] = t.reshape(-1)
-    for piece in flat.split(PIECE):
-        piece.copy_(function(piece))
-    return flat[: t.numel()].view(t.shape)
 
 
 def probabilities(field: Tensor, counts: Counts) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,11 +62,13 @@ class Products:
     def _looked_up(self, bits: Tensor, width: int, transposed: bool) -> Tensor:
         from qsample.annealers._engine import bit_product
 
-        out = torch.empty(len(bits), width, dtype=torch.float32)
-        threads = torch.get_num_threads()
-        bits = bits.to(torch.float32).contiguous()
-        if not bit_product(words(self.W), bits.numpy(), out.numpy(), transposed, threads):
-            raise ValueError("W holds a weight that is not finite: expected finite numbers only")
+        bits = bits.detach().to(torch.float32).contiguous()
+        out = bits.new_empty(len(bits), width)
+        if not bit_product(words(self.W), bits, out, transposed, torch.get_num_threads()):
+            raise ValueError(
+                "W holds a weight that is not finite, or weights whose sum is not: expected finite "
+                "numbers only"
+            )
         return out
 
 
@@ -87,9 +88,9 @@ def add_outer(into: Tensor, x: Tensor, p: Tensor, keep: float = 1.0, times: floa
         return
     from qsample.annealers._engine import add_outer as add
 
-    x = x.contiguous()
-    p = p.contiguous()
-    add(words(into), x.numpy(), p.numpy(), keep, times, torch.get_num_threads())
+    x = x.detach().contiguous()
+    p = p.detach().contiguous()
+    add(words(into), x, p, keep, times, torch.get_num_threads())
 
 
 def _add_elsewhere(into: Tensor, x: Tensor, p: Tensor, keep: float, times: float) -> None:
@@ -102,10 +103,14 @@ def _add_elsewhere(into: Tensor, x: Tensor, p: Tensor, keep: float, times: float
     into.addmm_(x.T, p, beta=keep, alpha=times)
 
 
-def words(W: Tensor) -> np.ndarray:
-    """The array of a matrix; NumPy has no bfloat16, so of its words."""
+def words(W: Tensor) -> Tensor:
+    """A matrix as the native module takes it, which has no bfloat16: of its words.
+
+    It is handed over as it is, as `Tensor.numpy` forbids its storage ever to be resized, which
+    FSDP does.
+    """
     W = W.detach()
-    return (W.view(torch.int16) if W.dtype == torch.bfloat16 else W).numpy()
+    return W.view(torch.int16) if W.dtype == torch.bfloat16 else W
 
 
 def wide_product(v: Tensor, W: Tensor) -> Tensor:

@@ -9,9 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch._C import (
+    _are_functorch_transforms_active,  # pyright: ignore[reportAttributeAccessIssue]
+    _functorch,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from torch._compile import _disable_dynamo
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +55,19 @@ def is_transformed(x: Tensor) -> bool:
     """
     compiling = torch.compiler.is_compiling()  # which does not know the next call
     return not compiling and _functorch.is_functorch_wrapped_tensor(x)
+
+
+def is_transforming() -> bool:
+    """Whether a transform of `torch.func`, or forward-mode differentiation, is at work at all.
+
+    What it acts on may be any tensor, so that a function without rules for it must not be called.
+    """
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_batched_gradient(above: Tensor) -> bool:
+    """Whether a backward pass takes many gradients at once (`is_grads_batched`)."""
+    return _functorch.is_legacy_batchedtensor(above)
 
 
 def numbers(x: Tensor) -> Any:

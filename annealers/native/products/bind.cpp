@@ -36,7 +36,8 @@ void share(std::int64_t width, double numbers, int threads, const Work &work) {
 }
 
 void check_matrix(const Matrix &matrix, const char *name) {
-    if (matrix.stride(1) != 1 || (matrix.itemsize() != 2 && matrix.dtype() != nb::dtype<float>()))
+    const bool known = matrix.dtype() == nb::dtype<float>() || matrix.dtype() == nb::dtype<std::int16_t>();
+    if (!known || (matrix.stride(1) != 1 && matrix.shape(1) != 1))
         throw nb::value_error((std::string("expected ") + name +
                                " of float32, or of bfloat16 as 16-bit words, whose rows lie together").c_str());
 }
@@ -65,7 +66,7 @@ bool product(Matrix matrix, Floats bits, Out out, bool transposed, int threads) 
 void add_outer(Matrix into, Floats bits, Floats numbers, float keep, float times, int threads) {
     check_matrix(into, "into");
     const std::int64_t n = size(into.shape(0)), m = size(into.shape(1)), terms = size(bits.shape(0));
-    if (into.stride(0) != m || size(bits.shape(1)) != n || size(numbers.shape(0)) != terms ||
+    if ((n != 1 && into.stride(0) != m) || size(bits.shape(1)) != n || size(numbers.shape(0)) != terms ||
         size(numbers.shape(1)) != m)
         throw nb::value_error("expected bits [K, n] and numbers [K, m] beside into [n, m], which is contiguous");
     static const Kernel &kernel = *isa::chosen("").products;

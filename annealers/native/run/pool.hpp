@@ -16,18 +16,29 @@ namespace pool {
 // What compilers call for `#pragma omp parallel`: a function of a pointer, on so many threads.
 using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
 
-// Null where no such runtime is loaded, and in a forked process, whose copy of one has lost its threads.
+// Whether this process is a fork: its copy of a runtime has lost its threads, and would wait for them for ever.
+inline std::atomic<bool> &forked() {
+    static std::atomic<bool> value{false};
+    return value;
+}
+
+// To be called once, before anything can have forked: when the module is loaded.
+inline void watch_forks() {
+#if defined(__linux__)
+    pthread_atfork(nullptr, nullptr, [] { forked() = true; });
+#endif
+}
+
+// Null where no such runtime is loaded, and in a fork.
 inline Parallel runtime() {
 #if defined(__linux__)
-    static std::atomic<bool> forked{false};
     static const Parallel found = []() -> Parallel {
-        pthread_atfork(nullptr, nullptr, [] { forked = true; });
         for (const char *name : {"libgomp.so.1", "libiomp5.so", "libomp.so"})
             if (void *library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD))
                 if (void *symbol = dlsym(library, "GOMP_parallel")) return reinterpret_cast<Parallel>(symbol);
         return nullptr;
     }();
-    return forked ? nullptr : found;
+    return forked() ? nullptr : found;
 #else
     return nullptr;
 #endif
