@@ -50,8 +50,8 @@ class Options(CommonOptions):
 
     images: int = 64
     """conditions x_k, one batched problem"""
-    sweeps: tuple[int, ...] = (16, 100, 200, 1000)
-    """sweeps of the step; 200 are those of few_steps"""
+    sweeps: tuple[int, ...] = (16, 60, 200, 1000)
+    """sweeps of the step; 60 are those of few_steps' figures on mnist5k"""
     width: int = 24
     """channels of the denoiser at full size"""
     rank: int = 4
