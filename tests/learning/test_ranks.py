@@ -164,4 +164,5 @@ def test_a_rank_that_does_not_come_is_missed(tmp_path):
     code, said = ended(start(2, [str(tmp_path), "10", "missing"], only=1))[0]
     assert code == 1
     assert said.startswith("lost: rank 0 of 2 did not meet the others within 20 s")
-    assert said.endswith("(1 came)")
+    # by our count, or by that of the store that torch keeps
+    assert said.endswith(("(1 came)", "1/2 clients joined.)"))
