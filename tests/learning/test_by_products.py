@@ -264,3 +264,35 @@ def test_a_fork_does_not_wait_for_threads_that_it_lost(ours_first):
     os.kill(child, 9)
     os.waitpid(child, 0)
     pytest.fail("the child hangs")
+
+
+@pytest.mark.parametrize("start", ["data", "persistent"])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(start, tmp_path):
+    settings = qs.Settings(
+        updates=12, batch=30, chains=30, start=start, evaluate_every=100, checkpoint_every=5
+    )
+
+    def weights(folder, stop=None, **more):
+        model = rbm()
+
+        class Stops(qs.Callback):
+            def on_update(self, run):
+                if run.update == stop:
+                    run.stop()
+
+        qs.fit(
+            model,
+            rows(90),
+            Gibbs(2),
+            settings,
+            out=tmp_path / folder,
+            callbacks=[Stops()],
+            progress=False,
+            **more,
+        )
+        return [p.detach().clone() for p in model.parameters()]
+
+    whole = weights("whole")
+    weights("cut", stop=7)
+    again = weights("cut", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
