@@ -8,8 +8,8 @@ that are too many to copy at all.
 CD-1 is four products here, of which none is taken twice: the field of the data, $c + v W$, draws
 the first hidden units and is the positive statistics'; $h W^\top$ draws the visible ones; their
 field $v' W$ is the negative statistics'; and the gradient is one product of both, stacked. On a
-CPU `Products` takes each by looking sums up, so that a step costs less than its four products. On a
-GPU a product of a large W takes many times as long as its launch: nothing is captured as a graph.
+CPU `Products` takes each by looking sums up, so that a large step costs less than its products. On
+a GPU a product of a large W takes many times as long as its launch: none is captured as a graph.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 LARGE = 1 << 24
 """weights, 64 MiB of them: more than caches hold, and the native kernel's tables serve no more"""
 MANY = 1 << 10
-"""weights from which sums that are looked up beat a CPU's own products and autograd"""
+"""weights from which on a CPU this path is no slower than the ordinary one"""
 WIDEST = 1e30
 """biases from which on energies overflow"""
 FEW_SWEEPS = 4

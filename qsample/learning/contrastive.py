@@ -64,10 +64,11 @@ def cd_loss(
     subtracted, so its error stays near 2^-9 of itself. `ContrastiveDivergence` samples in full
     precision all the same.
 
-    On a CPU the loss of a `BernoulliRBM` is by products with W itself, by sums that are looked up
-    (`learning.by_products`), except under autocast, and so are the chains of `Gibbs` of up to four
-    sweeps. Of 2^24 weights or more all of that is so, on any device and autocast or not: nothing
-    copies them, and their gradient is added to `W.grad` in place where there is one.
+    On a CPU the loss of a `BernoulliRBM` of 1,024 weights or more, of float32 or bfloat16, is by
+    products with W itself, by sums that are looked up (`learning.by_products`), except under
+    autocast, and so are the chains of `Gibbs` of up to four sweeps. Of 2^24 weights or more all of
+    that is so, on any device and autocast or not: nothing copies them, and their gradient is added
+    to `W.grad` in place where there is one.
 
     Args:
         model: an energy model.

@@ -76,6 +76,9 @@ def test_rows_that_ask_for_a_gradient_have_it(ordinary):
 
 
 TRANSFORMS = {
+    "grad of W": lambda loss: torch.func.grad(
+        lambda W: torch.func.functional_call(loss, {"model.W": W}, (rows(),))
+    )(loss.model.W.detach()),
     "grad of a bias": lambda loss: torch.func.grad(
         lambda b: torch.func.functional_call(loss, {"model.b": b}, (rows(),))
     )(loss.model.b.detach()),

@@ -235,30 +235,6 @@ def test_a_centred_step_is_quiet(many):
     assert model.W.grad is not None and model.W.grad.isfinite().all()
 
 
-def test_a_transform_of_the_loss_is_the_ordinary_one(many):
-    model = rbm()
-    reads = Gibbs(2).sample(model.ising(), 10, generator=torch.Generator().manual_seed(2))
-
-    class Loss(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self):
-            return qs.cd_loss(self.model, rows(), reads)
-
-    module = Loss()
-    weights = dict(module.named_parameters())
-
-    def loss(weights):
-        return torch.func.functional_call(module, weights)
-
-    slopes = torch.func.grad(loss)(weights)
-    expected = gradients(model, qs.cd_loss(model, rows(), reads))
-    for a, b in zip(slopes.values(), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
 def test_too_little_memory_is_said_before_it_is_taken(always, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: 100)
     cd = qs.ContrastiveDivergence(rbm(), Gibbs(1), start="data")

@@ -65,10 +65,11 @@ void share(int parts, const Work &work) {
     for (std::thread &member : members) member.join();
 }
 
-// Threads that so much work is worth, of those that may be used: a thousand numbers' worth for each microsecond.
-inline int worthwhile(double numbers, int threads) {
-    constexpr double least = 2e5;  // operations on numbers that outweigh waking a thread
-    return numbers < 2 * least ? 1 : static_cast<int>(numbers / least < threads ? numbers / least : threads);
+// Threads that so many operations on numbers are worth, of those that may be used.
+inline int worthwhile(double operations, int threads) {
+    constexpr double least = 2e5;  // what outweighs waking a thread
+    const double worth = operations / least;
+    return worth < 2 ? 1 : static_cast<int>(worth < threads ? worth : threads);
 }
 
 }  // namespace pool
