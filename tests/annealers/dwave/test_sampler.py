@@ -207,6 +207,10 @@ def test_parameters_pass_through(chimera):
         assert samples.info["qpu_access_time"] == pytest.approx(
             sum(job.charged for job in chimera.jobs[-2:])
         )
+        parts = samples.info["qpu_parts"]
+        assert sum(parts.values()) == pytest.approx(samples.info["qpu_access_time"])
+        reads = parts["anneal"] / 50.0  # every read, the pilot's too, annealed for 50 µs
+        assert reads == pytest.approx(sum(job.params["num_reads"] for job in chimera.jobs[-2:]))
 
 
 def test_a_problem_of_local_minima_only():
