@@ -89,8 +89,10 @@ TINY: dict[str, tuple[dict[str, Any], set[str]]] = {
             "reference": 20,
             "longest": 2,
             "seeds": (0,),
+            "chip": 1,
+            "chip_reads": 4,
         },
-        {"claimed", "small", "large", "gradient", "matrices"},
+        {"claimed", "small", "large", "chip", "gradient", "gradient_on_gpu", "matrices"},
     ),
     "claims.linear_algebra": (
         {

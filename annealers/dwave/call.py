@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -408,8 +408,28 @@ def _info(plan: Plan, sent: Sent, answers: Sequence[Answer]) -> dict[str, Any]:
         "range_limited": sent.limited,
         "gauge": gauge.reshape(*plan.problem.batch_shape, *gauge.shape[1:]),
         "qpu_access_time": math.fsum(times),
+        "qpu_parts": _parts([answer.timing for answer in answers]),
         "job_ids": [answer.id for answer in answers],
     }
+
+
+def _parts(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the access times of jobs consist of, in microseconds.
+
+    The service tells the times of one read; what all reads took is shared out in their proportion.
+    """
+    parts = dict.fromkeys(("programming", "anneal", "readout", "delay"), 0.0)
+    for timing in timings:
+        parts["programming"] += timing.get("qpu_programming_time", 0.0)
+        of_a_read = {
+            name: timing.get(f"qpu_{name}_time_per_sample", 0.0)
+            for name in ("anneal", "readout", "delay")
+        }
+        whole = sum(of_a_read.values())
+        if whole > 0:
+            for name, time in of_a_read.items():
+                parts[name] += timing.get("qpu_sampling_time", 0.0) * time / whole
+    return parts
 
 
 # ---- between sending and finishing ----------------

@@ -40,8 +40,9 @@ class DWave(Settings):
     `info`: "beta" of the reads (1 is right) and "beta_stderr"; "chip_beta", the chip's own beta as
     it is followed from call to call; "scale", the factor on h and J; "range_limited";
     "chain_break_fraction"; "gauge" `[*B, G, n]`; "qpu_access_time" in microseconds, the pilot's in
-    it; "spent", with the "qpu_seconds" that the ledger charges so far; "job_ids"; "ess" `[*B]`
-    where reweighted; "note" where beta is undetermined.
+    it, and its "qpu_parts" (programming, anneal, readout, delay); "spent", with the "qpu_seconds"
+    that the ledger charges so far; "job_ids"; "ess" `[*B]` where reweighted; "note" where beta is
+    undetermined.
 
     Raises:
         DeviceError: one line that says what to do; `BudgetExceeded` before anything is sent.

@@ -56,10 +56,12 @@ class Options(CommonOptions):
 
     keys: int = 13
     """pairs of a state and an action"""
-    steps: int = 24_000
+    steps: int = 32_000
     """rewards that a learner sees"""
-    hidden: int = 30
+    hidden: int = 100
     """hidden units"""
+    batch: int = 512
+    """transitions per update of the critic"""
     lanes: int = 32
     """environments side by side"""
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
@@ -75,7 +77,7 @@ class Options(CommonOptions):
 def main(options: Options) -> None:
     """Choose rates, measure, compare."""
     report = Report(options, __file__, ("gymnasium",))
-    kept = ("keys", "steps", "hidden", "lanes", "cold", "scale")
+    kept = ("keys", "steps", "hidden", "batch", "lanes", "cold", "scale")
     journal = Journal(
         report.folder / "journal.jsonl", {name: getattr(options, name) for name in kept}
     )
@@ -142,9 +144,8 @@ def by_free_energy(seed: int, rate: float, sampler: qs.Sampler, options: Options
         discount=0.0,
         reward_scale=options.scale,
         lr=rate,
-        batch=128,
+        batch=options.batch,
         memory=options.steps,
-        update_every=4,
     )
     agent = qs.FreeEnergyAgent(
         envs,
