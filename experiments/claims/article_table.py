@@ -405,9 +405,8 @@ def picture(result: dict[str, Any]) -> Figure:
     right.axhline(1, color="k", ls="--", lw=1, label="claimed, not reproduced: below this line")
     right.set(title="row 3, matrices: time of 1 % by sampling, over torch's for 15 digits")
     right.set(xlabel="order N", ylabel="times slower")
-    for axis in axes[0]:  # under the bars, not on them
+    for axis in (*axes[0], left):  # under the bars and lines, not on them
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.35, -0.12), ncols=2)
-    left.legend(fontsize=7, loc="center left")
     right.legend(fontsize=7)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
