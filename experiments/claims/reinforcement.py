@@ -150,7 +150,7 @@ METHODS: dict[str, dict[str, Method]] = {
         "deep, exact": Method("deep"),
         "deep, Gibbs": Method("deep", Gibbs(10)),
         "deep, annealing": Method("deep", ANNEALING),
-        "deep, tempering": Method("deep", ParallelTempering(5, 4, reads_per_ladder=10)),
+        "deep, tempering": Method("deep", ParallelTempering(5, 4)),
         "deep, Gibbs, entropy": Method("deep", Gibbs(10), "entropy"),
         "quantum, exact": Method("quantum", transverse=0.5),
         "quantum, Gibbs": Method("quantum", Gibbs(20), transverse=0.5),
