@@ -31,6 +31,7 @@ from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
 CdStart = Literal["data", "fresh"]
+StepStart = Literal["fresh", "independent"]
 SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has no gradient
 
 
@@ -168,6 +169,7 @@ class IsingCopula(Identified):
         *,
         known: Tensor | None = None,
         repeats: int = 1,
+        start: StepStart = "fresh",
         generator: Generators | None = None,
     ) -> Shaped[Tensor, "num n"]:
         r"""Images, spins `[num, n]` int8, by all steps from x_T, which is uniform.
@@ -191,15 +193,20 @@ class IsingCopula(Identified):
             known: known bits of x_0, spins `[n]` or `[num, n]`, 0 where they are not known, which
                 is at the same sites in every row; none by default.
             repeats: draws of each step, with noise between them; one by default.
+            start: where the sampler's chains begin at each step: "fresh", its own start, or
+                "independent", a draw of the factorised step, which is nearer the weaker the
+                couplings are, and exact without; the sampler must continue chains, as `Gibbs` does.
             generator: one, or a list with one per image: each is then what it would be alone, where
                 the denoiser rounds alike. None is torch's default.
 
         Raises:
             ValueError: num or repeats < 1, another number of generators, bits that are no spins or
-                known at other sites in other rows.
+                known at other sites in other rows, an unknown start, or a sampler that cannot
+                continue chains.
             TypeError: no sampler.
         """
         check_is_sampler(sampler)
+        check_choice("start", start, StepStart)
         if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 images; got {num!r}")
         whole("repeats", repeats, 1)
@@ -210,10 +217,10 @@ class IsingCopula(Identified):
         if given is not None:
             x = given.start(self.process, x, step_generators(seeds, 0, 1))
         for k in range(self.process.steps, 0, -1):
-            x = self._before(x, k, sampler, given, seeds)
+            x = self._before(x, k, sampler, given, start, seeds)
             for turn in range(1, repeats):
                 x = self.process.noise(x, k, k - 1, step_generators(seeds, k, 3 * turn + 2))
-                x = self._before(x, k, sampler, given, seeds, 3 * turn)
+                x = self._before(x, k, sampler, given, start, seeds, 3 * turn)
         return x
 
     def _before(
@@ -222,16 +229,29 @@ class IsingCopula(Identified):
         k: int,
         sampler: Sampler,
         given: Known | None,
+        start: StepStart,
         seeds: list[int],
         branch: int = 0,
     ) -> Tensor:
         """A draw of x_{k-1} given x_k = x and the known bits of x_0, `[num, n]`."""
-        problem = self.step_problem(x, k)
+        factorised = self._coupled(x, k)
+        problem = self._centred(factorised, x, k)
         one = partial(draw, sampler=sampler, generator=step_generators(seeds, k, branch))
-        if given is None:
+        if given is None and start == "fresh":
             return one(problem).spins[:, 0]
         chances = Draws(draw_seeds(step_generators(seeds, k, branch + 1), (len(x),)), x.device)
-        bits = given.before(self.process, x, k, chances.uniform(len(given.sites)))
+        bits = None
+        if given is not None:
+            bits = given.before(self.process, x, k, chances.uniform(len(given.sites)))
+        if start == "independent":
+            up = (-2 * factorised.h.double()).sigmoid()
+            spins = torch.where(chances.uniform(x.shape[1]) < up, 1, -1).to(torch.int8)[:, None]
+            if given is not None:
+                spins = spins[..., self.graph.without(given.sites).free.to(spins.device)]
+            unknown = torch.full(spins.shape[:-1], float("nan"), device=spins.device)
+            one = partial(one, initial=Samples(spins, unknown))
+        if given is None or bits is None:
+            return one(problem).spins[:, 0]
         return given.draw(problem, bits, one).spins[:, 0]
 
     # ---- learning ----------------

@@ -114,6 +114,23 @@ def test_images_have_the_law_of_the_steps_given_what_is_known(centred):
     assert p_value(law[first_flipped], x) < FALSE_ALARM
 
 
+class Still:
+    """A sampler that leaves its chains where they are."""
+
+    warm_start = reversible = True
+
+    def sample(self, problem, num, *, initial=None, generator=None):
+        assert initial is not None
+        return Samples(initial.spins, problem.energy(initial.spins))
+
+
+def test_chains_that_start_at_independent_bits_start_at_those_not_known():
+    model = a_copula(centred=True, rate=RATES)
+    law = filled_in(IsingCopula(model.denoiser, Graph.sparse(N, []), model.process))
+    x = model.sample(Still(), 1500, known=KNOWN, start="independent", generator=generator())
+    assert p_value(law, x) > FALSE_ALARM
+
+
 @pytest.mark.long  # the scheduler's tests ask the same, and less
 def test_a_step_given_spins_is_the_joint_step_of_those_that_agree():
     """The clamp is exact: the law of the others given x_k and spins, against enumeration."""

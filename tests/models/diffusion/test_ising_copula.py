@@ -328,15 +328,39 @@ def test_a_batch_draws_what_its_items_draw_alone(kind, sampler, rank):
     assert torch.equal(one, model.sample(sampler, 4, generator=generator(7)))
 
 
-def test_images_have_the_law_of_the_chain_of_steps():
+def test_a_batch_that_starts_at_independent_bits_too():
+    model = a_copula(a_graph("sparse"))
+    seeds = [generator(s) for s in range(4)]
+    whole = model.sample(Gibbs(2), 4, start="independent", generator=seeds)
+    for s in range(4):
+        alone = model.sample(Gibbs(2), 1, start="independent", generator=[generator(s)])
+        assert torch.equal(whole[s : s + 1], alone)
+
+
+def factorised(model):
+    """The same denoiser without couplings."""
+    return IsingCopula(model.denoiser, Graph.sparse(3, []), model.process)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "start", "law_of"),
+    [
+        (Exact(), "fresh", lambda model: model),
+        (Gibbs(40), "independent", lambda model: model),
+        # chains that stay where they begin show where that is
+        (Still(), "independent", factorised),
+    ],
+    ids=["exact", "from independent bits", "independent bits"],
+)
+def test_images_have_the_law_of_the_chain_of_steps(sampler, start, law_of):
     from scipy.stats import power_divergence
 
     model, num = a_copula(Graph.complete(3), rank=1, steps=2), 5000
     listed = states(3).double()
     p = torch.full((8,), 1 / 8, dtype=torch.float64)
     for k in (2, 1):
-        p = p @ log_weights(model.step_problem(listed, k).detach()).softmax(-1)
-    x = model.sample(Exact(), num, generator=generator())
+        p = p @ log_weights(law_of(model).step_problem(listed, k).detach()).softmax(-1)
+    x = model.sample(sampler, num, start=start, generator=generator())
     seen = ((x > 0) * 2 ** torch.arange(3)).sum(-1).bincount(minlength=8)
     assert (p * num > 5).all()
     assert (
@@ -404,6 +428,11 @@ class Wrong(nn.Module):
             "unknown start 'persistent'",
         ),
         (lambda m, x: m.sample(Gibbs(1), 0), "expected num >= 1 images; got 0"),
+        (lambda m, x: m.sample(Gibbs(1), 2, start="data"), "unknown start 'data'"),
+        (
+            lambda m, x: m.sample(SimulatedAnnealing(9), 2, start="independent"),
+            "SimulatedAnnealing cannot continue chains",
+        ),
         (
             lambda m, x: m.sample(Gibbs(1), 2, generator=[generator()]),
             "one for each of 2 problems; got 1",
