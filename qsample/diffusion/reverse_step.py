@@ -59,10 +59,20 @@ def feature_couplings(features: Tensor, graph: Graph, sites: int) -> Tensor:
         sites: the axis of `features` that counts the spins, 1 or 2.
     """
     i, j = graph.edges.to(features.device)
-    total = features.new_zeros(len(features), graph.num_edges)
-    for u in features.movedim(3 - sites, 0).contiguous():  # side by side they are slow to pick
-        total = total + u.index_select(1, i) * u.index_select(1, j)
-    return -total / 2
+    learns = torch.is_grad_enabled() and features.requires_grad
+    total: Tensor | None = None
+    # rows of all images are picked: [r, n, B]
+    for u in features.movedim((3 - sites, sites), (0, 1)).contiguous():
+        first, second = u.index_select(0, i), u.index_select(0, j)
+        # in place, as fresh memory costs more than the product; a gradient needs the factors
+        product = first * second if learns else first.mul_(second)
+        if total is None:
+            total = product
+        else:
+            total = total + product if learns else total.add_(product)
+    if total is None:
+        return features.new_zeros(len(features), graph.num_edges)
+    return -total.T.contiguous() / 2
 
 
 # ---- the problem ----------------

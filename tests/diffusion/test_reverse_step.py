@@ -28,6 +28,13 @@ def test_features_on_either_axis_are_the_same_couplings():
     torch.testing.assert_close(feature_couplings(u.mT, GRAPH, sites=2), coupling)
     for edge, (i, j) in enumerate(GRAPH.edges.T.tolist()):
         torch.testing.assert_close(coupling[:, edge], -(u[:, i] * u[:, j]).sum(1) / 2)
+    # with a gradient, without one, and row by row: the same numbers
+    learned = u.clone().requires_grad_()
+    assert torch.equal(feature_couplings(learned, GRAPH, sites=1), coupling)
+    assert torch.autograd.gradcheck(lambda v: feature_couplings(v, GRAPH, sites=1), learned)
+    each = torch.func.vmap(lambda v: feature_couplings(v[None], GRAPH, sites=1)[0])
+    assert torch.equal(each(u), coupling)
+    assert not feature_couplings(u[..., :0], GRAPH, sites=1).any()
     logits = torch.tensor([[0.0, 2.0]])
     torch.testing.assert_close(Denoised(logits).mean, 2 * logits.sigmoid() - 1)
 
