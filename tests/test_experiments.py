@@ -683,7 +683,9 @@ def test_a_remembered_denoiser_asks_for_each_row_once(shape):
 @pytest.mark.long
 def test_few_steps_of_large_images(tmp_path):
     options = TINY["claims.few_steps"][0]
-    run("claims.few_steps", tmp_path, **{**options, "data": "mnist5k", "steps": (1,), "images": 8})
+    large = {**options, "data": "mnist5k", "steps": (1,), "images": 8}
+    for start in ("fresh", "independent"):
+        run("claims.few_steps", tmp_path, **{**large, "start": start})
     assert {row["kind"] for row in result(tmp_path)["rows"]} == {"factorised", "copula"}
 
 

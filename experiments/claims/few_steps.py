@@ -28,6 +28,7 @@ from scipy.special import stdtr
 from torch import Tensor, nn
 
 import qsample as qs
+from qsample.annealers import Gibbs
 from qsample.data import load
 from qsample.diffusion import UniformBits, log_times
 from qsample.metrics import ImageFeatures, frechet_distance, pair_correlation_error
@@ -97,6 +98,9 @@ class Options(CommonOptions):
     sweeps: tuple[int, ...] = (200,)
     """sweeps of a joint step when images are drawn, half annealing, half at the target; the last
     one counts"""
+    start: str = "fresh"
+    """where a joint step begins when images are drawn: fresh, annealed from coins; independent, at
+    a draw of the factorised step, all sweeps at the target"""
     images: int = 2000
     """images drawn for a distance"""
     validation: int = 200
@@ -114,6 +118,7 @@ class Options(CommonOptions):
 def main(options: Options) -> None:
     """Train every model, draw from it, compare."""
     variant = "" if options.data == "digits" else f"_{options.data}"
+    variant += "" if options.start == "fresh" else f"_{options.start}"
     report = Report(options, __file__, ("diffusers",), variant)
     judge = Judge(options)
     floor = judge(judge.half.x[: options.images])
@@ -302,6 +307,7 @@ def judged_rows(
         options: options of the run.
     """
     steps = model.process.steps
+    start: Any = options.start
     low, high = bounds(model, judge.rows, options.anneal)
     bound = {
         "minus_bound": -float(low.sum(-1).mean()),
@@ -314,7 +320,8 @@ def judged_rows(
     x = torch.empty(0)
     for sweeps in options.sweeps:
         generator = torch.Generator().manual_seed(seed)
-        x = model.sample(annealing(sweeps), options.images, generator=generator)
+        sampler = annealing(sweeps) if start == "fresh" else Gibbs(sweeps)
+        x = model.sample(sampler, options.images, start=start, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
         rows.append({**row, **judge(x), **bound})
     return rows, x[:36].clone()
