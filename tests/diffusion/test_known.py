@@ -213,16 +213,21 @@ def test_repeats_of_an_exact_step_reach_the_conditional_law(repeats, right):
     assert (p_value(conditional, x) > FALSE_ALARM) == right
 
 
+@pytest.mark.parametrize("start", ["fresh", "independent"])
 @pytest.mark.parametrize("kind", ["sparse", "complete"])
-def test_images_are_what_they_are_alone(kind):
+def test_images_are_what_they_are_alone(kind, start):
     model = a_copula(a_graph(kind))
     rows = torch.tensor([[0.0, 1, 0, -1, 0], [0, 1, 0, 1, 0], [0, -1, 0, -1, 0]])
-    options = {"repeats": 2}
-    together = model.sample(
-        Gibbs(5), 3, known=rows, generator=[generator(s) for s in range(3)], **options
-    )
+
+    def drawn(num, known, seeds):
+        generators = [generator(s) for s in seeds]
+        return model.sample(
+            Gibbs(5), num, known=known, repeats=2, start=start, generator=generators
+        )
+
+    together = drawn(3, rows, range(3))
     for s in range(3):
-        alone = model.sample(Gibbs(5), 1, known=rows[s], generator=[generator(s)], **options)
+        alone = drawn(1, rows[s], [s])
         assert torch.equal(alone, together[s : s + 1])
 
 
