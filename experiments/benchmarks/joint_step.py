@@ -3,7 +3,8 @@
     python experiments/benchmarks/joint_step.py --out runs/joint_step
 
 The denoiser is the UNet of `few_steps.py`. Its answers are given, so that a step is what comes on
-top of them: fields, the problem, annealing, reads. `own` couplings differ from image to image, by
+top of them: fields, the problem, chains, reads. Chains anneal from coins, or begin at independent
+bits, as `few_steps.py --start independent` has them. `own` couplings differ from image to image, by
 features of the denoiser's; `shared` ones are those of the step alone. Rounds make every call once,
 in random order; `share` is the ratio to the evaluation of the same round.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from qsample.annealers import Gibbs
 from qsample.diffusion import UniformBits, log_times
 from qsample.models import IsingCopula
 
@@ -51,7 +54,9 @@ class Options(CommonOptions):
     images: int = 64
     """conditions x_k, one batched problem"""
     sweeps: tuple[int, ...] = (16, 60, 200, 1000)
-    """sweeps of the step; 60 are those of few_steps' figures on mnist5k"""
+    """sweeps of a step that anneals; 60 are those of few_steps' figures on mnist5k"""
+    short: tuple[int, ...] = (10,)
+    """sweeps of a step that begins at independent bits; 10 are those of its figures so"""
     width: int = 24
     """channels of the denoiser at full size"""
     rank: int = 4
@@ -103,7 +108,7 @@ def main(options: Options) -> None:
     }
     for name, figures in result["calls"].items():
         print(
-            "{name:>20}: {seconds:.4f} s, {share:.3f} of the denoiser".format(name=name, **figures)
+            "{name:>32}: {seconds:.4f} s, {share:.3f} of the denoiser".format(name=name, **figures)
         )
     report.finish(result, picture(result, options))
 
@@ -129,6 +134,17 @@ def calls_of(net: Denoiser, options: Options) -> dict[str, Callable[[], Any]]:
             model.J.normal_(0, 0.05, generator=generator)
         for sweeps in options.sweeps:
             calls[f"{kind}, {sweeps} sweeps"] = step_of(model, x, sweeps, generator)
+        last = IsingCopula(model.denoiser, model.graph, UniformBits(log_times(1)), centred=True)
+        with torch.no_grad():
+            last.J.copy_(model.J[:1])
+        for sweeps in options.short:
+            calls[f"{kind}, {sweeps} sweeps, independent"] = partial(
+                last.sample,
+                Gibbs(sweeps),
+                options.images,
+                start="independent",
+                generator=generator,
+            )
     return calls
 
 
@@ -160,6 +176,10 @@ def picture(result: dict[str, Any], options: Options) -> Figure:
         seconds = [calls[f"{kind}, {sweeps} sweeps"]["seconds"] for sweeps in options.sweeps]
         label = f"joint step, {kind} couplings"
         axis.plot(options.sweeps, seconds, line, color=OURS, marker="o", label=label)
+        seconds = [calls[f"{kind}, {s} sweeps, independent"]["seconds"] for s in options.short]
+        label = f"{kind}, from independent bits"
+        fill = "full" if kind == "own" else "none"
+        axis.plot(options.short, seconds, "D", color=OURS, fillstyle=fill, label=label)
     whole = calls["denoiser"]["seconds"]
     axis.axhline(whole, color=THEIRS, label="the denoiser")
     axis.axhline(GOAL * whole, color=THEIRS, ls=":", label=f"{GOAL:g} of it")

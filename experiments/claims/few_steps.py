@@ -149,9 +149,10 @@ def main(options: Options) -> None:
     report.finish(result, picture(rows, images, floor, judge.shape, options))
 
 
-# Options of the denoiser, and those that change no cell.
+# Options of the denoiser; those that change no cell; and those of images, which change no model.
 NETWORK = ("data", "updates", "batch", "lr", "width", "finest", "validation")
 FREE = ("out", "publish", "threads", "seeds", "steps", "device")
+DRAWN = ("sweeps", "start", "images")
 
 
 class Kept(Cells):
@@ -168,8 +169,10 @@ class Kept(Cells):
         about = asdict(options)
         network = {name: about[name] for name in NETWORK}
         cell = {name: value for name, value in about.items() if name not in FREE}
+        learned = {name: value for name, value in cell.items() if name not in DRAWN}
         self.network = digest(network)
-        self.cell = digest(cell | network)
+        self.learned = digest(learned)
+        self.cell = digest(cell)
 
 
 class Judge:
@@ -242,6 +245,35 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     net = Remembered(denoiser_of(seed, judge, kept, options))
     model = copula_of(net, steps, judge)
     plain = without_couplings(model)
+    name = f"couplings-{kept.learned}-{seed}-{steps}"
+    learned = kept.get(name)
+    if learned is None:
+        learned = kept.put(name, learned_couplings(model, seed, judge, options))
+    scale = torch.tensor([row["scale"] for row in learned["switches"]])[:, None]
+    assert model.b is not None
+    with torch.no_grad():
+        model.J.copy_(scale * learned["J"])
+        model.b.copy_(scale * learned["b"])
+    rows: list[Row] = []
+    images = {}
+    for kind, each in (("factorised", plain), ("copula", model)):
+        judged, images[kind] = judged_rows(kind, each, seed, judge, options)
+        rows += [row | learned["bounds"][kind] for row in judged]
+    rows[-1] |= {name: learned[name] for name in ("switches", "train_seconds")}
+    return {"rows": rows, "images": images}
+
+
+def learned_couplings(
+    model: IsingCopula, seed: int, judge: Judge, options: Options
+) -> dict[str, Any]:
+    """Train couplings of every step and choose how much of them it keeps; the bound of both kinds.
+
+    Args:
+        model: a copula whose couplings are 0; they are scaled in the end.
+        seed: seed of everything random.
+        judge: images.
+        options: options of the run.
+    """
     watch = Stopwatch()
     learning = Learning(
         options.pool,
@@ -253,15 +285,27 @@ def cell_of(steps: int, seed: int, judge: Judge, kept: Kept, options: Options) -
     train_steps(model, judge.train, learning, seed)
     trained = watch.read().cpu
     assert model.b is not None
-    learned = {"J": model.J.detach().clone(), "b": model.b.detach().clone()}
-    seen = choose_scales(model, judge.validation, options.anneal)
-    rows: list[Row] = []
-    images = {}
-    for kind, each in (("factorised", plain), ("copula", model)):
-        judged, images[kind] = judged_rows(kind, each, seed, judge, options)
-        rows += judged
-    rows[-1] |= {"switches": seen, "train_seconds": trained}
-    return {"rows": rows, "images": images, **learned}
+    learned: dict[str, Any] = {"J": model.J.detach().clone(), "b": model.b.detach().clone()}
+    learned["switches"] = choose_scales(model, judge.validation, options.anneal)
+    learned["train_seconds"] = trained
+    learned["bounds"] = {
+        kind: bound_of(each, judge, options)
+        for kind, each in (("factorised", without_couplings(model)), ("copula", model))
+    }
+    return learned
+
+
+@torch.no_grad()
+def bound_of(model: IsingCopula, judge: Judge, options: Options) -> dict[str, Any]:
+    """Both ends of minus the evidence bound of test rows, its terms, and that of each row."""
+    low, high = bounds(model, judge.rows, options.anneal)
+    return {
+        "minus_bound": -float(low.sum(-1).mean()),
+        "minus_bound_low": -float(high.sum(-1).mean()),
+        "terms": low.mean((0, 1)).tolist(),
+        "terms_high": high.mean((0, 1)).tolist(),
+        "by_row": low.sum(-1).mean(0).tolist(),
+    }
 
 
 def denoiser_of(seed: int, judge: Judge, kept: Kept, options: Options) -> Denoiser:
@@ -308,14 +352,6 @@ def judged_rows(
     """
     steps = model.process.steps
     start: Any = options.start
-    low, high = bounds(model, judge.rows, options.anneal)
-    bound = {
-        "minus_bound": -float(low.sum(-1).mean()),
-        "minus_bound_low": -float(high.sum(-1).mean()),
-        "terms": low.mean((0, 1)).tolist(),
-        "terms_high": high.mean((0, 1)).tolist(),
-        "by_row": low.sum(-1).mean(0).tolist(),
-    }
     rows: list[Row] = []
     x = torch.empty(0)
     for sweeps in options.sweeps:
@@ -323,7 +359,7 @@ def judged_rows(
         sampler = annealing(sweeps) if start == "fresh" else Gibbs(sweeps)
         x = model.sample(sampler, options.images, start=start, generator=generator)
         row = {"kind": kind, "steps": steps, "seed": seed, "sweeps": sweeps}
-        rows.append({**row, **judge(x), **bound})
+        rows.append({**row, **judge(x)})
     return rows, x[:36].clone()
 
 
