@@ -418,7 +418,7 @@ def _parts(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
     The service tells the times of one read; what all reads took is shared out in their proportion.
     """
-    parts = dict.fromkeys(("programming", "anneal", "readout", "delay"), 0.0)
+    parts = {"programming": 0.0, "anneal": 0.0, "readout": 0.0, "delay": 0.0}
     for timing in timings:
         parts["programming"] += timing.get("qpu_programming_time", 0.0)
         of_a_read = {
