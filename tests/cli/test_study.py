@@ -304,7 +304,8 @@ def command(file, out, *more):
 @pytest.mark.long
 def test_twelve_runs_killed_five_times_end_with_the_same_report(file, tmp_path):
     """`kill -9` of the study and of all its processes, at random."""
-    longer = STUDY.replace("updates = 6", "updates = 100").replace("_every = 2", "_every = 10")
+    # so long that the study is not over before its fifth kill
+    longer = STUDY.replace("updates = 6", "updates = 1000").replace("_every = 2", "_every = 100")
     file.write_text(longer)
     subprocess.run(command(file, tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     wait = random.Random(1)
@@ -322,6 +323,7 @@ def test_twelve_runs_killed_five_times_end_with_the_same_report(file, tmp_path):
         while written(tmp_path / "killed") == before and time.monotonic() < until:
             time.sleep(0.05)  # processes load PyTorch first
         time.sleep(wait.uniform(0.0, 2.0))
+        assert process.poll() is None, "over before it was killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         killed += 1
