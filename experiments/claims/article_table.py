@@ -340,16 +340,16 @@ def chip_row(options: Options) -> dict[str, Any]:
         with Client(endpoint=server.endpoint, token=server.token) as client:
             ask: Any = client.get_solver().estimate_qpu_access_time
             charged = ask(num, num_reads=options.chip_reads, annealing_time=0.5) / 1e6
-            programming = ask(num, num_reads=1, annealing_time=0.5) / 1e6
-    mean = statistics.median(seconds)
+            of_one = ask(num, num_reads=1, annealing_time=0.5) / 1e6
+    middle = statistics.median(seconds)
     return {
         "spins": num,
         "reads": options.chip_reads,
         "threads": torch.get_num_threads(),
-        "chains_seconds": mean,
+        "chains_seconds": middle,
         "qpu_seconds": charged,
-        "qpu_seconds_of_one_read": programming,
-        "times_faster": mean / charged,
+        "qpu_seconds_of_one_read": of_one,
+        "times_faster": middle / charged,
         "claimed_times_faster": CLAIMED_OF_CHIPS,
     }
 

@@ -13,7 +13,7 @@ from qsample.models import IsingCopula
 from qsample.problem.enumeration import log_weights, states
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX, a_graph, untyped
-from tests.support.models import randomise
+from tests.support.models import Still, randomise
 from tests.support.seeds import generator
 
 N = 4
@@ -112,16 +112,6 @@ def test_images_have_the_law_of_the_steps_given_what_is_known(centred):
     assert p_value(law, x) > FALSE_ALARM
     first_flipped = torch.arange(1 << N) ^ 1
     assert p_value(law[first_flipped], x) < FALSE_ALARM
-
-
-class Still:
-    """A sampler that leaves its chains where they are."""
-
-    warm_start = reversible = True
-
-    def sample(self, problem, num, *, initial=None, generator=None):
-        assert initial is not None
-        return Samples(initial.spins, problem.energy(initial.spins))
 
 
 def test_chains_that_start_at_independent_bits_start_at_those_not_known():

@@ -90,3 +90,13 @@ def some_data(model, rows: int = 7, seed: int = 1) -> Tensor:
         2, (rows, model.num_visible), generator=torch.Generator().manual_seed(seed)
     ).double()
     return bits if model.coding == "bits" else 2 * bits - 1
+
+
+class Still:
+    """A sampler that leaves its chains where they are."""
+
+    warm_start = reversible = True
+
+    def sample(self, problem, num, *, initial=None, generator=None):
+        assert initial is not None
+        return Samples(initial.spins, problem.energy(initial.spins))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from qsample import Graph, Samples
+from qsample import Graph
 from qsample.annealers import Exact, Gibbs, ParallelTempering, SimulatedAnnealing
 from qsample.diffusion import Uniform, UniformBits, log_times
 from qsample.diffusion.process import SMALLEST
@@ -16,7 +16,7 @@ from qsample.problem.enumeration import log_partition, log_weights, states
 from qsample.sampling.random import draw_seeds
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import KINDS, Z_MAX, a_graph, untyped
-from tests.support.models import Law, randomise
+from tests.support.models import Law, Still, randomise
 from tests.support.seeds import generator
 from tests.support.thinning import thinned
 
@@ -219,16 +219,6 @@ def _slope(energy, model):
         materialize_grads=True,
     )
     return torch.cat([part.flatten() for part in found])
-
-
-class Still:
-    """A sampler that leaves its chains where they are."""
-
-    warm_start = reversible = True
-
-    def sample(self, problem, num, *, initial=None, generator=None):
-        assert initial is not None
-        return Samples(initial.spins, problem.energy(initial.spins))
 
 
 def test_chains_start_at_the_data():
