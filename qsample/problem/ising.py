@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qsample.problem import convert
+from qsample.problem.edge_products import pulls
 from qsample.problem.exact_products import pick, product, times
 from qsample.problem.graph import Graph, check_graph
 from qsample.support.checks import as_numbers, check_spins, check_tensors
@@ -316,12 +317,7 @@ class Ising:
         """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":
-            i, j = self.graph.pairs.to(s.device)
-            J = self.J[..., None, :]
-            on_first = J * s.index_select(-1, j)
-            on_second = J * s.index_select(-1, i)
-            pull = s.new_zeros(*on_first.shape[:-1], self.num_spins)
-            pull = pull.index_add(-1, i, on_first).index_add(-1, j, on_second)
+            pull = pulls(self.graph.pairs.to(s.device), self.J, s)
         elif self.graph.kind == "bipartite":
             left, right = s.split(self.graph.sizes, -1)
             pull = torch.cat([right @ self.J.mT, left @ self.J], -1)
