@@ -144,21 +144,21 @@ class IsingCopula(Identified):
                 f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
             )
 
-        # the step's own couplings; the table is filled in before a batch repeats it
-        table = self.graph.couplings(self.J)
-        rows = table.index_select(0, steps.reshape(-1) - 1)
-        J = rows.reshape(*steps.shape, *table.shape[1:])
+        at = steps.reshape(-1) - 1
         if features is None:
-            return logits, J
+            # the table is filled in before a batch repeats it
+            table = self.graph.couplings(self.J)
+            return logits, table.index_select(0, at).reshape(*steps.shape, *table.shape[1:])
 
-        # and those of the features
+        # the step's own couplings, and those of the features
         if features.shape[:2] != x.shape or features.dim() != 3:
             raise ValueError(
                 f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got "
                 f"{list(features.shape)}"
             )
-        coupling = feature_couplings(features, self.graph, sites=1)
-        return logits, J + self.graph.couplings(coupling)
+        shared = self.J.index_select(0, at).reshape(*steps.shape, self.graph.num_edges)
+        own = feature_couplings(features, self.graph, sites=1, shared=shared)
+        return logits, self.graph.couplings(own)
 
     @uncompiled
     @torch.no_grad()

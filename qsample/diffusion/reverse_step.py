@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from qsample.diffusion.process import Step, UniformBits
+from qsample.problem.edge_products import edge_blocks, is_plain
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws, Generators, draw_seeds
@@ -50,29 +51,35 @@ class Denoised:
         return (self.logits / 2).tanh()
 
 
-def feature_couplings(features: Tensor, graph: Graph, sites: int) -> Tensor:
-    r"""Couplings $J_{ij} = -\tfrac12 u_i \cdot u_j$ of the graph's edges, `[B, edges]`.
+def feature_couplings(
+    features: Tensor, graph: Graph, sites: int, shared: Tensor | None = None
+) -> Tensor:
+    r"""Couplings $J_{ij} = J^0_{ij} - \tfrac12 u_i \cdot u_j$ of the graph's edges, `[B, edges]`.
 
     Args:
         features: u of each spin, `[B, n, r]` or `[B, r, n]`.
         graph: whose edges (i, j) are coupled.
         sites: the axis of `features` that counts the spins, 1 or 2.
+        shared: J^0, `[edges]` or `[B, edges]`; 0 by default.
     """
     i, j = graph.edges.to(features.device)
-    learns = torch.is_grad_enabled() and features.requires_grad
-    total: Tensor | None = None
-    # rows of all images are picked: [r, n, B]
-    for u in features.movedim((3 - sites, sites), (0, 1)).contiguous():
-        first, second = u.index_select(0, i), u.index_select(0, j)
-        # in place, as fresh memory costs more than the product; a gradient needs the factors
-        product = first * second if learns else first.mul_(second)
-        if total is None:
-            total = product
-        else:
-            total = total + product if learns else total.add_(product)
-    if total is None:
-        return features.new_zeros(len(features), graph.num_edges)
-    return -total.T.contiguous() / 2
+    # ends pick rows of all images: [r, n, B]
+    u = features.movedim((3 - sites, sites), (0, 1)).contiguous()
+    if shared is None:
+        shared = features.new_zeros(len(i))
+    if not is_plain(features, shared):
+        products = (one.index_select(0, i) * one.index_select(0, j) for one in u)
+        total = sum(products, u.new_zeros(len(i), len(features)))
+        return shared - total.T.contiguous() / 2
+    dtype = torch.promote_types(features.dtype, shared.dtype)
+    J = features.new_empty(len(features), len(i), dtype=dtype)
+    for block in edge_blocks(len(i), len(features)):
+        first, second = i[block], j[block]
+        total = u.new_zeros(len(first), len(features))
+        for one in u:
+            total += one.index_select(0, first).mul_(one.index_select(0, second))
+        torch.sub(shared[..., block], total.T, alpha=0.5, out=J[:, block])
+    return J
 
 
 # ---- the problem ----------------

@@ -12,6 +12,7 @@ from qsample.diffusion.reverse_step import (
     draw,
     feature_couplings,
 )
+from qsample.problem import edge_products
 from qsample.sampling.random import Draws
 from tests.support.exact import Z_MAX, a_problem
 
@@ -37,6 +38,26 @@ def test_features_on_either_axis_are_the_same_couplings():
     assert not feature_couplings(u[..., :0], GRAPH, sites=1).any()
     logits = torch.tensor([[0.0, 2.0]])
     torch.testing.assert_close(Denoised(logits).mean, 2 * logits.sigmoid() - 1)
+
+
+@pytest.mark.parametrize("shared", [(), (3,)])
+@pytest.mark.parametrize("block", [1, 7, 1 << 17])
+def test_couplings_of_features_beside_shared_ones(monkeypatch, block, shared):
+    """Block by block, with a gradient, and by their formula."""
+    monkeypatch.setattr(edge_products, "BLOCK", block)
+    u = torch.randn(3, 4, 2, generator=generator())
+    own = torch.randn(*shared, GRAPH.num_edges, generator=generator(1))
+    coupling = feature_couplings(u, GRAPH, sites=1, shared=own)
+    i, j = GRAPH.edges
+    expected = own.double() - (u[:, i] * u[:, j]).double().sum(-1) / 2
+    torch.testing.assert_close(coupling.double(), expected, rtol=0, atol=1e-6)
+    assert coupling.is_contiguous()
+    for parts in [(u.clone().requires_grad_(), own), (u, own.clone().requires_grad_())]:
+        assert torch.equal(feature_couplings(parts[0], GRAPH, 1, shared=parts[1]), coupling)
+    wide = feature_couplings(u, GRAPH, sites=1, shared=own.double())
+    assert wide.dtype == torch.float64
+    exact = (u.double().requires_grad_(), own.double().requires_grad_())
+    assert torch.autograd.gradcheck(lambda v, J: feature_couplings(v, GRAPH, 1, shared=J), exact)
 
 
 @pytest.mark.parametrize(
