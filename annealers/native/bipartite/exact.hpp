@@ -1,8 +1,6 @@
 // Sweeps over a bipartite problem with every field summed exactly: the right side given the left, then the left given
-// the right. Replicas are lanes, a side is kept as 32 spins a word. A field is a sum of couplings to spins that are +1:
-// of every four the sum is looked up among the sixteen possible ones (Arlazarov, Dinic, Kronrod and Faradzhev 1970),
-// which are made for all lanes of a block. It serves where filter.hpp cannot, and adds up energies. Compiled once for
-// each instruction set.
+// the right. Outputs, 32 spins of a side, lie side by side in vectors, chains one after the other; the sums of a chain's
+// fields are looked up (sums.hpp). It serves where filter.hpp cannot. Compiled once for each instruction set.
 #pragma once
 
 #include "../law/random.hpp"
@@ -22,121 +20,144 @@ enum class Do { heat_bath, metropolis, measure };
 
 struct Exact {
     const Job &job;
-    const std::int64_t first;
-    const int count, L;               // lanes, and those with the idle ones that fill a vector
-    const bool own;                   // lanes of several problems
-    const std::int64_t n[2];          // spins of each side
-    Array<std::uint32_t> word[2];     // [ceil(n / 32), L]: bit k of word i is spin 32 i + k
-    Array<std::int32_t> base;         // H - the sum of K: [n + m], or [n + m, L] by lane
-    Array<std::int32_t> field;        // [4, L]
-    Array<std::int64_t> total;        // [L]: the sum of s f over the side `last`
-    std::uint32_t low[exact_lanes], high[exact_lanes], odd[exact_lanes];
+    const std::int64_t first, count;  // chains
+    const std::int64_t n[2], tiles[2];  // spins of each side, and words of them
+    const std::int64_t problems;      // of these chains
+    Array<std::uint32_t> word[2];     // [tiles, chains]: bit k of a word of tile t is spin 32 t + k
+    Array<std::int32_t> H[2];         // [problems, 32 tiles]
+    Array<std::int32_t> start[2];     // the same: H - the sum of K
+    Array<std::uint32_t> visit[2];    // [32 longest tiles]: keys of a pass over a side, lower and upper halves
+    Array<std::int32_t> field;        // [chains, 32]: of a tile
+    Array<std::int64_t> total;        // [chains, W]: the sum of s f over the side `last`
+    std::uint32_t low[exact_lanes], high[exact_lanes];  // keys of chains
+    bool odd[exact_lanes];
     float rate[exact_lanes];
     const int last;                   // the side that a sweep visits last
     bool tally = false;               // whether passes over that side add up s f
     bool ready = false;
 
-    std::int64_t lane(int l) const { return first + (l < count ? l : 0); }  // idle lanes repeat the first
-    std::int64_t problem(int l) const { return lane(l) / job.replicas; }
-    double unit(int l) const { return job.unit[problem(l)]; }
+    std::int64_t lane(std::int64_t r) const { return first + r; }
+    std::int64_t problem(std::int64_t r) const { return lane(r) / job.replicas; }
+    std::int64_t problem_here(std::int64_t r) const { return problem(r) - problem(0); }
 
     Exact(const Job &j, std::int64_t f, int c)
-        : job(j), first(f), count(c), L((c + W - 1) / W * W), own(problem(0) != problem(c - 1)), n{j.n, j.m},
-          last(j.palindromic) {
-        const std::int64_t spins = n[0] + n[1], columns = own ? L : 1;
-        for (int side = 0; side < 2; ++side)
-            if (!word[side].resize((n[side] + 31) / 32 * L)) return;
-        if (!base.resize(spins * columns) || !field.resize(4 * L) || !total.resize(L)) return;
-        for (int l = 0; l < L; ++l) {
-            const auto replica = job.first_replica + static_cast<std::uint32_t>(lane(l) % job.replicas);
-            const Halves key(counter::lane_key(job.seed[problem(l)], replica >> 1));
-            low[l] = key.low, high[l] = key.high, odd[l] = replica & 1;
+        : job(j), first(f), count(c), n{j.n, j.m}, tiles{(j.n + width - 1) / width, (j.m + width - 1) / width},
+          problems(problem(c - 1) - problem(0) + 1), last(j.last()) {
+        const std::int64_t longest = width * (tiles[0] > tiles[1] ? tiles[0] : tiles[1]);
+        for (int side = 0; side < 2; ++side) {
+            const std::int64_t fields = problems * width * tiles[side];
+            if (!word[side].resize(tiles[side] * count) || !visit[side].resize(longest)) return;
+            if (!H[side].resize(fields) || !start[side].resize(fields)) return;
         }
-        for (int l = 0; l < columns; ++l) {
-            const float *h = job.h + problem(l) * spins;
-            const double inverse = 1 / unit(l);
-            for (std::int64_t i = 0; i < spins; ++i)
-                base[i * columns + l] = law::units(h[i], inverse) - job.rounded.sum_K[i];
+        if (!field.resize(count * width) || !total.resize(count * W)) return;
+        for (std::int64_t r = 0; r < count; ++r) {
+            const auto replica = job.first_replica + static_cast<std::uint32_t>(lane(r) % job.replicas);
+            const Halves key(counter::lane_key(job.seed[problem(r)], replica >> 1));
+            low[r] = key.low, high[r] = key.high, odd[r] = replica & 1;
         }
+        for (std::int64_t p = 0; p < problems; ++p)
+            for (int side = 0; side < 2; ++side) {
+                const std::int64_t from = side ? n[0] : 0, to = p * width * tiles[side];
+                const float *h = job.h + (problem(0) + p) * (n[0] + n[1]) + from;
+                for (std::int64_t i = 0; i < n[side]; ++i) {
+                    H[side][to + i] = law::units(h[i], 1 / job.unit[0]);
+                    start[side][to + i] = H[side][to + i] - job.rounded.sum_K[from + i];
+                }
+            }
         ready = true;
     }
 
-    static U half(U hash, U odd) { return hash >> (odd << 4) & 0xFFFFu; }
-    I base_of(std::int64_t place, int l) const {
-        return own ? load<I>(&base[place * L + l]) : (I)usplat(static_cast<std::uint32_t>(base[place]));
+    // Of the spins of a side, in a pass.
+    void make_keys(int side, std::uint32_t pass) {
+        for (std::int64_t i = 0; i < n[side]; ++i) {
+            const Halves key(counter::visit_key(pass, static_cast<std::uint32_t>(side * n[0] + i)));
+            visit[0][i] = key.low, visit[1][i] = key.high;
+        }
+    }
+    // Whether the next chain is the odd one of a pair, whose hash is that of this one.
+    bool paired(std::int64_t r) const {
+        return r + 1 < count && !odd[r] && odd[r + 1] && low[r] == low[r + 1] && high[r] == high[r + 1];
     }
 
-    // f_i = H_i - sum_j K_ij + the 2 K_ij whose s_j is +1, of C spins from i on of a side, into `field`.
-    template <int C, int V>
-    void sum(int side, std::int64_t i, int at, int to = 0) {
-        const std::int32_t *row[C];
-        I f[C][V];
-        for (int k = 0; k < C; ++k) {  // past the end of a side its last spin is repeated
-            const std::int64_t spin = i + to + k < n[side] ? i + to + k : n[side] - 1;
-            row[k] = job.rounded.twice_K[side] + spin * job.rounded.row[side];
-            for (int v = 0; v < V; ++v) f[k][v] = base_of(side * n[0] + spin, at + W * v);
+    // f_i = H_i - sum_j K_ij + the 2 K_ij whose s_j is +1, of the spins of a tile, into `field`.
+    void sum(int side, std::int64_t tile) {
+        for (std::int64_t r = 0; r < count; ++r)
+            std::memcpy(&field[r * width], &start[side][(problem_here(r) * tiles[side] + tile) * width],
+                        width * sizeof(std::int32_t));
+        const std::int64_t inputs = n[1 - side], row = job.rounded.row[1 - side];
+        const std::int32_t *rows = job.rounded.twice_K[1 - side] + tile * width;
+        static thread_local Sums sums;
+        for (std::int64_t t = 0; t < tiles[1 - side]; ++t, rows += width * row) {
+            const int some = static_cast<int>(inputs - t * width < width ? inputs - t * width : width);
+            const std::uint32_t *words = &word[1 - side][t * count];
+            tabulate(rows, row, some, sums);
+            some == width ? look_up<true>(sums, fours, words, count, &field[0])
+                          : look_up<false>(sums, (some + 3) / 4, words, count, &field[0]);
         }
-        const std::uint32_t *words = &word[1 - side][at];
-        const std::int64_t inputs = n[1 - side];
-        for (std::int64_t j = 0; j < inputs; j += 32, words += L) {
-            U bits[V];
-            for (int v = 0; v < V; ++v) bits[v] = load<U>(words + W * v);
-            const std::int64_t end = inputs - j < 32 ? inputs : j + 32;
-            for (std::int64_t four = j; four < end; four += 4) {
+    }
+
+    // The spins of a tile, of `chains` chains that share a hash, in the fields that `sum` left.
+    template <Do what, int chains>
+    void decide(int side, std::int64_t tile, std::int64_t r) {
+        constexpr int some = together / 2 < vectors ? together / 2 : vectors, N = some * chains;
+        constexpr Rule rule = what == Do::metropolis ? Rule::metropolis : Rule::heat_bath;
+        const U k0 = usplat(low[r]), k1 = usplat(high[r]);
+        const std::uint32_t *v0 = &visit[0][tile * width], *v1 = &visit[1][tile * width];
+        std::uint32_t *now = &word[side][tile * count + r], next[chains] = {};
+        for (int v = 0; v < vectors; v += some) {
+            const auto shift = [&](int g) { return chains == 2 ? g % 2 * 16 : odd[r] * 16; };
+            const auto at = [&](int g) { return (v + g / chains) * W; };
+            U upper[N];
+            F x[N];
+            std::uint32_t bits[N];
 #pragma GCC unroll 4
-                for (int k = 0; k < C; ++k) {
-                    const Sums sums(row[k] + four);
-                    for (int v = 0; v < V; ++v) f[k][v] = sums.add(f[k][v], bits[v]);
-                }
-                for (int v = 0; v < V; ++v) bits[v] >>= 4;
+            for (int g = 0; g < N; g += chains) {
+                const U hash = counter::first_hash(k0, k1, load<U>(v0 + at(g)), load<U>(v1 + at(g)));
+#pragma GCC unroll 2
+                for (int c = g; c < g + chains; ++c) upper[c] = (hash >> shift(c) & 0xFFFFu) ^ 0x8000u;
             }
+#pragma GCC unroll 8
+            for (int g = 0; g < N; ++g) {
+                x[g] = splat(rate[r + g % chains]) * to_float(load<I>(&field[(r + g % chains) * width + at(g)]));
+                bits[g] = now[g % chains] >> at(g) & ((1u << W) - 1);
+            }
+            const auto lower = [&](int g) {
+                return counter::second_hash(k0, k1, load<U>(v0 + at(g)), load<U>(v1 + at(g))) >> shift(g) & 0xFFFFu;
+            };
+            redraw<rule, N>(x, upper, bits, lower);
+            for (int g = 0; g < N; ++g) next[g % chains] |= bits[g] << at(g);
         }
-        for (int k = 0; k < C; ++k)
-            for (int v = 0; v < V; ++v) store(&field[(to + k) * L + at + W * v], f[k][v]);
+        for (int c = 0; c < chains; ++c) now[c] = next[c] & present(side, tile);
     }
-    // Those of spins i .. i + 3 in all lanes.
-    void sum(int side, std::int64_t i) {
-        int at = 0;
-        for (; at + widest * W <= L; at += widest * W)
-            for (int to = 0; to < 4; to += outputs) sum<outputs, widest>(side, i, at, to);
-        for (; at < L; at += W) sum<4, 1>(side, i, at);
+    std::uint32_t present(int side, std::int64_t tile) const {  // bits of spins that there are
+        return n[side] - tile * width < width ? (1u << (n[side] - tile * width)) - 1 : ~0u;
+    }
+    template <Do what>
+    void decide(int side, std::int64_t tile) {
+        for (std::int64_t r = 0; r < count; ++r)
+            if (paired(r)) decide<what, 2>(side, tile, r++);
+            else decide<what, 1>(side, tile, r);
     }
 
-    // Spins i .. i + 3 of a side, in the fields that `sum` left.
-    template <Do what>
-    void decide(int side, std::int64_t i, std::uint32_t pass) {
-        std::uint32_t *now = &word[side][i / 32 * L];
-        const int some = n[side] - i < 4 ? static_cast<int>(n[side] - i) : 4;
-        for (int k = 0; k < some; ++k) {
-            const std::uint32_t one = 1u << (i + k) % 32;
-            const Halves visit(counter::visit_key(pass, static_cast<std::uint32_t>(side * n[0] + i + k)));
-            const U v0 = usplat(visit.low), v1 = usplat(visit.high);
-            for (int l = 0; l < L; l += W) {
-                const I f = load<I>(&field[k * L + l]);
-                U spins = load<U>(now + l);
-                std::uint32_t bits = nonzero(spins & one);
-                if constexpr (what != Do::measure) {
-                    constexpr Rule rule = what == Do::heat_bath ? Rule::heat_bath : Rule::metropolis;
-                    const U k0 = load<U>(low + l), k1 = load<U>(high + l), o = load<U>(odd + l);
-                    const U upper = half(counter::first_hash(k0, k1, v0, v1), o) ^ 0x8000u;
-                    F x = load<F>(rate + l) * to_float(f);
-                    const auto lower = [&](int) { return half(counter::second_hash(k0, k1, v0, v1), o); };
-                    redraw<rule, 1>(&x, &upper, &bits, lower);
-                    spins = (spins & ~one) | (spread_bits(bits) & one);
-                    store(now + l, spins);
-                }
-                if (tally && side == last) add_up(l, minus_unless(bits, f));
-            }
-        }
-    }
-    void add_up(int l, I x) {
-        store(&total[l], load<Q>(&total[l]) + __builtin_convertvector(x, Q));
+    // total += the sum of s x over a tile of a side; x is 0 past the side's end.
+    void add_up(int side, std::int64_t tile, std::int64_t r, const std::int32_t *x) {
+        const std::uint32_t bits = word[side][tile * count + r];
+        Q sum = load<Q>(&total[r * W]);
+        for (int v = 0; v < width; v += W)
+            sum += __builtin_convertvector(minus_unless(bits >> v & ((1u << W) - 1), load<I>(x + v)), Q);
+        store(&total[r * W], sum);
     }
     template <Do what>
     void pass(int side, std::uint32_t number) {
-        if (tally && side == last)
-            for (int l = 0; l < L; ++l) total[l] = 0;
-        for (std::int64_t i = 0; i < n[side]; i += 4) sum(side, i), decide<what>(side, i, number);
+        const bool adds = tally && side == last;
+        if (adds) std::memset(&total[0], 0, static_cast<std::size_t>(count * W) * sizeof total[0]);
+        if (what != Do::measure) make_keys(side, number);
+        for (std::int64_t tile = 0; tile < tiles[side]; ++tile) {
+            sum(side, tile);
+            if constexpr (what != Do::measure) decide<what>(side, tile);
+            if (adds)
+                for (std::int64_t r = 0; r < count; ++r) add_up(side, tile, r, &field[r * width]);
+        }
     }
     template <Do what>
     void sweep(std::uint32_t number) {
@@ -147,49 +168,51 @@ struct Exact {
 
     // Uniform spins.
     void scatter() {
-        for (int side = 0; side < 2; ++side)
-            for (std::int64_t i = 0; i < n[side]; ++i) {
-                const auto spin = static_cast<std::uint32_t>(side * n[0] + i);
-                const Halves visit(counter::visit_key(counter::start_pass, spin));
-                for (int l = 0; l < L; l += W) {
-                    const U hash = counter::first_hash(load<U>(low + l), load<U>(high + l), usplat(visit.low),
-                                                       usplat(visit.high));
-                    const std::uint32_t up = heads(half(hash, load<U>(odd + l)) ^ 0x8000u);
-                    std::uint32_t *now = &word[side][i / 32 * L + l];
-                    store(now, load<U>(now) | (spread_bits(up) & (1u << i % 32)));
+        for (int side = 0; side < 2; ++side) {
+            make_keys(side, counter::start_pass);
+            for (std::int64_t tile = 0; tile < tiles[side]; ++tile)
+                for (std::int64_t r = 0; r < count; ++r) {
+                    std::uint32_t up = 0;
+                    for (int v = 0; v < width; v += W) {
+                        const U v0 = load<U>(&visit[0][tile * width + v]), v1 = load<U>(&visit[1][tile * width + v]);
+                        const U hash = counter::first_hash(usplat(low[r]), usplat(high[r]), v0, v1);
+                        up |= heads((hash >> odd[r] * 16 & 0xFFFFu) ^ 0x8000u) << v;
+                    }
+                    word[side][tile * count + r] = up & present(side, tile);
                 }
-            }
+        }
+    }
+    // Between rows of bytes and words, `work(bytes, word, spins)`.
+    template <class Work>
+    void each_word(Work work) const {
+        for (std::int64_t r = 0; r < count; ++r)
+            for (int side = 0; side < 2; ++side)
+                for (std::int64_t tile = 0; tile < tiles[side]; ++tile) {
+                    const std::int64_t left = n[side] - tile * width;
+                    work(job.spins + lane(r) * (n[0] + n[1]) + side * n[0] + tile * width, word[side][tile * count + r],
+                         static_cast<int>(left < width ? left : width));
+                }
     }
     void pack() {
-        for (int side = 0; side < 2; ++side)
-            for (std::int64_t i = 0; i < n[side]; i += 32)
-                for (int l = 0; l < L; ++l) {
-                    const std::int8_t *from = job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i;
-                    const int width = n[side] - i < 32 ? static_cast<int>(n[side] - i) : 32;
-                    word[side][i / 32 * L + l] = static_cast<std::uint32_t>(gather(from, width));
-                }
+        each_word([](const std::int8_t *from, std::uint32_t &to, int spins) {
+            to = static_cast<std::uint32_t>(gather(from, spins));
+        });
     }
     void unpack() const {
-        for (int side = 0; side < 2; ++side)
-            for (std::int64_t i = 0; i < n[side]; i += 32)
-                for (int l = 0; l < count; ++l) {
-                    std::int8_t *to = job.spins + lane(l) * (n[0] + n[1]) + side * n[0] + i;
-                    const int width = n[side] - i < 32 ? static_cast<int>(n[side] - i) : 32;
-                    spread(word[side][i / 32 * L + l], to, width);
-                }
+        each_word([](std::int8_t *to, std::uint32_t from, int spins) { spread(from, to, spins); });
     }
 
     // E = u (sum of s f over one side + sum of s H over the other).
     void energies() {
         if (!tally) tally = true, pass<Do::measure>(last, 0);
         const int other = 1 - last;
-        for (std::int64_t i = 0; i < n[other]; ++i)
-            for (int l = 0; l < L; l += W) {
-                const std::int64_t place = other * n[0] + i;
-                const I H = base_of(place, l) + static_cast<std::int32_t>(job.rounded.sum_K[place]);
-                add_up(l, minus_unless(nonzero(load<U>(&word[other][i / 32 * L + l]) & (1u << i % 32)), H));
-            }
-        for (int l = 0; l < count; ++l) job.energy[first + l] = static_cast<double>(total[l]) * unit(l);
+        for (std::int64_t r = 0; r < count; ++r) {
+            for (std::int64_t tile = 0; tile < tiles[other]; ++tile)
+                add_up(other, tile, r, &H[other][(problem_here(r) * tiles[other] + tile) * width]);
+            std::int64_t sum = 0;
+            for (int l = 0; l < W; ++l) sum += total[r * W + l];
+            job.energy[lane(r)] = static_cast<double>(sum) * job.unit[0];
+        }
     }
 
     int run() {
@@ -198,7 +221,8 @@ struct Exact {
         int done = 0;
         for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
-            for (int l = 0; l < L; ++l) rate[l] = law::rate(now[job.beta_stride ? lane(l) : 0], unit(l));
+            for (std::int64_t r = 0; r < count; ++r)
+                rate[r] = law::rate(now[job.beta_stride ? lane(r) : 0], job.unit[0]);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             tally = done + 1 == job.sweeps;
             const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;
@@ -206,7 +230,7 @@ struct Exact {
         }
         energies();
         unpack();
-        for (int l = 0; l < count; ++l) job.done[first + l] = done;
+        for (std::int64_t r = 0; r < count; ++r) job.done[lane(r)] = done;
         return done;
     }
 };

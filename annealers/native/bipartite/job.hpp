@@ -56,6 +56,12 @@ struct Job {
 constexpr int exact_lanes = 128;   // of a block of the exact path, at most
 constexpr int filter_lanes = 64;   // of a block of the filter, always of one problem
 
+// In lanes that are swept exactly in the same time: the sums that an exact block makes for itself in a sweep, a sweep
+// of a filtered block, and the filter's tables.
+struct Cost {
+    double sums, block, tables;
+};
+
 struct Kernel {
     // 2 K, and the sums, of J [n, m] in units of 1 / inverse.
     void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
@@ -69,9 +75,7 @@ struct Kernel {
     int (*run)(void *chains, bool go_on);
     void (*write)(void *chains);  // to `job.spins`
     void (*close)(void *chains);
-    // What a sweep of a filtered block, and what a call's tables cost, in lanes that are swept exactly in the same
-    // time.
-    double block_cost, tables_cost;
+    Cost cost;
 };
 
 }  // namespace bipartite

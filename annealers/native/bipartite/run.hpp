@@ -129,15 +129,16 @@ class Shared {
     int versions_ = 0;
 
     // The one place that chooses between the paths. The filter costs its tables, unless they are kept for calls to
-    // come, and blocks that few replicas leave idle; on AVX2 it pays from 44 replicas on in one sweep, and from 18 in
+    // come, and blocks that few replicas leave idle; on AVX2 it pays from 185 replicas on in one sweep, and from 33 in
     // ten. It cannot do Metropolis' rule, betas below 0, one side alone, more than 4096 spins on a side, or replicas
     // whose first is an odd one; and where a field's error is steps of the logit, most lanes would be left open.
     bool pays(bool kept) const {
         if (!kernel_.tabulate || job_.metropolis || job_.first_replica % 2) return false;
-        const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes);
-        const auto exactly = static_cast<double>(job_.sweeps) * static_cast<double>(job_.lanes());
-        const double filtered = job_.sweeps * static_cast<double>(job_.problems) * blocks * kernel_.block_cost;
-        return exactly > filtered + (kept ? 0 : kernel_.tables_cost);
+        const Cost &cost = kernel_.cost;
+        const auto lanes = static_cast<double>(job_.lanes());
+        const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes * job_.problems);
+        const double exactly = lanes + cost.sums * std::ceil(lanes / exact_lanes), filtered = cost.block * blocks;
+        return job_.sweeps * exactly > job_.sweeps * filtered + (kept ? 0 : cost.tables);
     }
     // Whether one set of drops serves all of its problems.
     bool fits() {

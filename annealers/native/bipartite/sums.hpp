@@ -1,60 +1,61 @@
-// Four bits of a lane look up one of sixteen sums. Compiled once for each instruction set.
+// Of every four inputs all sixteen sums of their couplings are made once, for 32 outputs side by side, and each chain
+// looks its own up (Arlazarov, Dinic, Kronrod and Faradzhev 1970). Compiled once for each instruction set.
 #pragma once
 
 #include "../vec/words.hpp"
+#include "job.hpp"
 
 namespace bipartite {
 namespace {
 
 using namespace vec;
 
-// Entry k: the sum of those of four numbers whose bits are set in k.
-#if defined(__AVX512F__)
-constexpr int widest = 8, outputs = 2;  // vectors of lanes, and spins, that are taken together
+constexpr int width = 32;         // outputs, and inputs whose sums are looked up at a time: those of a word
+constexpr int vectors = width / W;
+constexpr int fours = width / 4;  // groups of inputs
+static_assert(row_step == width, "rows are whole tiles of outputs");
 
-struct Sums {
-    __m512i all;
-    inline explicit Sums(const std::int32_t *a) {
-        all = _mm512_maskz_mov_epi32(0xAAAA, _mm512_set1_epi32(a[0]));
-        all = _mm512_mask_add_epi32(all, 0xCCCC, all, _mm512_set1_epi32(a[1]));
-        all = _mm512_mask_add_epi32(all, 0xF0F0, all, _mm512_set1_epi32(a[2]));
-        all = _mm512_mask_add_epi32(all, 0xFF00, all, _mm512_set1_epi32(a[3]));
-    }
-    // f plus the entry that the low four bits choose.
-    inline I add(I f, U k) const { return f + (I)_mm512_permutexvar_epi32((__m512i)k, all); }
+struct alignas(64) Sums {
+    std::int32_t of[fours][16][width];
 };
-#elif defined(__AVX2__)
-constexpr int widest = 2, outputs = 4;
-const I first_bit = {0, -1, 0, -1, 0, -1, 0, -1}, second_bit = {0, 0, -1, -1, 0, 0, -1, -1},
-        third_bit = {0, 0, 0, 0, -1, -1, -1, -1};
-inline I isplat(std::int32_t x) { return x - I{}; }
 
-struct Sums {
-    I half[2];
-    inline explicit Sums(const std::int32_t *a) {
-        half[0] = (isplat(a[0]) & first_bit) + (isplat(a[1]) & second_bit) + (isplat(a[2]) & third_bit);
-        half[1] = half[0] + isplat(a[3]);
-    }
-    inline I add(I f, U k) const {
-        const __m256 low = (__m256)_mm256_permutevar8x32_epi32((__m256i)half[0], (__m256i)k);
-        const __m256 high = (__m256)_mm256_permutevar8x32_epi32((__m256i)half[1], (__m256i)k);
-        return f + (I)_mm256_blendv_ps(low, high, (__m256)(k << 28));  // by the sign: bit 3 of k
-    }
-};
-#else
-constexpr int widest = 2, outputs = 4;
+// Entry k of a group: the sum of those of four rows whose bits are set in k. `high` rows there are, 1 to 32.
+inline void tabulate(const std::int32_t *rows, std::int64_t row, int high, Sums &sums) {
+    for (int g = 0; 4 * g < high; ++g)
+        for (int v = 0; v < vectors; ++v) {
+            I sum[16];
+            sum[0] = I{};
+#pragma GCC unroll 4
+            for (int b = 0; b < 4; ++b) {
+                const I one = 4 * g + b < high ? load<I>(rows + (4 * g + b) * row + v * W) : I{};
+#pragma GCC unroll 8
+                for (int s = 0; s < 1 << b; ++s) sum[(1 << b) + s] = s ? sum[s] + one : one;
+            }
+#pragma GCC unroll 16
+            for (int s = 0; s < 16; ++s) store(sums.of[g][s] + v * W, sum[s]);
+        }
+}
 
-struct Sums {
-    std::int32_t all[16] = {};
-    inline explicit Sums(const std::int32_t *a) {
-        for (int m = 1; m < 16; ++m) all[m] = all[m & (m - 1)] + a[__builtin_ctz(static_cast<unsigned>(m))];
+// field[chain, width] += what the chain's word chooses, of all groups or of the first ones.
+template <bool all>
+inline void look_up(const Sums &sums, int groups, const std::uint32_t *word, std::int64_t chains, std::int32_t *field) {
+    constexpr int entry = width * sizeof(std::int32_t);
+    const char *table = reinterpret_cast<const char *>(sums.of);
+    for (std::int64_t chain = 0; chain < chains; ++chain, field += width) {
+        std::uint32_t left = word[chain];
+        I sum[vectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) sum[v] = load<I>(field + v * W);
+#pragma GCC unroll 8
+        for (int g = 0; g < (all ? fours : groups); ++g, left >>= 4) {
+            const auto *one = reinterpret_cast<const std::int32_t *>(table + g * 16 * entry + (left & 15) * entry);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) sum[v] += load<I>(one + v * W);
+        }
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) store(field + v * W, sum[v]);
     }
-    inline I add(I f, U k) const {
-        for (int l = 0; l < W; ++l) f[l] += all[k[l] & 15];
-        return f;
-    }
-};
-#endif
+}
 
 }  // namespace
 }  // namespace bipartite

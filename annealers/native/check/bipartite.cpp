@@ -93,7 +93,7 @@ void bipartite_trial(int number, Digest &digest) {
     for (const isa::Set &set : isa::sets()) {
         demand(trial.run(*set.bipartite, 1 + number % 4) == wanted, set.name, number);
         bipartite::Kernel eager = *set.bipartite;  // filters wherever it can
-        eager.block_cost = 0, eager.tables_cost = 0;
+        eager.cost = {0, 0, 0};
         filtered += trial.filters(eager);
         demand(trial.run(eager, 1 + number % 3) == wanted, "bipartite, filtered", number);
         demand(trial.blocks(*set.bipartite, width, wanted) == wanted, "bipartite, other blocks", number);

@@ -7,18 +7,25 @@
 namespace vec {
 namespace {
 
-// Zeros. No std::vector: one instruction set's copy of its functions might be linked into another.
+// Zeros, from the beginning of a cache's line on. No std::vector: one instruction set's copy of its functions might be
+// linked into another.
 template <class T>
 struct Array {
+    static constexpr std::size_t line = 64;
     T *data = nullptr;
     Array() = default;
     Array(const Array &) = delete;
-    ~Array() { std::free(data); }
+    ~Array() { std::free(all); }
     bool resize(std::int64_t n) {
-        data = static_cast<T *>(std::calloc(static_cast<std::size_t>(n) + 1, sizeof(T)));
-        return data != nullptr;
+        std::free(all);
+        all = std::calloc(static_cast<std::size_t>(n) * sizeof(T) + sizeof(T) + line, 1);
+        data = reinterpret_cast<T *>((reinterpret_cast<std::uintptr_t>(all) + line - 1) / line * line);
+        return all != nullptr;
     }
     T &operator[](std::int64_t i) const { return data[i]; }
+
+  private:
+    void *all = nullptr;
 };
 
 }  // namespace
