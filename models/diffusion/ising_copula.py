@@ -18,7 +18,7 @@ from qsample.diffusion.reverse_step import (
     draw,
     feature_couplings,
     pair_energy,
-    reverse_problem,
+    pulling_couplings,
 )
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
@@ -110,31 +110,49 @@ class IsingCopula(Identified):
 
         Its couplings are `[edges]` where one step serves all rows, else `[B, edges]`.
         """
-        logits, J = self._answer(x, k)
-        return Denoised(logits, self.graph.edge_values(J))
+        logits, features = self._answer(x, k)
+        coupling = self._of_steps(self.J, x, k)
+        if features is not None:
+            coupling = feature_couplings(features, self.graph, sites=1, shared=coupling)
+        return Denoised(logits, coupling)
 
     def step_problem(self, x: Shaped[Tensor, "B n"], k: Step) -> Ising:
         """The law of x_{k-1} given x_k = `x`, per row; differentiable in the parameters."""
-        return self._centred(self._coupled(x, k), x, k)
+        return self._laws(x, k)[1]
 
     def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
         """Fields of the factorised step, as if all J and b were 0, in double precision."""
         logits, _ = self._answer(x, k)
         return self.process.posterior_fields(x, _mean(logits), k)
 
-    def _coupled(self, x: Tensor, k: Step) -> Ising:
-        """The factorised step's fields beside the couplings."""
-        logits, J = self._answer(x, k)
-        return reverse_problem(self.process, self.graph, x, _mean(logits), k, J)
-
-    def _centred(self, problem: Ising, x: Tensor, k: Step) -> Ising:
-        """The law of a step, of its fields and couplings."""
+    def _laws(self, x: Tensor, k: Step) -> tuple[Tensor, Ising]:
+        """Fields of the factorised step, in the couplings' precision, and the step's law."""
+        logits, features = self._answer(x, k)
+        h = self.process.posterior_fields(x, _mean(logits), k)
+        pull = None
+        if features is None:
+            # the table is filled in before a batch repeats it
+            J = self._of_steps(self.graph.couplings(self.J), x, k)
+            h = h.to(J)
+        else:
+            shared = self._of_steps(self.J, x, k)
+            h = h.to(torch.promote_types(features.dtype, shared.dtype))
+            mean = None if self.b is None else -h.tanh()
+            coupling, pull = pulling_couplings(features, self.graph, shared, mean)
+            J = self.graph.couplings(coupling)
+        problem = Ising(self.graph, h, J)
         if self.b is None:
-            return problem
-        return centred_problem(problem, self.b[self.process.step_numbers(x, k) - 1])
+            return h, problem
+        return h, centred_problem(problem, self._of_steps(self.b, x, k), pull)
 
-    def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor]:
-        """Logits, and couplings in the graph's layout."""
+    def _of_steps(self, table: Tensor, x: Tensor, k: Step) -> Tensor:
+        """What a table `[steps, ...]` holds for step k, or for the step of each row of x."""
+        steps = self.process.step_numbers(x, k)
+        rows = table.index_select(0, steps.reshape(-1) - 1)
+        return rows.reshape(*steps.shape, *table.shape[1:])
+
+    def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor | None]:
+        """Logits, and features if there are any."""
         self._check(x)
         steps = self.process.step_numbers(x, k)
         answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
@@ -143,22 +161,14 @@ class IsingCopula(Identified):
             raise ValueError(
                 f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
             )
-
-        at = steps.reshape(-1) - 1
         if features is None:
-            # the table is filled in before a batch repeats it
-            table = self.graph.couplings(self.J)
-            return logits, table.index_select(0, at).reshape(*steps.shape, *table.shape[1:])
-
-        # the step's own couplings, and those of the features
+            return logits, None
         if features.shape[:2] != x.shape or features.dim() != 3:
             raise ValueError(
                 f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got "
                 f"{list(features.shape)}"
             )
-        shared = self.J.index_select(0, at).reshape(*steps.shape, self.graph.num_edges)
-        own = feature_couplings(features, self.graph, sites=1, shared=shared)
-        return logits, self.graph.couplings(own)
+        return logits, features
 
     @uncompiled
     @torch.no_grad()
@@ -234,8 +244,7 @@ class IsingCopula(Identified):
         branch: int = 0,
     ) -> Tensor:
         """A draw of x_{k-1} given x_k = x and the known bits of x_0, `[num, n]`."""
-        factorised = self._coupled(x, k)
-        problem = self._centred(factorised, x, k)
+        h, problem = self._laws(x, k)
         one = partial(draw, sampler=sampler, generator=step_generators(seeds, k, branch))
         if given is None and start == "fresh":
             return one(problem).spins[:, 0]
@@ -244,7 +253,7 @@ class IsingCopula(Identified):
         if given is not None:
             bits = given.before(self.process, x, k, chances.uniform(len(given.sites)))
         if start == "independent":
-            up = (-2 * factorised.h.double()).sigmoid()
+            up = (-2 * h.double()).sigmoid()
             spins = torch.where(chances.uniform(x.shape[1]) < up, 1, -1).to(torch.int8)[:, None]
             if given is not None:
                 spins = spins[..., self.graph.without(given.sites).free.to(spins.device)]
@@ -369,9 +378,8 @@ class IsingCopula(Identified):
         spins = torch.where(up.to(mean) < (1 + mean) / 2, 1, -1).to(torch.int8)[:, None]
         initial = Samples(spins, torch.full(spins.shape[:-1], float("nan"), device=x_0.device))
 
-        coupled = self._coupled(after, k)
-        problem = self._centred(coupled, after, k)
-        fields = coupled.h.detach()
+        h, problem = self._laws(after, k)
+        fields = h.detach()
         plain = Ising(self.graph, fields, torch.zeros_like(problem.J))
 
         def expected(law: Ising) -> Tensor:

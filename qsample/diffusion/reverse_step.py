@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qsample.diffusion.process import Step, UniformBits
-from qsample.problem.edge_products import edge_blocks, is_plain
+from qsample.problem.edge_products import BlockPulls, edge_blocks, is_plain
 from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws, Generators, draw_seeds
@@ -62,23 +62,71 @@ def feature_couplings(
         sites: the axis of `features` that counts the spins, 1 or 2.
         shared: J^0, `[edges]` or `[B, edges]`; 0 by default.
     """
-    i, j = graph.edges.to(features.device)
+    ends = graph.edges.to(features.device)
     # ends pick rows of all images: [r, n, B]
     u = features.movedim((3 - sites, sites), (0, 1)).contiguous()
     if shared is None:
-        shared = features.new_zeros(len(i))
-    if not is_plain(features, shared):
-        products = (one.index_select(0, i) * one.index_select(0, j) for one in u)
-        total = sum(products, u.new_zeros(len(i), len(features)))
-        return shared - total.T.contiguous() / 2
-    dtype = torch.promote_types(features.dtype, shared.dtype)
-    J = features.new_empty(len(features), len(i), dtype=dtype)
-    for block in edge_blocks(len(i), len(features)):
+        shared = features.new_zeros(graph.num_edges)
+    if is_plain(features, shared):
+        return _in_blocks(u, ends, shared, None)
+    i, j = ends
+    total = u.new_zeros(len(i), len(features))
+    for one in u:
+        total = total.addcmul(one.index_select(0, i), one.index_select(0, j))
+    return shared - total.T.contiguous() / 2
+
+
+def pulling_couplings(
+    features: Tensor, graph: Graph, shared: Tensor, mean: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    r"""`feature_couplings`, and what they add to fields of means, $\sum_j J_{ij} m_j$, `[B, n]`.
+
+    The sums are taken while couplings are in the processor's cache, or, as None, left to whoever
+    needs them.
+
+    Args:
+        features: u of each spin, `[B, n, r]`.
+        graph: whose edges (i, j) are coupled.
+        shared: J^0, `[edges]` or `[B, edges]`.
+        mean: m of each spin, `[B, n]`, in the couplings' dtype; None where nobody needs the sums.
+    """
+    if mean is None or graph.kind != "sparse" or not is_plain(features, mean, shared):
+        return feature_couplings(features, graph, sites=1, shared=shared), None
+    sums = BlockPulls(mean[:, None])
+    u = features.permute(2, 1, 0).contiguous()
+    J = _in_blocks(u, graph.pairs, shared, sums)
+    return J, sums.total()[:, 0]
+
+
+def _in_blocks(u: Tensor, ends: Tensor, shared: Tensor, sums: BlockPulls | None) -> Tensor:
+    """Couplings `[B, edges]` of numbers alone.
+
+    Args:
+        u: features `[r, n, B]`.
+        ends: ends of the edges, `[2, edges]`.
+        shared: further couplings, `[edges]` or `[B, edges]`.
+        sums: what takes in each block; None for nothing.
+    """
+    i, j = ends
+    images = u.shape[2]
+    dtype = torch.promote_types(u.dtype, shared.dtype)
+    J = u.new_empty(images, len(i), dtype=dtype)
+    blocks = edge_blocks(len(i), images)
+    size = len(i[blocks[0]]) if blocks else 0
+    # the same memory for every block
+    buffers = u.new_empty(3, size, images)
+    for block in blocks:
         first, second = i[block], j[block]
-        total = u.new_zeros(len(first), len(features))
+        total, left, right = buffers[:, : len(first)]
+        total.zero_()
         for one in u:
-            total += one.index_select(0, first).mul_(one.index_select(0, second))
-        torch.sub(shared[..., block], total.T, alpha=0.5, out=J[:, block])
+            torch.index_select(one, 0, first, out=left)
+            torch.index_select(one, 0, second, out=right)
+            total.addcmul_(left, right)
+        coupling = torch.sub(shared[..., block].expand(images, -1).T, total, alpha=0.5)
+        J[:, block] = coupling.T
+        if sums is not None:
+            sums.add(first, second, coupling)
     return J
 
 
@@ -102,7 +150,7 @@ def reverse_problem(
     return Ising(graph, h.to(J), J)
 
 
-def centred_problem(problem: Ising, shift: Tensor) -> Ising:
+def centred_problem(problem: Ising, shift: Tensor, pull: Tensor | None = None) -> Ising:
     r"""Couplings between deviations from the means of independent spins in the same fields.
 
     $E(s) = (h + b) \cdot s + \sum_{(i,j)} J_{ij} (s_i - m_i)(s_j - m_j)$ with $m = -\tanh h$, up to
@@ -111,14 +159,21 @@ def centred_problem(problem: Ising, shift: Tensor) -> Ising:
     Args:
         problem: fields h `[B, n]` and couplings J.
         shift: further fields b `[B, n]` or `[n]`.
+        pull: sum_j J_ij m_j, `[B, n]`; None where it is not known yet.
     """
+    if pull is None:
+        pull = _pull(problem)
+    return Ising(problem.graph, problem.h + shift - pull, problem.J, problem.offset)
+
+
+def _pull(problem: Ising) -> Tensor:
+    """What couplings add to the fields of independent spins' means, `[B, n]`."""
     mean = -problem.h.tanh()
     matrix = _matrix(problem)
-    if matrix is None:
-        pull = problem.field(mean[:, None])[:, 0] - problem.h  # sum_j J_ij m_j
-    else:
-        pull = mean @ (matrix + matrix.T)
-    return Ising(problem.graph, problem.h + shift - pull, problem.J, problem.offset)
+    if matrix is not None:
+        return mean @ (matrix + matrix.T)
+    couplings = Ising(problem.graph, torch.zeros_like(problem.h), problem.J)
+    return couplings.field(mean[:, None])[:, 0]
 
 
 def pair_energy(problem: Ising, states: Tensor) -> Tensor:

@@ -19,13 +19,14 @@ BLOCK = 1 << 17  # numbers of a block: half a megabyte in single precision
 def is_plain(*tensors: Tensor) -> bool:
     """Whether products of these may go block by block: numbers on the CPU, of no derivative.
 
-    A derivative would keep every block, a transform does not allow writing in place, and a GPU is
-    slower at many small products.
+    A derivative would keep every block, a transform does not allow writing in place, a GPU is
+    slower at many small products, and half precision is summed in wider numbers within a block.
     """
     if is_transforming() or torch.compiler.is_compiling():
         return False
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not learns and all(t.device.type == "cpu" for t in tensors)
+    wide = all(t.dtype in (torch.float32, torch.float64) for t in tensors)
+    return wide and not learns and all(t.device.type == "cpu" for t in tensors)
 
 
 def edge_blocks(edges: int, columns: int) -> list[slice]:
@@ -51,8 +52,7 @@ def pulls(pairs: Tensor, J: Tensor, s: Tensor) -> Tensor:
         s: Spins, or their means, `[*B, R, n]`, in J's dtype.
     """
     batch = torch.broadcast_shapes(J.shape[:-1], s.shape[:-2])
-    single = J.dtype in (torch.float32, torch.float64)  # others are summed in wider numbers
-    if single and batch.numel() * s.shape[-2] > 1 and is_plain(J, s):
+    if batch.numel() * s.shape[-2] > 1 and is_plain(J, s):
         return _pulls_in_blocks(pairs, J, s.expand(*batch, *s.shape[-2:]))
     i, j = pairs
     J = J[..., None, :]
@@ -67,19 +67,46 @@ def _pulls_in_blocks(pairs: Tensor, J: Tensor, s: Tensor) -> Tensor:
     *batch, R, n = s.shape
     problems = math.prod(batch)
     i, j = pairs
-    # a row per spin and per edge, so that an end picks a row of all problems
-    rows = s.reshape(problems, R, n).permute(2, 0, 1).contiguous()
     if J.shape[:-1].numel() == 1:
         J = J.reshape(1, len(i))
     else:
         J = J.expand(*batch, len(i)).reshape(problems, len(i))
-    of_first = rows.new_zeros(n, problems * R)
-    of_second = torch.zeros_like(of_first)
+    sums = BlockPulls(s.reshape(problems, R, n))
     for block in edge_blocks(len(i), problems * R):
-        coupling = J[:, block].T.contiguous()[..., None]
-        first, second = i[block], j[block]
-        on_first = rows.index_select(0, second).mul_(coupling)
-        of_first.index_add_(0, first, on_first.flatten(1))
-        on_second = rows.index_select(0, first).mul_(coupling)
-        of_second.index_add_(0, second, on_second.flatten(1))
-    return of_first.add_(of_second).reshape(n, problems, R).permute(1, 2, 0).reshape(s.shape)
+        sums.add(i[block], j[block], J[:, block].T.contiguous())
+    return sums.total().reshape(s.shape)
+
+
+class BlockPulls:
+    """`pulls` of couplings that come block by block.
+
+    Args:
+        s: Spins, or their means, `[P, R, n]`.
+    """
+
+    def __init__(self, s: Tensor) -> None:
+        # a row per spin and per edge, so that an end picks a row of all problems
+        self._rows = s.permute(2, 0, 1).contiguous()
+        columns = s.shape[0] * s.shape[1]
+        self._of_first = self._rows.new_zeros(len(self._rows), columns)
+        self._of_second = torch.zeros_like(self._of_first)
+
+    def add(self, first: Tensor, second: Tensor, J: Tensor) -> None:
+        """Take in the next edges.
+
+        Args:
+            first: Their first ends, `[e]`.
+            second: Their second ends.
+            J: Their couplings, `[e, P]`, or `[e, 1]` shared by the problems.
+        """
+        self._add(self._of_first, first, second, J[..., None])
+        self._add(self._of_second, second, first, J[..., None])
+
+    def _add(self, sums: Tensor, end: Tensor, other: Tensor, J: Tensor) -> None:
+        product = self._rows.index_select(0, other).mul_(J)
+        sums.index_add_(0, end, product.flatten(1))
+
+    def total(self) -> Tensor:
+        """The sums of all edges so far, `[P, R, n]`."""
+        both = self._of_first + self._of_second
+        return both.reshape(self._rows.shape).permute(1, 2, 0).contiguous()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qsample import Graph, Samples
+from qsample import Graph, Ising, Samples
 from qsample.annealers import Exact
 from qsample.diffusion.reverse_step import (
     Denoised,
@@ -11,6 +11,7 @@ from qsample.diffusion.reverse_step import (
     by_inverse_weight,
     draw,
     feature_couplings,
+    pulling_couplings,
 )
 from qsample.problem import edge_products
 from qsample.sampling.random import Draws
@@ -56,6 +57,13 @@ def test_couplings_of_features_beside_shared_ones(monkeypatch, block, shared):
         assert torch.equal(feature_couplings(parts[0], GRAPH, 1, shared=parts[1]), coupling)
     wide = feature_couplings(u, GRAPH, sites=1, shared=own.double())
     assert wide.dtype == torch.float64
+    mean = torch.randn(3, 4, generator=generator(2)).tanh()
+    again, pull = pulling_couplings(u, GRAPH, own, mean)
+    assert torch.equal(again, coupling)
+    assert pull is not None
+    fields = Ising(GRAPH, torch.zeros(3, 4), coupling).field(mean[:, None])
+    assert torch.equal(pull, fields[:, 0])
+    assert pulling_couplings(u, GRAPH, own.requires_grad_(), mean)[1] is None  # a slope needs it
     exact = (u.double().requires_grad_(), own.double().requires_grad_())
     assert torch.autograd.gradcheck(lambda v, J: feature_couplings(v, GRAPH, 1, shared=J), exact)
 

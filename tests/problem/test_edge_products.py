@@ -78,6 +78,7 @@ def test_what_may_not_be_written_in_place():
     with torch.no_grad():
         assert is_plain(plain, learned)
     assert not is_plain(torch.ones(3, device="meta"))
+    assert not is_plain(plain, plain.bfloat16())
     inside = []
     torch.func.vmap(lambda t: inside.append(is_plain(t)) or t)(plain)
     assert inside == [False]

@@ -464,26 +464,48 @@ def test_things_of_the_wrong_kind():
 # ---- centred couplings ----------------
 
 
-def a_centred(graph, seed=0):
+def a_centred(graph, seed=0, rank=0):
     model = IsingCopula(
-        Linear(graph.num_spins, 3, 0), graph, UniformBits(log_times(3)), centred=True
+        Linear(graph.num_spins, 3, rank), graph, UniformBits(log_times(3)), centred=True
     )
     return randomise(model, seed)
 
 
+@pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_centred_couplings_are_between_deviations_from_the_means(kind):
-    model = a_centred(a_graph(kind))
+def test_centred_couplings_are_between_deviations_from_the_means(kind, rank):
+    model = a_centred(a_graph(kind), rank=rank)
     _, x, _ = some(model)
     every = states(5).double()
     k = 2
     h = model.fields(x, k)
     deviation = every + h.tanh()[:, None]  # s - m, [B, 2^n, n]
     i, j = model.graph.edges
-    pairs = (model.J[k - 1] * deviation[..., i] * deviation[..., j]).sum(-1)
+    J = model(x, k).coupling.expand(len(x), -1)[:, None]
+    pairs = (J * deviation[..., i] * deviation[..., j]).sum(-1)
     assert model.b is not None
     energy = ((h + model.b[k - 1])[:, None] * every).sum(-1) + pairs
-    close(log_weights(model.step_problem(x, k)).log_softmax(-1), (-energy).log_softmax(-1))
+    law = (-energy).log_softmax(-1)
+    close(log_weights(model.step_problem(x, k)).log_softmax(-1), law)
+    with torch.no_grad():  # by blocks of edges, where couplings need no derivative
+        close(log_weights(model.step_problem(x, k)).log_softmax(-1), law)
+
+
+@pytest.mark.parametrize("k", [2, torch.tensor([1, 2, 3, 2])])
+def test_centred_steps_are_the_same_with_a_gradient_and_without_one_and_alone(k):
+    model = a_centred(a_graph("sparse"), rank=2).float()
+    _, x, _ = some(model)
+    x = x.float()
+    learned = model.step_problem(x, k)
+    with torch.no_grad():
+        plain = model.step_problem(x, k)
+        assert torch.equal(plain.h, learned.h)
+        assert torch.equal(plain.J, learned.J)
+        for row in range(4):
+            at = k if isinstance(k, int) else k[row : row + 1]
+            alone = model.step_problem(x[row : row + 1], at)
+            assert torch.equal(alone.h[0], plain.h[row])
+            assert torch.equal(alone.J[0], plain.J[row])
 
 
 def test_centred_couplings_leave_means_as_they_are_to_first_order():
