@@ -32,7 +32,6 @@ from qsample.support.transforms import uncompiled
 
 CdStart = Literal["data", "fresh"]
 StepStart = Literal["fresh", "independent"]
-SURE = 1 - torch.finfo(torch.float64).eps  # the largest mean: at 1 a field has no gradient
 
 
 @public("qsample.models")
@@ -123,12 +122,12 @@ class IsingCopula(Identified):
     def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
         """Fields of the factorised step, as if all J and b were 0, in double precision."""
         logits, _ = self._answer(x, k)
-        return self.process.posterior_fields(x, _mean(logits), k)
+        return self.process.logit_fields(x, logits.double(), k)
 
     def _laws(self, x: Tensor, k: Step) -> tuple[Tensor, Ising]:
         """Fields of the factorised step, in the couplings' precision, and the step's law."""
         logits, features = self._answer(x, k)
-        h = self.process.posterior_fields(x, _mean(logits), k)
+        h = self.process.logit_fields(x, logits.double(), k)
         pull = None
         if features is None:
             # the table is filled in before a batch repeats it
@@ -406,8 +405,3 @@ class IsingCopula(Identified):
     def _identity(self) -> dict[str, Any]:
         centred = {} if self.b is None else {"centred": True}
         return {"graph": self.graph.hash[:16], **centred}
-
-
-def _mean(logits: Tensor) -> Tensor:
-    """E[x_0 | x_k] in double precision, where the mean of a sure bit is not yet 1."""
-    return (logits.double() / 2).tanh().clamp(-SURE, SURE)

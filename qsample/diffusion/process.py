@@ -20,6 +20,7 @@ from qsample.support.transforms import numbers, uncompiled
 Step = int | Tensor  # number of a step, for all items or one for each `[*B]`
 # rate * dt below which a coupling no longer grows: a field of 14.2, no flip in a trillion
 SMALLEST = 1e-12
+SUREST = 300.0  # log odds of a bit, beyond which nothing changes but numbers overflow
 
 
 def coupling(rate_dt: Tensor | float, states: int = 2) -> Tensor:
@@ -355,17 +356,41 @@ class UniformBits(Uniform):
         if not numbers(mean.abs() <= 1).all():
             odd = float(mean[~(mean.abs() <= 1)][0])
             raise ValueError(f"expected mean in [-1, 1]; got {odd:g}")
-        near = self.coupling(k).to(x.device) / 2
-        start = self.coupling(k - 1, 0).to(x.device) / 2
-        # P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh
-        # depends on x_k x_0 alone
-        ratio = ((near + start).cosh().log() - (near - start).cosh().log()).to(mean)
-        near = near.to(mean)
-        small = (-2 * start).exp().to(mean)
+        near, ratio, small = self._constants(x, mean, k)
         x = x.to(mean)
         up = 1 + mean
         down = (1 - mean) * (ratio * x).exp()
         return ((up * small + down).log() - (up + down * small).log()) / 2 - near * x
+
+    def logit_fields(self, x: Tensor, logits: Tensor, k: Step) -> Float[Tensor, "*batch n"]:
+        r"""`posterior_fields` of a denoiser's log odds l of x_0 = +1, whose mean is tanh(l / 2).
+
+        $$h = \tfrac12 \ln\frac{e^{-2w} + \rho}{1 + \rho\, e^{-2w}} - w_k x_k, \quad
+          \rho = e^{-l} \frac{\cosh(w_k x_k + w)}{\cosh(w_k x_k - w)}, \quad w = w_{0 \to k-1}$$
+
+        One exponential and one logarithm, and no digits are lost where a bit is all but sure.
+
+        Args:
+            x: x_k, spins `[*B, n]`.
+            logits: log odds, `[*B, n]`, in double precision.
+            k: step of x.
+        """
+        self.check(x)
+        near, ratio, small = self._constants(x, logits, k)
+        x = x.to(logits)
+        odds = (ratio * x - logits.clamp(-SUREST, SUREST)).exp()
+        return ((small + odds) / (1 + odds * small)).log() / 2 - near * x
+
+    def _constants(self, x: Tensor, like: Tensor, k: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """w_k, ln cosh(w_k + w) - ln cosh(w_k - w), and e^{-2w}, in the dtype of `like`.
+
+        P(x_{k-1} | x_0) is e^{(w_k x_k + w x_0) x_{k-1}} / 2cosh(w_k + w x_k x_0): the cosh depends
+        on x_k x_0 alone.
+        """
+        near = self.coupling(k).to(x.device) / 2
+        start = self.coupling(k - 1, 0).to(x.device) / 2
+        ratio = (near + start).cosh().log() - (near - start).cosh().log()
+        return near.to(like), ratio.to(like), (-2 * start).exp().to(like)
 
     def _index(self, x: Tensor) -> Tensor:
         return (x > 0).long()

@@ -1,5 +1,6 @@
 """The forward process against enumeration: coupling, composition, noise, posteriors."""
 
+import itertools
 import math
 
 import pytest
@@ -180,12 +181,41 @@ def test_the_factorised_posterior(k):
 
     exact = 1e-10 if k == 1 else 1e-12  # x_0 is x_{k-1} then, but for the clamp
     close(torch.sigmoid(-2 * forward.posterior_fields(x, mean, k)), by_hand(mean), exact)
+    logits = 2 * mean.atanh()
+    close(forward.logit_fields(x, logits, k), forward.posterior_fields(x, mean, k))
     probs = torch.stack([(1 - mean) / 2, (1 + mean) / 2], -1)
     close(forward.posterior(x, probs, k), torch.stack([1 - by_hand(mean), by_hand(mean)], -1))
     sure = mean.sign()
     w, w_0 = forward.coupling(k) / 2, forward.coupling(k - 1, 0) / 2
     close(forward.posterior_fields(x, sure, k), -w * x - w_0 * sure)
     close(torch.sigmoid(-2 * forward.posterior_fields(x, sure, k)), by_hand(sure), exact)
+    for surest in (200.0, 1e5, float("inf")):
+        close(forward.logit_fields(x, surest * sure, k), -w * x - w_0 * sure)
+
+
+def test_fields_of_large_log_odds_keep_their_digits():
+    """Against the formula in numbers of 60 digits, where 1 - tanh(l / 2) has lost most of 16."""
+    from decimal import Decimal, localcontext
+
+    forward = UniformBits(log_times(4))
+    x = torch.ones(1, 1, dtype=torch.float64)
+    with localcontext() as context:
+        context.prec = 60
+        for k, logit in itertools.product([1, 3], [-34.5, -25.0, 0.3, 27.0, 33.0]):
+            near = Decimal(float(forward.coupling(k) / 2))
+            start = Decimal(float(forward.coupling(k - 1, 0) / 2))
+            both = near + start
+            apart = near - start
+            ratio = (both.exp() + (-both).exp()) / (apart.exp() + (-apart).exp())
+            odds = ratio * Decimal(-logit).exp()
+            small = (-2 * start).exp()
+            expected = ((small + odds) / (1 + small * odds)).ln() / 2 - near
+            field = forward.logit_fields(x, torch.tensor([[logit]], dtype=torch.float64), k)
+            assert float(field) == pytest.approx(float(expected), rel=1e-14)
+    learned = torch.tensor([[1e5, -1e5, 40.0]], dtype=torch.float64, requires_grad=True)
+    forward.logit_fields(torch.ones(1, 3), learned, 1).sum().backward()
+    assert learned.grad is not None
+    assert learned.grad.isfinite().all()
 
 
 def test_the_posterior_of_many_states():
