@@ -32,13 +32,16 @@ static inline double unit(double reach, double field) {
     return std::ldexp(1.0, e - unit_bits);
 }
 
-// x / u, rounded to the nearest whole number; `inverse` is 1 / u, a power of two. A number added to 1.5 * 2^52 is rounded to
-// a whole one, which the low bits of the sum hold.
-static inline std::int32_t units(float x, double inverse) {
-    const double shifted = static_cast<double>(x) * inverse + 6755399441055744.0;
+// x rounded to the nearest whole number, ties to even, |x| < 2^31: one that is added to 1.5 * 2^52 is rounded to a whole
+// one, which the low bits of the sum hold.
+static inline std::int32_t whole(double x) {
+    const double shifted = x + 6755399441055744.0;
     std::int64_t bits;
     std::memcpy(&bits, &shifted, sizeof bits);
     return static_cast<std::int32_t>(bits);
 }
+
+// x / u, rounded; `inverse` is 1 / u, a power of two.
+static inline std::int32_t units(float x, double inverse) { return whole(static_cast<double>(x) * inverse); }
 
 }  // namespace law

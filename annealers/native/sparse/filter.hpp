@@ -165,12 +165,11 @@ struct Filter {
         state = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
         for (int place = 0; place < L; ++place) place_of[block.lane_of[place]] = place;
         decisions.keys(block, place_of);
-        for (int l = 0; l < H; ++l) {
-            const double steps = block.unit(place_of[l]) / static_cast<double>(job.tables.unit);
-            for (std::int64_t i = 0; i < n; ++i) {
-                const double value = block.h[i * H + (own_h ? place_of[l] : 0)] - job.sum_K[i];
-                base[i * H + l] = static_cast<std::uint16_t>(static_cast<int>(std::nearbyint(value * steps)));
-            }
+        const double steps = job.unit[0] / static_cast<double>(job.tables.unit);  // one unit serves all
+        for (std::int64_t i = 0; i < n; ++i) {
+            std::int32_t field[H];
+            for (int l = 0; l < H; ++l) field[l] = block.h[i * H + (own_h ? place_of[l] : 0)] - job.sum_K[i];
+            for (int l = 0; l < H; ++l) base[i * H + l] = static_cast<std::uint16_t>(law::whole(field[l] * steps));
         }
         ready = true;
     }

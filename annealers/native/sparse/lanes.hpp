@@ -18,7 +18,7 @@ using counter::Halves;
 template <class Word, bool own_h, bool own_J>
 struct Lanes {
     static constexpr int L = 8 * sizeof(Word), G = L / W;
-    static constexpr int H = own_h ? L : 1;
+    static constexpr int H = own_h ? L : 1, beside = own_h ? 16 : 1;
 
     const Job &job;
     const std::int64_t first;
@@ -49,11 +49,21 @@ struct Lanes {
             low[l] = lane_key.low, high[l] = lane_key.high, odd[l] = replica & 1;
         }
         const std::int64_t n = job.n;
-        ready = word.resize(n) && h.resize(n * H) && (!own_J || twice_own.resize(job.start[n] * std::int64_t{L}));
+        Array<std::int32_t> some;  // rows of H, as the caller orders spins
+        ready = word.resize(n) && h.resize(n * H) && (!own_J || twice_own.resize(job.start[n] * std::int64_t{L})) &&
+                some.resize(beside * n);
         if (!ready) return;
-        for (int l = 0; l < H; ++l) {
-            const float *fields = job.h + problem(l) * n;
-            for (std::int64_t i = 0; i < n; ++i) h[i * H + l] = law::units(fields[job.order[i]], inverse[l]);
+        for (int l = 0; l < H; l += beside) {
+            for (int k = 0; k < beside; ++k) {
+                const float *fields = job.h + problem(l + k) * n;
+                std::int32_t *row = &some[k * n];
+                const double by = inverse[l + k];
+                for (std::int64_t i = 0; i < n; ++i) row[i] = law::units(fields[i], by);
+            }
+            for (std::int64_t i = 0; i < n; ++i) {
+                const std::int32_t *from = &some[job.order[i]];
+                for (int k = 0; k < beside; ++k) h[i * H + l + k] = from[k * n];
+            }
         }
         for (int l = 0; own_J && l < L; ++l)
             for (std::int64_t e = 0; e < job.start[n]; ++e)

@@ -51,19 +51,20 @@ class Shared {
     };
     Memory<float> coupling_;           // by neighbour, of a shared J
     std::vector<double> unit_;         // by problem
-    std::vector<double> size_, push_;  // |J| by edge, of several problems, and their sum by spin, of the last J
+    std::vector<double> size_, push_;  // |J| by edge, of several problems, and their sum by the caller's spin, of the last J
+    double reach_[beside] = {};        // the largest of these sums
     Memory<std::int32_t> twice_K_, sum_K_, group_, fours_;
     Memory<std::uint32_t> state_;
     Memory<std::uint8_t> sums_;
     std::vector<double> step_of_;      // by problem; at first that of a field of one step
     double largest_ = 0;               // field of any problem
 
-    // The largest |J|: by their bits, which are in the same order and which compilers know how to compare.
-    static double largest_of(const float *J, std::int64_t size) {
+    // The largest |x|: by their bits, which are in the same order and which compilers know how to compare.
+    static double largest_of(const float *x, std::int64_t size) {
         std::int32_t most = 0;
         for (std::int64_t k = 0; k < size; ++k) {
             std::int32_t bits;
-            std::memcpy(&bits, J + k, sizeof bits);
+            std::memcpy(&bits, x + k, sizeof bits);
             most = std::max(most, bits & 0x7FFFFFFF);
         }
         float largest;
@@ -78,14 +79,16 @@ class Shared {
                 const float *J[beside];
                 for (int q = 0; q < beside; ++q) J[q] = job.J + std::min(p + q, job.problems - 1) * job.J_stride;
                 push<beside>(job, J);
-                for (int q = 0; q < beside && p + q < job.problems; ++q) measure(job, p + q, J[q], q, beside);
+                for (int q = 0; q < beside && p + q < job.problems; ++q)
+                    measure(job, p + q, largest_of(J[q], ends / 2), q, beside);
             }
             return;
         }
         coupling_.resize(static_cast<std::size_t>(ends));
         for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = job.J[job.edge[e]];
         push<1>(job, &job.J);
-        for (int p = 0; p < job.problems; ++p) measure(job, p, job.J, 0, 1);
+        const double largest = largest_of(job.J, ends / 2);
+        for (int p = 0; p < job.problems; ++p) measure(job, p, largest, 0, 1);
     }
     // Sums of |J| by spin, for several problems at a time: by turns to two sums, since one would wait for itself. Their order
     // is part of the law.
@@ -96,6 +99,7 @@ class Shared {
         for (std::int64_t k = 0; k < (count > 1 ? edges : 0); ++k)
             for (int q = 0; q < count; ++q) size_[count * k + q] = std::fabs(static_cast<double>(J[q][k]));
         push_.resize(static_cast<std::size_t>(count * job.n));
+        std::fill(reach_, reach_ + count, 0.0);
         for (std::int64_t i = 0; i < job.n; ++i) {
             double even[count] = {}, odd[count] = {};
             const auto add = [&](std::int32_t e, double *sum) {
@@ -106,22 +110,29 @@ class Shared {
             for (; e + 2 <= job.start[i + 1]; e += 2) add(e, even), add(e + 1, odd);
             for (int q = 0; q < count; ++q) even[q] += odd[q];
             if (e < job.start[i + 1]) add(e, even);
-            for (int q = 0; q < count; ++q) push_[count * i + q] = even[q];
+            for (int q = 0; q < count; ++q) {
+                push_[count * std::int64_t{job.order[i]} + q] = even[q];
+                reach_[q] = std::max(reach_[q], even[q]);
+            }
         }
     }
-    // The unit of problem p, and its step: the couplings' reach by spin is number q of `count`.
-    void measure(const Job &job, int p, const float *J, int q, int count) {
+    // The unit of problem p, and its step, given the largest |J|: the couplings' reach by spin is number q of `count`.
+    // Maxima are of some spins side by side, since one would wait for itself.
+    void measure(const Job &job, int p, double largest_J, int q, int count) {
+        constexpr int some = 4;
         const float *h = job.h + std::int64_t{p} * job.n;
-        double reach = 0, field = 0, most = 0;
-        for (std::int64_t i = 0; i < job.n; ++i) {
-            const double size = std::fabs(static_cast<double>(h[job.order[i]])), push = push_[count * i + q];
-            reach = std::max(reach, push);
-            field = std::max(field, size);
-            most = std::max(most, size + push);
-        }
-        largest_ = std::max(largest_, most);
-        unit_[p] = law::unit(reach, field);
-        step_of_[p] = std::max(most, 2 * largest_of(J, job.start[job.n] / 2));
+        double most[some] = {};
+        const auto take = [&](std::int64_t i, int k) {
+            most[k] = std::max(most[k], std::fabs(static_cast<double>(h[i])) + push_[count * i + q]);
+        };
+        std::int64_t i = 0;
+        for (; i + some <= job.n; i += some)
+            for (int k = 0; k < some; ++k) take(i + k, k);
+        for (; i < job.n; ++i) take(i, 0);
+        const double largest = *std::max_element(most, most + some);
+        largest_ = std::max(largest_, largest);
+        unit_[p] = law::unit(reach_[q], largest_of(h, job.n));
+        step_of_[p] = std::max(largest, 2 * largest_J);
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];
