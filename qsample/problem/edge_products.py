@@ -14,6 +14,7 @@ from torch import Tensor
 from qsample.support.transforms import is_transforming
 
 BLOCK = 1 << 17  # numbers of a block: half a megabyte in single precision
+LEAST = 8  # problems times reads: with fewer, rows are too short to be worth it
 
 
 def is_plain(*tensors: Tensor) -> bool:
@@ -52,7 +53,7 @@ def pulls(pairs: Tensor, J: Tensor, s: Tensor) -> Tensor:
         s: Spins, or their means, `[*B, R, n]`, in J's dtype.
     """
     batch = torch.broadcast_shapes(J.shape[:-1], s.shape[:-2])
-    if batch.numel() * s.shape[-2] > 1 and is_plain(J, s):
+    if batch.numel() * s.shape[-2] >= LEAST and is_plain(J, s):
         return _pulls_in_blocks(pairs, J, s.expand(*batch, *s.shape[-2:]))
     i, j = pairs
     J = J[..., None, :]

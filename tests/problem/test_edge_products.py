@@ -43,7 +43,7 @@ def test_fields_of_any_batch(block, shared, reads, dtype):
     assert torch.equal(problem.field(s[0, 0])[0, 0], field[0, 0])
 
 
-@pytest.mark.parametrize("reads", [1, 5])
+@pytest.mark.parametrize("reads", [1, 2, 5])
 def test_fields_are_the_same_with_a_derivative_under_a_transform_and_alone(block, reads):
     h, J = random(4, N), random(4, len(PAIRS))
     s = random(4, reads, N)
