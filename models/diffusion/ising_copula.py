@@ -109,8 +109,8 @@ class IsingCopula(Identified):
 
         Its couplings are `[edges]` where one step serves all rows, else `[B, edges]`.
         """
-        logits, features = self._answer(x, k)
-        coupling = self._of_steps(self.J, x, k)
+        logits, features, steps = self._answer(x, k)
+        coupling = _rows(self.J, steps)
         if features is not None:
             coupling = feature_couplings(features, self.graph, sites=1, shared=coupling)
         return Denoised(logits, coupling)
@@ -121,20 +121,20 @@ class IsingCopula(Identified):
 
     def fields(self, x: Shaped[Tensor, "B n"], k: Step) -> Float[Tensor, "B n"]:
         """Fields of the factorised step, as if all J and b were 0, in double precision."""
-        logits, _ = self._answer(x, k)
+        logits, _, _ = self._answer(x, k)
         return self.process.logit_fields(x, logits.double(), k)
 
     def _laws(self, x: Tensor, k: Step) -> tuple[Tensor, Ising]:
         """Fields of the factorised step, in the couplings' precision, and the step's law."""
-        logits, features = self._answer(x, k)
+        logits, features, steps = self._answer(x, k)
         h = self.process.logit_fields(x, logits.double(), k)
         pull = None
         if features is None:
             # the table is filled in before a batch repeats it
-            J = self._of_steps(self.graph.couplings(self.J), x, k)
+            J = _rows(self.graph.couplings(self.J), steps)
             h = h.to(J)
         else:
-            shared = self._of_steps(self.J, x, k)
+            shared = _rows(self.J, steps)
             h = h.to(torch.promote_types(features.dtype, shared.dtype))
             mean = None if self.b is None else -h.tanh()
             coupling, pull = pulling_couplings(features, self.graph, shared, mean)
@@ -142,16 +142,10 @@ class IsingCopula(Identified):
         problem = Ising(self.graph, h, J)
         if self.b is None:
             return h, problem
-        return h, centred_problem(problem, self._of_steps(self.b, x, k), pull)
+        return h, centred_problem(problem, _rows(self.b, steps), pull)
 
-    def _of_steps(self, table: Tensor, x: Tensor, k: Step) -> Tensor:
-        """What a table `[steps, ...]` holds for step k, or for the step of each row of x."""
-        steps = self.process.step_numbers(x, k)
-        rows = table.index_select(0, steps.reshape(-1) - 1)
-        return rows.reshape(*steps.shape, *table.shape[1:])
-
-    def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor | None]:
-        """Logits, and features if there are any."""
+    def _answer(self, x: Tensor, k: Step) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Logits, features if there are any, and the steps as a tensor."""
         self._check(x)
         steps = self.process.step_numbers(x, k)
         answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
@@ -161,13 +155,13 @@ class IsingCopula(Identified):
                 f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
             )
         if features is None:
-            return logits, None
+            return logits, None, steps
         if features.shape[:2] != x.shape or features.dim() != 3:
             raise ValueError(
                 f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got "
                 f"{list(features.shape)}"
             )
-        return logits, features
+        return logits, features, steps
 
     @uncompiled
     @torch.no_grad()
@@ -405,3 +399,9 @@ class IsingCopula(Identified):
     def _identity(self) -> dict[str, Any]:
         centred = {} if self.b is None else {"centred": True}
         return {"graph": self.graph.hash[:16], **centred}
+
+
+def _rows(table: Tensor, steps: Tensor) -> Tensor:
+    """What a table `[steps, ...]` holds for a step, or for each of some, `[*steps, ...]`."""
+    rows = table.index_select(0, steps.reshape(-1) - 1)
+    return rows.reshape(*steps.shape, *table.shape[1:])

@@ -63,10 +63,10 @@ def feature_couplings(
         shared: J^0, `[edges]` or `[B, edges]`; 0 by default.
     """
     ends = graph.edges.to(features.device)
-    # ends pick rows of all images: [r, n, B]
-    u = features.movedim((3 - sites, sites), (0, 1)).contiguous()
     if shared is None:
         shared = features.new_zeros(graph.num_edges)
+    # ends pick rows of all images: [r, n, B]
+    u = features.to(_common(features, shared)).movedim((3 - sites, sites), (0, 1)).contiguous()
     if is_plain(features, shared):
         return _in_blocks(u, ends, shared, None)
     i, j = ends
@@ -93,7 +93,7 @@ def pulling_couplings(
     if mean is None or graph.kind != "sparse" or not is_plain(features, mean, shared):
         return feature_couplings(features, graph, sites=1, shared=shared), None
     sums = BlockPulls(mean[:, None])
-    u = features.permute(2, 1, 0).contiguous()
+    u = features.to(_common(features, shared)).permute(2, 1, 0).contiguous()
     J = _in_blocks(u, graph.pairs, shared, sums)
     return J, sums.total()[:, 0]
 
@@ -109,8 +109,7 @@ def _in_blocks(u: Tensor, ends: Tensor, shared: Tensor, sums: BlockPulls | None)
     """
     i, j = ends
     images = u.shape[2]
-    dtype = torch.promote_types(u.dtype, shared.dtype)
-    J = u.new_empty(images, len(i), dtype=dtype)
+    J = u.new_empty(images, len(i))
     blocks = edge_blocks(len(i), images)
     size = len(i[blocks[0]]) if blocks else 0
     # the same memory for every block
@@ -118,16 +117,26 @@ def _in_blocks(u: Tensor, ends: Tensor, shared: Tensor, sums: BlockPulls | None)
     for block in blocks:
         first, second = i[block], j[block]
         total, left, right = buffers[:, : len(first)]
-        total.zero_()
-        for one in u:
+        for number, one in enumerate(u):
             torch.index_select(one, 0, first, out=left)
             torch.index_select(one, 0, second, out=right)
-            total.addcmul_(left, right)
-        coupling = torch.sub(shared[..., block].expand(images, -1).T, total, alpha=0.5)
+            if number:
+                total.addcmul_(left, right)
+            else:
+                torch.mul(left, right, out=total)
+        if not len(u):
+            total.zero_()
+        own = shared[..., block].expand(images, -1).T
+        coupling = torch.sub(own, total, alpha=0.5, out=left)
         J[:, block] = coupling.T
         if sums is not None:
             sums.add(first, second, coupling)
     return J
+
+
+def _common(features: Tensor, shared: Tensor) -> torch.dtype:
+    """The dtype of couplings."""
+    return torch.promote_types(features.dtype, shared.dtype)
 
 
 # ---- the problem ----------------
