@@ -73,6 +73,11 @@ class Units {
     std::vector<double> unit_;
 };
 
+// The filter's blocks of a job, in the order of lanes.
+inline std::int64_t blocks_of(const Job &job) {
+    return job.problems * ((job.replicas + filter_lanes - 1) / filter_lanes);
+}
+
 // What blocks share: J in whole units, for problems that share it and its unit, and the filter's tables.
 class Shared {
   public:
@@ -99,7 +104,7 @@ class Shared {
     // Whether the filter serves the job's betas: if so with its tables, made unless they are there.
     bool tabulate(int threads, bool kept) {
         const bool old = job_.tables.drop;
-        if (!pays(kept) || !fits()) return false;
+        if (!pays(threads, kept) || !fits()) return false;
         job_.tables.drop = made_;
         const auto N = static_cast<std::size_t>(job_.n + job_.m);
         if (old && !std::memcmp(drop_, made_, N)) return true;
@@ -119,7 +124,7 @@ class Shared {
     }
     int versions() const { return versions_; }  // of the tables
     // Whether some of the problems may be filtered where all are not.
-    bool too_wide() { return job_.problems > 1 && pays(false) && !fits(); }
+    bool too_wide() { return job_.problems > 1 && pays(1, false) && !fits(); }
 
   private:
     Job &job_;
@@ -129,16 +134,17 @@ class Shared {
     int versions_ = 0;
 
     // The one place that chooses between the paths. The filter costs its tables, unless they are kept for calls to
-    // come, and blocks that few replicas leave idle; on AVX2 it pays from 185 replicas on in one sweep, and from 33 in
-    // ten. It cannot do Metropolis' rule, betas below 0, one side alone, more than 4096 spins on a side, or replicas
-    // whose first is an odd one; and where a field's error is steps of the logit, most lanes would be left open.
-    bool pays(bool kept) const {
+    // come, and blocks that few replicas leave idle, as they do threads; on AVX2 it pays from 185 replicas on in one
+    // sweep, and from 33 in ten. It cannot do Metropolis' rule, betas below 0, one side alone, more than 4096 spins on a
+    // side, or replicas whose first is an odd one; and where a field's error is steps of the logit, most lanes would be
+    // left open.
+    bool pays(int threads, bool kept) const {
         if (!kernel_.tabulate || job_.metropolis || job_.first_replica % 2) return false;
         const Cost &cost = kernel_.cost;
-        const auto lanes = static_cast<double>(job_.lanes());
-        const auto blocks = static_cast<double>((job_.replicas + filter_lanes - 1) / filter_lanes * job_.problems);
+        const double lanes = std::ceil(static_cast<double>(job_.lanes()) / threads);
+        const double blocks = std::ceil(static_cast<double>(blocks_of(job_)) / threads);
         const double exactly = lanes + cost.sums * std::ceil(lanes / exact_lanes), filtered = cost.block * blocks;
-        return job_.sweeps * exactly > job_.sweeps * filtered + (kept ? 0 : cost.tables);
+        return job_.sweeps * exactly > job_.sweeps * filtered + (kept ? 0 : cost.tables / threads);
     }
     // Whether one set of drops serves all of its problems.
     bool fits() {
@@ -180,11 +186,6 @@ class Shared {
         return drop;
     }
 };
-
-// The filter's blocks of a job, in the order of lanes.
-inline std::int64_t blocks_of(const Job &job) {
-    return job.problems * ((job.replicas + filter_lanes - 1) / filter_lanes);
-}
 
 // Problems p .. p + count - 1 alone, which share J.
 inline Job part(const Job &all, std::int64_t p, std::int64_t count) {
