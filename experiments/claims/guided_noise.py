@@ -62,6 +62,8 @@ NAMES = {
 }
 SHARES = (1.0, 0.75, 0.5)
 """of the diversity of real images of one class"""
+DOT = 15.0
+"""area of the dot of the smallest scale, square points"""
 Row = dict[str, Any]
 
 
@@ -386,10 +388,10 @@ def picture(
         side: rows of an image.
         options: options of the run.
     """
-    figure = plt.figure(figsize=(17, 6.4 * len(asked)), layout="constrained")
+    figure = plt.figure(figsize=(20, 7.6 * len(asked)), layout="constrained")
     panels = figure.subfigures(len(asked), 1, squeeze=False)[:, 0]
     for panel, task in zip(panels, asked, strict=True):
-        upper, lower = panel.subfigures(2, 1, height_ratios=(1.5, 1))
+        upper, lower = panel.subfigures(2, 1, height_ratios=(1.6, 1))
         budget = options.grid * options.steps
         upper.suptitle(
             f"{task} energy, {options.wishes} images per point, {options.data}", fontweight="bold"
@@ -398,16 +400,17 @@ def picture(
         for family in options.families:
             mine = [row for row in rows if (row["task"], row["family"]) == (task, family)]
             draw_family(axes, family, mine, options)
-        label_axes(axes, budget)
+        label_axes(axes, options)
         handles, labels = axes[0].get_legend_handles_labels()
         upper.legend(handles, labels, loc="outside lower center", ncols=4)
+        lower.supxlabel(f"{budget} evaluations; the first row: what is wanted", fontsize=10)
         axes = lower.subplots(1, len(options.families), squeeze=False)[0]
         for axis, family in zip(axes, options.families, strict=True):
             page = torch.cat([asked[task], images[task, family][:40]])
             frame = mosaic(page, (side, side), columns=10, fill=1.0)
             axis.imshow(frame.numpy(), cmap="gray", vmin=-1, vmax=1)
-            axis.set(xticks=[], yticks=[], xlabel="first row: what is wanted")
-            axis.set_title(f"{family}, {budget} evaluations", fontsize=9)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(family, fontsize=10, color=FAMILIES[family])
     return figure
 
 
@@ -437,30 +440,38 @@ def draw_family(axes: Any, family: str, rows: list[Row], options: Options) -> No
     spent = [row["energy_evaluations"] + row["hessian_vectors"] for row in curve]
     axes[0].errorbar([row["network"] for row in curve], energy, error, **style)
     axes[1].errorbar(spent, energy, error, **style)
+    by_scale.sort(key=lambda row: row["scale"])
+    sizes = [DOT * 3 ** place(row["scale"], options) for row in by_scale]
     for axis, x, y in (
         (axes[2], "diversity", "energy"),
         (axes[3], "frechet", "judge_accuracy"),
     ):
-        axis.plot([row[x] for row in by_scale], [row[y] for row in by_scale], **style)
-        if len(by_scale) > 1:
-            for row in by_scale:
-                axis.annotate(f"{row['scale']:g}", (row[x], row[y]), fontsize=7, color=colour)
+        across = [row[x] for row in by_scale]
+        up = [row[y] for row in by_scale]
+        axis.plot(across, up, color=colour)
+        axis.scatter(across, up, sizes, color=colour, alpha=0.7)
 
 
-def label_axes(axes: Any, budget: int) -> None:
+def place(scale: float, options: Options) -> int:
+    """The number of a scale among the options'; 0 where a method has none."""
+    return sorted(options.scales).index(scale) if scale in options.scales else 0
+
+
+def label_axes(axes: Any, options: Options) -> None:
     """Labels and scales of the four panels."""
     axes[0].set(xlabel="network evaluations per image", xscale="log")
-    axes[0].set_ylabel("mean energy of the image, nats")
-    axes[1].set(xlabel="evaluations of the energy, gradients, Hessian-vectors")
-    axes[1].set_ylabel("mean energy, nats")
+    ticks = [options.steps * budget for budget in sorted(options.budgets)]
+    axes[0].set_xticks(ticks, map(str, ticks))
+    axes[0].minorticks_off()
+    axes[1].set(xlabel="evaluations of energy and gradient, Hessian-vectors")
     axes[1].set_xscale("symlog", linthresh=1)
-    axes[2].set(xlabel="diversity: distance of images of one wish")
-    axes[2].set_ylabel(f"mean energy by scale, {budget} evaluations")
+    scales = ", ".join(f"{scale:g}" for scale in options.scales)
+    axes[2].set(xlabel=f"diversity; larger dots: scale {scales}")
     axes[3].set(xlabel="Frechet distance to real digits", ylabel="judge's accuracy")
     for axis in axes:
         axis.grid(alpha=0.3)
     for axis in axes[:3]:
-        axis.set_yscale("log")
+        axis.set(yscale="log", ylabel="mean energy, nats")
 
 
 if __name__ == "__main__":
