@@ -714,3 +714,21 @@ def test_particles_of_feynman_kac_steering_follow_the_tilted_law():
     assert abs(means.mean() + slope * variance) < 5 * means.std() / groups**0.5
     assert float(x.var()) == pytest.approx(variance, rel=0.05)
     assert scheduler.evaluations == 5 * len(x)
+
+
+def test_pseudo_likelihood_reads_each_image_in_its_own_problem():
+    pytest.importorskip("diffusers")
+    from experiments.bit_pipeline import pseudo_likelihood
+
+    generator = torch.Generator().manual_seed(0)
+    graph = Graph.sparse(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
+    h, J, x = (torch.randn(5, 4, dtype=torch.float64, generator=generator) for _ in range(3))
+    spins = x.sign()
+    total = torch.zeros(())
+    for k in range(5):
+        problem = Ising(graph, h[k], J[k])
+        # each spin turned in its turn: -log P(s_i | rest) = log(1 + exp(E - E'))
+        turned = spins[k] * (1 - 2 * torch.eye(4))
+        rise = problem.energy(turned) - problem.energy(spins[k, None])
+        total = total + torch.nn.functional.softplus(-rise).sum()
+    assert torch.allclose(pseudo_likelihood(Ising(graph, h, J), spins, generator), total / 5)
