@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsample.models.energy import Coding
-from qsample.support.checks import plain_seed
+from qsample.support.checks import is_whole, plain_seed
 from qsample.support.faces import public
 
 
@@ -60,7 +60,13 @@ class Dataset:
         Raises:
             ValueError: a negative size, more test rows than the source's own, or nothing left to
                 train on.
+            TypeError: a size that is no whole number, such as a share of the rows.
         """
+        for name, rows in (("test", test), ("validation", validation)):
+            if not is_whole(rows):
+                raise TypeError(
+                    f"expected {name} to be a number of rows, of {len(self)}; got {rows!r}"
+                )
         total = len(self) - self.own_test
         train = total - validation - (0 if self.own_test else test)
         if min(test, validation) < 0 or train <= 0:

@@ -195,6 +195,12 @@ def test_split_deals_out_every_row_once(n, test, validation, seed):
     assert all(torch.equal(a.x, b.x) for a, b in zip(parts, again, strict=True))
 
 
+@pytest.mark.parametrize("sizes", [{"test": 0.2}, {"test": 10, "validation": 0.5}])
+def test_split_asks_for_rows_where_a_share_is_given(sizes):
+    with pytest.raises(TypeError, match=r"a number of rows, of 1797; got 0\.\d"):
+        load("digits").split(**sizes)
+
+
 def test_split_refuses_negative_sizes():
     with pytest.raises(ValueError, match="got -1 and 0"):
         load("bars-and-stripes").split(-1)

@@ -164,6 +164,11 @@ class AnnealedGuidance:
             raise ValueError(f"expected K a power of two; got {K}: use {1 << (K.bit_length() - 1)}")
         blocks = whole("blocks", blocks, 1)
         moves = whole("moves", moves, 0)
+        if surrogate is not None and not callable(surrogate):
+            raise TypeError(
+                "expected surrogate to be a function, such as qsample.diffusion.first_order; got "
+                f"{surrogate!r}"
+            )
         if moves and not sampler.reversible:
             raise ValueError(
                 f"{sampler!r} is not reversible, so no correction makes it exact: use "

@@ -769,3 +769,9 @@ def test_a_pipeline_that_makes_its_own_scheduler_is_told(tmp_path):
     before = draw(plain, eta=1.0)
     guided.scale = 1e3
     assert draw(plain, eta=1.0).mean() > before.mean()
+
+
+def test_the_name_of_a_surrogate_is_none():
+    name: Any = "first_order"
+    with pytest.raises(TypeError, match=r"such as qsample\.diffusion\.first_order; got 'first_"):
+        AnnealedGuidance(DDPMScheduler(), nothing, Gibbs(1), surrogate=name, moves=0)
