@@ -18,7 +18,7 @@
 // table's reach: `drop` is chosen for that (run.hpp).
 #pragma once
 
-#include "../law/filter.hpp"
+#include "../vec/curve.hpp"
 #include "exact.hpp"
 #include "energies.hpp"
 
@@ -34,16 +34,10 @@ constexpr int tile = 16;    // spins
 template <bool own_beta>
 struct Threshold {
     static constexpr int L = own_beta ? filter_lanes : 1;
-    alignas(16) std::uint16_t margin[law::segments];
+    alignas(64) std::uint16_t margin[Curve<Bytes>::Table::segments];
     std::uint16_t most[L], factor[L], twice[L];
     int shift;
 };
-
-// Made at the first call.
-inline const law::Quadratics &quadratics() {
-    static const law::Quadratics table = law::make_quadratics(law::Rule::heat_bath);
-    return table;
-}
 
 // What `Kernel` knows of them.
 struct Chains {
@@ -158,7 +152,7 @@ struct Filter final : Chains {
     // The upper halves of the words of a part's vector, less 2^15.
     V halves(std::int64_t block, int vector, V v0, V v1) const {
         const std::int64_t at = block * 32 + vector * (numbers / 2);
-        return hash(Bytes::load(&low[at]), Bytes::load(&high[at]), v0, v1);
+        return hash<Bytes>(Bytes::load(&low[at]), Bytes::load(&high[at]), v0, v1);
     }
     // Bits that are 1 where 16-bit numbers are negative, in bytes again.
     static V bytes_of(V even, V odd) {
@@ -171,7 +165,7 @@ struct Filter final : Chains {
         V below, open;
     };
     struct Constants {
-        V c0, c1, c2, margin;
+        Curve<Bytes> curve;
         const Threshold<own_beta> &threshold;
         Bytes::Count shift;
     };
@@ -183,14 +177,9 @@ struct Filter final : Chains {
         const V factor = own_beta ? Bytes::load(mine.factor + at) : Bytes::all16(mine.factor[0]);
         V y = Bytes::least16(Bytes::size16(F), most);
         y = own_beta ? Bytes::multiply16(y, Bytes::load(mine.twice + at)) : Bytes::left16(y, c.shift);
-        y = Bytes::upper16(y, factor);
-        // The two bytes of entry s of a table of 16-bit numbers.
-        const V twofold = Bytes::multiply16(Bytes::right16<12>(y), Bytes::all16(0x0202));
-        const V s = Bytes::add16(twofold, Bytes::all16(0x0100)), t = Bytes::left16<4>(y);
-        const V inner = Bytes::sub16(Bytes::look(c.c1, s), Bytes::upper16(t, Bytes::look(c.c2, s)));
-        const V likely = Bytes::sub16(Bytes::look(c.c0, s), Bytes::upper16(t, inner));
-        const V below = Bytes::sub16_saturated(random, Bytes::signed16(likely, F));
-        return {below, Bytes::sub16(Bytes::size16(below), Bytes::look(c.margin, s))};
+        const auto point = c.curve.template at<law::Rule::heat_bath>(Bytes::upper16(y, factor));
+        const V below = Bytes::sub16_saturated(random, Bytes::signed16(point.threshold, F));
+        return {below, Bytes::sub16(Bytes::size16(below), point.margin)};
     }
 
     // What a pass does with fields: it decides spins, adds up energies as well, or of the present spins alone.
@@ -203,14 +192,12 @@ struct Filter final : Chains {
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
         const Spin *spins = spins_of(block) + side * n[0] + from;
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
-        const law::Quadratics &table = quadratics();
         std::uint8_t *group = at(side, block, from / 4);
         V out[parts * V2];
         for (V &spin_bits : out) spin_bits = Bytes::zero();
         for (int k = 0; k < some; ++k) {  // forwards, as tables lie, which the processor foresees
             const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
-            const Constants constants{Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
-                                      Bytes::table(mine.margin), mine, Bytes::count(mine.shift)};
+            const Constants constants{Curve<Bytes>(law::Rule::heat_bath, mine.margin), mine, Bytes::count(mine.shift)};
             const V H = Bytes::all16(spins[k].H);
             const V v0 = Bytes::all32(Halves(key[k]).low), v1 = Bytes::all32(Halves(key[k]).high);
             const std::uint8_t *sums_of = job.tables.sums[side] + (from + k) * bytes;
@@ -410,7 +397,8 @@ struct Filter final : Chains {
                 mine.most[l] = scale.most, mine.factor[l] = scale.factor, mine.shift = scale.shift;
                 mine.twice[l] = static_cast<std::uint16_t>(1 << scale.shift);
             }
-            law::margins(quadratics(), law::Rule::heat_bath, 2 * coldest * q * (17.0 / 32 * inputs + 8.5), mine.margin);
+            const double error = 2 * coldest * q * (17.0 / 32 * inputs + 8.5);
+            law::margins<Curve<Bytes>::Table>(law::Rule::heat_bath, error, mine.margin);
         }
     }
     const float *betas(int sweep) const { return job.beta + sweep * (own_beta ? job.beta_stride : 1); }

@@ -18,7 +18,7 @@
 namespace bipartite {
 namespace {
 
-using vec::Bytes;
+using vec::Bytes, vec::Curve;
 
 // Groups lie in pairs, sixteen bytes of a plane of one group beside those of the other.
 constexpr std::int64_t pair_bytes(int P) { return 32 * P; }

@@ -13,17 +13,17 @@ namespace {
 template <bool own_beta, law::Rule rule>
 void ask(const Question &question, const std::int16_t *field, int count, std::int16_t *threshold,
          std::int16_t *margin) {
-    using vec::Bytes;
-    sparse::Decisions<lanes, own_beta> decisions;
+    using vec::Wide;
+    sparse::Decisions<Wide, lanes, own_beta> decisions;
     decisions.heat(question.beta, [&](int) { return question.unit; }, question.rounded);
     const auto constants = decisions.template constants<rule>();
-    const Bytes::V down = Bytes::all8(question.up ? 0 : -1), half = Bytes::all16(-1);
-    for (int at = 0; at < count; at += sparse::numbers) {
-        const int q = at % lanes / sparse::numbers;
-        const auto outcome = decisions.template decide<rule>(q, Bytes::load(field + at), half, down, constants);
+    const Wide::V down = Wide::all8(question.up ? 0 : -1), half = Wide::all16(-1);
+    for (int at = 0; at < count; at += decisions.numbers) {
+        const int q = at % lanes / decisions.numbers;
+        const auto outcome = decisions.template decide<rule>(q, Wide::load(field + at), half, down, constants);
         // below = -1 - threshold, which never is cut; open = |below| - margin.
-        Bytes::store(threshold + at, Bytes::sub16(half, outcome.below));
-        Bytes::store(margin + at, Bytes::sub16(Bytes::size16(outcome.below), outcome.open));
+        Wide::store(threshold + at, Wide::sub16(half, outcome.below));
+        Wide::store(margin + at, Wide::sub16(Wide::size16(outcome.below), outcome.open));
     }
 }
 template <bool own_beta>

@@ -19,7 +19,7 @@ namespace {
 struct Apart {
     typedef Bytes::V V;
     using Block = Lanes<std::uint32_t, true, false>;
-    static constexpr int L = Block::L, Q = L / numbers;
+    static constexpr int L = Block::L, numbers = Bytes::size / 2, Q = L / numbers;
     static constexpr int width = 64;       // edges at a time
     static constexpr int of_a_class = 8;   // degrees
     static constexpr int waiting = 8;      // lanes
@@ -27,7 +27,7 @@ struct Apart {
     // The bounds of a chunk are those of its largest degree, rounded up to a whole class; made anew for other betas.
     struct Bounds {
         bool made;
-        std::uint16_t margin[2][law::segments];
+        Decisions<Bytes, L, true>::Margins margin[2];
     };
     struct Open {
         std::uint64_t key;
@@ -43,7 +43,7 @@ struct Apart {
     alignas(64) std::uint8_t byte[2 * L], bit[2 * L];  // of each lane, twice: where in a word its bit lies
     Array<std::int32_t> ends;              // [k, 2]: each edge's places among the neighbours; energies have other uses for it
     double step[L];                        // by lane
-    Decisions<L, true> decisions;
+    Decisions<Bytes, L, true> decisions;
     Array<Bounds> bounds;                  // [classes]
     int classes = 1;
     float beta[L], rate[L];                // by lane, and by place
@@ -69,6 +69,7 @@ struct Apart {
             bit[2 * l] = bit[2 * l + 1] = static_cast<std::uint8_t>(1 << place % 8);
         }
         decisions.keys(block, place_of);
+        decisions.metropolis = job.metropolis;
         lay_out();
     }
     // Lane q * numbers + w, number w of vector q, has the bit at which `gather_bits` finds it.
@@ -80,10 +81,10 @@ struct Apart {
         return 0;
     }
     // A word of the tops of 16-bit numbers; all ones where the lanes of vector q have their bits in a word.
-    __attribute__((always_inline)) static inline std::uint32_t gather_bits(const V *numbers) {
+    __attribute__((always_inline)) static inline std::uint32_t gather_bits(const V *x) {
         std::uint64_t bits = 0;
         for (int q = 0; q < Q; q += 2)
-            bits |= std::uint64_t{Bytes::tops(Bytes::pack(numbers[q], numbers[q + 1]))} << (q / 2 * Bytes::size);
+            bits |= std::uint64_t{Bytes::tops(Bytes::pack(x[q], x[q + 1]))} << (q / 2 * Bytes::size);
         return static_cast<std::uint32_t>(bits);
     }
     __attribute__((always_inline)) inline V spread_word(V word, int q) const {

@@ -6,8 +6,7 @@
 // them is swept in three steps (fields, decisions, open lanes), each of which keeps its constants in registers.
 #pragma once
 
-#include "../law/filter.hpp"
-#include "../vec/bytes.hpp"
+#include "../vec/curve.hpp"
 #include "lanes.hpp"
 
 #include <type_traits>
@@ -18,25 +17,86 @@ namespace {
 
 constexpr int state_bytes = 32;
 constexpr int chunk = 32;  // spins
-constexpr int numbers = Bytes::size / 2;  // 16-bit ones of a vector
 
-// The tables of both rules; made at the first call.
-inline const law::Quadratics &quadratics(Rule rule) {
-    static const law::Quadratics both[] = {law::make_quadratics(Rule::heat_bath), law::make_quadratics(Rule::metropolis)};
-    return both[static_cast<int>(rule)];
-}
+// A group's sixteen sums, and the numbers that a vector of bytes stands for: `half` 0 or 1 is one or the other vector of
+// them. Either sums are looked up whole, in the even bytes and in the odd ones; or byte by byte.
+#if defined(HAS_WIDE)
+template <class B>
+struct Sums {
+    typedef typename B::V V;
+    V table;
+    explicit Sums(const std::uint8_t *sums) : table(B::words(sums)) {}
+    // Of indices in the lower four bits of bytes.
+    __attribute__((always_inline)) inline void add(V index, V *sum) const {
+        sum[0] = B::add16(sum[0], B::look16(table, index));
+        sum[1] = B::add16(sum[1], B::look16(table, number(index, 1)));
+    }
+    static constexpr int byte_of(int half, int w) { return 2 * w + half; }
+    static V number(V bytes, int half) { return half ? B::upper16(bytes, B::all16(256)) : bytes; }  // and more above it
+    static V tops(V first, V second) { return B::uppers(first, second); }
+};
+#else
+template <class B>
+struct Sums {
+    typedef typename B::V V;
+    V lows, highs;
+    explicit Sums(const std::uint8_t *sums) : lows(B::table(sums)), highs(B::table(sums + 16)) {}
+    __attribute__((always_inline)) inline void add(V index, V *sum) const {
+        const V l = B::look(lows, index), h = B::look(highs, index);
+        sum[0] = B::add16(sum[0], B::low8(l, h)), sum[1] = B::add16(sum[1], B::high8(l, h));
+    }
+    static constexpr int byte_of(int half, int w) { return B::byte_of(half, w); }
+    static V number(V bytes, int half) { return half ? B::high8(bytes, bytes) : B::low8(bytes, bytes); }
+    static V tops(V first, V second) { return B::pack(first, second); }
+};
+#endif
+
+// How the planes of a state, bits 0 and bits 4 of its bytes, become vectors of a byte a lane: a vector for each plane, ...
+template <class B, int planes>
+struct Planes {
+    typedef typename B::V V;
+    typedef B State;
+    static constexpr int vectors = planes;
+    // Vector v of indices of four bits.
+    static V index(V x, int v) { return planes == 1 ? x : v ? B::upper4(x) : B::lower4(x); }
+    // Bit 0 of each byte is the lane's.
+    static V bits(V state, int v) { return v ? B::template right16<4>(state) : state; }
+    // The state of the tops of bytes.
+    static V state(const V *tops) {
+        const V low = B::bit_and(B::template right16<7>(tops[0]), B::all8(1));
+        if (planes == 1) return low;
+        return B::bit_or(low, B::bit_and(B::template right16<3>(tops[planes - 1]), B::all8(0x10)));
+    }
+};
+#if defined(HAS_WIDE)
+// ... or both planes in one, whose indices have other bits above them.
+template <>
+struct Planes<Wide, 2> {
+    typedef Wide::V V;
+    typedef Bytes State;
+    static constexpr int vectors = 1;
+    static V bits(State::V state, int) { return Wide::join(state, State::upper16(state, State::all16(4096))); }
+    static V index(State::V x, int) { return bits(x, 0); }
+    static State::V state(const V *tops) {
+        const State::V low = State::right16<7>(Wide::lower_half(tops[0])), high = State::right16<3>(Wide::upper_half(tops[0]));
+        return State::bit_or(State::bit_and(low, State::all8(1)), State::bit_and(high, State::all8(0x10)));
+    }
+};
+#endif
 
 // Random words and decisions of L lanes, as vectors q of 16-bit numbers w: number w of vector q is lane q * numbers + w.
-template <int L, bool own_beta>
+template <class B, int L, bool own_beta>
 struct Decisions {
-    typedef Bytes::V V;
-    static constexpr int Q = L / numbers;
+    typedef typename B::V V;
+    static constexpr int numbers = B::size / 2;  // 16-bit ones of a vector
 
     alignas(64) std::uint32_t low[2][L / 2], high[2][L / 2], odd[2][L / 2];  // keys of even and of odd numbers
     bool paired = true;                                                      // which share hashes
     alignas(64) std::uint16_t most[L], factor[L], twice[L];
     int shift = 0;
-    alignas(16) std::uint16_t margin[2][law::segments];
+    bool metropolis = true;                                                  // whether that rule is asked for
+    using Margins = std::uint16_t[Curve<B>::Table::segments];
+    alignas(64) Margins margin[2];                                           // of either rule
 
     template <class Block>
     void keys(const Block &block, const int *place_of) {
@@ -65,20 +125,20 @@ struct Decisions {
             const double error = law::field_error(static_cast<double>(beta[l]), unit(l), rounded);
             if (error > field) field = error;  // as std::fmax, over which GCC 12 breaks down on aarch64
         }
-        law::margins(quadratics(Rule::heat_bath), Rule::heat_bath, field, margin[0]);
-        law::margins(quadratics(Rule::metropolis), Rule::metropolis, field, margin[1]);
+        law::margins<typename Curve<B>::Table>(Rule::heat_bath, field, margin[0]);
+        if (metropolis) law::margins<typename Curve<B>::Table>(Rule::metropolis, field, margin[1]);
     }
 
     // The upper halves of words of vector q, less 2^15.
     template <bool paired>
     __attribute__((always_inline)) inline V halves(int q, V v0, V v1) const {
         const int at = q * numbers / 2;
-        const V even = hash(Bytes::load(low[0] + at), Bytes::load(high[0] + at), v0, v1);
+        const V even = hash<B>(B::load(low[0] + at), B::load(high[0] + at), v0, v1);
         if (paired) return even;
-        const V other = hash(Bytes::load(low[1] + at), Bytes::load(high[1] + at), v0, v1);
-        const V first = Bytes::either(Bytes::load(odd[0] + at), Bytes::right32<16>(even), even);
-        const V second = Bytes::either(Bytes::load(odd[1] + at), other, Bytes::left32<16>(other));
-        return Bytes::either(Bytes::all32(0xFFFFu), first, second);
+        const V other = hash<B>(B::load(low[1] + at), B::load(high[1] + at), v0, v1);
+        const V first = B::either(B::load(odd[0] + at), B::template right32<16>(even), even);
+        const V second = B::either(B::load(odd[1] + at), other, B::template left32<16>(other));
+        return B::either(B::all32(0xFFFFu), first, second);
     }
 
     // Of vector q: where a lane is negative the spin becomes +1 (heat bath) or is flipped (Metropolis), and whether the lane
@@ -87,50 +147,47 @@ struct Decisions {
         V below, open;
     };
     struct Constants {  // in registers, as far as they go
-        V c0, c1, c2, margin, most, factor, twin;
-        Bytes::Count shift;
+        Curve<B> curve;
+        V most, factor;
+        typename B::Count shift;
     };
     template <Rule rule>
     Constants constants() const {
-        const law::Quadratics &table = quadratics(rule);
-        return {Bytes::table(table.c0), Bytes::table(table.c1), Bytes::table(table.c2),
-                Bytes::table(margin[static_cast<int>(rule)]), Bytes::all16(most[0]), Bytes::all16(factor[0]),
-                Bytes::unknown(Bytes::all16(0x0202)), Bytes::count(shift)};
+        return {Curve<B>(rule, margin[static_cast<int>(rule)]), B::all16(most[0]), B::all16(factor[0]), B::count(shift)};
     }
     template <Rule rule>
     __attribute__((always_inline)) inline Outcome decide(int q, V f, V halves, V down, const Constants &c) const {
         const int at = q * numbers;
-        const V bound = own_beta ? Bytes::load(most + at) : c.most;
-        const V by = own_beta ? Bytes::load(factor + at) : c.factor;
-        V a = Bytes::least16(Bytes::size16(f), bound);
-        a = own_beta ? Bytes::multiply16(a, Bytes::load(twice + at)) : Bytes::left16(a, c.shift);
-        const V y = Bytes::upper16(a, by);
-        // The two bytes of entry k of a table of 16-bit numbers.
-        const V k = Bytes::add16(Bytes::multiply16(Bytes::right16<12>(y), c.twin), Bytes::all16(0x0100));
-        const V t = Bytes::left16<4>(y);
-        const V inner = Bytes::sub16(Bytes::look(c.c1, k), Bytes::share16(t, Bytes::look(c.c2, k)));
-        // Metropolis' first segment is so steep that `inner` needs 16 bits.
-        const V fall = rule == Rule::heat_bath ? Bytes::share16(t, inner) : Bytes::upper16(t, inner);
-        V threshold = Bytes::sub16(Bytes::look(c.c0, k), fall);
+        const V bound = own_beta ? B::load(most + at) : c.most;
+        const V by = own_beta ? B::load(factor + at) : c.factor;
+        V a = B::least16(B::size16(f), bound);
+        a = own_beta ? B::multiply16(a, B::load(twice + at)) : B::left16(a, c.shift);
+        const auto point = c.curve.template at<rule>(B::upper16(a, by));
+        V threshold = point.threshold;
         if (rule == Rule::heat_bath) {
-            threshold = Bytes::signed16(threshold, f);
+            threshold = B::signed16(threshold, f);
         } else {  // uphill where s f < 0: the flip of a spin +1 in a field f < 0, of one -1 in f > 0
-            const V uphill = Bytes::above16(Bytes::sub16(Bytes::bit_xor(f, Bytes::bit_not(down)), Bytes::bit_not(down)),
-                                            Bytes::zero());
-            threshold = Bytes::either(uphill, threshold, Bytes::all16(0x7FFF));
+            const V uphill = B::above16(B::sub16(B::bit_xor(f, B::bit_not(down)), B::bit_not(down)),
+                                            B::zero());
+            threshold = B::either(uphill, threshold, B::all16(0x7FFF));
         }
-        const V below = Bytes::sub16_saturated(halves, threshold);
-        return {below, Bytes::sub16(Bytes::size16(below), Bytes::look(c.margin, k))};
+        const V below = B::sub16_saturated(halves, threshold);
+        return {below, B::sub16(B::size16(below), point.margin)};
     }
 };
 
-template <int L, bool own_h, bool own_beta>
+template <class B, int L, bool own_h, bool own_beta>
 struct Filter {
-    typedef Bytes::V V;
+    using P = Planes<B, L / 32>;
+    using S = typename P::State;
+    typedef typename B::V V;
+    typedef typename S::V State;
     using Word = std::conditional_t<L == 64, std::uint64_t, std::uint32_t>;
     using Block = Lanes<Word, own_h, false>;
-    using Outcome = typename Decisions<L, own_beta>::Outcome;
-    static constexpr int planes = L / 32, parts = state_bytes / Bytes::size, per_part = 2 * planes;
+    using Decide = Decisions<B, L, own_beta>;
+    using Outcome = typename Decide::Outcome;
+    static constexpr int planes = L / 32, parts = state_bytes / S::size, vectors = P::vectors, per_part = 2 * vectors;
+    static constexpr int numbers = Decide::numbers;
     static constexpr int H = own_h ? L : 1;
 
     Block block;
@@ -139,9 +196,10 @@ struct Filter {
     std::uint8_t *state;          // [n + 1, 32], 64-byte aligned; the last is for groups of fewer than four
     Array<std::uint16_t> base;    // (H - sum K) in 16 bits: [n] or [n, L] by vector
     int place_of[L];              // of each lane
-    Decisions<L, own_beta> decisions;
+    Decide decisions;
     struct Open {  // a spin with lanes left open: the tops of bytes, as in the state
-        V tops[planes], before;
+        V tops[vectors];
+        State before;
         std::uint64_t key;
         int spin, part;
     };
@@ -149,14 +207,20 @@ struct Filter {
     int queued[2] = {}, filling = 0;
     bool ready = false;
 
-    // Lane q * numbers + w, vector q = part * per_part + 2 * plane + half, has bit 4 * plane of a byte of the state, and the
-    // place that is the number of the bit.
+    // Place 32 p + b is bit 4 p of byte b of the state. The bytes of a part, plane by plane, are those of its vectors; a
+    // vector's bytes are two vectors of numbers, and number w of vector q of them all is lane q * numbers + w.
     static int lane_at(int place) {
-        const int plane = place / 32, part = place % 32 / Bytes::size, byte = place % Bytes::size;
+        const int part = place % 32 / S::size, in_part = place / 32 * S::size + place % S::size;
         for (int half = 0; half < 2; ++half)
             for (int w = 0; w < numbers; ++w)
-                if (Bytes::byte_of(half, w) == byte) return (part * per_part + 2 * plane + half) * numbers + w;
+                if (Sums<B>::byte_of(half, w) == in_part % B::size)
+                    return (part * per_part + 2 * (in_part / B::size) + half) * numbers + w;
         return 0;
+    }
+    // Of a bit of the tops of vector v of a part.
+    static int place_at(int part, int v, int bit) {
+        const int in_part = v * B::size + bit;
+        return in_part / S::size * 32 + part * S::size + in_part % S::size;
     }
 
     Filter(const Job &j, std::int64_t first, int count) : block(j, first, count, lane_at), job(block.job) {
@@ -165,6 +229,7 @@ struct Filter {
         state = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
         for (int place = 0; place < L; ++place) place_of[block.lane_of[place]] = place;
         decisions.keys(block, place_of);
+        decisions.metropolis = job.metropolis;
         const double steps = job.unit[0] / static_cast<double>(job.tables.unit);  // one unit serves all
         for (std::int64_t i = 0; i < n; ++i) {
             std::int32_t field[H];
@@ -180,29 +245,29 @@ struct Filter {
         alignas(32) std::uint8_t byte[32], bit[32];
         for (int b = 0; b < 32; ++b) byte[b] = static_cast<std::uint8_t>(b / 8), bit[b] = static_cast<std::uint8_t>(1 << b % 8);
         const auto bits = [&](std::uint32_t word, int part) {
-            const V bytes = Bytes::look(Bytes::all32(word), Bytes::load(byte + part * Bytes::size));
-            const V mask = Bytes::load(bit + part * Bytes::size);
-            return Bytes::same8(Bytes::bit_and(bytes, mask), mask);
+            const State bytes = S::look(S::all32(word), S::load(byte + part * S::size));
+            const State mask = S::load(bit + part * S::size);
+            return S::same8(S::bit_and(bytes, mask), mask);
         };
         for (int i = 0; i < job.n; ++i)
             for (int part = 0; part < parts; ++part) {
                 const Word word = block.word[i];
-                V to = Bytes::bit_and(bits(static_cast<std::uint32_t>(word), part), Bytes::all8(1));
+                State to = S::bit_and(bits(static_cast<std::uint32_t>(word), part), S::all8(1));
                 if (planes > 1) {
-                    const V high = bits(static_cast<std::uint32_t>(std::uint64_t{word} >> 32), part);
-                    to = Bytes::bit_or(to, Bytes::bit_and(high, Bytes::all8(0x10)));
+                    const State high = bits(static_cast<std::uint32_t>(std::uint64_t{word} >> 32), part);
+                    to = S::bit_or(to, S::bit_and(high, S::all8(0x10)));
                 }
-                Bytes::store(state + i * state_bytes + part * Bytes::size, to);
+                S::store(state + i * state_bytes + part * S::size, to);
             }
     }
     __attribute__((noinline)) void give() {
         for (int i = 0; i < job.n; ++i) {
             Word bits = 0;
             for (int part = 0; part < parts; ++part) {
-                const V bytes = Bytes::load(state + i * state_bytes + part * Bytes::size);
-                bits |= static_cast<Word>(Bytes::tops(Bytes::left16<7>(bytes))) << part * Bytes::size;
+                const State bytes = S::load(state + i * state_bytes + part * S::size);
+                bits |= static_cast<Word>(S::tops(S::template left16<7>(bytes))) << part * S::size;
                 if (planes > 1)
-                    bits |= static_cast<Word>(std::uint64_t{Bytes::tops(Bytes::left16<3>(bytes))} << (32 + part * Bytes::size));
+                    bits |= static_cast<Word>(std::uint64_t{S::tops(S::template left16<3>(bytes))} << (32 + part * S::size));
             }
             block.word[i] = bits;
         }
@@ -211,33 +276,26 @@ struct Filter {
     // The field of spin i in a part's vectors, in 16 bits.
     __attribute__((always_inline)) inline void field(int i, int part, V *f) const {
         const Tables &tables = job.tables;
-        const std::uint8_t *mine = state + part * Bytes::size;
+        const std::uint8_t *mine = state + part * S::size;
         V sum[per_part];
         for (int q = 0; q < per_part; ++q)
-            sum[q] = own_h ? Bytes::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : Bytes::all16(base[i]);
+            sum[q] = own_h ? B::load(&base[std::int64_t{i} * L + (part * per_part + q) * numbers]) : B::all16(base[i]);
         for (std::int32_t g = tables.group[i]; g < tables.group[i + 1]; ++g) {
             const std::uint32_t *at = tables.state + 4 * std::int64_t{g};
-            V x = Bytes::load(mine + at[3]);
-            x = Bytes::twice8(x, Bytes::load(mine + at[2]));
-            x = Bytes::twice8(x, Bytes::load(mine + at[1]));
-            x = Bytes::twice8(x, Bytes::load(mine + at[0]));
-            const V lows = Bytes::table(tables.sums + 32 * std::int64_t{g});
-            const V highs = Bytes::table(tables.sums + 32 * std::int64_t{g} + 16);
+            State x = S::load(mine + at[3]);
+            x = S::twice8(x, S::load(mine + at[2]));
+            x = S::twice8(x, S::load(mine + at[1]));
+            x = S::twice8(x, S::load(mine + at[0]));
+            const Sums<B> sums(tables.sums + 32 * std::int64_t{g});
 #pragma GCC unroll 2
-            for (int plane = 0; plane < planes; ++plane) {
-                const V index = planes == 1 ? x : plane ? Bytes::upper4(x) : Bytes::lower4(x);
-                const V l = Bytes::look(lows, index), h = Bytes::look(highs, index);
-                sum[2 * plane] = Bytes::add16(sum[2 * plane], Bytes::low8(l, h));
-                sum[2 * plane + 1] = Bytes::add16(sum[2 * plane + 1], Bytes::high8(l, h));
-            }
+            for (int v = 0; v < vectors; ++v) sums.add(P::index(x, v), sum + 2 * v);
         }
         for (int q = 0; q < per_part; ++q) f[q] = sum[q];
     }
     // All ones where the spins of vector q of a part are -1.
-    __attribute__((always_inline)) inline V down(V bytes, int q) const {
-        const V bits = Bytes::bit_and(q / 2 ? Bytes::right16<4>(bytes) : bytes, Bytes::all8(1));
-        const V numbers = q % 2 ? Bytes::high8(bits, bits) : Bytes::low8(bits, bits);  // 0 or 0x0101
-        return Bytes::sub16(Bytes::bit_and(numbers, Bytes::all16(1)), Bytes::all16(1));
+    __attribute__((always_inline)) inline V down(State bytes, int q) const {
+        const V bits = Sums<B>::number(P::bits(bytes, q / 2), q % 2);
+        return B::sub16(B::bit_and(bits, B::all16(1)), B::all16(1));
     }
 
     // The lane at a place of a spin that 16 bits left open, by the law; `up` is its spin before. Couplings are read from the
@@ -262,36 +320,36 @@ struct Filter {
     void sweep_part(int part, int from, int end, const std::uint64_t *key) {
         constexpr bool metropolis = rule == Rule::metropolis;
         const auto constants = decisions.template constants<rule>();
-        V fields[chunk][per_part], before[metropolis ? chunk : 1];
+        V fields[chunk][per_part];
+        State before[metropolis ? chunk : 1];
         for (int i = from; i < end; ++i) field(i, part, fields[i - from]);
 
         const auto decide = [&](int i, int q, V v0, V v1) __attribute__((always_inline)) {
             const int number = part * per_part + q;
-            const V dark = metropolis ? down(before[i - from], q) : Bytes::zero();
+            const V dark = metropolis ? down(before[i - from], q) : B::zero();
             const V halves = decisions.template halves<paired>(number, v0, v1);
             return decisions.template decide<rule>(number, fields[i - from][q], halves, dark, constants);
         };
         Open *open = queue[filling] + queued[filling];
         for (int i = from; i < end; ++i) {
-            std::uint8_t *to = state + i * state_bytes + part * Bytes::size;
+            std::uint8_t *to = state + i * state_bytes + part * S::size;
             const Halves visit(key[i - from]);
-            const V v0 = Bytes::all32(visit.low), v1 = Bytes::all32(visit.high);
-            if (metropolis) before[i - from] = Bytes::load(to);
+            const V v0 = B::all32(visit.low), v1 = B::all32(visit.high);
+            if (metropolis) before[i - from] = S::load(to);
             Outcome outcome[per_part];
 #pragma GCC unroll 4
             for (int q = 0; q < per_part; ++q) outcome[q] = decide(i, q, v0, v1);
-            V bits = Bytes::bit_and(Bytes::right16<7>(Bytes::pack(outcome[0].below, outcome[1].below)), Bytes::all8(1));
-            V any = open->tops[0] = Bytes::pack(outcome[0].open, outcome[1].open);
-            if (planes > 1) {
-                constexpr int a = per_part - 2, b = per_part - 1;
-                const V more = Bytes::right16<3>(Bytes::pack(outcome[a].below, outcome[b].below));
-                bits = Bytes::bit_or(bits, Bytes::bit_and(more, Bytes::all8(0x10)));
-                open->tops[planes - 1] = Bytes::pack(outcome[a].open, outcome[b].open);
-                any = Bytes::bit_or(any, open->tops[planes - 1]);
+            V below[vectors], any = B::zero();
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) {
+                below[v] = Sums<B>::tops(outcome[2 * v].below, outcome[2 * v + 1].below);
+                open->tops[v] = Sums<B>::tops(outcome[2 * v].open, outcome[2 * v + 1].open);
+                any = v ? B::bit_or(any, open->tops[v]) : open->tops[v];
             }
-            Bytes::store(to, metropolis ? Bytes::bit_xor(before[i - from], bits) : bits);
+            const State bits = P::state(below);
+            S::store(to, metropolis ? S::bit_xor(before[i - from], bits) : bits);
             open->spin = i;
-            open += Bytes::any_top(any);  // no branch: it could not be foreseen
+            open += B::any_top(any);  // no branch: it could not be foreseen
         }
         for (Open *late = queue[filling] + queued[filling]; late != open; ++late) {
             late->part = part, late->key = key[late->spin - from];
@@ -313,14 +371,14 @@ struct Filter {
     void settle(Rule rule, const float *rate) {
         filling ^= 1;
         for (const Open *late = queue[filling]; late != queue[filling] + queued[filling]; ++late) {
-            alignas(32) std::uint8_t old[Bytes::size] = {};
-            if (rule == Rule::metropolis) Bytes::store(old, late->before);
-            std::uint64_t left = Bytes::tops(late->tops[0]);
-            if (planes > 1) left |= std::uint64_t{Bytes::tops(late->tops[planes - 1])} << 32;
-            for (; left; left &= left - 1) {
-                const int bit = __builtin_ctzll(left), place = bit + late->part * Bytes::size;
-                decide_again(late->spin, place, Halves(late->key), rule, old[bit % 32] >> (bit / 32 * 4) & 1, rate);
-            }
+            alignas(32) std::uint8_t old[S::size] = {};
+            if (rule == Rule::metropolis) S::store(old, late->before);
+            for (int v = 0; v < vectors; ++v)
+                for (std::uint64_t left = B::tops(late->tops[v]); left; left &= left - 1) {
+                    const int place = place_at(late->part, v, __builtin_ctzll(left));
+                    const bool up = old[place % S::size] >> (place / 32 * 4) & 1;
+                    decide_again(late->spin, place, Halves(late->key), rule, up, rate);
+                }
         }
         queued[filling] = 0;
     }
@@ -370,9 +428,10 @@ struct Filter {
 
 template <int L>
 int run_filter(const Job &job, std::int64_t first, int count) {
-    if (job.beta_stride) return Filter<L, true, true>(job, first, count).run();
-    if (job.problems > 1) return Filter<L, true, false>(job, first, count).run();
-    return Filter<L, false, false>(job, first, count).run();
+    using B = std::conditional_t<L == 64, Wide, Bytes>;
+    if (job.beta_stride) return Filter<B, L, true, true>(job, first, count).run();
+    if (job.problems > 1) return Filter<B, L, true, false>(job, first, count).run();
+    return Filter<B, L, false, false>(job, first, count).run();
 }
 
 // Entry m of a group: the sum of those of its four couplings, doubled, whose bits are set in m, in steps of a field in 16
@@ -389,8 +448,12 @@ inline void fill(const Job &job, std::uint8_t *sums) {
 #pragma GCC unroll 4
             for (int k = 0; k < 4; ++k) sum += (F)((U)splat(static_cast<float>(four[k]) * steps) & has[v][k]);
             const U whole = (U)(sum + law::rounder);  // the low bits: the nearest whole number
+#if defined(HAS_WIDE)
+            store_words(sums + 2 * v * W, whole & 0xFFFFu);
+#else
             store_bytes(sums + v * W, whole & 0xFFu);
             store_bytes(sums + 16 + v * W, whole >> 8 & 0xFFu);
+#endif
         }
 }
 

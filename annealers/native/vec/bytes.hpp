@@ -23,6 +23,7 @@ namespace {
 struct Bytes {
     typedef __m256i V;
     static constexpr int size = 32;
+    typedef std::uint32_t Words __attribute__((vector_size(32)));
     static V load(const void *p) { return _mm256_loadu_si256(static_cast<const V *>(p)); }
     static void store(void *p, V a) { _mm256_storeu_si256(static_cast<V *>(p), a); }
     static V table(const void *p) {  // sixteen bytes, for `look`
@@ -81,6 +82,11 @@ struct Bytes {
     static V low8(V a, V b) { return _mm256_unpacklo_epi8(a, b); }
     static V high8(V a, V b) { return _mm256_unpackhi_epi8(a, b); }
     static V pack(V a, V b) { return _mm256_packs_epi16(a, b); }
+#if defined(__AVX512BW__)
+    static V words(const void *p) { return load(p); }
+    static V look16(V table, V at) { return _mm256_permutexvar_epi16(at, table); }
+    static V uppers(V even, V odd) { return _mm256_mask_blend_epi8(0xAAAAAAAAu, right16<8>(even), odd); }
+#endif
     // Likewise of 32-bit numbers by turns; and numbers of four vectors that are below 256, as bytes: of each 16 bytes of the
     // four, one after the other.
     static V low32(V a, V b) { return _mm256_unpacklo_epi32(a, b); }
@@ -101,6 +107,7 @@ struct Bytes {
 struct Bytes {
     typedef __m128i V;
     static constexpr int size = 16;
+    typedef std::uint32_t Words __attribute__((vector_size(16)));
     static V load(const void *p) { return _mm_loadu_si128(static_cast<const V *>(p)); }
     static void store(void *p, V a) { _mm_storeu_si128(static_cast<V *>(p), a); }
     static V table(const void *p) { return _mm_load_si128(static_cast<const V *>(p)); }
@@ -167,6 +174,7 @@ struct Bytes {
 struct Bytes {
     typedef uint8x16_t V;
     static constexpr int size = 16;
+    typedef std::uint32_t Words __attribute__((vector_size(16)));
 
     static uint16x8_t u16(V a) { return vreinterpretq_u16_u8(a); }
     static int16x8_t s16(V a) { return vreinterpretq_s16_u8(a); }
@@ -248,11 +256,86 @@ struct Bytes {
 
 #endif
 
+// Vectors as wide as a register, for lanes that fill them: `Bytes` where there are no wider ones.
+#if defined(__AVX512BW__)
+#define HAS_WIDE
+
+struct Wide {
+    typedef __m512i V;
+    typedef Bytes Half;
+    static constexpr int size = 64;
+    typedef std::uint32_t Words __attribute__((vector_size(64)));
+    static V load(const void *p) { return _mm512_loadu_si512(p); }
+    static void store(void *p, V a) { _mm512_storeu_si512(p, a); }
+    static V table(const void *p) { return _mm512_broadcast_i32x4(_mm_load_si128(static_cast<const __m128i *>(p))); }
+    static V zero() { return _mm512_setzero_si512(); }
+    static V all8(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+    static V all16(int x) { return _mm512_set1_epi16(static_cast<short>(x)); }
+    static V all32(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+    static V join(Half::V low, Half::V high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+    static Half::V lower_half(V a) { return _mm512_castsi512_si256(a); }
+    static Half::V upper_half(V a) { return _mm512_extracti64x4_epi64(a, 1); }
+    static V bit_and(V a, V b) { return _mm512_and_si512(a, b); }
+    static V bit_or(V a, V b) { return _mm512_or_si512(a, b); }
+    static V bit_xor(V a, V b) { return _mm512_xor_si512(a, b); }
+    static V bit_not(V a) { return bit_xor(a, all8(-1)); }
+    static V add8(V a, V b) { return _mm512_add_epi8(a, b); }
+    static V add16(V a, V b) { return _mm512_add_epi16(a, b); }
+    static V sub16(V a, V b) { return _mm512_sub_epi16(a, b); }
+    static V add16_saturated(V a, V b) { return _mm512_adds_epi16(a, b); }
+    static V sub16_saturated(V a, V b) { return _mm512_subs_epi16(a, b); }
+    static V multiply16(V a, V b) { return _mm512_mullo_epi16(a, b); }
+    static V upper16(V a, V b) { return _mm512_mulhi_epu16(a, b); }
+    static V share16(V a, V b) { return upper16(a, b); }
+    template <int by>
+    static V right16(V a) { return _mm512_srli_epi16(a, by); }
+    template <int by>
+    static V left16(V a) { return _mm512_slli_epi16(a, by); }
+    template <int by>
+    static V right32(V a) { return _mm512_srli_epi32(a, by); }
+    template <int by>
+    static V left32(V a) { return _mm512_slli_epi32(a, by); }
+    static V lower4(V a) { return bit_and(a, all8(0x0F)); }
+    typedef V Count;  // shifts by products: look-ups contend with shifts
+    static Count count(int by) { return all16(1 << by); }
+    static V left16(V a, Count by) { return multiply16(a, by); }
+    static V odd8(V a) { return _mm512_maddubs_epi16(a, all16(0x0100)); }
+    static V signs16(V a) { return _mm512_srai_epi16(a, 15); }
+    static V size16(V a) { return _mm512_abs_epi16(a); }
+    static V least16(V a, V b) { return _mm512_min_epu16(a, b); }
+    static V signed16(V a, V b) {  // a where b is 0
+        const V below = _mm512_mulhi_epi16(b, all16(1));
+        return sub16(bit_xor(a, below), below);
+    }
+    static V above16(V a, V b) { return _mm512_movm_epi16(_mm512_cmpgt_epi16_mask(a, b)); }
+    static V unknown(V x) {
+        asm("" : "+v"(x));
+        return x;
+    }
+    static V either(V where, V a, V b) { return _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, a); }
+    static V look(V table, V at) { return _mm512_shuffle_epi8(table, at); }
+    // 16-bit numbers, of sixteen by the lower four bits, or of 64 in two vectors by the lower six.
+    static V words(const void *p) { return _mm512_broadcast_i64x4(Half::load(p)); }
+    static V look16(V table, V at) { return _mm512_permutexvar_epi16(at, table); }
+    static V look64(const V *table, V at) { return _mm512_permutex2var_epi16(table[0], at, table[1]); }
+    // The upper bytes of 16-bit numbers, those of `even` as lower ones.
+    static V uppers(V even, V odd) { return _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAu, right16<8>(even), odd); }
+    static void keep(V &a) { asm volatile("" : "+v"(a)); }
+    static std::uint64_t tops(V a) { return _mm512_movepi8_mask(a); }
+    static bool any_top(V a) { return _mm512_movepi8_mask(a); }
+};
+
+#elif defined(HAS_BYTES)
+typedef Bytes Wide;
+#endif
+
 #if defined(HAS_BYTES)
 // The hash of two keys by 32-bit numbers, each of which decides two lanes.
-__attribute__((always_inline)) inline Bytes::V hash(Bytes::V low, Bytes::V high, Bytes::V v0, Bytes::V v1) {
-    typedef std::uint32_t Words __attribute__((vector_size(Bytes::size)));
-    return (Bytes::V)counter::first_hash((Words)low, (Words)high, (Words)v0, (Words)v1);
+template <class B>
+__attribute__((always_inline)) inline typename B::V hash(typename B::V low, typename B::V high, typename B::V v0,
+                                                         typename B::V v1) {
+    typedef typename B::Words Words;
+    return (typename B::V)counter::first_hash((Words)low, (Words)high, (Words)v0, (Words)v1);
 }
 #endif
 

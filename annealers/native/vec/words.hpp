@@ -62,6 +62,11 @@ inline I add_at(I i, Word word, int g, I j) {
     return add_if(i, static_cast<std::uint16_t>(word >> (W * g)), j);
 }
 inline void store_bytes(void *p, U x) { _mm_storeu_si128(static_cast<__m128i *>(p), _mm512_cvtepi32_epi8((__m512i)x)); }
+inline void store_words(void *p, U x) {  // numbers below 2^16
+    typedef std::uint16_t Words __attribute__((vector_size(2 * W)));
+    const Words words = __builtin_convertvector(x, Words);
+    std::memcpy(p, &words, sizeof words);
+}
 inline F minus_unless(std::uint32_t bits, F x) {
     return (F)_mm512_mask_sub_ps((__m512)x, static_cast<__mmask16>(~bits), _mm512_setzero_ps(), (__m512)x);
 }
