@@ -18,8 +18,8 @@ namespace {
 // Of the blocks of `Filter` (filter.hpp).
 template <class Filter>
 struct Energies {
-    typedef Bytes::V V;
-    static constexpr int numbers = Bytes::size / 2, vectors = filter_lanes / Bytes::size, pairs = filter_lanes / 2;
+    typedef Wide::V V;
+    static constexpr int numbers = Wide::size / 2, vectors = filter_lanes / Wide::size, pairs = filter_lanes / 2;
 
     // A spin in the lanes of a block: floor(Y / 16), the rest of Y, and all ones where it is +1, else 0.
     struct Seen {
@@ -71,12 +71,12 @@ struct Energies {
         // Remainders, upper parts or lower ones, of some of a block's inputs.
         __attribute__((always_inline)) void look_up(const Energies &of, const std::uint8_t *table, std::int64_t from,
                                                     std::int64_t block, int drop, int part) {
-            constexpr int at_once = 2;
+            constexpr int at_once = vectors < 2 ? 1 : 2;
             const std::int64_t some = of.groups - from < most_at_once ? of.groups - from : most_at_once;
             for (int v = 0; v < vectors; v += at_once) {
                 V sums[at_once][2];
-                const std::uint8_t *state = of.filter.at(1 - of.side, block, from) + v * Bytes::size;
-                add_remainders<at_once>(table + 16 * from, state, some, sums);
+                const std::uint8_t *state = of.filter.at(1 - of.side, block, from) + v * Wide::size;
+                add_remainders<Wide, at_once>(table + 16 * from, state, some, sums);
                 const auto *both = reinterpret_cast<const char *>(sums);
                 for (int p = 0; p < at_once * numbers; p += W, both += 4 * W)
                     for (int odd = 0; odd < 2; ++odd) {
@@ -117,13 +117,14 @@ struct Energies {
     void sum_up(const std::uint8_t *table, std::int64_t block, std::int32_t *number) const {
         std::uint16_t plane[exact_planes][filter_lanes];
         for (int v = 0; v < vectors; ++v) {
-            PlaneSums<exact_planes, 1> sums;
-            add_up(table, filter.at(1 - side, block, 0) + v * Bytes::size, groups, 0, sums);
+            PlaneSums<Wide, exact_planes, 1> sums;
+            const std::uint32_t none = 0;
+            add_up(table, filter.at(1 - side, block, 0) + v * Wide::size, 0, groups, &none, sums);
             for (int odd = 0; odd < 2; ++odd) {
                 const int lane = (2 * v + odd) * numbers;
-                for (int p = 0; p + 1 < exact_planes; ++p) Bytes::store(&plane[p][lane], sums.plane[p][0][odd]);
-                const V top = odd ? Bytes::right16<8>(sums.top[0]) : Bytes::bit_and(sums.top[0], Bytes::all16(0xFF));
-                Bytes::store(&plane[exact_planes - 1][lane], top);
+                for (int p = 0; p + 1 < exact_planes; ++p) Wide::store(&plane[p][lane], sums.plane[p][0][odd]);
+                const V top = odd ? Wide::right16<8>(sums.top[0]) : Wide::bit_and(sums.top[0], Wide::all16(0xFF));
+                Wide::store(&plane[exact_planes - 1][lane], top);
             }
         }
         for (int l = 0; l < filter_lanes; ++l) {

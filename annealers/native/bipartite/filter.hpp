@@ -34,7 +34,7 @@ constexpr int tile = 16;    // spins
 template <bool own_beta>
 struct Threshold {
     static constexpr int L = own_beta ? filter_lanes : 1;
-    alignas(64) std::uint16_t margin[Curve<Bytes>::Table::segments];
+    alignas(64) std::uint16_t margin[Curve<Wide>::Table::segments];
     std::uint16_t most[L], factor[L], twice[L];
     int shift;
 };
@@ -48,10 +48,10 @@ struct Chains {
 
 template <bool own_beta>
 struct Filter final : Chains {
-    typedef Bytes::V V;
-    static constexpr int numbers = Bytes::size / 2;                   // 16-bit ones of a vector
-    static constexpr int V2 = 2;                                      // vectors of chains that are taken together
-    static constexpr int parts = filter_lanes / (V2 * Bytes::size);
+    typedef Wide::V V;
+    static constexpr int numbers = Wide::size / 2;                   // 16-bit ones of a vector
+    // Vectors are taken by twos, and look up in the same tables: of a block, or of two blocks of a vector each.
+    static constexpr int vectors = filter_lanes / Wide::size, together = vectors == 1 ? 2 : 1;
 
     // Blocks of one problem share what its fields make.
     struct Spin {
@@ -88,14 +88,13 @@ struct Filter final : Chains {
         return static_cast<int>(left < filter_lanes ? left : filter_lanes);
     }
     std::int64_t lane(std::int64_t block) const { return problem(block) * job.replicas + replica(block); }
-    // Number w of a part's vector v (even bytes or odd ones) is lane ((part V2 + v) 2 + odd) numbers + w: replicas in
-    // pairs.
+    // Number w of a block's vector v (even bytes or odd ones) is lane (2 v + odd) numbers + w: replicas in pairs.
     static constexpr int byte_of(int lane) {
         const int vector = lane / numbers, w = lane % numbers;
-        return vector / 2 * Bytes::size + 2 * w + vector % 2;
+        return vector / 2 * Wide::size + 2 * w + vector % 2;
     }
     static constexpr int lane_of(int byte) {
-        return (byte / Bytes::size * 2 + byte % 2) * numbers + byte % Bytes::size / 2;
+        return (byte / Wide::size * 2 + byte % 2) * numbers + byte % Wide::size / 2;
     }
     std::uint8_t *at(int side, std::int64_t block, std::int64_t group) const {
         return state[side] + (block * groups[side] + group) * filter_lanes;
@@ -143,20 +142,21 @@ struct Filter final : Chains {
 
     // Floor(Y / 16) mod 2^16 of vector v: of even bytes, or of odd ones. Plane 0 has the bits 4 and 5 of Y below plane
     // 1.
-    static V field16(const PlaneSums<planes, V2> &sums, int v, int odd) {
-        const V top = odd ? Bytes::bit_and(sums.top[v], Bytes::all16(0xFF00)) : Bytes::left16<8>(sums.top[v]);
-        const V low = Bytes::right16<4>(sums.plane[0][v][odd]), middle = Bytes::left16<2>(sums.plane[1][v][odd]);
-        return Bytes::add16(Bytes::add16(low, middle), top);
+    template <int N>
+    static V field16(const PlaneSums<Wide, planes, N> &sums, int v, int odd) {
+        const V top = odd ? Wide::bit_and(sums.top[v], Wide::all16(0xFF00)) : Wide::left16<8>(sums.top[v]);
+        const V low = Wide::right16<4>(sums.plane[0][v][odd]), middle = Wide::left16<2>(sums.plane[1][v][odd]);
+        return Wide::add16(Wide::add16(low, middle), top);
     }
 
-    // The upper halves of the words of a part's vector, less 2^15.
+    // The upper halves of the words of a block's vector, less 2^15.
     V halves(std::int64_t block, int vector, V v0, V v1) const {
         const std::int64_t at = block * 32 + vector * (numbers / 2);
-        return hash<Bytes>(Bytes::load(&low[at]), Bytes::load(&high[at]), v0, v1);
+        return hash<Wide>(Wide::load(&low[at]), Wide::load(&high[at]), v0, v1);
     }
     // Bits that are 1 where 16-bit numbers are negative, in bytes again.
     static V bytes_of(V even, V odd) {
-        return Bytes::bit_or(Bytes::right16<15>(even), Bytes::left16<8>(Bytes::right16<15>(odd)));
+        return Wide::bit_or(Wide::right16<15>(even), Wide::left16<8>(Wide::right16<15>(odd)));
     }
 
     // Of a vector of lanes with fields F: where `below` is negative the spin becomes +1, where `open` is, the lane is
@@ -165,101 +165,110 @@ struct Filter final : Chains {
         V below, open;
     };
     struct Constants {
-        Curve<Bytes> curve;
+        Curve<Wide> curve;
         const Threshold<own_beta> &threshold;
-        Bytes::Count shift;
+        Wide::Count shift;
     };
     // Lane `first` of the block comes first.
     __attribute__((always_inline)) static Outcome decide(V F, V random, int first, const Constants &c) {
         const Threshold<own_beta> &mine = c.threshold;
         const int at = own_beta ? first : 0;
-        const V most = own_beta ? Bytes::load(mine.most + at) : Bytes::all16(mine.most[0]);
-        const V factor = own_beta ? Bytes::load(mine.factor + at) : Bytes::all16(mine.factor[0]);
-        V y = Bytes::least16(Bytes::size16(F), most);
-        y = own_beta ? Bytes::multiply16(y, Bytes::load(mine.twice + at)) : Bytes::left16(y, c.shift);
-        const auto point = c.curve.template at<law::Rule::heat_bath>(Bytes::upper16(y, factor));
-        const V below = Bytes::sub16_saturated(random, Bytes::signed16(point.threshold, F));
-        return {below, Bytes::sub16(Bytes::size16(below), point.margin)};
+        const V most = own_beta ? Wide::load(mine.most + at) : Wide::all16(mine.most[0]);
+        const V factor = own_beta ? Wide::load(mine.factor + at) : Wide::all16(mine.factor[0]);
+        V y = Wide::least16(Wide::size16(F), most);
+        y = own_beta ? Wide::multiply16(y, Wide::load(mine.twice + at)) : Wide::left16(y, c.shift);
+        const auto point = c.curve.template at<law::Rule::heat_bath>(Wide::upper16(y, factor));
+        const V below = Wide::sub16_saturated(random, Wide::signed16(point.threshold, F));
+        return {below, Wide::sub16(Wide::size16(below), point.margin)};
     }
 
     // What a pass does with fields: it decides spins, adds up energies as well, or of the present spins alone.
     enum class Do { decide, decide_and_add, add };
 
-    // Up to four spins from `from` on of a side (one group), in one block.
-    template <Do what>
+    // Up to four spins from `from` on of a side (one group), in some blocks from `block` on.
+    template <Do what, int some_blocks>
     void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
+        constexpr int N = vectors == 1 ? some_blocks : 2;  // vectors together
         const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
+        const std::int64_t apart = vectors == 1 ? inputs * filter_lanes : Wide::size;
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
-        const Spin *spins = spins_of(block) + side * n[0] + from;
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
-        std::uint8_t *group = at(side, block, from / 4);
-        V out[parts * V2];
-        for (V &spin_bits : out) spin_bits = Bytes::zero();
+        std::uint8_t *group[some_blocks];
+        const Spin *spins[some_blocks];
+        V out[some_blocks][vectors];
+        for (int b = 0; b < some_blocks; ++b) {
+            group[b] = at(side, block + b, from / 4), spins[b] = spins_of(block + b) + side * n[0] + from;
+            for (V &spin_bits : out[b]) spin_bits = Wide::zero();
+        }
         for (int k = 0; k < some; ++k) {  // forwards, as tables lie, which the processor foresees
-            const Threshold<own_beta> &mine = threshold[(own_beta ? block * drops : 0) + drop[k]];
-            const Constants constants{Curve<Bytes>(law::Rule::heat_bath, mine.margin), mine, Bytes::count(mine.shift)};
-            const V H = Bytes::all16(spins[k].H);
-            const V v0 = Bytes::all32(Halves(key[k]).low), v1 = Bytes::all32(Halves(key[k]).high);
+            const V v0 = Wide::all32(Halves(key[k]).low), v1 = Wide::all32(Halves(key[k]).high);
             const std::uint8_t *sums_of = job.tables.sums[side] + (from + k) * bytes;
-            std::uint64_t open = 0;
-            typename Energies<Filter>::Seen seen;
-            for (int part = 0; part < parts; ++part) {
-                PlaneSums<planes, V2> sums;
-                const std::uint8_t *chains = at(1 - side, block, 0) + part * V2 * Bytes::size;
-                add_up(sums_of, chains, inputs, spins[k].start, sums);
+            std::uint64_t open[some_blocks] = {};
+            typename Energies<Filter>::Seen seen[what == Do::decide ? 1 : some_blocks];
+            for (int part = 0; part < some_blocks * vectors; part += N) {
+                PlaneSums<Wide, planes, N> sums;
+                std::uint32_t start[N];
+                for (int v = 0; v < N; ++v) start[v] = spins[(part + v) / vectors][k].start;
+                add_up(sums_of, at(1 - side, block, 0) + part * apart, apart, inputs, start, sums);
 #pragma GCC unroll 2
-                for (int v = 0; v < V2; ++v) {
-                    const int vector = part * V2 + v;
+                for (int v = 0; v < N; ++v) {
+                    const int b = (part + v) / vectors, vector = (part + v) % vectors;
+                    const Spin &spin = spins[b][k];
                     if constexpr (what != Do::decide) {
                         for (int odd = 0; odd < 2; ++odd) {
                             const int lane = (2 * vector + odd) * numbers;
-                            Bytes::store(seen.field + lane, field16(sums, v, odd));
-                            Bytes::store(seen.rest + lane, Bytes::bit_and(sums.plane[0][v][odd], Bytes::all16(15)));
+                            Wide::store(seen[b].field + lane, field16(sums, v, odd));
+                            Wide::store(seen[b].rest + lane, Wide::bit_and(sums.plane[0][v][odd], Wide::all16(15)));
                             if constexpr (what == Do::add) {
-                                const V now = Bytes::left16(Bytes::load(group + vector * Bytes::size),
-                                                            Bytes::count((odd ? 7 : 15) - k));
-                                Bytes::store(seen.up + lane, Bytes::signs16(now));
+                                const V now = Wide::left16(Wide::load(group[b] + vector * Wide::size),
+                                                           Wide::count((odd ? 7 : 15) - k));
+                                Wide::store(seen[b].up + lane, Wide::signs16(now));
                             }
                         }
                     }
                     if constexpr (what == Do::add) continue;
+                    const Threshold<own_beta> &mine = threshold[(own_beta ? (block + b) * drops : 0) + drop[k]];
+                    const Constants constants{Curve<Wide>(law::Rule::heat_bath, mine.margin), mine,
+                                              Wide::count(mine.shift)};
                     Outcome outcome[2];
 #pragma GCC unroll 2
                     for (int odd = 0; odd < 2; ++odd) {
-                        const V F = Bytes::add16_saturated(field16(sums, v, odd), H);
-                        const V random = halves(block, 2 * vector + odd, v0, v1);
+                        const V F = Wide::add16_saturated(field16(sums, v, odd), Wide::all16(spin.H));
+                        const V random = halves(block + b, 2 * vector + odd, v0, v1);
                         outcome[odd] = decide(F, random, (2 * vector + odd) * numbers, constants);
                         if constexpr (what == Do::decide_and_add)
-                            Bytes::store(seen.up + (2 * vector + odd) * numbers, Bytes::signs16(outcome[odd].below));
+                            Wide::store(seen[b].up + (2 * vector + odd) * numbers, Wide::signs16(outcome[odd].below));
                     }
                     const V up = bytes_of(outcome[0].below, outcome[1].below);
-                    out[vector] = Bytes::bit_or(out[vector], Bytes::left16(up, Bytes::count(k)));
-                    const V even = Bytes::right16<8>(outcome[0].open);
-                    const V left = Bytes::either(Bytes::all16(0xFF00), outcome[1].open, even);
-                    open |= std::uint64_t{Bytes::tops(left)} << vector * Bytes::size;
+                    out[b][vector] = Wide::bit_or(out[b][vector], Wide::left16(up, Wide::count(k)));
+                    const V left = Wide::uppers(outcome[0].open, outcome[1].open);
+                    open[b] |= std::uint64_t{Wide::tops(left)} << vector * Wide::size;
                 }
             }
-            if constexpr (what != Do::decide) {
-                const typename Energies<Filter>::Fields fields(energies, from + k, block, seen, spins[k].base, drop[k]);
-                if constexpr (what == Do::decide_and_add)
-                    for (; open; open &= open - 1) {
-                        const int byte = __builtin_ctzll(open), l = lane_of(byte);
-                        if (l >= count(block)) continue;
-                        const bool up = decided(block, l, fields.of(l), Halves(key[k]));
-                        auto &spin_bits = reinterpret_cast<std::uint8_t *>(out)[byte];
-                        spin_bits = static_cast<std::uint8_t>((spin_bits & ~(1 << k)) | up << k);
-                        seen.up[l] = up ? -1 : 0;
-                    }
-                energies.add(block, fields, seen);
-                continue;
+            for (int b = 0; b < some_blocks; ++b) {
+                if constexpr (what == Do::decide) {
+                    std::int64_t &number = late_count[tile_at + k];
+                    Late &next = late[(tile_at + k) * blocks + number];
+                    next = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block + b), open[b]};
+                    number += open[b] != 0;  // no branch: it could not be foreseen
+                    continue;
+                }
+                const typename Energies<Filter>::Fields fields(energies, from + k, block + b, seen[b], spins[b][k].base,
+                                                               drop[k]);
+                for (std::uint64_t lanes = open[b]; lanes; lanes &= lanes - 1) {
+                    const int byte = __builtin_ctzll(lanes), l = lane_of(byte);
+                    if (l >= count(block + b)) continue;
+                    const bool up = decided(block + b, l, fields.of(l), Halves(key[k]));
+                    auto &spin_bits = reinterpret_cast<std::uint8_t *>(out[b])[byte];
+                    spin_bits = static_cast<std::uint8_t>((spin_bits & ~(1 << k)) | up << k);
+                    seen[b].up[l] = up ? -1 : 0;
+                }
+                energies.add(block + b, fields, seen[b]);
             }
-            std::int64_t &number = late_count[tile_at + k];
-            Late &next = late[(tile_at + k) * blocks + number];
-            next = {static_cast<std::int32_t>(from + k), static_cast<std::int32_t>(block), open};
-            number += open != 0;  // no branch: it could not be foreseen
         }
         if constexpr (what != Do::add)
-            for (int v = 0; v < parts * V2; ++v) Bytes::store(group + v * Bytes::size, out[v]);
+            for (int b = 0; b < some_blocks; ++b)
+                for (int v = 0; v < vectors; ++v) Wide::store(group[b] + v * Wide::size, out[b][v]);
     }
 
     // The inputs of a pass as bits, chain by chain.
@@ -321,8 +330,11 @@ struct Filter final : Chains {
             std::uint64_t key[tile];
             for (int k = 0; k < width; ++k)
                 key[k] = counter::visit_key(number, static_cast<std::uint32_t>(side * n[0] + from + k));
-            for (std::int64_t block = 0; block < blocks; ++block)
-                for (int k = 0; k < width; k += 4) visit<what>(side, from + k, block, k, key + k);
+            std::int64_t block = 0;
+            for (; block + together <= blocks; block += together)
+                for (int k = 0; k < width; k += 4) visit<what, together>(side, from + k, block, k, key + k);
+            if (block < blocks)
+                for (int k = 0; k < width; k += 4) visit<what, 1>(side, from + k, block, k, key + k);
             for (int k = 0; k < width; ++k) {
                 for (std::int64_t r = 0; r < late_count[k]; ++r)
                     decide_again(side, late[k * blocks + r], Halves(key[k]));
@@ -336,13 +348,13 @@ struct Filter final : Chains {
         for (int side = 0; side < 2; ++side)
             for (std::int64_t i = 0; i < n[side]; ++i) {
                 const Halves key(counter::visit_key(counter::start_pass, static_cast<std::uint32_t>(side * n[0] + i)));
-                const V v0 = Bytes::all32(key.low), v1 = Bytes::all32(key.high);
-                const auto bit = Bytes::count(static_cast<int>(i % 4));
+                const V v0 = Wide::all32(key.low), v1 = Wide::all32(key.high);
+                const auto bit = Wide::count(static_cast<int>(i % 4));
                 for (std::int64_t b = 0; b < blocks; ++b)
-                    for (int v = 0; v < parts * V2; ++v) {
+                    for (int v = 0; v < vectors; ++v) {
                         const V up = bytes_of(halves(b, 2 * v, v0, v1), halves(b, 2 * v + 1, v0, v1));
-                        std::uint8_t *group = at(side, b, i / 4) + v * Bytes::size;
-                        Bytes::store(group, Bytes::bit_or(Bytes::load(group), Bytes::left16(up, bit)));
+                        std::uint8_t *group = at(side, b, i / 4) + v * Wide::size;
+                        Wide::store(group, Wide::bit_or(Wide::load(group), Wide::left16(up, bit)));
                     }
             }
     }
@@ -398,7 +410,7 @@ struct Filter final : Chains {
                 mine.twice[l] = static_cast<std::uint16_t>(1 << scale.shift);
             }
             const double error = 2 * coldest * q * (17.0 / 32 * inputs + 8.5);
-            law::margins<Curve<Bytes>::Table>(law::Rule::heat_bath, error, mine.margin);
+            law::margins<Curve<Wide>::Table>(law::Rule::heat_bath, error, mine.margin);
         }
     }
     const float *betas(int sweep) const { return job.beta + sweep * (own_beta ? job.beta_stride : 1); }

@@ -18,7 +18,8 @@
 namespace bipartite {
 namespace {
 
-using vec::Bytes, vec::Curve;
+using counter::each;
+using vec::Bytes, vec::Curve, vec::Wide;
 
 // Groups lie in pairs, sixteen bytes of a plane of one group beside those of the other.
 constexpr std::int64_t pair_bytes(int P) { return 32 * P; }
@@ -114,97 +115,96 @@ void tabulate(const Job &job, int side, std::int64_t first, std::int64_t end) {
 // Sums of the entries that the chains of N vectors look up, plane by plane: those of chains in even bytes and of those
 // in odd ones as 16-bit numbers (63 for each of 1024 groups, and 63, stay below 2^16); of the last plane as bytes, mod
 // 2^8.
-template <int P, int N>
+template <class B, int P, int N>
 struct PlaneSums {
-    Bytes::V plane[P - 1][N][2], top[N];
+    typename B::V plane[P - 1][N][2], top[N];
 };
 
-// Sums of four groups are added up in bytes, then in 16 bits: even bytes + 2^8 odd ones, and odd ones alone.
-template <int P, int N>
+// Sums of four groups are added up in bytes, then in 16 bits: even bytes + 2^8 odd ones, and odd ones alone. The states of
+// two vectors lie `apart`.
+template <class B, int P, int N>
 __attribute__((always_inline)) inline void add_groups(const std::uint8_t *table, const std::uint8_t *state,
-                                                      std::int64_t groups, Bytes::V (*sum)[N], Bytes::V (*odd)[N],
-                                                      Bytes::V *top) {
-    typedef Bytes::V V;
+                                                      std::int64_t apart, std::int64_t groups, typename B::V (*sum)[N],
+                                                      typename B::V (*odd)[N], typename B::V *top) {
+    typedef typename B::V V;
+    constexpr int ahead = 3072;
     for (std::int64_t g = 0; g < groups; g += 4, table += 2 * pair_bytes(P), state += 4 * filter_lanes) {
         V four[P - 1][N];
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) {
+        for (int line = 0; line < 2 * pair_bytes(P); line += 64) __builtin_prefetch(table + ahead + line);
+        each<4>([&](int k) __attribute__((always_inline)) {
             V lookup[P];
-#pragma GCC unroll 5
-            for (int p = 0; p < P; ++p) lookup[p] = Bytes::table(table + entry_at(P, k) + 32 * p);
-#pragma GCC unroll 2
-            for (int v = 0; v < N; ++v) {
-                const V index = Bytes::load(state + k * filter_lanes + v * Bytes::size);
-#pragma GCC unroll 4
-                for (int p = 0; p < P - 1; ++p) {
-                    const V entry = Bytes::look(lookup[p], index);
-                    four[p][v] = k ? Bytes::add8(four[p][v], entry) : entry;
-                    Bytes::keep(four[p][v]);
-                }
-                top[v] = Bytes::add8(top[v], Bytes::look(lookup[P - 1], index));
-                Bytes::keep(top[v]);
-            }
-        }
-#pragma GCC unroll 2
-        for (int v = 0; v < N; ++v)
-#pragma GCC unroll 4
-            for (int p = 0; p < P - 1; ++p) {
-                sum[p][v] = Bytes::add16(sum[p][v], four[p][v]);
-                odd[p][v] = Bytes::add16(odd[p][v], Bytes::odd8(four[p][v]));
-            }
+            each<P>([&](int p) __attribute__((always_inline)) { lookup[p] = B::table(table + entry_at(P, k) + 32 * p); });
+            each<N>([&](int v) __attribute__((always_inline)) {
+                V index = B::load(state + k * filter_lanes + v * apart);
+                B::keep(index);  // else it is loaded for each look-up
+                each<P - 1>([&](int p) __attribute__((always_inline)) {
+                    const V entry = B::look(lookup[p], index);
+                    four[p][v] = k ? B::add8(four[p][v], entry) : entry;
+                    B::keep(four[p][v]);
+                });
+                top[v] = B::add8(top[v], B::look(lookup[P - 1], index));
+                B::keep(top[v]);
+            });
+        });
+        each<N>([&](int v) __attribute__((always_inline)) {
+            each<P - 1>([&](int p) __attribute__((always_inline)) {
+                sum[p][v] = B::add16(sum[p][v], four[p][v]);
+                odd[p][v] = B::add16(odd[p][v], B::odd8(four[p][v]));
+            });
+        });
     }
 }
 
-// Of the first `groups`, a multiple of four above 0, which begin at `start` (mod 2^(6 P + 2)). Not inlined, where the
+// Of the first `groups`, a multiple of four above 0, which begin at a `start` for each vector (mod 2^(6 P + 2)). Not inlined, where the
 // compiler would keep sums in memory.
-template <int P, int N>
-__attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
-                                      std::uint32_t start, PlaneSums<P, N> &out) {
-    typedef Bytes::V V;
+template <class B, int P, int N>
+__attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t apart,
+                                      std::int64_t groups, const std::uint32_t *start, PlaneSums<B, P, N> &out) {
+    typedef typename B::V V;
     V sum[P - 1][N], odd[P - 1][N], top[N];
-    for (int v = 0; v < N; ++v) {
-        for (int p = 0; p < P - 1; ++p) {
-            const int x = static_cast<int>(start >> (6 * p) & 63);
-            sum[p][v] = Bytes::all16(257 * x), odd[p][v] = Bytes::all16(x);
-        }
-        top[v] = Bytes::all8(static_cast<int>(start >> (6 * P - 6)));
-    }
+    each<N>([&](int v) __attribute__((always_inline)) {
+        each<P - 1>([&](int p) __attribute__((always_inline)) {
+            const int x = static_cast<int>(start[v] >> (6 * p) & 63);
+            sum[p][v] = B::all16(257 * x), odd[p][v] = B::all16(x);
+        });
+        top[v] = B::all8(static_cast<int>(start[v] >> (6 * P - 6)));
+    });
 #if defined(HAS_SCHEDULED)
     if constexpr (P == 3 && N == 2) add_groups(table, state, groups, sum, odd, top);
     else
 #endif
-        add_groups<P, N>(table, state, groups, sum, odd, top);
-    for (int v = 0; v < N; ++v) {
-        for (int p = 0; p < P - 1; ++p) {
-            Bytes::store(&out.plane[p][v][0], Bytes::sub16(sum[p][v], Bytes::left16<8>(odd[p][v])));
-            Bytes::store(&out.plane[p][v][1], odd[p][v]);
-        }
-        Bytes::store(&out.top[v], top[v]);  // whole, as it is read
-    }
+        add_groups<B, P, N>(table, state, apart, groups, sum, odd, top);
+    each<N>([&](int v) __attribute__((always_inline)) {
+        each<P - 1>([&](int p) __attribute__((always_inline)) {
+            B::store(&out.plane[p][v][0], B::sub16(sum[p][v], B::template left16<8>(odd[p][v])));
+            B::store(&out.plane[p][v][1], odd[p][v]);
+        });
+        B::store(&out.top[v], top[v]);  // whole, as it is read
+    });
 }
 
 // Sums of remainders of 7 bits, of an even number of groups, at most 512 (512 * 127 < 2^16): of chains in even bytes
 // and in odd ones.
-template <int N>
+template <class B, int N>
 __attribute__((noinline)) void add_remainders(const std::uint8_t *table, const std::uint8_t *state, std::int64_t groups,
-                                              Bytes::V (*out)[2]) {
-    typedef Bytes::V V;
+                                              typename B::V (*out)[2]) {
+    typedef typename B::V V;
     V sum[N], odd[N];
-    for (int v = 0; v < N; ++v) sum[v] = odd[v] = Bytes::zero();
+    for (int v = 0; v < N; ++v) sum[v] = odd[v] = B::zero();
     for (std::int64_t g = 0; g < groups; g += 2, table += 32, state += 2 * filter_lanes) {
         __builtin_prefetch(table + 1024);  // else a fifth slower
-        const V first = Bytes::table(table), second = Bytes::table(table + 16);
+        const V first = B::table(table), second = B::table(table + 16);
 #pragma GCC unroll 2
         for (int v = 0; v < N; ++v) {
-            const V two = Bytes::add8(Bytes::look(first, Bytes::load(state + v * Bytes::size)),
-                                      Bytes::look(second, Bytes::load(state + filter_lanes + v * Bytes::size)));
-            sum[v] = Bytes::add16(sum[v], two);
-            odd[v] = Bytes::add16(odd[v], Bytes::odd8(two));
+            const V two = B::add8(B::look(first, B::load(state + v * B::size)),
+                                      B::look(second, B::load(state + filter_lanes + v * B::size)));
+            sum[v] = B::add16(sum[v], two);
+            odd[v] = B::add16(odd[v], B::odd8(two));
         }
     }
     for (int v = 0; v < N; ++v) {
-        Bytes::store(&out[v][0], Bytes::sub16(sum[v], Bytes::left16<8>(odd[v])));
-        Bytes::store(&out[v][1], odd[v]);
+        B::store(&out[v][0], B::sub16(sum[v], B::template left16<8>(odd[v])));
+        B::store(&out[v][1], odd[v]);
     }
 }
 

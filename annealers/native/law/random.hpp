@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace counter {
 
@@ -25,10 +26,14 @@ constexpr std::uint32_t start_pass = 0xFFFFFFFFu;  // of uniform random spins: n
 
 // op(0), ..., op(N - 1): one step of N chains of operations. Taken step by step chains overlap, one after the other they
 // hardly do: a single visit of a spin fills the window in which a processor looks for independent operations.
+// Each step has a constant for its number, so that arrays become registers.
+template <class Op, int... g>
+__attribute__((always_inline)) static inline void each_of(std::integer_sequence<int, g...>, Op op) {
+    (op(g), ...);
+}
 template <int N, class Op>
 __attribute__((always_inline)) static inline void each(Op op) {
-#pragma GCC unroll 8
-    for (int g = 0; g < N; ++g) op(g);
+    each_of(std::make_integer_sequence<int, N>(), op);
 }
 
 // The two keys become 32 random bits in three multiplications, N times; U is a word or a vector of words.

@@ -85,8 +85,9 @@ struct Bytes {
 #if defined(__AVX512BW__)
     static V words(const void *p) { return load(p); }
     static V look16(V table, V at) { return _mm256_permutexvar_epi16(at, table); }
-    static V uppers(V even, V odd) { return _mm256_mask_blend_epi8(0xAAAAAAAAu, right16<8>(even), odd); }
 #endif
+    // The upper bytes of 16-bit numbers, those of `even` as lower ones.
+    static V uppers(V even, V odd) { return either(all16(0xFF00), odd, right16<8>(even)); }
     // Likewise of 32-bit numbers by turns; and numbers of four vectors that are below 256, as bytes: of each 16 bytes of the
     // four, one after the other.
     static V low32(V a, V b) { return _mm256_unpacklo_epi32(a, b); }
@@ -159,6 +160,7 @@ struct Bytes {
     static V low8(V a, V b) { return _mm_unpacklo_epi8(a, b); }
     static V high8(V a, V b) { return _mm_unpackhi_epi8(a, b); }
     static V pack(V a, V b) { return _mm_packs_epi16(a, b); }
+    static V uppers(V even, V odd) { return either(all16(0xFF00), odd, right16<8>(even)); }
     static V low32(V a, V b) { return _mm_unpacklo_epi32(a, b); }
     static V high32(V a, V b) { return _mm_unpackhi_epi32(a, b); }
     static V narrow(V a, V b, V c, V d) { return _mm_packus_epi16(_mm_packus_epi32(a, b), _mm_packus_epi32(c, d)); }
@@ -238,6 +240,7 @@ struct Bytes {
     static V low8(V a, V b) { return vzip1q_u8(a, b); }
     static V high8(V a, V b) { return vzip2q_u8(a, b); }
     static V pack(V a, V b) { return vuzp2q_u8(a, b); }  // the upper bytes
+    static V uppers(V even, V odd) { return either(all16(0xFF00), odd, right16<8>(even)); }
     static V low32(V a, V b) { return of(vzip1q_u32(u32(a), u32(b))); }
     static V high32(V a, V b) { return of(vzip2q_u32(u32(a), u32(b))); }
     static V narrow(V a, V b, V c, V d) {  // the lower halves of lower halves
@@ -318,7 +321,6 @@ struct Wide {
     static V words(const void *p) { return _mm512_broadcast_i64x4(Half::load(p)); }
     static V look16(V table, V at) { return _mm512_permutexvar_epi16(at, table); }
     static V look64(const V *table, V at) { return _mm512_permutex2var_epi16(table[0], at, table[1]); }
-    // The upper bytes of 16-bit numbers, those of `even` as lower ones.
     static V uppers(V even, V odd) { return _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAu, right16<8>(even), odd); }
     static void keep(V &a) { asm volatile("" : "+v"(a)); }
     static std::uint64_t tops(V a) { return _mm512_movepi8_mask(a); }
