@@ -7,7 +7,7 @@ namespace bipartite {
 
 // Measured at 784 x 500 for 1 to 512 replicas and 1 and 10 sweeps (AVX-512, AVX2, SSE4.1; the last also stands for NEON).
 #if defined(__AVX512F__)
-constexpr Cost cost = {16, 57, 80};
+constexpr Cost cost = {16, 54, 90};
 #elif defined(__AVX2__)
 constexpr Cost cost = {18, 40, 100};
 #else

@@ -44,24 +44,25 @@ inline Parallel runtime() {
 #endif
 }
 
+// `work()` on so many threads of the runtime, of which there is one: the calling thread and others.
+template <class Work>
+void run(int threads, const Work &work) {
+    const auto call = [](void *it) { (*static_cast<const Work *>(it))(); };
+    runtime()(call, const_cast<Work *>(&work), static_cast<unsigned>(threads), 0);
+}
+
 // `work(part)` for each part, on as many threads.
 template <class Work>
 void share(int parts, const Work &work) {
-    struct Shared {
-        const Work &work;
-        const int parts;
-        std::atomic<int> next{0};
-        void serve() {
-            for (int part; (part = next++) < parts;) work(part);
-        }
-    } shared{work, parts};
-    if (parts <= 1) return shared.serve();
-    if (const Parallel parallel = runtime())
-        return parallel([](void *all) { static_cast<Shared *>(all)->serve(); }, &shared,
-                        static_cast<unsigned>(parts), 0);
+    std::atomic<int> next{0};
+    const auto serve = [&] {
+        for (int part; (part = next++) < parts;) work(part);
+    };
+    if (parts <= 1) return serve();
+    if (runtime()) return run(parts, serve);
     std::vector<std::thread> members;
-    for (int t = 1; t < parts; ++t) members.emplace_back([&] { shared.serve(); });
-    shared.serve();
+    for (int t = 1; t < parts; ++t) members.emplace_back(serve);
+    serve();
     for (std::thread &member : members) member.join();
 }
 

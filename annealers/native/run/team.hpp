@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "pool.hpp"
+
 namespace team {
 
 // The lanes of a block: at most `widest`, fewer where that would leave threads idle.
@@ -28,10 +30,12 @@ inline int share(std::size_t pieces, int threads, double updates, int all, std::
     std::atomic<std::size_t> next{0};
     std::atomic<int> fewest{all};
     const auto serve = [&] {
-        for (std::size_t k; (k = next++) < pieces;) {
+        std::size_t served = 0;
+        for (std::size_t k; (k = next++) < pieces; ++served) {
             const int done = work(k);
             for (int least = fewest; done < least && !fewest.compare_exchange_weak(least, done);) {}
         }
+        return served;
     };
     threads = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), pieces));
     if (updates < 3e5 || (threads <= 1 && updates < 1e6)) {
@@ -40,23 +44,28 @@ inline int share(std::size_t pieces, int threads, double updates, int all, std::
     }
     std::mutex mutex;
     std::condition_variable ended;
-    int left = threads;
-    std::vector<std::thread> members;
-    for (int t = 0; t < threads; ++t)
-        members.emplace_back([&] {
-            serve();
-            const std::lock_guard<std::mutex> lock(mutex);
-            --left;
-            ended.notify_one();
-        });
-    {
+    std::size_t left = pieces;
+    const auto serve_and_tell = [&] {
+        const std::size_t served = serve();
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!(left -= served)) ended.notify_one();
+    };
+    const auto listen = [&] {
         std::unique_lock<std::mutex> lock(mutex);
         while (!ended.wait_for(lock, std::chrono::milliseconds(2), [&] { return left == 0; })) {
             lock.unlock();
             if (!stop && !alive()) stop = true;
             lock.lock();
         }
-    }
+    };
+    // Torch's own threads work, all but the calling one, which listens: they are awake from torch's operations, and would
+    // else be in the way of ours. In its stead there is one of ours.
+    const std::thread::id caller = std::this_thread::get_id();
+    const int lent = threads > 1 && pool::runtime() ? threads - 1 : 0;
+    std::vector<std::thread> members;
+    for (int t = lent; t < threads; ++t) members.emplace_back(serve_and_tell);
+    if (lent) pool::run(threads, [&] { std::this_thread::get_id() == caller ? listen() : serve_and_tell(); });
+    else listen();
     for (std::thread &member : members) member.join();
     return fewest;
 }
