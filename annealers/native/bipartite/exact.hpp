@@ -219,7 +219,7 @@ struct Exact {
         if (!ready) return -1;
         job.random_start ? scatter() : pack();
         int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (std::int64_t r = 0; r < count; ++r)
                 rate[r] = law::rate(now[job.beta_stride ? lane(r) : 0], job.unit[0]);

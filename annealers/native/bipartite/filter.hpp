@@ -428,7 +428,7 @@ struct Filter final : Chains {
         const int last = job.last();
         int done = 0;
         bool measured = false;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
             measured = done + 1 == job.sweeps;
             heat(done);

@@ -1,8 +1,9 @@
 // What one call of the bipartite kernel works on. Plain data: this header is compiled for several instruction sets.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include "../run/halt.hpp"
 
 namespace bipartite {
 
@@ -47,7 +48,7 @@ struct Job {
     std::int8_t *spins;                        // [P R, n + m]: in where not random_start; out
     double *energy;                            // [P R]: out, without the offset
     std::int32_t *done;                        // [P R]: out, sweeps
-    const std::atomic<bool> *stop;             // looked at once a sweep
+    Halt *halt;               // looked at once a sweep
 
     std::int64_t lanes() const { return problems * replicas; }
     int last() const { return palindromic; }   // the side that a sweep visits last, of whose fields energies are made

@@ -109,10 +109,10 @@ class Shared {
         const auto N = static_cast<std::size_t>(job_.n + job_.m);
         if (old && !std::memcmp(drop_, made_, N)) return true;
         std::memcpy(made_, drop_, N);
-        std::atomic<bool> stop{false};
+        Halt halt;
         const auto updates = static_cast<double>(job_.n * job_.m * 2);
         const auto pieces = static_cast<std::size_t>(threads);
-        team::share(pieces, threads, updates, 0, stop, [] { return true; }, [&](std::size_t k) {
+        team::share(pieces, threads, updates, 0, halt, [] { return true; }, [&](std::size_t k) {
             for (int side = 0; side < 2; ++side) {
                 const std::int64_t piece = static_cast<std::int64_t>(k), spins = side ? job_.m : job_.n;
                 kernel_.tabulate(job_, side, spins * piece / threads, spins * (piece + 1) / threads);
@@ -212,17 +212,17 @@ class Together {
 
     // The sweeps of a job that differs from the first one in its sweeps and betas. Threads share the lanes; without
     // `alive` it all runs right here. The fewest sweeps that any lane did, or -1 without memory.
-    int sweep(const Job &now, int threads, bool kept, std::atomic<bool> &stop, const std::function<bool()> &alive) {
+    int sweep(const Job &now, int threads, bool kept, Halt &halt, const std::function<bool()> &alive) {
         const bool same = (now.beta_stride != 0) == (job_.beta_stride != 0) && !now.random_start;
         const int version = shared_.versions();
         job_.sweeps = now.sweeps, job_.first_sweep = now.first_sweep, job_.random_start = now.random_start;
-        job_.beta = now.beta, job_.beta_stride = now.beta_stride, job_.stop = &stop;
+        job_.beta = now.beta, job_.beta_stride = now.beta_stride, job_.halt = &halt;
         const double updates = alive ? updates_of(job_) : 0;
         if (!shared_.tabulate(threads, kept)) {
             leave();
             const std::int64_t width = team::block_width(job_.lanes(), exact_lanes, threads, 16);
             const auto pieces = static_cast<std::size_t>((job_.lanes() + width - 1) / width);
-            return team::share(pieces, threads, updates, job_.sweeps, stop, alive, [&](std::size_t k) {
+            return team::share(pieces, threads, updates, job_.sweeps, halt, alive, [&](std::size_t k) {
                 const std::int64_t first = static_cast<std::int64_t>(k) * width;
                 return kernel_.exact(job_, first, static_cast<int>(std::min(width, job_.lanes() - first)));
             });
@@ -239,7 +239,7 @@ class Together {
         }
         const bool go_on = ahead_ || read_;
         ahead_ = true;
-        return team::share(chains_.size(), threads, updates, job_.sweeps, stop, alive,
+        return team::share(chains_.size(), threads, updates, job_.sweeps, halt, alive,
                            [&](std::size_t k) { return kernel_.run(chains_[k], go_on); });
     }
     bool too_wide() { return shared_.too_wide(); }
@@ -279,19 +279,19 @@ class Plan {
 
     // See `Together::sweep`; false of `alive` stops the sweeps.
     int sweep(Job now, int threads, const std::function<bool()> &alive) {
-        std::atomic<bool> stop{false};
+        Halt halt;
         now.unit = job_.unit;
         if (now.lanes() == 0) return now.sweeps;
         try {
             if (now.problems == 1 || (!now.J_stride && units_.same())) {
                 if (!together_) together_.emplace(now, kernel_);
-                return together_->sweep(now, threads, kept_, stop, alive);
+                return together_->sweep(now, threads, kept_, halt, alive);
             }
             std::vector<std::int64_t> first;
             for (std::int64_t p = 0; p < now.problems; p += now.J_stride ? 1 : units_.alike(p)) first.push_back(p);
             first.push_back(now.problems);
-            return team::share(first.size() - 1, threads, updates_of(now), now.sweeps, stop, alive, [&](std::size_t k) {
-                return run_alone(part(now, first[k], first[k + 1] - first[k]), stop);
+            return team::share(first.size() - 1, threads, updates_of(now), now.sweeps, halt, alive, [&](std::size_t k) {
+                return run_alone(part(now, first[k], first[k + 1] - first[k]), halt);
             });
         } catch (const std::bad_alloc &) {
             return -1;
@@ -311,15 +311,15 @@ class Plan {
     const Units units_;
     std::optional<Together> together_;
 
-    int run_alone(const Job &job, std::atomic<bool> &stop) const {
+    int run_alone(const Job &job, Halt &halt) const {
         try {
             Together together(job, kernel_);
             if (together.too_wide()) {
                 const std::int64_t half = job.problems / 2;
-                const int first = run_alone(part(job, 0, half), stop);
-                return std::min(first, run_alone(part(job, half, job.problems - half), stop));
+                const int first = run_alone(part(job, 0, half), halt);
+                return std::min(first, run_alone(part(job, half, job.problems - half), halt));
             }
-            const int fewest = together.sweep(job, 1, false, stop, nullptr);
+            const int fewest = together.sweep(job, 1, false, halt, nullptr);
             together.write();
             return fewest;
         } catch (const std::bad_alloc &) {

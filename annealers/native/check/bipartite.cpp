@@ -54,8 +54,8 @@ struct Trial {
         Result result = batch.fresh();
         bipartite::Job whole = job;
         result.into(whole);
-        const std::atomic<bool> stop{false};
-        whole.stop = &stop;
+        Halt halt;
+        whole.halt = &halt;
         const bipartite::Units units(whole);
         if (batch.own_J || !units.same()) return wanted;
         const bipartite::Shared shared(whole, kernel);

@@ -49,9 +49,9 @@ struct Trial {
         Result result = batch.fresh();
         dense::Job whole = job;
         result.into(whole);
-        const std::atomic<bool> stop{false};
+        Halt halt;
         const std::vector<double> unit = dense::units(whole);
-        whole.stop = &stop, whole.unit = unit.data();
+        whole.halt = &halt, whole.unit = unit.data();
         for (std::int64_t first = 0; first < batch.lanes(); first += width)
             kernel.run(whole, first, static_cast<int>(std::min<std::int64_t>(width, batch.lanes() - first)));
         return result;

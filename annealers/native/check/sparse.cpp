@@ -50,8 +50,8 @@ struct Trial {
         Result result = batch.fresh();
         sparse::Job whole = job;
         result.into(whole);
-        std::atomic<bool> stop{false};
-        whole.stop = &stop;
+        Halt halt;
+        whole.halt = &halt;
         const sparse::Shared shared(whole, kernel);
         for (std::int64_t first = 0; first < batch.lanes(); first += width)
             run(whole, first, static_cast<int>(std::min<std::int64_t>(width, batch.lanes() - first)));

@@ -1,8 +1,9 @@
 // What one call of the dense kernel works on. Plain data: this header is compiled for several instruction sets.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include "../run/halt.hpp"
 
 namespace dense {
 
@@ -25,7 +26,7 @@ struct Job {
     std::int8_t *spins;                        // [P R, n]
     double *energy;                            // [P R], without the offset
     std::int32_t *done;                        // [P R], sweeps
-    const std::atomic<bool> *stop;
+    Halt *halt;
 
     std::int64_t stretches() const { return (n + tile - 1) / tile; }
     std::int64_t rows_size() const { return stretches() * n * tile; }  // numbers

@@ -288,7 +288,7 @@ struct Rows {
         job.random_start ? scatter() : pack();
         sum();
         int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const float *beta = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int p = 0; p < places; ++p)
                 rate[p] = law::rate(beta[job.beta_stride ? lane(p) : 0], job.unit[problem(p)]);

@@ -45,8 +45,8 @@ inline std::vector<double> units(const Job &job) {
 // Run it all; `alive` is asked every 2 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps
 // any lane did, or -1 without memory.
 inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
-    std::atomic<bool> stop{false};
-    job.stop = &stop;
+    Halt halt;
+    job.halt = &halt;
     const std::vector<double> unit = units(job);
     job.unit = unit.data(), job.twice_K = nullptr;
     std::unique_ptr<std::int32_t[]> rows;
@@ -70,7 +70,7 @@ inline int run(Job job, const Kernel &kernel, int threads, const std::function<b
         const auto count = static_cast<int>(std::min(width, rest - first));
         return kernel.run(job, static_cast<std::int64_t>(k) / blocks * rest + first, count);
     };
-    return team::share(static_cast<std::size_t>(alone * blocks), threads, updates, job.sweeps, stop, alive, piece);
+    return team::share(static_cast<std::size_t>(alone * blocks), threads, updates, job.sweeps, halt, alive, piece);
 }
 
 }  // namespace dense

@@ -70,14 +70,14 @@ void energies(Array<const std::int8_t, 2> spins, Array<double, 1> energy, Array<
     const std::int64_t replicas = lanes / problems, blocks = (replicas + reads - 1) / reads;
     const Job job{n, lanes, replicas, start.data(), near.data(), edge.data(), h.data(), J.data(),
                   own > 1 ? static_cast<std::int64_t>(J.shape(1)) : 0, spins.data(), energy.data()};
-    std::atomic<bool> stop{false};
+    Halt halt;
     Listener listen{nb::none()};
     int done = 0;
     {
         nb::gil_scoped_release release;
         const double updates = static_cast<double>(lanes) * (n + near.shape(0) / 2.0);
-        done = team::share(problems * blocks, threads, updates, 1, stop, std::ref(listen), [&](std::size_t k) {
-            if (stop) return 0;
+        done = team::share(problems * blocks, threads, updates, 1, halt, std::ref(listen), [&](std::size_t k) {
+            if (stopped(&halt)) return 0;
             const std::int64_t from = static_cast<std::int64_t>(k) % blocks * reads;
             const std::int64_t first = static_cast<std::int64_t>(k) / blocks * replicas + from;
             return block(job, first, static_cast<int>(std::min<std::int64_t>(reads, replicas - from))) ? 1 : -1;

@@ -1,4 +1,4 @@
-// Pieces of work shared out over threads, while the calling thread listens for an interrupt.
+// Pieces of work shared out over threads, of which the calling one listens for an interrupt.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "halt.hpp"
 #include "pool.hpp"
 
 namespace team {
@@ -22,10 +23,30 @@ inline std::int64_t block_width(std::int64_t rows, std::int64_t widest, std::int
     return ((rows + parts - 1) / parts + multiple - 1) / multiple * multiple;
 }
 
+// What the calling thread asks every 2 ms or so.
+struct Question {
+    using Clock = std::chrono::steady_clock;
+    static constexpr std::chrono::milliseconds pause{2};
+    const std::function<bool()> &alive;
+    const std::thread::id caller = std::this_thread::get_id();
+    Clock::time_point next = Clock::now() + pause;
+
+    void ask(Halt &halt) {
+        if (!halt.stop && !alive()) halt.stop = true;
+        next = Clock::now() + pause;
+    }
+    static void look(Halt &halt) {
+        auto &question = *static_cast<Question *>(halt.of);
+        if (std::this_thread::get_id() == question.caller && Clock::now() >= question.next) question.ask(halt);
+    }
+};
+
 // `work(k)` for each piece k < pieces, on at most `threads` threads; it returns the sweeps done, or -1. The calling
-// thread asks `alive` every 2 ms or so, and sets `stop` when that says false. Short calls (few `updates` of a spin) run
-// right here, unheard. The fewest sweeps of any piece; `all` where there is none.
-inline int share(std::size_t pieces, int threads, double updates, int all, std::atomic<bool> &stop,
+// thread is one of them, and asks `alive` every 2 ms or so: where work asks `halt`, and while it waits for others; false
+// of it stops the sweeps. Others are torch's own, where there are any: they are awake from torch's operations, and would
+// else be in the way of ours. Short calls (few `updates` of a spin) run right here, unheard. The fewest sweeps of any
+// piece; `all` where there is none.
+inline int share(std::size_t pieces, int threads, double updates, int all, Halt &halt,
                  const std::function<bool()> &alive, const std::function<int(std::size_t)> &work) {
     std::atomic<std::size_t> next{0};
     std::atomic<int> fewest{all};
@@ -42,31 +63,31 @@ inline int share(std::size_t pieces, int threads, double updates, int all, std::
         serve();
         return fewest;
     }
+    Question question{alive};
+    halt.look = Question::look, halt.of = &question;
     std::mutex mutex;
     std::condition_variable ended;
     std::size_t left = pieces;
-    const auto serve_and_tell = [&] {
+    const auto member = [&] {
         const std::size_t served = serve();
-        const std::lock_guard<std::mutex> lock(mutex);
-        if (!(left -= served)) ended.notify_one();
-    };
-    const auto listen = [&] {
         std::unique_lock<std::mutex> lock(mutex);
-        while (!ended.wait_for(lock, std::chrono::milliseconds(2), [&] { return left == 0; })) {
+        if (!(left -= served)) ended.notify_one();
+        if (std::this_thread::get_id() != question.caller) return;
+        while (!ended.wait_for(lock, Question::pause, [&] { return left == 0; })) {
             lock.unlock();
-            if (!stop && !alive()) stop = true;
+            question.ask(halt);
             lock.lock();
         }
     };
-    // Torch's own threads work, all but the calling one, which listens: they are awake from torch's operations, and would
-    // else be in the way of ours. In its stead there is one of ours.
-    const std::thread::id caller = std::this_thread::get_id();
-    const int lent = threads > 1 && pool::runtime() ? threads - 1 : 0;
-    std::vector<std::thread> members;
-    for (int t = lent; t < threads; ++t) members.emplace_back(serve_and_tell);
-    if (lent) pool::run(threads, [&] { std::this_thread::get_id() == caller ? listen() : serve_and_tell(); });
-    else listen();
-    for (std::thread &member : members) member.join();
+    if (threads > 1 && pool::runtime()) {
+        pool::run(threads, member);
+    } else {
+        std::vector<std::thread> others;
+        for (int t = 1; t < threads; ++t) others.emplace_back(member);
+        member();
+        for (std::thread &other : others) other.join();
+    }
+    halt.look = nullptr;
     return fewest;
 }
 

@@ -316,7 +316,7 @@ struct Apart {
         if (!ready) return -1;
         job.random_start ? block.scatter() : block.pack();
         int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             if (!done || job.beta_stride || now[0] != now[-1]) {
                 for (int l = 0; l < L; ++l) beta[l] = block.beta(now, place_of[l]);

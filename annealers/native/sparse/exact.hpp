@@ -66,7 +66,7 @@ struct Exact {
         if (!block.ready) return -1;
         job.random_start ? block.scatter() : block.pack();
         int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int l = 0; l < L; ++l) rate[l] = law::rate(block.beta(now, l), block.unit(l));
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);

@@ -222,7 +222,7 @@ struct Few {
         begin();
         float rate[widest];
         int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
+        for (; done < job.sweeps && !stopped(job.halt); ++done) {
             const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
             for (int r = 0; r < count; ++r) rate[r] = law::rate(now[job.beta_stride ? first + r : 0], job.unit[0]);
             const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);

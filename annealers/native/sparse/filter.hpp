@@ -8,7 +8,9 @@
 
 #include "../vec/curve.hpp"
 #include "lanes.hpp"
+#include "turns.hpp"
 
+#include <new>
 #include <type_traits>
 
 #if defined(HAS_BYTES)
@@ -176,8 +178,9 @@ struct Decisions {
     }
 };
 
+// A block, and what threads that sweep it share.
 template <class B, int L, bool own_h, bool own_beta>
-struct Filter {
+struct Filtered {
     using P = Planes<B, L / 32>;
     using S = typename P::State;
     typedef typename B::V V;
@@ -185,7 +188,6 @@ struct Filter {
     using Word = std::conditional_t<L == 64, std::uint64_t, std::uint32_t>;
     using Block = Lanes<Word, own_h, false>;
     using Decide = Decisions<B, L, own_beta>;
-    using Outcome = typename Decide::Outcome;
     static constexpr int planes = L / 32, parts = state_bytes / S::size, vectors = P::vectors, per_part = 2 * vectors;
     static constexpr int numbers = Decide::numbers;
     static constexpr int H = own_h ? L : 1;
@@ -196,15 +198,8 @@ struct Filter {
     std::uint8_t *state;          // [n + 1, 32], 64-byte aligned; the last is for groups of fewer than four
     Array<std::uint16_t> base;    // (H - sum K) in 16 bits: [n] or [n, L] by vector
     int place_of[L];              // of each lane
-    Decide decisions;
-    struct Open {  // a spin with lanes left open: the tops of bytes, as in the state
-        V tops[vectors];
-        State before;
-        std::uint64_t key;
-        int spin, part;
-    };
-    Open queue[2][chunk * parts + 1];  // of the present chunk and of the one before
-    int queued[2] = {}, filling = 0;
+    Decide decisions;             // without betas
+    Turns turns;
     bool ready = false;
 
     // Place 32 p + b is bit 4 p of byte b of the state. The bytes of a part, plane by plane, are those of its vectors; a
@@ -217,13 +212,8 @@ struct Filter {
                     return (part * per_part + 2 * (in_part / B::size) + half) * numbers + w;
         return 0;
     }
-    // Of a bit of the tops of vector v of a part.
-    static int place_at(int part, int v, int bit) {
-        const int in_part = v * B::size + bit;
-        return in_part / S::size * 32 + part * S::size + in_part % S::size;
-    }
-
-    Filter(const Job &j, std::int64_t first, int count) : block(j, first, count, lane_at), job(block.job) {
+    Filtered(const Job &j, std::int64_t first, int count)
+        : block(j, first, count, lane_at), job(block.job), turns(job.sweeps) {
         const std::int64_t n = job.n;
         if (!block.ready || !memory.resize((n + 1) * state_bytes + 64) || !base.resize(n * H)) return;
         state = memory.data + (64 - reinterpret_cast<std::uintptr_t>(memory.data) % 64) % 64;
@@ -236,6 +226,8 @@ struct Filter {
             for (int l = 0; l < H; ++l) field[l] = block.h[i * H + (own_h ? place_of[l] : 0)] - job.sum_K[i];
             for (int l = 0; l < H; ++l) base[i * H + l] = static_cast<std::uint16_t>(law::whole(field[l] * steps));
         }
+        job.random_start ? block.scatter() : block.pack();
+        take();
         ready = true;
     }
 
@@ -271,6 +263,46 @@ struct Filter {
             }
             block.word[i] = bits;
         }
+        block.give(turns.end());
+    }
+};
+
+// One thread's part in sweeping a block.
+template <class B, int L, bool own_h, bool own_beta>
+struct Filter {
+    using All = Filtered<B, L, own_h, own_beta>;
+    using P = typename All::P;
+    using S = typename All::S;
+    typedef typename B::V V;
+    typedef typename S::V State;
+    using Outcome = typename All::Decide::Outcome;
+    static constexpr int planes = All::planes, parts = All::parts, vectors = All::vectors, per_part = All::per_part;
+    static constexpr int numbers = All::numbers;
+
+    All &all;
+    const Job &job;
+    const typename All::Block &block;
+    std::uint8_t *const state;
+    const std::uint16_t *const base;
+    typename All::Decide decisions;
+    float rate[L];       // by place
+    int heated = -1;     // the sweep whose betas these are
+    struct Open {  // a spin with lanes left open: the tops of bytes, as in the state
+        V tops[vectors];
+        State before;
+        std::uint64_t key;
+        int spin, part;
+    };
+    Open queue[2][chunk * parts + 1];  // of the present chunk and of the one before
+    int queued[2] = {}, filling = 0;
+
+    explicit Filter(All &of)
+        : all(of), job(of.job), block(of.block), state(of.state), base(of.base.data), decisions(of.decisions) {}
+
+    // Of a bit of the tops of vector v of a part.
+    static int place_at(int part, int v, int bit) {
+        const int in_part = v * B::size + bit;
+        return in_part / S::size * 32 + part * S::size + in_part % S::size;
     }
 
     // The field of spin i in a part's vectors, in 16 bits.
@@ -300,7 +332,7 @@ struct Filter {
 
     // The lane at a place of a spin that 16 bits left open, by the law; `up` is its spin before. Couplings are read from the
     // tables' own lists, which the spin's field has just brought near.
-    __attribute__((always_inline)) inline void decide_again(int i, int place, Halves visit, Rule rule, bool up, const float *rate) {
+    __attribute__((always_inline)) inline void decide_again(int i, int place, Halves visit, Rule rule, bool up) {
         law::count_open();
         const Tables &tables = job.tables;
         const int bit = place / 32 * 4;
@@ -368,7 +400,7 @@ struct Filter {
         __builtin_prefetch(job.sum_K + i);
     }
     // The lanes left open by the chunk before (the same colour's: no neighbour of theirs has been visited since).
-    void settle(Rule rule, const float *rate) {
+    void settle(Rule rule) {
         filling ^= 1;
         for (const Open *late = queue[filling]; late != queue[filling] + queued[filling]; ++late) {
             alignas(32) std::uint8_t old[S::size] = {};
@@ -377,61 +409,107 @@ struct Filter {
                 for (std::uint64_t left = B::tops(late->tops[v]); left; left &= left - 1) {
                     const int place = place_at(late->part, v, __builtin_ctzll(left));
                     const bool up = old[place % S::size] >> (place / 32 * 4) & 1;
-                    decide_again(late->spin, place, Halves(late->key), rule, up, rate);
+                    decide_again(late->spin, place, Halves(late->key), rule, up);
                 }
         }
         queued[filling] = 0;
     }
+    // The spins begin .. end - 1 of a colour.
     template <Rule rule>
-    void sweep_colour(int colour, std::uint32_t pass, const float *rate) {
-        for (int from = job.colour[colour]; from < job.colour[colour + 1]; from += chunk) {
-            const int end = job.colour[colour + 1] - from < chunk ? job.colour[colour + 1] : from + chunk;
+    void sweep(int begin, int end, std::uint32_t pass) {
+        for (int from = begin; from < end; from += chunk) {
+            const int to = end - from < chunk ? end : from + chunk;
             std::uint64_t key[chunk];
-            for (int i = from; i < end; ++i)
+            for (int i = from; i < to; ++i)
                 key[i - from] = counter::visit_key(pass, static_cast<std::uint32_t>(job.order[i]));
             for (int part = 0; part < parts; ++part)
-                decisions.paired ? sweep_part<rule, true>(part, from, end, key)
-                                 : sweep_part<rule, false>(part, from, end, key);
-            settle(rule, rate);
+                decisions.paired ? sweep_part<rule, true>(part, from, to, key)
+                                 : sweep_part<rule, false>(part, from, to, key);
+            settle(rule);
         }
-        settle(rule, rate);
+        settle(rule);
     }
-    template <Rule rule>
-    void sweep(std::uint32_t number, const float *rate) {
-        for (int colour = 0; colour < job.colours; ++colour) sweep_colour<rule>(colour, 2 * number, rate);
-        for (int colour = job.palindromic ? job.colours : 0; colour-- > 0;)
-            sweep_colour<rule>(colour, 2 * number + 1, rate);
+    void heat(int sweep) {
+        const std::int64_t stride = job.beta_stride ? job.beta_stride : 1;
+        const float *now = job.beta + sweep * stride, *before = job.beta + heated * stride;
+        if (heated < 0 || job.beta_stride || now[0] != before[0]) {
+            float beta[L];
+            for (int l = 0; l < L; ++l) beta[l] = block.beta(now, all.place_of[l]);
+            for (int place = 0; place < L; ++place) rate[place] = law::rate(block.beta(now, place), block.unit(place));
+            decisions.heat(beta, [&](int) { return static_cast<double>(job.tables.unit); }, job.tables.deepest + 1);
+        }
+        heated = sweep;
     }
-
-    int run() {
-        if (!ready) return -1;
-        job.random_start ? block.scatter() : block.pack();
-        take();
-        float beta[L], rate[L];  // by lane, and by place
-        int done = 0;
-        for (; done < job.sweeps && !job.stop->load(std::memory_order_relaxed); ++done) {
-            const float *now = job.beta + done * (job.beta_stride ? job.beta_stride : 1);
-            if (!done || job.beta_stride || now[0] != now[-1]) {
-                for (int l = 0; l < L; ++l) beta[l] = block.beta(now, place_of[l]);
-                for (int place = 0; place < L; ++place) rate[place] = law::rate(block.beta(now, place), block.unit(place));
-                decisions.heat(beta, [&](int) { return static_cast<double>(job.tables.unit); }, job.tables.deepest + 1);
-            }
-            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(done);
+    // Turns of so many spins, and one before each sweep that asks whether it is still wanted: the sweeps done.
+    int serve(int member, int members, int spins) {
+        Turns &turns = all.turns;
+        Way way(turns, member, members);
+        for (int sweep = 0; sweep < job.sweeps; ++sweep) {
+            const bool stop = stopped(job.halt);  // each thread asks: only the calling one may set it
+            if (!way.pass(1, sweep, [&](int) { if (stop) turns.stop(sweep); })) break;
+            const std::uint32_t number = job.first_sweep + static_cast<std::uint32_t>(sweep);
             const bool metropolis = law::rule_of(job.metropolis, number) == Rule::metropolis;
-            metropolis ? sweep<Rule::metropolis>(number, rate) : sweep<Rule::heat_bath>(number, rate);
+            for (int k = 0; k < job.colours << job.palindromic; ++k) {
+                const bool back = k >= job.colours;
+                const int colour = back ? 2 * job.colours - 1 - k : k;
+                const int begin = job.colour[colour], end = job.colour[colour + 1];
+                const auto visit = [&](int piece) {
+                    if (heated != sweep) heat(sweep);
+                    const int from = begin + piece * spins, to = end - from < spins ? end : from + spins;
+                    metropolis ? this->template sweep<Rule::metropolis>(from, to, 2 * number + back)
+                               : this->template sweep<Rule::heat_bath>(from, to, 2 * number + back);
+                };
+                if (!way.pass((end - begin + spins - 1) / spins, sweep, visit)) return turns.end();
+            }
         }
-        give();
-        block.give(done);
-        return done;
+        return turns.end();
     }
 };
 
+// What `Kernel` knows of a block.
+struct Sweepable {
+    virtual ~Sweepable() = default;
+    virtual int serve(int member, int members, int spins) = 0;
+    virtual void give() = 0;
+};
+template <class B, int L, bool own_h, bool own_beta>
+struct Opened final : Sweepable {
+    Filtered<B, L, own_h, own_beta> all;
+    Opened(const Job &job, std::int64_t first, int count) : all(job, first, count) {}
+    int serve(int member, int members, int spins) override {
+        return Filter<B, L, own_h, own_beta>(all).serve(member, members, spins);
+    }
+    void give() override { all.give(); }
+};
+template <class B, int L, bool own_h, bool own_beta>
+Sweepable *opened(const Job &job, std::int64_t first, int count) {
+    auto *block = new (std::nothrow) Opened<B, L, own_h, own_beta>(job, first, count);
+    if (block && block->all.ready) return block;
+    delete block;
+    return nullptr;
+}
+template <int L>
+void *open(const Job &job, std::int64_t first, int count) {
+    using B = std::conditional_t<L == 64, Wide, Bytes>;
+    if (job.beta_stride) return opened<B, L, true, true>(job, first, count);
+    if (job.problems > 1) return opened<B, L, true, false>(job, first, count);
+    return opened<B, L, false, false>(job, first, count);
+}
+int serve(void *block, int member, int members, int spins) {
+    return static_cast<Sweepable *>(block)->serve(member, members, spins);
+}
+void close(void *block) {
+    static_cast<Sweepable *>(block)->give();
+    delete static_cast<Sweepable *>(block);
+}
+
 template <int L>
 int run_filter(const Job &job, std::int64_t first, int count) {
-    using B = std::conditional_t<L == 64, Wide, Bytes>;
-    if (job.beta_stride) return Filter<B, L, true, true>(job, first, count).run();
-    if (job.problems > 1) return Filter<B, L, true, false>(job, first, count).run();
-    return Filter<B, L, false, false>(job, first, count).run();
+    void *const block = open<L>(job, first, count);
+    if (!block) return -1;
+    const int done = serve(block, 0, 1, job.n);
+    close(block);
+    return done;
 }
 
 // Entry m of a group: the sum of those of its four couplings, doubled, whose bits are set in m, in steps of a field in 16

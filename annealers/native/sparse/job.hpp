@@ -1,8 +1,9 @@
 // What one call of the sparse kernel works on. Plain data: this header is compiled for several instruction sets.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include "../run/halt.hpp"
 
 namespace sparse {
 
@@ -44,7 +45,7 @@ struct Job {
     std::int8_t *spins;                     // [lanes, n]: in where not random_start; out
     double *energy;                         // [lanes]: out, without the offset
     std::int32_t *done;                     // [lanes]: out, sweeps
-    const std::atomic<bool> *stop;          // looked at once a sweep
+    Halt *halt;               // looked at once a sweep
 
     std::int64_t lanes() const { return std::int64_t{problems} * replicas; }
 };
@@ -58,6 +59,11 @@ struct Kernel {
     Run lanes64, lanes32, filter64, filter32, few, apart;
     // The sums of four couplings each, `sums` of job.tables, from twice_K.
     void (*fill)(const Job &, std::uint8_t *sums);
+    // `filter64` for at most eight threads that sweep a block together: it is opened (null without memory), served by each
+    // member, which takes turns of so many spins and returns the sweeps done, and closed, which gives its lanes.
+    void *(*open)(const Job &, std::int64_t first, int count);
+    int (*serve)(void *block, int member, int members, int spins);
+    void (*close)(void *block);
 };
 
 }  // namespace sparse

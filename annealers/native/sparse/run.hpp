@@ -19,6 +19,7 @@ namespace sparse {
 constexpr int few = 8;            // lanes
 constexpr int fewest_apart = 16;  // lanes of problems with a J each, and
 constexpr int many = 16;          // replicas of each, from which on they are taken one by one
+constexpr int turn = 64;          // spins of a colour that a thread takes at a time, where some sweep a block together
 
 // What blocks share, and the memory of it.
 class Shared {
@@ -266,15 +267,31 @@ inline std::vector<Piece> cut(const Job &job, int threads) {
     return pieces;
 }
 
+// How many threads sweep the only block of a job together: more than one where its colours are large enough to be shared
+// out (measured with two threads alone).
+inline int together(const Job &job, int threads) {
+    const bool only = job.tables.sums && job.lanes() > 32 && job.lanes() <= 64;
+    const std::int64_t turns = job.n / (std::int64_t{turn} * job.colours);  // of a colour
+    return only ? static_cast<int>(std::min<std::int64_t>({threads, turns / 4, 8})) : 1;
+}
+
 // Run it all; `alive` is asked every 2 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps
 // any lane did, or -1 without memory.
 inline int run(Job job, const Kernel &kernel, int threads, const std::function<bool()> &alive) {
-    std::atomic<bool> stop{false};
-    job.stop = &stop;
+    Halt halt;
+    job.halt = &halt;
     const Shared shared(job, kernel);
-    std::vector<Piece> pieces = cut(job, threads);
     const double updates = static_cast<double>(job.lanes()) * (job.n + job.start[job.n] / 8.0) * job.sweeps;
-    return team::share(pieces.size(), threads, updates, job.sweeps, stop, alive,
+    if (const int members = together(job, threads); members > 1) {
+        void *const block = kernel.open(job, 0, static_cast<int>(job.lanes()));
+        if (!block) return -1;
+        const int done = team::share(static_cast<std::size_t>(members), members, updates, job.sweeps, halt, alive,
+                                     [&](std::size_t k) { return kernel.serve(block, static_cast<int>(k), members, turn); });
+        kernel.close(block);
+        return done;
+    }
+    std::vector<Piece> pieces = cut(job, threads);
+    return team::share(pieces.size(), threads, updates, job.sweeps, halt, alive,
                        [&](std::size_t k) { return pieces[k].run(kernel); });
 }
 

@@ -166,6 +166,23 @@ def test_threads_change_nothing(isa, draw, threads):
         assert same(found[0], found[1]) and same(found[0], found[2])
 
 
+# colours of 800 spins, and of 400 and fewer, which threads share out
+LARGE = {"two colours": lambda: torus(40), "more": lambda: random_graph(4000, 5000)}
+
+
+@EACH_ISA
+@EACH_DRAW
+@pytest.mark.parametrize("graph", LARGE)
+@pytest.mark.parametrize("num", [40, 64])
+def test_threads_that_sweep_a_block_together_change_nothing(isa, draw, graph, num, threads):
+    problem = normal(LARGE[graph]())
+    found = []
+    for count in (1, 2, 3, 8):
+        threads(count)
+        found.append(sweep_sparse(problem, num, BETAS.repeat(3), [5], isa=isa, **draw))
+    assert all(same(found[0], other) for other in found[1:])
+
+
 @EACH_ISA
 @EACH_DRAW
 @pytest.mark.parametrize("J", [(), (9,)], ids=["J shared", "J each"])
@@ -390,11 +407,20 @@ def native_threads() -> int:
     return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
 
 
-@pytest.mark.parametrize("num", [1, 100])
-@pytest.mark.parametrize("count", [1, 2])
-def test_alive_false_returns_what_is_done(num, count, threads):
+# one read, two blocks, and one block that threads sweep together
+STOPPED = {
+    "1": (1, lambda: random_graph(200, 600)),
+    "100": (100, lambda: random_graph(200, 600)),
+    "64, together": (64, lambda: torus(40)),
+}
+
+
+@pytest.mark.parametrize("reads", STOPPED)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_alive_false_returns_what_is_done(reads, count, threads):
     threads(count)
-    problem = normal(random_graph(200, 600))
+    num, graph = STOPPED[reads]
+    problem = normal(graph())
     asked: list[float] = []
 
     def alive() -> bool:
@@ -424,7 +450,7 @@ def test_an_error_in_alive_is_raised(num):
 def test_ctrl_c_surfaces_and_leaves_no_thread(num, threads):
     threads(2)
     problem = normal(random_graph(200, 600))
-    sweep_sparse(problem, num, [1.0], [1])  # torch's own pool starts at first use, and stays
+    sweep_sparse(problem, num, LONG[:5000], [1])  # torch's pool starts at first use, and stays
     before, sent = native_threads(), []
 
     def press() -> None:
