@@ -1,5 +1,5 @@
 // Sweeps over a bipartite problem by fields of 20 bits: sums of four couplings are looked up by bytes (tables.hpp),
-// nearly every spin is decided by a quadratic in the upper 16 bits, and the few lanes that these leave open
+// nearly every spin is decided by a curve of the upper 16 bits (vec/curve.hpp), and the few lanes that these leave open
 // (law/filter.hpp) are decided again from the exact field.
 //
 // State: a byte a chain for each group of four spins of a side, 64 chains side by side: a byte is a look-up's index.

@@ -155,8 +155,8 @@ __attribute__((always_inline)) inline void add_groups(const std::uint8_t *table,
     }
 }
 
-// Of the first `groups`, a multiple of four above 0, which begin at a `start` for each vector (mod 2^(6 P + 2)). Not inlined, where the
-// compiler would keep sums in memory.
+// Of the first `groups`, a multiple of four above 0, which begin at a `start` for each vector (mod 2^(6 P + 2)). Not
+// inlined, where the compiler would keep sums in memory.
 template <class B, int P, int N>
 __attribute__((noinline)) void add_up(const std::uint8_t *table, const std::uint8_t *state, std::int64_t apart,
                                       std::int64_t groups, const std::uint32_t *start, PlaneSums<B, P, N> &out) {

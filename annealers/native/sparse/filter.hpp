@@ -1,5 +1,6 @@
 // Sweeps of a block of lanes by fields of 16 bits: the sums of four couplings are looked up at once, nearly every spin is
-// decided by a quadratic, and the few lanes that 16 bits leave open (law/filter.hpp) are decided again from the exact field.
+// decided by a curve (vec/curve.hpp), and the few lanes that 16 bits leave open (law/filter.hpp) are decided again from the
+// exact field.
 //
 // State: 32 bytes a spin. The lanes 0 to 31 of the block have bit 0 of a byte, the lanes 32 to 63 bit 4. So four neighbours,
 // added up by Horner's rule, make two indices of four bits a byte. The spins of a colour do not see each other: a chunk of
