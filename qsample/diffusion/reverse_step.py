@@ -8,6 +8,7 @@ The Ising copula, the thermodynamic model and the scheduler all step this way.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from qsample.problem.graph import Graph
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws, Generators, draw_seeds
 from qsample.sampling.sampler import Sampler
-from qsample.sampling.samples import Exactness, Samples
+from qsample.sampling.samples import Exactness, ReliabilityWarning, Samples
 from qsample.support.faces import public
 
 Choice = Callable[[Samples], Tensor]
@@ -229,15 +230,27 @@ def draw(
         choose: numbers `[B, 1]` of the reads kept, by their weights; the first by default.
         initial: where the sampler's chains begin.
         generator: the sampler's, one or a list with one per problem; None is torch's default.
+
+    One read of a sampler whose reads have weights follows another law: it is `HEURISTIC`, and a
+    `ReliabilityWarning` says so.
     """
     samples = sampler.sample(problem, reads, initial=initial, generator=generator)
+    exactness = samples.exactness
+    if samples.num == 1 and samples.log_weight is not None:
+        exactness = Exactness.HEURISTIC
+        note = (
+            f"reads of {type(sampler).__name__} have weights, of which one read alone makes no "
+            "use: its law is another. Take a sampler of equal weights, such as Gibbs, or, where "
+            "the number of reads can be chosen, more of them, such as reads=16"
+        )
+        warnings.warn(note, ReliabilityWarning, stacklevel=2)
     if choose is None:
         kept = torch.zeros_like(samples.energy[:, :1], dtype=torch.int64)
     else:
         kept = choose(samples)
     spins = samples.spins.take_along_dim(kept[..., None], 1)
     energy = samples.energy.gather(1, kept)
-    return Samples(spins, energy, None, samples.exactness, samples.info)
+    return Samples(spins, energy, None, exactness, samples.info)
 
 
 # Two ways to keep a read by its weight, of the same law. They use random numbers differently, so

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from qsample import Graph, Ising, Samples
-from qsample.annealers import Exact
+from qsample import Exactness, Graph, Ising, ReliabilityWarning, Samples
+from qsample.annealers import AnnealedImportance, Exact
 from qsample.diffusion.reverse_step import (
     Denoised,
     by_gumbel_weight,
     by_inverse_weight,
     draw,
+    draw_near,
     feature_couplings,
     pulling_couplings,
 )
@@ -95,3 +96,16 @@ def test_without_weights_the_first_read_is_kept():
         assert torch.equal(samples.spins, reads.spins[:, :1])
         assert torch.equal(samples.energy, reads.energy[:, :1])
         assert samples.exactness is reads.exactness
+
+
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of the annealing itself
+def test_one_read_of_a_sampler_of_weights_is_a_doubtful_one():
+    problem, sampler = a_problem(GRAPH, h=(5,)), AnnealedImportance(2)
+    with pytest.warns(ReliabilityWarning, match="AnnealedImportance have weights.*as Gibbs"):
+        assert draw(problem, sampler).exactness is Exactness.HEURISTIC
+    draws = Draws(range(5), problem.device)
+    with pytest.warns(ReliabilityWarning, match="one read alone.*such as reads=16"):
+        draw_near(problem, draws, lambda: sampler)
+    many = draw_near(problem, draws, lambda: sampler, 16)
+    assert many.spins.shape == (5, 1, problem.num_spins)
+    assert many.exactness is Exactness.ASYMPTOTIC

@@ -2,6 +2,8 @@
 // kernel's source, it makes of it what the AVX-512 units are.
 #pragma once
 
+#define QSAMPLE_SIMDE
+
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 
@@ -9,6 +11,19 @@
 typedef int Words16 __attribute__((vector_size(64)));
 typedef signed char Bytes16 __attribute__((vector_size(16)));
 #define _mm512_cvtepi32_epi8(a) ((__m128i)__builtin_convertvector((Words16)(a), Bytes16))
+typedef unsigned short Numbers32 __attribute__((vector_size(64)));
+typedef short Signed32 __attribute__((vector_size(64)));
+typedef unsigned int Words32 __attribute__((vector_size(128)));
+#define _mm512_mulhi_epu16(a, b) \
+    ((__m512i)__builtin_convertvector( \
+        __builtin_convertvector((Numbers32)(a), Words32) * __builtin_convertvector((Numbers32)(b), Words32) >> 16, \
+        Numbers32))
+static inline __mmask32 lanes_above(Signed32 a, Signed32 b) {
+    __mmask32 bits = 0;
+    for (int k = 0; k < 32; ++k) bits |= static_cast<__mmask32>(a[k] > b[k]) << k;
+    return bits;
+}
+#define _mm512_cmpgt_epi16_mask(a, b) lanes_above((Signed32)(a), (Signed32)(b))
 
 // Only now: SIMDe and the compiler's own headers would otherwise take the processor to have it.
 #define __AVX512F__ 1

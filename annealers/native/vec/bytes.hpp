@@ -311,10 +311,6 @@ struct Wide {
         return sub16(bit_xor(a, below), below);
     }
     static V above16(V a, V b) { return _mm512_movm_epi16(_mm512_cmpgt_epi16_mask(a, b)); }
-    static V unknown(V x) {
-        asm("" : "+v"(x));
-        return x;
-    }
     static V either(V where, V a, V b) { return _mm512_mask_blend_epi8(_mm512_movepi8_mask(where), b, a); }
     static V look(V table, V at) { return _mm512_shuffle_epi8(table, at); }
     // 16-bit numbers, of sixteen by the lower four bits, or of 64 in two vectors by the lower six.
@@ -322,7 +318,16 @@ struct Wide {
     static V look16(V table, V at) { return _mm512_permutexvar_epi16(at, table); }
     static V look64(const V *table, V at) { return _mm512_permutex2var_epi16(table[0], at, table[1]); }
     static V uppers(V even, V odd) { return _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAu, right16<8>(even), odd); }
+#if defined(QSAMPLE_SIMDE)  // no register holds it
+    static V unknown(V x) { return x; }
+    static void keep(V &) {}
+#else
+    static V unknown(V x) {
+        asm("" : "+v"(x));
+        return x;
+    }
     static void keep(V &a) { asm volatile("" : "+v"(a)); }
+#endif
     static std::uint64_t tops(V a) { return _mm512_movepi8_mask(a); }
     static bool any_top(V a) { return _mm512_movepi8_mask(a); }
 };

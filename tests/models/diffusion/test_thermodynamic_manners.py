@@ -43,6 +43,7 @@ def data(rows=6, bits=4):
 # ---- batches ----------------
 
 
+@pytest.mark.filterwarnings("ignore::qsample.ReliabilityWarning")  # of one weighted read
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.long] * (n in CIRCUITS)) for n in SAMPLERS]
 )
