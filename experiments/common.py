@@ -65,6 +65,39 @@ def command_line(main: Callable[[T], None], options: type[T]) -> None:
     main(tyro.cli(options, description=sys.modules[main.__module__].__doc__))
 
 
+def check_choices(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """A SystemExit of one line for none, or for one that is not known, before anything is run.
+
+    Args:
+        option: name of the option.
+        given: what it was given.
+        known: what it can be.
+    """
+    given = tuple(given)
+    known = tuple(known)
+    if not given or not set(given) <= set(known):
+        names = ", ".join(map(repr, known))
+        got = ", ".join(map(repr, given)) or "none"
+        raise SystemExit(f"--{option} needs some of {names}; got {got}")
+
+
+def check_range(option: str, given: Iterable[int], low: int, high: int | None = None) -> None:
+    """A SystemExit of one line for no number, or for one out of range, before anything is run.
+
+    Args:
+        option: name of the option.
+        given: the numbers.
+        low: the least that it can be.
+        high: the most; None where there is none.
+    """
+    given = tuple(given)
+    top = math.inf if high is None else high
+    if not given or not all(low <= number <= top for number in given):
+        expected = f"{low} or more" if high is None else f"{low} to {high}"
+        got = ", ".join(map(str, given)) or "none"
+        raise SystemExit(f"--{option} needs {expected}; got {got}")
+
+
 # ---- the report -------------------------------------------------------------------------------
 
 

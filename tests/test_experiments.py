@@ -450,6 +450,75 @@ def test_a_tiny_run_leaves_json_and_a_picture(tmp_path, capsys, name):
     assert not list(tmp_path.glob("*.tmp.*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "claims.train_on_qpu",
+            {"models": ("native", "foo")},
+            "--models needs some of 'native', 'embedded'; got 'native', 'foo'",
+        ),
+        (
+            "claims.train_on_qpu",
+            {"hardware": True, "budget": 1.0},
+            "--hardware needs a D-Wave token: set DWAVE_API_TOKEN or run `dwave config create`; "
+            "without --hardware a loopback processor takes its place",
+        ),
+        ("claims.guided_noise", {"families": ("foo",)}, "--families needs some of 'plain', 'best "),
+        ("claims.guided_noise", {"steps": 0}, "--steps needs 1 or more; got 0"),
+        ("claims.few_steps", {"steps": (1, 0)}, "--steps needs 1 or more; got 1, 0"),
+        ("claims.few_steps", {"steps": ()}, "--steps needs 1 or more; got none"),
+        (
+            "claims.few_steps",
+            {"start": "foo"},
+            "--start needs some of 'fresh', 'independent'; got 'foo'",
+        ),
+        ("claims.clamped_steps", {"bits": 30}, "--bits needs 2 to 12; got 30"),
+        ("claims.clamped_steps", {"steps": (0,)}, "--steps needs 1 or more; got 0"),
+    ],
+)
+def test_options_are_refused_before_anything_is_run(
+    tmp_path, isolated, monkeypatch, name, options, message
+):
+    monkeypatch.setattr(script(name), "Report", pytest.fail)
+    with pytest.raises(SystemExit) as stop:
+        run(name, tmp_path, **options)
+    assert str(stop.value).startswith(message) and "\n" not in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("energy", "diversity", "scales"),
+    [
+        (0.0, 1.0, ["linear"] * 3),
+        (2.0, math.nan, ["log", "log", "linear"]),
+        (2.0, 1.0, ["log"] * 3),
+    ],
+)
+def test_guided_noise_draws_what_has_no_logarithm(tmp_path, energy, diversity, scales):
+    """Energies of 0, and no diversity where each wish has one image."""
+    guided = script("claims.guided_noise")
+    options = guided.Options(out=tmp_path, families=("plain",), budgets=(1,), grid=1, wishes=2)
+    row = {
+        "task": "class",
+        "family": "plain",
+        "budget": 1,
+        "scale": 0.0,
+        "network": 20,
+        "energy": energy,
+        "energy_stderr": 0.0,
+        "energy_evaluations": 0,
+        "hessian_vectors": 0,
+        "diversity": diversity,
+        "frechet": 1.0,
+        "judge_accuracy": 0.5,
+    }
+    images = torch.zeros(2, 1, 8, 8)
+    figure = guided.picture([row], {("class", "plain"): images}, {"class": images}, 8, options)
+    assert [axis.get_yscale() for axis in figure.get_axes()[:3]] == scales
+    common.Report(options, "guided_noise.py").picture(figure)
+    assert (tmp_path / "report.png").read_bytes().startswith(PNG)
+
+
 def test_all_scripts_are_run():
     scripts = {
         path.relative_to(EXPERIMENTS).with_suffix("").as_posix().replace("/", ".")

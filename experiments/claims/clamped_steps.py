@@ -29,9 +29,11 @@ from qsample.diffusion import UniformBits, log_times
 from qsample.problem.enumeration import states
 
 sys.path.append(str(Path(__file__).parents[2]))
-from experiments.common import CommonOptions, Report, command_line, progress_bar
+from experiments.common import CommonOptions, Report, check_range, command_line, progress_bar
 
 KINDS = {"independent": "tab:red", "joint": "tab:blue"}
+MOST_BITS = 12
+"""of which 16 steps hold 4 GiB; each bit more takes four times that"""
 Row = dict[str, Any]
 
 
@@ -57,6 +59,9 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Enumerate every law, step and clamp."""
+    check_range("bits", [options.bits], 2, MOST_BITS)
+    check_range("steps", options.steps, 1)
+    check_range("repeats", options.repeats, 1)
     report = Report(options, __file__)
     parts = parts_of(options.bits)
     rows: list[Row] = []

@@ -40,6 +40,8 @@ from experiments.common import (
     CommonOptions,
     Report,
     Stopwatch,
+    check_choices,
+    check_range,
     command_line,
     mosaic,
     progress_bar,
@@ -55,6 +57,7 @@ from experiments.joint_steps import (
     without_couplings,
 )
 
+STARTS = ("fresh", "independent")
 KINDS = {"factorised": "tab:red", "copula": "tab:blue"}
 METRICS = {
     "pair_correlation_error": "error of pair correlations",
@@ -117,6 +120,8 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Train every model, draw from it, compare."""
+    check_range("steps", options.steps, 1)
+    check_choices("start", [options.start], STARTS)
     variant = "" if options.data == "digits" else f"_{options.data}"
     variant += "" if options.start == "fresh" else f"_{options.start}"
     report = Report(options, __file__, ("diffusers",), variant)

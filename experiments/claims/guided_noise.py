@@ -33,7 +33,15 @@ from qsample.metrics import ImageFeatures, frechet_distance
 
 sys.path.append(str(Path(__file__).parents[2]))
 from experiments.cells import Kept
-from experiments.common import CommonOptions, Report, command_line, mosaic, progress_bar
+from experiments.common import (
+    CommonOptions,
+    Report,
+    check_choices,
+    check_range,
+    command_line,
+    mosaic,
+    progress_bar,
+)
 from experiments.guidance_rivals import Draw, Energy, EnergyOf, Noise, Setting, drawn
 from experiments.noisy_images import (
     CLEAN,
@@ -113,6 +121,10 @@ FREE = ("out", "publish", "threads", "budgets", "grid", "scales", "families")
 
 def main(options: Options) -> None:
     """Train, draw by every method, judge."""
+    check_choices("families", options.families, FAMILIES)
+    check_range("steps", [options.steps], 1)
+    check_range("budgets", options.budgets, 1)
+    check_range("grid", [options.grid], 1)
     variant = "" if options.data == "digits" else f"_{options.data}"
     report = Report(options, __file__, ("diffusers",), variant)
     kept = Kept(report.folder, {k: v for k, v in asdict(options).items() if k not in FREE})
@@ -459,7 +471,7 @@ def place(scale: float, options: Options) -> int:
 
 def label_axes(axes: Any, options: Options) -> None:
     """Labels and scales of the four panels."""
-    axes[0].set(xlabel="network evaluations per image", xscale="log")
+    axes[0].set(xlabel="network evaluations per image", xscale=scale_of(axes[0].dataLim.minposx))
     ticks = [options.steps * budget for budget in sorted(options.budgets)]
     axes[0].set_xticks(ticks, map(str, ticks))
     axes[0].minorticks_off()
@@ -471,7 +483,12 @@ def label_axes(axes: Any, options: Options) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     for axis in axes[:3]:
-        axis.set(yscale="log", ylabel="mean energy, nats")
+        axis.set(yscale=scale_of(axis.dataLim.minposy), ylabel="mean energy, nats")
+
+
+def scale_of(least: float) -> str:
+    """The scale of an axis by its least positive value: no logarithm where there is none."""
+    return "log" if math.isfinite(least) else "linear"
 
 
 if __name__ == "__main__":

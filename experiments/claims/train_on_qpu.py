@@ -41,7 +41,7 @@ from qsample.data import load
 from qsample.models import BernoulliRBM, BoltzmannMachine, EnergyModel
 
 sys.path.append(str(Path(__file__).parents[2]))
-from experiments.common import CommonOptions, Report, command_line
+from experiments.common import CommonOptions, Report, check_choices, command_line
 
 COLOURS = {
     "exact": "black",
@@ -51,6 +51,7 @@ COLOURS = {
     "CD": "#b8b8b8",
     "PCD": "#7fbf7b",
 }
+MODELS = ("native", "embedded")
 READS = ("raw", "calibrated", "corrected")
 """sources that use the processor"""
 
@@ -73,7 +74,7 @@ class Options(CommonOptions):
     """relative errors of its h and J"""
     fixed_noise: bool = False
     """the errors are the chip's own, the same at every programming; else drawn afresh at each"""
-    models: tuple[str, ...] = ("native", "embedded")
+    models: tuple[str, ...] = MODELS
     """native, embedded"""
     data: str = "bars-and-stripes-3x3"
     """images; small, so that the likelihood is exact: pixels and hidden units are 20 at most"""
@@ -105,10 +106,13 @@ class Job:
 
 def main(options: Options) -> None:
     """Train every model from every source of samples, compare."""
+    check_choices("models", options.models, MODELS)
     if options.hardware and options.budget is None:
         need = 0.045 * options.updates * 3 * len(options.seeds) * len(options.models)
         budget = f"seconds of QPU access time; these runs take about {need:.0f}"
         raise SystemExit(f"--hardware needs --budget, {budget}")
+    if options.hardware:
+        check_token()
     report = Report(options, __file__, packages=("dwave-cloud-client", "dwave-system"))
     rows = load(options.data).x
     runs: list[dict[str, Any]] = []
@@ -126,6 +130,24 @@ def main(options: Options) -> None:
     }
     show(result["summary"])
     report.finish(result, picture(result, options))
+
+
+def check_token() -> None:
+    """A SystemExit where D-Wave's configuration has no token, or cannot be read."""
+    from dwave.cloud.config import load_config
+
+    try:
+        token = load_config().get("token")
+    except Exception as error:  # its text may repeat a line of the file, which may hold the token
+        raise SystemExit(
+            f"--hardware: D-Wave's configuration cannot be read ({type(error).__name__}): "
+            "`dwave config inspect` shows it"
+        ) from None
+    if not (token or "").strip():
+        raise SystemExit(
+            "--hardware needs a D-Wave token: set DWAVE_API_TOKEN or run `dwave config create`; "
+            "without --hardware a loopback processor takes its place"
+        )
 
 
 def loopback(stack: ExitStack, options: Options) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`python -m qsample.cli` is the `qsample` command."""
 
-from qsample.cli.command import main
+from qsample.cli import main
 
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import sys
 from contextlib import redirect_stderr
 from importlib.metadata import version
@@ -48,6 +49,7 @@ def _parse(arguments: list[str] | None) -> Command:
             return command
     except SystemExit as stop:
         if not stop.code:
+            print(end="", flush=True)
             raise  # it was --help
     raise ValueError(f"{_point(complaint.getvalue())} (qsample --help says more)")
 
@@ -78,13 +80,26 @@ def _point(complaint: str) -> str:
     return re.sub(r"Error parsing __\S+: ", "", " ".join(paragraph))
 
 
+def _nobody_reads() -> bool:
+    """Whether the pipe of stdout has lost its reader, such as `head`; what is left goes nowhere."""
+    stdout = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(stdout, 0)
+    if not poll.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stdout)
+    os.close(nowhere)
+    return True
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The `qsample` command: expected errors are one line on stderr, exit code 2."""
     command = None
-    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
-        print(f"qsample {version(DISTRIBUTION)}")
-        return
     try:
+        if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+            print(f"qsample {version(DISTRIBUTION)}", flush=True)
+            return
         command = _parse(arguments)
         if isinstance(command, Train) and command.ranks != 1 and not is_rank():
             code = run_ranks(sys.argv[1:] if arguments is None else arguments, command.ranks)
@@ -92,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
                 raise SystemExit(code)
             return
         command()
+        print(end="", flush=True)  # else an error of stdout would come after all of this
     except KeyboardInterrupt as error:
         stopped = str(error) or "interrupted"
         remedy = ""
@@ -108,6 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
             os._exit(128 + error.number)
         raise SystemExit(error.code) from None
     except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and hasattr(select, "poll") and _nobody_reads():
+            raise SystemExit(141) from None  # as of a process that SIGPIPE ends
         line = line_of(error)
         if line is None:
             raise

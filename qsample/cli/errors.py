@@ -52,5 +52,6 @@ def advice(text: str) -> str:
 
     text = re.sub(r"Corrected\((\w+)\([^()]*\), Gibbs\([^()]*\)\)", pair, text)
     text = re.sub(rf"\b({'|'.join(plain)})\([^()]*\)", single, text)
+    text = re.sub(r"\bresume=True\b", "--resume", text)
     text = re.sub(r"\b(start|decay|binarise)='(\w+)'", r"--\1 \2", text)
     return text

@@ -14,6 +14,7 @@ from qsample.support.checks import plain_seed
 
 Binarisation = Literal["threshold", "fixed", "sample"]
 ROWS = 4096  # rows that are drawn at a time
+COUNTED = 5  # rows from which on 0, 1, 2, ... in the first column is no chance
 
 
 class Bits(NamedTuple):
@@ -41,14 +42,17 @@ def bits_of(source: Source, name: str, binarise: Binarisation | None, seed: int)
 
     Raises:
         ValueError: values that are neither bits nor spins without `binarise`; values that are no
-            grey levels; grey levels that a threshold makes all equal.
+            grey levels; grey levels that a threshold makes all equal; a column that counts the
+            rows or holds their classes.
     """
     array = source.values.reshape(len(source.values), -1)
     bits = _two_values(array)
     if bits is not None:
         return Bits(torch.from_numpy(np.ascontiguousarray(bits)))
     if binarise is None:
-        raise _refusal(source.values, name)
+        raise _refusal(source, name)
+    if _counts_rows(source.values):
+        raise ValueError(f"{name}: {_about_counter(source, 0)}")
     _check_no_labels(array, name)
     top = _top(source, name)
     grey = torch.from_numpy(array.astype(np.float32)) / top
@@ -105,6 +109,25 @@ def _top(source: Source, name: str) -> float:
 # ---- what is wrong with other values ----------------
 
 
+def _counts_rows(array: np.ndarray) -> bool:
+    """Whether the first column counts the rows, from 0 or 1, beside others that do not.
+
+    A column of grey levels may rise like that in a few rows.
+    """
+    if array.ndim != 2 or len(array) < COUNTED:
+        return False
+    number = np.arange(len(array))
+    if array[0, 0] not in (0, 1) or not np.array_equal(array[:, 0], array[0, 0] + number):
+        return False
+    return not np.array_equal(array, array[0] + number[:, None])
+
+
+def _about_counter(source: Source, k: int) -> str:
+    """That a column counts the rows, and the remedy."""
+    remedy = "leave it out (pandas: to_csv(index=False)), or name it 'index' in a header line"
+    return f"column {source.column(k)} counts the rows; {remedy}"
+
+
 def _check_no_labels(array: np.ndarray, name: str) -> None:
     """A ValueError where one column more than a square image has holds the classes.
 
@@ -124,19 +147,23 @@ def _check_no_labels(array: np.ndarray, name: str) -> None:
             )
 
 
-def _refusal(array: np.ndarray, name: str) -> ValueError:
+def _refusal(source: Source, name: str) -> ValueError:
     """The error for values that are neither bits nor spins."""
+    array = source.values
     low = -1 if (array == -1).any() else 0
     place = [int(k) for k in np.argwhere((array != 1) & (array != low))[0]]
     value = array[tuple(place)].item()
-    hint = _about_column(array) or _about_threshold(array, value)
+    hint = _about_column(source) or _about_threshold(array, value)
     return ValueError(
         f"{name}: got {value} at {place}; expected all values 0 or 1, or all -1 or +1{hint}"
     )
 
 
-def _about_column(array: np.ndarray) -> str:
-    """A hint where one column alone holds other whole numbers than bits: it counts something."""
+def _about_column(source: Source) -> str:
+    """A hint where a column counts the rows, or alone holds other whole numbers than bits."""
+    array = source.values
+    if _counts_rows(array):
+        return f": {_about_counter(source, 0)}"
     if array.ndim != 2 or array.shape[1] < 3:
         return ""
     bits = (array == 0) | (array == 1) | (array == -1)
@@ -148,8 +175,9 @@ def _about_column(array: np.ndarray) -> str:
     if not (np.isfinite(column).all() and (column == np.round(column)).all()):
         return ""
     if np.array_equal(column - column[0], np.arange(len(column))):
-        return f": column {k} counts the rows; leave it out (pandas: to_csv(index=False))"
-    return f": does column {k} hold labels? Leave it out, or name it 'label' in a header line"
+        return f": {_about_counter(source, k)}"
+    labels = f"does column {source.column(k)} hold labels?"
+    return f": {labels} Leave it out, or name it 'label' in a header line"
 
 
 def _about_threshold(array: np.ndarray, value: float) -> str:

@@ -57,8 +57,8 @@ def load(
 
     Raises:
         ValueError: an unknown name (the message lists the names), a missing or damaged file, an
-            array of the wrong shape, a value outside {0,1} and -1/+1 without `binarise`, a column
-            without a name that counts rows or classes.
+            array of the wrong shape, a value outside {0,1} and -1/+1 without `binarise`, a first
+            column that counts the rows, a column without a name that holds classes.
         ImportError: the package that carries the data is not installed; the message names the extra
             that installs it.
     """

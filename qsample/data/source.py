@@ -16,6 +16,7 @@ class Source(NamedTuple):
         note: what was kept apart or left out, in words.
         own_test: number of last rows that the source keeps for tests.
         top: end of the range of its grey values; None where the values themselves tell.
+        columns: columns of the rows as messages say them, `0 ('id')`; empty where none has a name.
     """
 
     values: np.ndarray
@@ -23,3 +24,8 @@ class Source(NamedTuple):
     note: str = ""
     own_test: int = 0
     top: float | None = None
+    columns: tuple[str, ...] = ()
+
+    def column(self, k: int) -> str:
+        """Column k of the rows, as messages say it."""
+        return self.columns[k] if self.columns else str(k)

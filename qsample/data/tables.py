@@ -93,7 +93,8 @@ def _from_csv(path: Path) -> Source:
     # columns that hold no pixels
     names = [name.lower() for name in header]
     label = next((k for k, name in enumerate(names) if name in LABELS), None)
-    index = 0 if len(names) > 1 and names[0] in INDEX else None
+    first = 1 if label == 0 else 0
+    index = first if len(names) > first + 1 and names[first] in INDEX else None
     pixels = [k for k in range(len(names)) if k not in (label, index)]
     notes = []
     labels = None
@@ -102,7 +103,9 @@ def _from_csv(path: Path) -> Source:
     if label is not None:
         notes.append(f"labels: column {header[label]!r}")
         labels = np.array([_cells(row, delimiter)[label] for row in rows])
-    return Source(_numbers(rows, delimiter, pixels), labels, "; ".join(notes))
+    columns = tuple(f"{k} ({header[k]!r})" for k in pixels)
+    values = _numbers(rows, delimiter, pixels)
+    return Source(values, labels, "; ".join(notes), columns=columns)
 
 
 def _is_header(cells: list[str]) -> bool:

@@ -172,7 +172,8 @@ class Run:
         if self.folder.holds_checkpoint():
             if not resume:
                 raise ValueError(
-                    f"{path} already holds a run: resume it, or choose another output folder"
+                    f"{path} already holds a run: give resume=True to resume it, or choose "
+                    "another output folder"
                 )
             restore(self, path)
             self.folder.saved = self.update

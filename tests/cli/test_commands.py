@@ -266,6 +266,44 @@ def test_ctrl_c_from_the_keyboard(tmp_path):
     assert "Traceback" not in said
 
 
+def test_ctrl_c_while_torch_is_loaded(tmp_path):
+    """One line, as later; pressed from within the import, so that it is there at any speed."""
+    (tmp_path / "torch.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    python = [sys.executable, "-m", "qsample.cli", "samplers"]
+    script = [sys.executable, "-c", "from qsample.cli import main; main()", "samplers"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for command in (python, script):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert (done.returncode, done.stderr) == (130, "\nqsample: interrupted\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe of POSIX")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["recipes", "--help", "--version"])
+def test_a_pipe_that_nobody_reads_is_no_error(command, unbuffered):
+    """As of `qsample recipes | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "qsample.cli", command],
+            cwd=ROOT,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 # ---- the picture ----------------
 
 

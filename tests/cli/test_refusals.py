@@ -141,7 +141,8 @@ def test_resume_refuses_another_run(trained, capsys, options, name):
     assert f"cannot resume {trained}: it was made with {name}" in refused(
         capsys, *given, *options, "--resume"
     )
-    assert "already holds a run" in refused(capsys, *given, *options)
+    line = refused(capsys, *given, *options)
+    assert f"{trained} already holds a run: give --resume to resume it, or choose another" in line
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
 

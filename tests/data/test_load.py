@@ -469,6 +469,69 @@ def test_a_nameless_column_that_counts_is_refused(tmp_path, column, message, suf
         load(path)
 
 
+GREY = np.random.default_rng(0).integers(0, 256, (40, 6))
+
+
+def counted(start=0, grey=GREY):
+    """Grey levels behind a column that counts their rows."""
+    return np.column_stack([np.arange(start, start + len(grey)), grey])
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [("", "column 0"), ("id,a,b,c,d,e,f", "column 0 ('id')"), ("p,a,b,c,d,e,f", "column 0 ('p')")],
+)
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("binarise", ["threshold", "sample", None])
+def test_a_column_that_counts_beside_grey_levels_is_refused(
+    tmp_path, header, column, start, binarise
+):
+    path = tmp_path / "mine.csv"
+    np.savetxt(path, counted(start), delimiter=",", fmt="%d", header=header, comments="")
+    with pytest.raises(ValueError) as caught:
+        load(path, binarise=binarise)
+    remedy = "leave it out (pandas: to_csv(index=False)), or name it 'index' in a header line"
+    assert str(path) in str(caught.value)
+    assert f": {column} counts the rows; {remedy}" in str(caught.value)
+    # the remedy is one
+    np.savetxt(
+        path, counted(start), delimiter=",", fmt="%d", header="index,a,b,c,d,e,f", comments=""
+    )
+    assert load(path, binarise="threshold").x.tolist() == (GREY >= GREY.max() / 2).tolist()
+
+
+def test_a_column_that_counts_may_stand_behind_the_labels(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = np.column_stack([np.arange(40) % 10, counted()])
+    for name in ("id", "index"):
+        header = f"label,{name},a,b,c,d,e,f"
+        np.savetxt(path, rows, delimiter=",", fmt="%d", header=header, comments="")
+        if name == "id":
+            with pytest.raises(ValueError, match=r"column 1 \('id'\) counts the rows"):
+                load(path, binarise="threshold")
+    dataset = load(path, binarise="threshold")
+    assert dataset.x.shape == (40, 6) and dataset.labels is not None
+    assert "column 'index' left out as row numbers" in dataset.note
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        counted(grey=GREY[:4]),  # so few rows may rise by chance
+        counted(start=2),  # neither from 0 nor from 1
+        np.insert(counted()[:-1], 20, 200, 0),  # rises but once
+        counted()[::-1],
+        np.arange(1, 41)[:, None] + np.arange(6),  # every column rises: a ramp
+        np.column_stack([GREY, np.arange(40)]),  # the last pixel
+        np.arange(40)[:, None] * [2, 3, 1],
+    ],
+)
+def test_a_column_that_rises_is_data(tmp_path, array):
+    np.savetxt(tmp_path / "mine.csv", array, delimiter=",", fmt="%d")
+    dataset = load(tmp_path / "mine.csv", binarise="threshold")
+    assert dataset.x.tolist() == (array >= array.max() / 2).tolist()
+
+
 def test_true_and_false_without_a_header(tmp_path):
     (tmp_path / "mine.csv").write_text("True,False\nfalse,TRUE\n")
     assert load(tmp_path / "mine.csv").x.tolist() == [[1, 0], [0, 1]]

@@ -40,7 +40,8 @@ def stopped(tmp_path):
 
 def test_an_existing_run_is_not_overwritten(stopped):
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
-    assert_refused(f"{stopped} already holds a run: resume it", rbm(), Gibbs(1), out=stopped)
+    message = f"{stopped} already holds a run: give resume=True to resume it"
+    assert_refused(message, rbm(), Gibbs(1), out=stopped)
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
 
 
