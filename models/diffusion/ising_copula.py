@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from qsample.diffusion.denoiser import check_denoiser, check_logits
 from qsample.diffusion.known import Known
 from qsample.diffusion.process import Step, UniformBits
 from qsample.diffusion.reverse_step import (
@@ -26,7 +27,7 @@ from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws, Generators, draw_seeds, step_generators
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Samples
-from qsample.support.checks import check_choice, check_spins, is_whole, whole
+from qsample.support.checks import check_choice, check_spins, check_tensors, is_whole, whole
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -79,7 +80,7 @@ class IsingCopula(Identified):
     `graph.edges`; of a centred copula also `b` [steps, n].
 
     Raises:
-        TypeError: a graph or a process that is none.
+        TypeError: a denoiser that is no module, a graph or a process that is none.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class IsingCopula(Identified):
                 f"expected a process of spins, such as UniformBits(log_times(4)); got {process!r}"
             )
         check_graph(graph)
+        check_denoiser("denoiser", denoiser)
         super().__init__()
         self.denoiser = denoiser
         self.graph = graph
@@ -148,14 +150,15 @@ class IsingCopula(Identified):
         """Logits, features if there are any, and the steps as a tensor."""
         self._check(x)
         steps = self.process.step_numbers(x, k)
-        answer = self.denoiser(x.to(self.J), steps.expand(len(x)))
-        logits, features = answer if isinstance(answer, tuple) else (answer, None)
-        if logits.shape != x.shape:
-            raise ValueError(
-                f"expected the denoiser's logits {list(x.shape)}; got {list(logits.shape)}"
-            )
+        answer: Any = self.denoiser(x.to(self.J), steps.expand(len(x)))
+        logits: Any = answer
+        features: Any = None
+        if isinstance(answer, tuple) and len(answer) == 2:
+            logits, features = answer
+        check_logits(logits, tuple(x.shape), " or (logits, features)")
         if features is None:
             return logits, None, steps
+        check_tensors(features=features)
         if features.shape[:2] != x.shape or features.dim() != 3:
             raise ValueError(
                 f"expected the denoiser's features [{len(x)}, {x.shape[1]}, r]; got "
@@ -386,7 +389,8 @@ class IsingCopula(Identified):
         return start_energy - expected(problem) + expected(plain) - plain_energy
 
     def _check(self, x: Tensor) -> None:
-        """A ValueError unless x are spins `[B, n]` beside the parameters."""
+        """An error unless x are spins `[B, n]` beside the parameters."""
+        check_tensors(spins=x)
         n = self.graph.num_spins
         if x.dim() != 2 or x.shape[-1] != n or len(x) == 0:
             raise ValueError(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
 from qsample.diffusion.absorbing import Absorbing
-from qsample.diffusion.potts import TINY, Potts, PottsGibbs, categories
+from qsample.diffusion.denoiser import check_denoiser, check_logits
+from qsample.diffusion.potts import TINY, Potts, PottsGibbs, categories, check_is_potts_sampler
 from qsample.diffusion.process import Step, Uniform, UniformBits
 from qsample.models.identity import Identified
 from qsample.problem.graph import Graph, check_graph
@@ -53,7 +54,7 @@ class PottsCopula(Identified):
     state of the edge's first end first.
 
     Raises:
-        TypeError: a graph or a process that is none.
+        TypeError: a denoiser that is no module, a graph or a process that is none.
     """
 
     def __init__(self, denoiser: nn.Module, graph: Graph, process: Uniform | Absorbing) -> None:
@@ -64,6 +65,7 @@ class PottsCopula(Identified):
                 f"got {process!r} (spins are for IsingCopula)"
             )
         check_graph(graph)
+        check_denoiser("denoiser", denoiser)
         super().__init__()
         self.denoiser = denoiser
         self.graph = graph
@@ -87,12 +89,9 @@ class PottsCopula(Identified):
         """
         self._check(x)
         steps = self.process.step_numbers(x, k)
+        x = x.long()
         logits = self.denoiser(x, steps.expand(len(x)))
-        expected = (*x.shape, self.process.states)
-        if logits.shape != expected:
-            raise ValueError(
-                f"expected the denoiser's logits {list(expected)}; got {list(logits.shape)}"
-            )
+        check_logits(logits, (*x.shape, self.process.states))
         return self.process.posterior(x, logits.double().softmax(-1), k)
 
     def step_problem(self, x: Int[Tensor, "B n"], k: Step, hidden: Tensor | None = None) -> Potts:
@@ -147,7 +146,9 @@ class PottsCopula(Identified):
 
         Raises:
             ValueError: num < 1, another number of generators, known tokens that are none.
+            TypeError: a sampler that does not draw Potts problems.
         """
+        check_is_potts_sampler(sampler)
         whole("num", num, 1)
         n = self.graph.num_spins
         masks = self._masks
@@ -165,6 +166,8 @@ class PottsCopula(Identified):
             streams = step_generators(seeds, k, 1)
             hidden = None if masks is None else masks.hidden(x, k, streams)
             problem = self.step_problem(x, k, hidden)
+            if masks is not None and k == 1:  # x_0 has no mask, whatever the couplings cost
+                problem = problem.of_states(masks.states)
             if known is not None and masks is None:
                 problem = problem.given(self._back(x, known, k, streams))
             x = sampler.sample(problem, generator=step_generators(seeds, k, 0))[:, 0]
@@ -186,6 +189,8 @@ class PottsCopula(Identified):
     ) -> tuple[Tensor, ...]:
         """(x_{k-1}, x_k, k) of data x_0 `[B, n]`: what to train on, a random step k per row."""
         self._check(data)
+        if self._masks is not None:
+            self._masks.check_data("data", data)
         k = torch.randint(1, self.process.steps + 1, (len(data),), generator=generator)
         x = self.process.noise(data, k - 1, generator=generator)
         return x, self.process.noise(x, k, k - 1, generator), k
@@ -202,8 +207,13 @@ class PottsCopula(Identified):
             x: x_{k-1}, states `[B, n]`.
             after: x_k, states `[B, n]`.
             k: step of `after`, for all rows or one for each `[B]`.
+
+        Raises:
+            ValueError: bad states or steps, a mask in x_0.
         """
-        field = self._of_pair(x, after, k).field(x[:, None])[:, 0]
+        problem = self._of_pair(x, after, k)
+        x = x.long()
+        field = problem.field(x[:, None])[:, 0]
         return (-field).log_softmax(-1).gather(-1, x[..., None]).sum((-1, -2))
 
     def cd_loss(
@@ -226,16 +236,31 @@ class PottsCopula(Identified):
             k: step of `after`, for all rows or one for each `[B]`.
             sampler: draws the step.
             generator: one, or a list with one per row; None is torch's default.
+
+        Raises:
+            ValueError: bad states or steps, a mask in x_0.
+            TypeError: a sampler that does not draw Potts problems.
         """
+        check_is_potts_sampler(sampler)
         problem = self._of_pair(x, after, k)
-        start = x[:, None]
+        start = x.long()[:, None]
         reads = sampler.sample(problem.detach(), initial=start, generator=generator)
         return (problem.energy(start) - problem.energy(reads))[:, 0]
 
     def _of_pair(self, x: Tensor, after: Tensor, k: Step) -> Potts:
         """The step from `after`; with masks, given which sites of x are masked."""
         self._check(x)
-        hidden = None if self._masks is None else x == self._masks.states
+        self._check(after)
+        if x.shape != after.shape:
+            raise ValueError(
+                f"expected x and after, x_(k-1) and x_k, of one shape; got {list(x.shape)} and "
+                f"{list(after.shape)}"
+            )
+        hidden = None
+        if self._masks is not None:
+            first = self.process.step_numbers(after, k).expand(len(x)) == 1
+            self._masks.check_data("x at k = 1, which is x_0,", x[first])
+            hidden = x == self._masks.states
         return self.step_problem(after, k, hidden)
 
     # ---- checks ----------------

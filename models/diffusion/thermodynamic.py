@@ -24,6 +24,7 @@ from qsample.problem.ising import Ising
 from qsample.problem.lattices import scatter
 from qsample.sampling.random import Generators
 from qsample.sampling.sampler import Sampler, check_is_sampler
+from qsample.support.checks import check_tensors, whole
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -171,6 +172,7 @@ class DenoisingThermodynamicModel(Identified):
 
     def _beside(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor of the user's; a ValueError unless it is on the parameters' device."""
+        check_tensors(**{name: tensor})
         device = self.sites.device
         if tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device}, the model on {device}: move one")
@@ -268,6 +270,7 @@ class DenoisingThermodynamicModel(Identified):
             generator: one, or a list with one per draw: draw i is then what it would be alone.
                 None is torch's default.
         """
+        num = whole("num", num, 1)
         if labels is not None and labels.shape != (num,):
             raise ValueError(f"expected one label per draw, [{num}]; got {list(labels.shape)}")
         x = self.process.prior((num, len(self.sites)), generator).to(self.sites.device)

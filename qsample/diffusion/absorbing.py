@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from qsample.diffusion.process import SiteProcess, Step
 from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.support.checks import check_tensors
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
 
@@ -65,9 +66,11 @@ class Absorbing(SiteProcess):
                 torch's default.
 
         Raises:
-            ValueError: states that are not the process's, steps out of order.
+            ValueError: states that are not the process's, a mask in x_0, steps out of order.
         """
         self.check(x)
+        clean = torch.as_tensor(start, device=x.device) == 0
+        self.check_data("x_0", x[clean.expand(x.shape[:-1])])
         level = Draws(draw_seeds(generator, x.shape[:-1]), x.device).uniform(x.shape[-1])
         lost = level < self.lost(k, start).to(x.device)
         return torch.where(lost.reshape(x.shape), self.states, x)
@@ -120,8 +123,22 @@ class Absorbing(SiteProcess):
         states = law[..., :-1].masked_fill(hidden[..., None], 0)
         return torch.cat([states, hidden[..., None].to(law)], -1)
 
+    def check_data(self, name: str, x: Tensor) -> None:
+        """A ValueError where x_0 has masks, which noise makes and no data holds.
+
+        Args:
+            name: what x is to the user.
+            x: states of the process.
+        """
+        if (x == self.states).any():
+            raise ValueError(
+                f"expected {name} in 0..{self.states - 1}; got {self.states}, the mask, which "
+                f"noise alone makes: Absorbing(times, states={self.states + 1}) takes it for data"
+            )
+
     def check(self, x: Tensor) -> None:
-        """A ValueError unless x are states of the process, `[*, n]`."""
+        """An error unless x are states of the process, `[*, n]`."""
+        check_tensors(x=x)
         known = (x >= 0) & (x <= self.states)
         if x.dim() < 1 or x.is_floating_point() or not known.all():
             odd = x[~known]

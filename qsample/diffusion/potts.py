@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from qsample.problem.graph import Graph, check_graph
 from qsample.sampling.random import Draws, Generators, draw_seeds
+from qsample.sampling.sampler import Sampler
 from qsample.support.checks import check_tensors, is_whole, whole_settings
 from qsample.support.faces import public
 from qsample.support.transforms import uncompiled
@@ -81,6 +82,10 @@ class Potts:
         fixed = torch.where(one_hot(known.clamp_min(0), self.states) == 1, 0.0, cost)
         h = torch.where((known >= 0)[..., None], fixed.to(self.h), self.h)
         return Potts(self.graph, h, self.J)
+
+    def of_states(self, states: int) -> Potts:
+        """The problem of sites that are in one of the first `states` states."""
+        return Potts(self.graph, self.h[..., :states], self.J[..., :states, :states])
 
     def energy(self, x: Tensor) -> Tensor:
         """E of each read, `[*B, R]`, of states `[*B, R, n]`; differentiable in h and J."""
@@ -162,7 +167,13 @@ class PottsGibbs:
 
         Raises:
             ValueError: num < 1, an `initial` of another shape, numbers that are not finite.
+            TypeError: what is no Potts problem.
         """
+        if not isinstance(problem, Potts):
+            raise TypeError(
+                f"expected a Potts problem, such as Potts(graph, h, J); got "
+                f"{type(problem).__name__}: Gibbs(sweeps=100) draws from an Ising problem"
+            )
         if not is_whole(num) or num < 1:
             raise ValueError(f"expected num >= 1 reads; got {num!r}")
         if not (problem.h.isfinite().all() and problem.J.isfinite().all()):
@@ -190,6 +201,17 @@ class PottsGibbs:
                 pull = _pull(both_ways[..., edge, :, :], x[..., neighbour])
                 x[..., sites] = categories(field.index_add(-2, place, pull), draws)
         return x.reshape(*batch, num, n)
+
+
+def check_is_potts_sampler(sampler: object) -> None:
+    """TypeError for what does not draw Potts problems: samplers of Ising problems among them."""
+    ising = isinstance(sampler, Sampler)
+    if ising or isinstance(sampler, type) or not hasattr(sampler, "sample"):
+        why = ", which draws Ising problems" if ising else ""
+        raise TypeError(
+            "expected a sampler of Potts problems, such as PottsGibbs(sweeps=100); got "
+            f"{sampler!r}{why}"
+        )
 
 
 def categories(field: Tensor, draws: Draws) -> Tensor:

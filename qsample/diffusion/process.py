@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot, pad
 from qsample.problem.graph import lasting
 from qsample.problem.ising import Ising
 from qsample.sampling.random import Draws, Generators, draw_seeds
-from qsample.support.checks import check_spins
+from qsample.support.checks import as_numbers, check_spins, check_tensors
 from qsample.support.faces import public
 from qsample.support.transforms import numbers, uncompiled
 
@@ -104,8 +104,9 @@ class SiteProcess:
 
         Raises:
             ValueError: steps outside 1 <= k <= T, another number of them than of rows.
+            TypeError: steps that are no integers.
         """
-        steps = torch.as_tensor(k, device=x.device)
+        steps = _steps("k", k).to(x.device)
         if steps.shape not in ((), x.shape[:1]):
             raise ValueError(
                 f"expected one step k, or one for each of {len(x)} rows; got {list(steps.shape)}"
@@ -121,9 +122,10 @@ class SiteProcess:
 
         Raises:
             ValueError: steps outside 0 <= start <= k <= T.
+            TypeError: steps that are no integers.
         """
-        k = torch.as_tensor(k).cpu()
-        start = k - 1 if start is None else torch.as_tensor(start).cpu()
+        k = _steps("k", k).cpu()
+        start = k - 1 if start is None else _steps("start", start).cpu()
         if not numbers((start >= 0) & (start <= k) & (k <= self.steps)).all():
             raise ValueError(
                 f"expected steps 0 <= start <= k <= {self.steps}; got start = {start.tolist()}, "
@@ -139,6 +141,17 @@ class SiteProcess:
         A number, or one per site `[n]`; for steps `[*B]`, one per item: `[*B, 1]` or `[*B, n]`.
         """
         return -(-self.rate_dt(k, start)).expm1()
+
+
+def _steps(name: str, k: Step) -> Tensor:
+    """Numbers of steps as a tensor; TypeError for what are no integers."""
+    steps = as_numbers(name, k)
+    if steps.is_floating_point() or steps.dtype == torch.bool:
+        raise TypeError(
+            f"expected {name} as the number of a step, or one for each row, integers; got "
+            f"{steps.tolist()}, {steps.dtype}"
+        )
+    return steps
 
 
 @public("qsample.diffusion")
@@ -254,7 +267,8 @@ class Uniform(SiteProcess):
         return (u * self.states).long()
 
     def check(self, x: Tensor) -> None:
-        """A ValueError unless x are states of the process, `[*, n]`."""
+        """An error unless x are states of the process, `[*, n]`."""
+        check_tensors(x=x)
         known = (x >= 0) & (x < self.states)
         if x.dim() < 1 or x.is_floating_point() or not known.all():
             odd = x[~known]
@@ -399,7 +413,8 @@ class UniformBits(Uniform):
         return (u < 0.5).to(torch.int8) * 2 - 1
 
     def check(self, x: Tensor) -> None:
-        """A ValueError unless x are states of the process, `[*, n]`."""
+        """An error unless x are states of the process, `[*, n]`."""
+        check_tensors(x=x)
         if x.dim() < 1:
             raise ValueError(f"expected spins x [*, n] of -1 and +1; got shape {list(x.shape)}")
         check_spins("spins x [*, n]", x)

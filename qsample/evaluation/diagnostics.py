@@ -108,7 +108,7 @@ def diagnose(
     Raises:
         ValueError: a batch of problems or of reads, reads of another number of spins, or numbers
             of the problem that are not finite.
-        TypeError: what is no problem or no samples.
+        TypeError: what is no problem or no samples, or reads that are bool.
     """
     problem = _one_problem(problem, samples)
     broken = _broken(problem, samples)
@@ -132,6 +132,11 @@ def _one_problem(problem: Ising, samples: Samples) -> Ising:
     check_finite(problem)
     check_samples(samples)
     spins = samples.spins
+    if spins.dtype == torch.bool:
+        raise TypeError(
+            "expected spins of -1 and +1; got torch.bool: 2 * spins.to(torch.int8) - 1 makes spins "
+            "of bits"
+        )
     if spins.dim() != 2:
         raise ValueError(f"expected reads of one problem [R, n]; got {list(spins.shape)}")
     if problem.batch_shape.numel() != 1:
@@ -151,7 +156,8 @@ def _broken(problem: Ising, samples: Samples) -> str:
     odd = spins[spins.abs() != 1]
     if len(odd):
         bits = bool(((spins == 0) | (spins == 1)).all())
-        hint = ": 2 * spins - 1 turns 0 and 1 into them" if bits else ""
+        wide = ".to(torch.int8)" if spins.dtype == torch.uint8 else ""
+        hint = f": 2 * spins{wide} - 1 turns 0 and 1 into them" if bits else ""
         return f"expected spins of -1 and +1; got {float(odd[0]):g}{hint}"
     if not samples.energy.isfinite().all():
         return "an energy is not finite"

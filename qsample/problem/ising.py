@@ -281,6 +281,11 @@ class Ising:
             raise ValueError(
                 f"expected spins of shape [*B, R, {self.num_spins}]; got {list(spins.shape)}"
             )
+        if spins.dtype in (torch.bool, torch.uint8):
+            raise ValueError(
+                f"expected spins of -1 and +1; got {spins.dtype}, which holds no -1: "
+                "2 * spins.to(torch.int8) - 1 makes spins of bits"
+            )
         self._fits("spins", spins.shape[:-2])
         return spins.to(self.h)
 
@@ -296,7 +301,11 @@ class Ising:
     def energy(self, spins: Int[Tensor, "*batch n"] | Float[Tensor, "*batch n"]) -> Tensor:
         """E of each read, `[*B, R]`, of spins -1 and +1, `[*B, R, n]`.
 
-        Differentiable in h, J and offset.
+        Differentiable in h, J and offset, and multilinear in the spins: E of means of independent
+        spins is their mean energy.
+
+        Raises:
+            ValueError: spins of another shape, bool or uint8.
         """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":

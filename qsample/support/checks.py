@@ -37,6 +37,7 @@ WAYS_TO_ISING = {
     **dict.fromkeys(_BQMS, "Ising.from_bqm(bqm) makes one"),
     "dict": "Ising.from_qubo(Q) makes one of a QUBO",
     "Graph": "Ising(graph, h, J) makes one",
+    "Potts": "PottsGibbs(sweeps=100) draws from it",
     "Tensor": "Ising.from_dense(h, J) makes one of a matrix",
     "ndarray": "Ising.from_dense(torch.as_tensor(h), torch.as_tensor(J)) makes one of a matrix",
     **{
@@ -189,6 +190,8 @@ def check_spins(name: str, spins: Tensor, remedy: str = "2 * bits - 1 makes spin
     wrong = abs(values) != 1
     if wrong.any():
         odd = float(values[wrong][0])
+        if spins.dtype == torch.uint8:  # 2 * 0 - 1 is 255
+            remedy = remedy.replace("2 * bits -", "2 * bits.to(torch.int8) -")
         raise ValueError(f"expected {name} of -1 and +1; got {odd:g}: {remedy}")
 
 

@@ -46,7 +46,7 @@ def test_noise_has_the_kernels_law():
     assert (z[possible] < Z_MAX).all()
     assert torch.equal(seen[~possible], p[~possible])
     assert torch.equal(forward.noise(x[:5], 2, 2), x[:5])
-    assert (forward.noise(x[:50], 4) == 2).all()
+    assert (forward.noise(x[:50], 4, 1) == 2).all()
     assert torch.equal(forward.prior((4, 3)), torch.full((4, 3), 2))
 
 
@@ -121,6 +121,16 @@ def test_refusals():
     forward = Absorbing(log_times(3), states=3)
     with pytest.raises(ValueError, match=r"integers in 0\.\.3, 3 for the mask; got .* 4"):
         forward.noise(torch.tensor([[4]]), 1)
+    with pytest.raises(ValueError, match=r"x_0 in 0\.\.2; got 3, the mask.*states=4\) takes it"):
+        forward.noise(torch.tensor([[1, 3]]), 2)
+    later = torch.tensor([1, 0])  # the mask is noise after the first step, and none in x_0
+    forward.noise(torch.tensor([[1, 3], [0, 2]]), 2, later)
+    with pytest.raises(ValueError, match="x_0 in"):
+        forward.noise(torch.tensor([[1, 3], [0, 3]]), 2, later)
+    with untyped(), pytest.raises(TypeError, match="x as a torch tensor; got list"):
+        forward.noise([[1]], 1)  # pyright: ignore[reportArgumentType]
+    with untyped(), pytest.raises(TypeError, match="expected k as the number of a step.*got 1.5"):
+        forward.noise(torch.tensor([[1]]), 1.5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"k <= 3; got start = 0, k = 4"):
         forward.noise(torch.tensor([[1]]), 4)
     with pytest.raises(ValueError, match="states >= 2; got 1"):

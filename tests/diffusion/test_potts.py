@@ -1,11 +1,13 @@
 """The Potts problem term by term, and its block Gibbs sampler against enumeration."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
 from qsample import Graph, Ising
+from qsample.annealers import Gibbs
 from qsample.diffusion import Potts, PottsGibbs
 from qsample.testing import FALSE_ALARM
 from tests.support.exact import untyped
@@ -14,6 +16,7 @@ from tests.support.tokens import number_of, p_value, rows_of
 
 N, S = 4, 3
 EVERY = rows_of(S, N)
+ANY: Any = PottsGibbs()
 EDGES = [(2, 0), (0, 1), (1, 2), (3, 1)]  # a triangle, and a site that hangs on it
 
 
@@ -139,6 +142,16 @@ def test_two_states_are_an_ising_problem():
             lambda p: PottsGibbs().sample(Potts(p.graph, p.h / 0, p.J)),
             ValueError,
             "finite h and J",
+        ),
+        (
+            lambda p: ANY.sample(Ising.from_edges(p.h[:, 0], EDGES, p.J[:, 0, 0])),
+            TypeError,
+            r"expected a Potts problem.*; got Ising: Gibbs\(sweeps=100\)",
+        ),
+        (
+            lambda p: Gibbs().sample(p, 2),
+            TypeError,
+            r"got Potts: PottsGibbs\(sweeps=100\) draws from it",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from qsample.annealers import (
 from qsample.evaluation.enumerated import listed_law, total_cumulants
 from qsample.evaluation.reference import plain
 from qsample.sampling.mixing import autocorrelation_time, chain_ess
-from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law
+from tests.support.exact import KINDS, Z_MAX, a_graph, a_problem, slow_energy, slow_law, untyped
 from tests.support.thinning import thinned
 
 
@@ -442,6 +442,15 @@ def test_one_problem_at_a_time():
         diagnose(problem, reads(one, 3, 0))
     with pytest.raises(ValueError, match=r"expected reads of 5 spins; got \[3, 4\]"):
         diagnose(one, Samples(torch.ones(3, 4, dtype=torch.int8), torch.zeros(3)))
+
+
+def test_bits_are_no_reads():
+    problem = a_problem(a_graph("complete"))
+    bits = torch.zeros(3, 5)
+    with untyped(), pytest.raises(TypeError, match=r"got torch\.bool: 2 \* spins\.to\(torch"):
+        diagnose(problem, Samples(bits > 0, torch.zeros(3)))
+    verdict = diagnose(problem, Samples(bits.to(torch.uint8), torch.zeros(3)))
+    assert verdict.ok is False and "2 * spins.to(torch.int8) - 1" in verdict.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

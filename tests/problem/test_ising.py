@@ -17,6 +17,7 @@ from tests.support.exact import (
     coupling_list,
     one_by_one,
     slow_energy,
+    untyped,
 )
 
 # batch dimensions of h, J and offset: alone, together, broadcast against each other, and none
@@ -246,6 +247,13 @@ def test_bad_types_and_values():
         problem.energy(torch.ones(4, 3))
     with pytest.raises(ValueError, match=r"spins of shape \[\*B, R, 2\]; got \[2\]"):
         problem.field(torch.ones(2))
+    for bits in (torch.ones(4, 2) > 0, torch.ones(4, 2, dtype=torch.uint8)):
+        for call in (problem.energy, problem.field):
+            with (
+                untyped(),
+                pytest.raises(ValueError, match=r"2 \* spins.to\(torch.int8\) - 1 makes spins"),
+            ):
+                call(bits)
     batch = Ising(graph, torch.zeros(3, 2), J)
     for call in (batch.energy, batch.field):
         with pytest.raises(

@@ -10,6 +10,7 @@ from torch import Tensor
 from qsample.diffusion.known import Known
 from qsample.diffusion.reverse_step import Denoised, feature_couplings
 from qsample.problem.graph import Graph
+from qsample.support.checks import check_spins, check_tensors
 
 
 def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> Denoised:
@@ -41,10 +42,12 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> D
     if pair_features:
         C = sample.shape[1]
         channels = C * (1 + pair_features)
-        if logits.shape[:2] != (B, channels):
+        numbers = sample.numel() * (1 + pair_features)
+        if logits.shape[:2] != (B, channels) or logits.numel() != numbers:
             raise ValueError(
                 f"expected {channels} channels from the denoiser, {C} of logits and "
-                f"{pair_features} features for each; got {list(logits.shape)}"
+                f"{pair_features} features for each, {[B, channels, *sample.shape[2:]]}; got "
+                f"{list(logits.shape)}"
             )
         features = logits[:, C:].reshape(B, pair_features, n)
         logits = logits[:, :C]
@@ -53,7 +56,7 @@ def read(output: Any, sample: Tensor, graph: Graph, pair_features: int = 0) -> D
     # two logits per token are one of their difference
     if not sample.is_floating_point() and logits.shape == (*sample.shape, 2):
         logits = logits[..., 1] - logits[..., 0]
-    if logits.numel() != sample.numel() or len(logits) != B:
+    if logits.shape not in (sample.shape, (B, n)):
         expected = list(sample.shape) if sample.is_floating_point() else [*sample.shape, 2]
         raise ValueError(
             f"expected logits of shape {expected} from the denoiser; got {list(logits.shape)}"
@@ -74,6 +77,9 @@ def to_spins(sample: Tensor) -> Tensor:
 
     Floating-point spins stay as they are; integer tokens 0 and 1 are -1 and +1.
     """
+    check_tensors(sample=sample)
+    if sample.dim() < 2:
+        raise ValueError(f"expected a sample of shape [B, ...]; got {list(sample.shape)}")
     flat = sample.flatten(1)
     if sample.is_floating_point():
         return flat
@@ -81,7 +87,7 @@ def to_spins(sample: Tensor) -> Tensor:
         odd = flat[(flat != 0) & (flat != 1)][0]
         raise ValueError(
             f"expected tokens 0 and 1 in a sample of {sample.dtype}; got {int(odd)}: spins are "
-            "floats"
+            "floats, which sample.float() makes"
         )
     return 2.0 * flat - 1
 
@@ -106,17 +112,21 @@ def known_bits(original: Tensor | None, keep: Tensor | None, sample: Tensor) -> 
         sample: x_t.
 
     Raises:
-        ValueError: one without the other, another shape.
+        ValueError: one without the other, another shape, known bits that are no spins or tokens.
     """
     if original is None and keep is None:
         return None
     if original is None or keep is None:
         raise ValueError("expected original and keep, x_0 and which bits of it are known, or none")
+    check_tensors(original=original, keep=keep)
     shape = sample.shape
     if original.shape != shape or keep.shape != shape[1:] or keep.dtype != torch.bool:
         raise ValueError(
             f"expected an original of shape {list(shape)} and keep, bool, of {list(shape[1:])}; "
             f"got {list(original.shape)}, and {keep.dtype} of {list(keep.shape)}"
         )
-    spins = to_spins(original) * keep.flatten()
+    known = keep.flatten()
+    spins = to_spins(original)
+    check_spins("an original", spins[:, known])
+    spins = torch.where(known, spins, 0.0)
     return Known.of(spins, len(sample), keep.numel(), sample.device)

@@ -21,7 +21,14 @@ from qsample.problem.lattices import grid_edges
 from qsample.sampling.random import Draws, Generators, draw_seeds
 from qsample.sampling.sampler import Sampler, check_is_sampler
 from qsample.sampling.samples import Exactness
-from qsample.support.checks import check_choice, is_whole, whole
+from qsample.support.checks import (
+    as_numbers,
+    check_choice,
+    check_spins,
+    check_tensors,
+    is_whole,
+    whole,
+)
 from qsample.support.faces import public
 from qsample.support.optional import needs
 
@@ -42,11 +49,20 @@ def _listed(name: str, pairs: Any) -> list[list[int]] | None:
     """
     if pairs is None:
         return None
-    rows = pairs.tolist() if hasattr(pairs, "tolist") else [list(row) for row in pairs]
+    rows = pairs.tolist() if hasattr(pairs, "tolist") else pairs
+    rows = list(rows) if _is_sequence(rows) else [rows]
+    if not all(_is_sequence(row) for row in rows):
+        example = "[[0, 1], [1, 0]]" if name == "neighbours" else "[[0, 1], [1, 2]]"
+        raise ValueError(f"expected {name} as rows of numbers, such as {example}; got {pairs!r}")
     rows = [[_item(number) for number in row] for row in rows]
     if not all(is_whole(number) for row in rows for number in row):
         raise ValueError(f"expected {name} as rows of whole numbers; got {rows[:4]}")
     return rows
+
+
+def _is_sequence(rows: Any) -> bool:
+    """Whether it can be gone through, and is no word."""
+    return hasattr(rows, "__iter__") and not isinstance(rows, str) and getattr(rows, "ndim", 1) > 0
 
 
 def _item(number: Any) -> Any:
@@ -270,7 +286,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         r"""x_t given x_0: each bit is resampled, or kept.
 
         Args:
-            original_samples: x_0, `[B, ...]`.
+            original_samples: x_0, spins -1 and +1 in a floating-point type or tokens 0 and 1 in an
+                integer type, `[B, ...]`.
             noise: of the same shape. Normal, as `randn_tensor` makes it: a bit flips where
                 $\Phi(\mathrm{noise}) < (1 - a_t)/2$, and nothing else is drawn. Or a sample of
                 uniform random bits, which show where a mask says so, with probability 1 - a_t.
@@ -279,14 +296,25 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
                 torch's default.
 
         Raises:
-            ValueError: noise of another shape, timesteps outside [0, 1].
+            ValueError: an x_0 of other numbers, noise of another shape or nan, timesteps outside
+                [0, 1] or of another number.
+            TypeError: what is no tensor.
         """
+        check_tensors(original_samples=original_samples, noise=noise)
         if noise.shape != original_samples.shape:
             raise ValueError(
                 f"expected noise of shape {list(original_samples.shape)}; got {list(noise.shape)}"
             )
-        t = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device)
+        spins = to_spins(original_samples)
+        check_spins("original_samples", spins)
+        if noise.isnan().any():
+            raise ValueError("expected noise of normal numbers or of random bits; got nan")
+        t = as_numbers("timesteps", timesteps).to(original_samples.device, torch.float64)
         t = t.reshape(-1, 1)
+        if len(t) not in (1, len(spins)):
+            raise ValueError(
+                f"expected one of timesteps, or one for each of {len(spins)} samples; got {len(t)}"
+            )
         inside = (t >= 0) & (t <= 1)
         if not inside.all():
             odd = float(t[~inside][0])
@@ -294,7 +322,6 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
                 f"expected timesteps in [0, 1], fractions of the way to noise; got {odd:g}"
             )
         lost = -(-TIMES[self.config["schedule"]](t)).expm1()  # 1 - a
-        spins = to_spins(original_samples)
         flat = noise.flatten(1) if noise.is_floating_point() else to_spins(noise)
 
         def draws() -> Draws:
@@ -386,6 +413,11 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
             neighbours = self.config["neighbours"]
             edges = self.config["edges"]
             pairs = grid_edges(shape, neighbours) if neighbours is not None else edges or []
+            if neighbours and len(pairs) == 0 and n > 1:
+                raise ValueError(
+                    f"neighbours {neighbours} leave the grid {list(shape)} from every site: "
+                    "expected offsets along its axes, such as [[0, 1], [1, 0]]"
+                )
             graph = self._graphs[shape] = Graph.sparse(n, pairs)
         if graph.num_spins != n:
             raise ValueError(
@@ -399,9 +431,10 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
     ) -> tuple[Denoised, Ising, int]:
         """What the denoiser says, the problem that it makes, and the number of the step."""
         index = self.index_for_timestep(timestep)
+        spins = to_spins(sample)  # checked before its shape makes a graph
         graph = self._graph_of(tuple(sample.shape[1:]))
         denoised = read(model_output, sample, graph, self.config["pair_features"])
-        x = to_spins(sample).to(denoised.logits)
+        x = spins.to(denoised.logits)
         if denoised.coupling is None:
             coupling = x.new_zeros(graph.num_edges)
         else:

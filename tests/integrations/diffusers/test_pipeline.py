@@ -52,7 +52,9 @@ def quiet(pipe):
     return pipe
 
 
-def draw(pipe, count=2, generator=None, **options) -> Any:
+def draw(pipe, count: int | None = 2, generator=None, **options) -> Any:
+    if "image" in options or "latents" in options:
+        count = None  # as many as they hold
     options = {"num_inference_steps": 3, "output_type": "pt"} | options
     return pipe(
         count, torch.Generator().manual_seed(7) if generator is None else generator, **options
@@ -238,6 +240,65 @@ def test_a_mask_says_what_is_drawn_anew(pipe):
         draw(pipe, mask_image=picture)
     with pytest.raises(ValueError, match=r"one mask of one channel.*got \[3, 1, 8, 8\]"):
         draw(pipe, image=image, mask_image=image)
+
+
+IMAGE = (torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+WHITE = (torch.arange(8) > 2).expand(1, 1, 8, 8)
+PICTURE = PIL.Image.fromarray((255 * IMAGE[0, 0].numpy()).astype("uint8"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": IMAGE * torch.nan}, r"pixels 0 and 1.*; got nan: image > 0\.5 makes"),
+        ({"image": IMAGE / 2}, r'got 0\.5: .* picture\.convert\("1", dither=0\) of PIL'),
+        ({"image": 255 * IMAGE.to(torch.uint8)}, "got 255"),
+        ({"image": PICTURE.convert("RGB")}, r'got \[1, 3, 8, 8\]: picture\.convert\("L"\)'),
+        ({"image": IMAGE[:, 0]}, r"of shape \[B, 1, H, W\]; got \[1, 3, 8, 8\]$"),
+        ({"image": IMAGE[0, 0]}, r"got \[8, 8\]: image\[None, None\]"),
+        ({"image": []}, "got an empty list"),
+        ({"image": IMAGE, "mask_image": WHITE * torch.nan}, "mask of 0 and 1.*got nan"),
+        ({"image": IMAGE, "mask_image": WHITE[..., 1:]}, r"size \[8, 8\]; got \[8, 7\]"),
+        ({"image": IMAGE, "generator": [generator()] * 2}, "each of 3 images; got 2"),
+        ({"image": IMAGE, "class_labels": [1, 2]}, r"each of 3 images; got \[2\]"),
+        ({"latents": IMAGE[0]}, r"latents of shape \[B, 1, H, W\]; got \[1, 8, 8\]"),
+    ],
+)
+def test_images_that_are_no_bits_are_refused(pipe, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        draw(pipe, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_black_and_white_of_any_kind(pipe):
+    images = draw(pipe, image=IMAGE[:1], mask_image=WHITE.float())
+    for mask in (WHITE, WHITE.to(torch.uint8), 255 * WHITE.to(torch.uint8), WHITE[0, 0].numpy()):
+        assert torch.equal(draw(pipe, image=IMAGE[:1], mask_image=mask), images)
+    for image in (PICTURE, PICTURE.convert("1", dither=PIL.Image.Dither.NONE), IMAGE[:1] > 0.5):
+        assert torch.equal(draw(pipe, image=image, mask_image=WHITE), images)
+
+
+def test_four_channels_are_no_latents_of_another_model():
+    pipe = quiet(IsingDiffusionPipeline(Recorder(channels=4), IsingScheduler()))
+    image = IMAGE[:1, :, :4, :6].expand(1, 4, 4, 6)
+    assert torch.equal(pipe.encode(image), 2 * image - 1)
+
+
+def test_the_number_of_images(pipe):
+    assert len(pipe(num_inference_steps=1, output_type="latent").images) == 1
+    for options in ({"image": IMAGE}, {"latents": 2 * IMAGE - 1}):
+        settings = {"num_inference_steps": 1, "output_type": "latent", **options}
+        assert len(pipe(**settings).images) == len(pipe(3, **settings).images) == 3
+        with pytest.raises(ValueError, match="expected batch_size 3, as many as.*got 2"):
+            pipe(2, **settings)
+    for wrong in (0, True, 2.5):
+        with pytest.raises(ValueError, match=rf"batch_size >= 1; got {wrong}"):
+            pipe(wrong)
+
+
+def test_a_denoiser_is_a_module():
+    with pytest.raises(TypeError, match="expected unet as an nn.Module.*; got function"):
+        IsingDiffusionPipeline(lambda x, t: x, IsingScheduler())
 
 
 def test_latents_stay_where_their_pixels_do(latent_pipe):

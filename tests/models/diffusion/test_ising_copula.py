@@ -459,6 +459,42 @@ def test_things_of_the_wrong_kind():
     model = IsingCopula(denoiser, graph, UniformBits(log_times(2)))
     with untyped(), pytest.raises(TypeError, match="expected a sampler"):
         model.sample("gibbs", 2)  # pyright: ignore[reportArgumentType]
+    with untyped(), pytest.raises(TypeError, match="spins as a torch tensor; got ndarray"):
+        model.pairs(torch.ones(2, 5).numpy())  # pyright: ignore[reportArgumentType]
+    with untyped(), pytest.raises(TypeError, match="expected k as the number of a step.*got 1.5"):
+        model(torch.ones(2, 5), 1.5)  # pyright: ignore[reportArgumentType]
+    bits = torch.tensor([[0, 1, 0, 1, 1]], dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"2 \* bits.to\(torch.int8\) - 1 makes spins"):
+        model.pairs(bits)
+    model.pairs(2 * bits.to(torch.int8) - 1)
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "message"),
+    [
+        (lambda x, k: x, "expected denoiser as an nn.Module.*; got function: write a class"),
+        (Linear, r"got the class Linear: Linear\(\.\.\.\) makes one"),
+    ],
+)
+def test_a_denoiser_is_a_module(denoiser, message):
+    with untyped(), pytest.raises(TypeError, match=message):
+        IsingCopula(denoiser, a_graph("sparse"), UniformBits(log_times(2)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        (None, "logits.*NoneType"),
+        ({"logits": torch.zeros(4, 5)}, "logits.*dict"),
+        (torch.zeros(4, 5) > 0, "logits.*torch.bool"),
+        ((torch.zeros(4, 5),) * 3, "logits.*tuple"),
+        ((torch.zeros(4, 5), torch.zeros(4, 5, 1).numpy()), "features.*ndarray"),
+    ],
+)
+def test_answers_of_the_wrong_kind(answer, got):
+    model = IsingCopula(Wrong(answer), a_graph("sparse"), UniformBits(log_times(3)))
+    with untyped(), pytest.raises(TypeError, match=got):
+        model(torch.ones(4, 5), 1)
 
 
 # ---- centred couplings ----------------

@@ -1,12 +1,14 @@
 """The Potts copula at 4 tokens of 3 letters, against enumeration of all rows."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from qsample import Graph
+from qsample.annealers import Gibbs
 from qsample.diffusion import Absorbing, Potts, PottsGibbs, Uniform, UniformBits, log_times
 from qsample.models import PottsCopula
 from qsample.testing import FALSE_ALARM
@@ -286,6 +288,19 @@ def test_weights_travel_with_graph_and_noise():
         (lambda m: m.posterior(EVERY[:2], torch.tensor([1])), r"each of 2 rows; got \[1\]"),
         (lambda m: m.posterior(EVERY[:2] + 3, 1), r"integers in 0\.\.3, 3 for the mask"),
         (lambda m: m.sample(PottsGibbs(1), 0), "num >= 1; got 0"),
+        (lambda m: m.pairs(MASKED[-2:]), r"data in 0\.\.2; got 3, the mask, which noise alone"),
+        (
+            lambda m: m.pseudo_likelihood(MASKED[-2:], MASKED[-2:], torch.tensor([2, 1])),
+            r"x at k = 1, which is x_0, in 0\.\.2; got 3, the mask",
+        ),
+        (
+            lambda m: m.cd_loss(MASKED[-2:], MASKED[-2:], 1, PottsGibbs(1)),
+            r"x at k = 1, which is x_0, in 0\.\.2; got 3, the mask",
+        ),
+        (
+            lambda m: m.pseudo_likelihood(EVERY[:3], MASKED[-2:], 2),
+            r"of one shape; got \[3, 4\] and \[2, 4\]",
+        ),
         (
             lambda m: m.sample(PottsGibbs(1), 2, known=EVERY[0, :3]),
             r"known of shape \[4\] or \[2, 4\].*got \[3\]",
@@ -296,6 +311,58 @@ def test_weights_travel_with_graph_and_noise():
 def test_what_does_not_fit_is_said(call, message):
     with untyped(), pytest.raises(ValueError, match=message):
         call(a_copula(NOISES["masks"]))
+
+
+def test_tokens_have_no_mask_whatever_the_couplings_cost():
+    model = a_copula(NOISES["masks"])
+    with torch.no_grad():
+        model.J.fill_(2000)  # more than the logarithm of the smallest number
+    assert (model.sample(PottsGibbs(3), 50, generator=generator()) < M).all()
+
+
+@noises
+def test_tokens_of_any_integers_are_the_same(process):
+    model = a_copula(process)
+    x, after, k = model.pairs(EVERY[::9], generator())
+    small = (x.to(torch.int8), after.to(torch.int16), k)
+    close(model.pseudo_likelihood(*small), model.pseudo_likelihood(x, after, k))
+    sampler = PottsGibbs(2)
+    found = model.cd_loss(*small, sampler, generator=generator())
+    close(found, model.cd_loss(x, after, k, sampler, generator=generator()))
+
+
+MAKE: Any = PottsCopula  # of arguments of any kind
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.sample(Gibbs(5), 4), r"such as PottsGibbs\(sweeps=100\); got Gibbs\(.*Ising"),
+        (lambda m: m.sample(PottsGibbs, 4), "expected a sampler of Potts problems"),
+        (lambda m: m.cd_loss(EVERY[:2], EVERY[:2], 1, Gibbs(5)), "Potts problems.*got Gibbs"),
+        (lambda m: m.pairs(EVERY.numpy()), "x as a torch tensor; got ndarray"),
+        (lambda m: MAKE(lambda x, k: x, GRAPH, m.process), "an nn.Module.*; got function"),
+        (
+            lambda m: MAKE(Linear, GRAPH, m.process),
+            r"the class Linear: Linear\(\.\.\.\)",
+        ),
+    ],
+)
+def test_samplers_tokens_and_denoisers_of_the_wrong_kind(call, message):
+    with untyped(), pytest.raises(TypeError, match=message) as error:
+        call(a_copula(NOISES["masks"]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [(None, "NoneType"), ({}, "dict"), (torch.zeros(2, N, M).long(), "torch.int64")],
+)
+def test_answers_of_the_wrong_kind(answer, got):
+    model = a_copula(NOISES["masks"])
+    model.denoiser.forward = lambda x, k: answer
+    with untyped(), pytest.raises(TypeError, match=rf"logits \[2, 4, 3\].*; got {got}"):
+        model.posterior(EVERY[:2], 1)
 
 
 def test_things_of_the_wrong_kind():

@@ -381,7 +381,7 @@ x = data(3)
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.tensor([0])),
             r"expected one label per draw, \[2\]; got \[1\]",
         ),
-        (lambda: small().sample(Gibbs(1), 0), "the batch is empty"),
+        (lambda: small().sample(Gibbs(1), 0), "num >= 1; got 0"),
         (lambda: small().to("meta").encode(x), "x is on cpu, the model on meta: move one"),
         (
             lambda: small(classes=2).sample(Gibbs(1), 2, torch.zeros(2, device="meta").long()),
