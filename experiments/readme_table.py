@@ -104,10 +104,14 @@ def chosen(sections: Sequence[Section]) -> dict[str, Section]:
     return columns
 
 
-def rank(section: Section, isa: str) -> tuple[int, bool, str]:
-    """The newest numbering first, then machines whose best set it is, then the latest run."""
+def rank(section: Section, isa: str) -> tuple[int, int, bool, str]:
+    """The newest numbering first, most rows, machines whose best set it is, the latest run.
+
+    An older build lacks the rows that were added since.
+    """
+    rows = len({row["problem"] for row in section["rows"] if row["isa"] == isa})
     native = section["machine"]["instruction_set"] == isa
-    return section["numbering"], native, section["date"]
+    return section["numbering"], rows, native, section["date"]
 
 
 def table(sections: Sequence[Section]) -> str:
