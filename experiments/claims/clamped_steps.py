@@ -33,7 +33,7 @@ from experiments.common import CommonOptions, Report, check_range, command_line,
 
 KINDS = {"independent": "tab:red", "joint": "tab:blue"}
 MOST_BITS = 12
-"""of which 16 steps hold 4 GiB; each bit more takes four times that"""
+"""a step's law is a matrix of 4^bits numbers, 128 MiB at 12"""
 Row = dict[str, Any]
 
 

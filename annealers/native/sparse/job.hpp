@@ -50,6 +50,8 @@ struct Job {
     std::int64_t lanes() const { return std::int64_t{problems} * replicas; }
 };
 
+constexpr int most_together = 8;  // threads that sweep one block
+
 // Run the lanes first .. first + count - 1: the number of sweeps done, or -1 without memory.
 using Run = int (*)(const Job &, std::int64_t first, int count);
 
@@ -59,7 +61,7 @@ struct Kernel {
     Run lanes64, lanes32, filter64, filter32, few, apart;
     // The sums of four couplings each, `sums` of job.tables, from twice_K.
     void (*fill)(const Job &, std::uint8_t *sums);
-    // `filter64` for at most eight threads that sweep a block together: it is opened (null without memory), served by each
+    // `filter64` for `most_together` threads or fewer that sweep a block together: it is opened (null without memory), served by each
     // member, which takes turns of so many spins and returns the sweeps done, and closed, which gives its lanes.
     void *(*open)(const Job &, std::int64_t first, int count);
     int (*serve)(void *block, int member, int members, int spins);

@@ -272,7 +272,7 @@ inline std::vector<Piece> cut(const Job &job, int threads) {
 inline int together(const Job &job, int threads) {
     const bool only = job.tables.sums && job.lanes() > 32 && job.lanes() <= 64;
     const std::int64_t turns = job.n / (std::int64_t{turn} * job.colours);  // of a colour
-    return only ? static_cast<int>(std::min<std::int64_t>({threads, turns / 4, 8})) : 1;
+    return only ? static_cast<int>(std::min<std::int64_t>({threads, turns / 4, most_together})) : 1;
 }
 
 // Run it all; `alive` is asked every 2 ms or so by the calling thread, and false stops the sweeps. The fewest sweeps

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include "job.hpp"
+
 namespace sparse {
 namespace {
 
@@ -16,8 +18,6 @@ namespace {
 // alone takes them all.
 class Turns {
   public:
-    static constexpr int most = 8;  // threads
-
     explicit Turns(int sweeps) : end_(sweeps) {}
 
     // The next turn of a share, counted from the first sweep's on; -1 where that is not below `limit`.
@@ -47,7 +47,7 @@ class Turns {
     struct alignas(64) Share {
         std::atomic<std::int64_t> next{0};
     };
-    Share share_[most];
+    Share share_[most_together];
     alignas(64) std::atomic<std::int64_t> done_{0};
     alignas(64) std::atomic<int> end_;
 
@@ -86,7 +86,7 @@ class Way {
   private:
     Turns &turns_;
     const int member_, members_;
-    std::int64_t before_[Turns::most] = {}, all_before_ = 0;  // turns of the colours before, of each share
+    std::int64_t before_[most_together] = {}, all_before_ = 0;  // turns of the colours before, of each share
 
     int first(int share, int pieces) const { return static_cast<int>(std::int64_t{pieces} * share / members_); }
 };

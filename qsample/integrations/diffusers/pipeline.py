@@ -168,9 +168,8 @@ class IsingDiffusionPipeline(DiffusionPipeline):
                 `vqvae`), as far back to noise as `strength` says.
             mask_image: what of `image` to draw anew (PIL, NumPy or a tensor of 0..1), white; what
                 is black stays. One for all images, of their size. Each step is drawn given the bits
-                that stay
-                (`IsingScheduler.step`); those of a `vqvae`'s latents stay where all of their pixels
-                do.
+                that stay (`IsingScheduler.step`); those of a `vqvae`'s latents stay where all of
+                their pixels do.
             strength: part of the steps that an `image` goes through, in (0, 1]; 0.8 by default, and
                 1 with a mask.
             callback_on_step_end: called with (pipe, step, timestep, tensors) after each step;
