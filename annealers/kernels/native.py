@@ -24,6 +24,7 @@ order of visits alone. `_engine.NUMBERING` counts the laws so far; this is numbe
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -116,13 +117,13 @@ def sweep_sparse(
     """
     from qsample.annealers import _engine
 
-    call = Call(problem, num, betas, seeds, spins)
+    call = Call(problem, num, seeds, spins)
     fewest = _engine.sweep(
         *call.results,
         *structure(problem.graph),
         call.h,
         _single(call.flat.J),
-        call.betas,
+        columns_of(betas),
         call.seeds,
         first_replica,
         first_sweep,
@@ -165,7 +166,7 @@ def sweep_dense(
     """
     from qsample.annealers import _engine
 
-    call = Call(problem, num, betas, seeds, spins)
+    call = Call(problem, num, seeds, spins)
     J = square(call.flat)
     # rows padded with zeros to a multiple of 16 numbers, which the kernel adds at once
     rows = torch.zeros(*J.shape[:2], -(-J.shape[-1] // 16) * 16, dtype=torch.float32)
@@ -174,7 +175,7 @@ def sweep_dense(
         *call.results,
         call.h,
         rows.numpy(),
-        call.betas,
+        columns_of(betas),
         call.seeds,
         first_sweep,
         rule == "metropolis",
@@ -267,7 +268,7 @@ class Bipartite:
     ) -> None:
         from qsample.annealers import _engine
 
-        self._call = Call(problem, num, (), seeds, spins)
+        self._call = Call(problem, num, seeds, spins)
         self._random = spins is None
         self._engine = _engine.Bipartite(
             *self._call.results,
@@ -322,14 +323,12 @@ class Call:
     Args:
         problem: P problems.
         num: replicas R of each.
-        betas: `[S]` or `[S, P, R]`.
         seeds: one per problem.
         spins: where to start, `[P, R, n]`; None leaves the start to the kernel.
 
     Attributes:
         flat: the problems in one batch dimension.
         h: fields, float32 `[P, n]`.
-        betas: float32 `[S, 1 or P R]`.
         seeds: int64 `[P]`.
         results: spins `[P R, n]` int8, which hold the start before; energy `[P R]` float64, without
             the offset; done `[P R]` int32.
@@ -339,13 +338,11 @@ class Call:
         self,
         problem: Ising,
         num: int,
-        betas: Tensor | Sequence[float],
         seeds: Sequence[int],
         spins: Tensor | None,
     ) -> None:
         self.flat = problem.flat()
         self.h = _single(self.flat.h)
-        self.betas = columns_of(betas)
         self.seeds = np.array(seeds, dtype=np.int64)
         problems, n = self.h.shape
         self._shape = (problems, num)
@@ -367,20 +364,24 @@ class Call:
 
     def swept(self, fewest: int) -> Swept:
         """The results as tensors, given the sweeps that every replica did."""
-        energy = torch.from_numpy(self._energy).reshape(self._shape)
-        done = torch.from_numpy(self._done).reshape(self._shape)
-        offset = self.flat.offset.detach().double()[:, None]
-        return Swept(self.spins, energy + offset, fewest, done)
+        offset = _array(self.flat.offset, torch.float64)[:, None]
+        energy = torch.from_numpy(self._energy.reshape(self._shape) + offset)
+        done = torch.from_numpy(self._done.reshape(self._shape))
+        return Swept(self.spins, energy, fewest, done)
 
 
 def columns_of(betas: Tensor | Sequence[float]) -> np.ndarray:
     """Inverse temperatures `[S]` or `[S, P, R]` as `[S, 1 or P R]`."""
-    beta = torch.as_tensor(betas, dtype=torch.float32)
-    return beta.reshape(len(beta), beta[:1].numel() or 1).contiguous().numpy()
+    beta = _array(torch.as_tensor(betas), torch.float32)
+    return beta if beta.ndim == 2 else beta.reshape(len(beta), math.prod(beta.shape[1:]))
 
 
 def _single(t: Tensor) -> np.ndarray:
-    return t.detach().to(torch.float32).contiguous().numpy()
+    return _array(t, torch.float32)
+
+
+def _array(t: Tensor, dtype: torch.dtype) -> np.ndarray:
+    return t.detach().to(dtype).contiguous().numpy()
 
 
 class Structure(NamedTuple):

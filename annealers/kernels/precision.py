@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qsample.annealers.kernels.update import Precision, is_full
 from qsample.problem.ising import Ising
+from qsample.problem.sizes import largest
 
 SINGLE = 2.0**13  # the largest F in single precision
 COLD = 2.0**19  # and the largest beta F
@@ -122,18 +122,8 @@ def _bound(problem: Ising) -> float:
         )
     else:
         degree = max(graph.sizes)
-    return _largest(problem.h) + degree * _largest(problem.J)
-
-
-def _largest(t: Tensor) -> float:
-    t = t.detach()
-    if t.numel() == 0:
-        return 0.0
-    # on one thread, as `check_finite`
-    if t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64):
-        a = t.numpy()
-        return max(float(np.max(a)), -float(np.min(a)))
-    return float(t.abs().max())
+    sizes = largest(problem)
+    return sizes.h + degree * sizes.J
 
 
 def _exact(problem: Ising, sizes: Tensor, bits: int) -> Tensor:

@@ -85,7 +85,7 @@ class Sweeper:
         self._batch = problem.batch_shape
         self._problem = problem.flat()
         self._coldest = coldest
-        self._hardest = self._problem if hardest is None else hardest.flat()
+        self._hardest = problem if hardest is None else hardest
         self._alive = alive
         self._seeds = list(seeds)
         self._streams: Streams | None = None

@@ -78,6 +78,13 @@ class Ising:
             shapes = f"h {[*h.shape]}, J {[*J.shape]}, offset {[*offset.shape]}"
             raise ValueError(f"batch dimensions of {shapes} do not broadcast") from None
 
+    @classmethod
+    def _of(cls, graph: Graph, h: Tensor, J: Tensor, offset: Tensor) -> Ising:
+        """A problem of parts that are known to fit."""
+        problem = object.__new__(cls)
+        problem.__dict__.update(graph=graph, h=h, J=J, offset=offset)
+        return problem
+
     def __repr__(self) -> str:
         batch = list(self.batch_shape)
         return f"Ising({self.graph.kind}, {self.num_spins} spins, batch {batch}, {self.dtype})"
@@ -209,7 +216,7 @@ class Ising:
 
     def detach(self) -> Ising:
         """This problem cut from the autograd graph."""
-        return self._map(Tensor.detach)
+        return Ising._of(self.graph, self.h.detach(), self.J.detach(), self.offset.detach())
 
     def scale(self, beta: Tensor | float) -> Ising:
         """The problem at inverse temperature `beta`, a float or `[*B]`: h, J, offset times beta."""
@@ -241,10 +248,13 @@ class Ising:
         copied that need not be.
         """
         layout = self.graph.coupling_shape
-        if (self.h.dim(), self.J.dim(), self.offset.dim()) == (2, 1 + len(layout), 1) and (
+        dimensions = (self.h.dim() - 1, self.J.dim() - len(layout), self.offset.dim())
+        if dimensions == (1, 1, 1) and (
             len(self.h) == len(self.offset) and len(self.J) in (1, len(self.h))
         ):
             return self
+        if dimensions == (0, 0, 0):
+            return Ising._of(self.graph, self.h[None], self.J[None], self.offset[None])
         batch = self.batch_shape
         count = batch.numel()  # not -1: a J of no edges has no numbers
         h = self.h.expand(*batch, self.num_spins).reshape(count, self.num_spins)
@@ -253,7 +263,7 @@ class Ising:
             J = self.J.reshape(1, *layout)
         else:
             J = self.J.expand(*batch, *layout).reshape(count, *layout)
-        return Ising(self.graph, h, J, self.offset.expand(batch).reshape(count))
+        return Ising._of(self.graph, h, J, self.offset.expand(batch).reshape(count))
 
     def take(self, places: Tensor) -> Ising:
         """The problems at `places` `[P']` (numbers or a mask) of the flat batch, flat again."""

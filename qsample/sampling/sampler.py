@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qsample.problem.ising import Ising
+from qsample.problem.sizes import for_one_call, largest
 from qsample.sampling.random import Generators
 from qsample.sampling.samples import Samples, check_samples
 from qsample.support.checks import WAYS_TO_ISING, check_spins, is_whole, wrong_kind
@@ -118,21 +119,13 @@ def check_finite(problem: Ising) -> None:
     """TypeError for what is no problem, ValueError for an h, J or offset that is not finite."""
     if not isinstance(problem, Ising):
         raise wrong_kind("an Ising problem, such as model.ising()", problem, WAYS_TO_ISING)
-    for name in ("h", "J", "offset"):
-        tensor: Tensor = getattr(problem, name).detach()
-        if _all_finite(tensor):
+    for name, size in largest(problem)._asdict().items():
+        if math.isfinite(size):
             continue
+        tensor: Tensor = getattr(problem, name).detach()
         place = [int(i) for i in (~tensor.isfinite()).nonzero()[0]]
         value = float(tensor[tuple(place)])
         raise ValueError(f"{name}{place} is {value}: expected finite numbers only")
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    # NumPy looks at a CPU tensor on one thread: torch's threads would go on spinning beside those
-    # of the native kernels
-    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        return bool(np.isfinite(tensor.numpy()).all())
-    return bool(tensor.isfinite().all())
 
 
 @public("qsample.sampling")
@@ -152,6 +145,8 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
     """
     if not is_whole(num) or num < 1:
         raise ValueError(f"expected num >= 1 reads; got {num!r}")
+    if isinstance(problem, Ising):
+        problem = for_one_call(problem)
     check_finite(problem)
     if problem.num_spins == 0:
         raise ValueError("the problem is empty (0 spins): there is nothing to sample")
@@ -162,7 +157,6 @@ def check_request(sampler: Sampler, problem: Ising, num: int, initial: Samples |
         )
     if problem.batch_shape.numel() == 0:
         raise ValueError(f"the batch is empty: batch dimensions {list(problem.batch_shape)}")
-    problem = problem.detach()
     if problem.graph.kind == "complete" and not _is_symmetric(problem.J):
         raise ValueError(
             "expected a symmetric J with zero diagonal on a complete graph; "

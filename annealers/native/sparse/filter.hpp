@@ -92,9 +92,11 @@ template <class B, int L, bool own_beta>
 struct Decisions {
     typedef typename B::V V;
     static constexpr int numbers = B::size / 2;  // 16-bit ones of a vector
+    static constexpr int none = 0x80;            // byte, to look up
 
-    alignas(64) std::uint32_t low[2][L / 2], high[2][L / 2], odd[2][L / 2];  // keys of even and of odd numbers
-    bool paired = true;                                                      // which share hashes
+    alignas(64) std::uint32_t low[2][L / 2], high[2][L / 2];  // keys of even and of odd numbers
+    bool paired = true;                                       // which share hashes; else each picks its half of its own
+    alignas(64) std::uint8_t pick[2][L / 2][4];
     alignas(64) std::uint16_t most[L], factor[L], twice[L];
     int shift = 0;
     bool metropolis = true;                                                  // whether that rule is asked for
@@ -106,10 +108,14 @@ struct Decisions {
         for (int l = 0; l < L; ++l) {
             const int from = place_of[l], to = l / 2;
             low[l & 1][to] = block.low[from], high[l & 1][to] = block.high[from];
-            odd[l & 1][to] = block.odd[from] ? ~0u : 0;
+            const bool other = l & 1;
+            paired = paired && block.odd[from] == other && low[other][to] == low[0][to] && high[other][to] == high[0][to];
+            for (int byte = 0; byte < 4; ++byte) {
+                const bool mine = byte / 2 == static_cast<int>(other);
+                const int half = 4 * (to % 4) + (block.odd[from] ? 2 : 0);
+                pick[other][to][byte] = static_cast<std::uint8_t>(mine ? half + byte % 2 : none);
+            }
         }
-        for (int k = 0; k < L / 2; ++k)
-            paired = paired && low[0][k] == low[1][k] && high[0][k] == high[1][k] && !odd[0][k] && odd[1][k];
     }
     // At the betas of all lanes, for fields of `rounded` numbers in steps of `unit(l)`.
     template <class Unit>
@@ -139,9 +145,7 @@ struct Decisions {
         const V even = hash<B>(B::load(low[0] + at), B::load(high[0] + at), v0, v1);
         if (paired) return even;
         const V other = hash<B>(B::load(low[1] + at), B::load(high[1] + at), v0, v1);
-        const V first = B::either(B::load(odd[0] + at), B::template right32<16>(even), even);
-        const V second = B::either(B::load(odd[1] + at), other, B::template left32<16>(other));
-        return B::either(B::all32(0xFFFFu), first, second);
+        return B::bit_or(B::look(even, B::load(pick[0] + at)), B::look(other, B::load(pick[1] + at)));
     }
 
     // Of vector q: where a lane is negative the spin becomes +1 (heat bath) or is flipped (Metropolis), and whether the lane
