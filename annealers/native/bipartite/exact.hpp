@@ -33,6 +33,7 @@ struct Exact {
     bool odd[exact_lanes];
     float rate[exact_lanes];
     const int last;                   // the side that a sweep visits last
+    Sums sums;                        // of 32 inputs, for a tile
     bool tally = false;               // whether passes over that side add up s f
     bool ready = false;
 
@@ -86,7 +87,6 @@ struct Exact {
                         width * sizeof(std::int32_t));
         const std::int64_t inputs = n[1 - side], row = job.rounded.row[1 - side];
         const std::int32_t *rows = job.rounded.twice_K[1 - side] + tile * width;
-        static thread_local Sums sums;
         for (std::int64_t t = 0; t < tiles[1 - side]; ++t, rows += width * row) {
             const int some = static_cast<int>(inputs - t * width < width ? inputs - t * width : width);
             const std::uint32_t *words = &word[1 - side][t * count];

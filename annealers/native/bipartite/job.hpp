@@ -64,8 +64,10 @@ struct Cost {
 };
 
 struct Kernel {
-    // 2 K, and the sums, of J [n, m] in units of 1 / inverse.
-    void (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
+    // The largest sum of |J| over a row or a column of J [n, m]; `column` [m] is lost.
+    double (*reach)(const float *J, std::int64_t n, std::int64_t m, double *column);
+    // 2 K, and the sums, of J [n, m] in units of 1 / inverse; false without memory.
+    bool (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
     // Run the lanes first .. first + count - 1, at most `exact_lanes`: the number of sweeps done, or -1 without memory.
     int (*exact)(const Job &, std::int64_t first, int count);
     // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side; and

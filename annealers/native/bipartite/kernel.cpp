@@ -1,6 +1,7 @@
 // The bipartite kernel of one instruction set; compiled for each, which QSAMPLE_ISA names.
 #include "exact.hpp"
 #include "filter.hpp"
+#include "reach.hpp"
 #include "round.hpp"
 
 namespace bipartite {
@@ -16,9 +17,9 @@ constexpr Cost cost = {20, 48, 73};
 
 extern const Kernel QSAMPLE_ISA;
 #if defined(HAS_BYTES)
-const Kernel QSAMPLE_ISA = {round, run_exact, tabulate, open, run, write, close, cost};
+const Kernel QSAMPLE_ISA = {reach, round, run_exact, tabulate, open, run, write, close, cost};
 #else
-const Kernel QSAMPLE_ISA = {round, run_exact, nullptr, nullptr, nullptr, nullptr, nullptr, cost};
+const Kernel QSAMPLE_ISA = {reach, round, run_exact, nullptr, nullptr, nullptr, nullptr, nullptr, cost};
 #endif
 
 }  // namespace bipartite

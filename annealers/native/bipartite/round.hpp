@@ -1,6 +1,7 @@
 // A matrix of couplings in whole units, by rows and by columns.
 #pragma once
 
+#include "../vec/array.hpp"
 #include "tables.hpp"
 
 #include <cstring>
@@ -8,29 +9,50 @@
 namespace bipartite {
 namespace {
 
-// 2 rint(J inverse) of one row. The product is exact (a power of two); adding 1.5 * 2^52 rounds it, halves to even, and
-// leaves the whole number in the low half.
-inline void round_row(const float *J, std::int64_t count, double inverse, std::int32_t *twice) {
-    for (std::int64_t j = 0; j < count; ++j) {
-        const double shifted = static_cast<double>(J[j]) * inverse + 0x1.8p52;
-        std::uint64_t bits;
-        std::memcpy(&bits, &shifted, sizeof bits);
-        twice[j] = static_cast<std::int32_t>(2 * static_cast<std::uint32_t>(bits));
+// 2 rint(J inverse) of one row, filled with zeros up to `length`; the product is exact (a power of two). Their sums and
+// those of their sizes, by lanes and by columns.
+struct RowSums {
+    I sum, size;
+};
+inline RowSums round_row(const float *J, std::int64_t count, F inverse, std::int64_t length, std::int32_t *twice,
+                         std::int32_t *column, std::int32_t *column_size) {
+    I sum = {}, sizes = {};
+    const auto round = [&](std::int64_t j, F x) __attribute__((always_inline)) {
+        const I once = nearest(x * inverse), both = once + once, size = both < 0 ? -both : both;
+        sum += both, sizes += size;
+        store(twice + j, both);
+        store(column + j, load<I>(column + j) + both), store(column_size + j, load<I>(column_size + j) + size);
+    };
+    std::int64_t j = 0;
+    for (; j + W <= count; j += W) round(j, load<F>(J + j));
+    if (j < count) {
+        float rest[W] = {};
+        std::memcpy(rest, J + j, static_cast<std::size_t>(count - j) * sizeof *J);
+        round(j, load<F>(rest));
+        j += W;
     }
+    for (; j < length; j += W) store(twice + j, I{});
+    return {sum, sizes};
+}
+inline std::int32_t total(I x) {
+    std::int32_t sum = 0;
+    for (int l = 0; l < W; ++l) sum += x[l];
+    return sum;
 }
 
 #if defined(HAS_BYTES)
-// A vector's columns of four rows: two perfect shuffles.
+// The first columns of a vector's, of four rows: two perfect shuffles.
+constexpr int columns_at_once = Bytes::size / 4;
 __attribute__((always_inline)) inline void turn4(const std::int32_t *from, std::int64_t from_row, std::int32_t *to,
-                                                 std::int64_t to_row, std::int64_t columns) {
+                                                 std::int64_t to_row, int columns) {
     typedef Bytes::V V;
     V x[4], y[4];
-    for (int k = 0; k < 4; ++k) x[k] = Bytes::load(from + k * from_row);
-    for (int k = 0; k < 2; ++k) y[2 * k] = Bytes::low32(x[k], x[k + 2]), y[2 * k + 1] = Bytes::high32(x[k], x[k + 2]);
-    for (int k = 0; k < 2; ++k) x[2 * k] = Bytes::low32(y[k], y[k + 2]), x[2 * k + 1] = Bytes::high32(y[k], y[k + 2]);
-    for (int k = 0; k < 4; ++k)  // of each 16 bytes column k
-        for (int part = 0; part < Bytes::size / 16 && 4 * part + k < columns; ++part)
-            std::memcpy(to + (4 * part + k) * to_row, reinterpret_cast<const char *>(&x[k]) + 16 * part, 16);
+    each<4>([&](int k) { x[k] = Bytes::load(from + k * from_row); });
+    each<2>([&](int k) { y[2 * k] = Bytes::low32(x[k], x[k + 2]), y[2 * k + 1] = Bytes::high32(x[k], x[k + 2]); });
+    each<2>([&](int k) { x[2 * k] = Bytes::low32(y[k], y[k + 2]), x[2 * k + 1] = Bytes::high32(y[k], y[k + 2]); });
+    each<columns_at_once>([&](int c) {  // of each 16 bytes of x[k], column k
+        if (c < columns) std::memcpy(to + c * to_row, reinterpret_cast<const char *>(&x[c % 4]) + c / 4 * 16, 16);
+    });
 }
 #endif
 
@@ -39,38 +61,38 @@ inline void turn(const std::int32_t *from, std::int64_t from_row, std::int64_t h
                  std::int64_t to_row, std::int64_t columns) {
     std::int64_t i = 0;
 #if defined(HAS_BYTES)
-    for (std::int64_t j = 0; j < columns; j += Bytes::size / 4)  // rows are filled up to whole vectors
-        for (i = 0; i + 4 <= height; i += 4)
-            turn4(from + i * from_row + j, from_row, to + j * to_row + i, to_row, columns - j);
+    for (std::int64_t j = 0; j < columns; j += columns_at_once)  // rows are filled up to whole vectors
+        for (i = 0; i + 4 <= height; i += 4) {
+            const std::int32_t *block = from + i * from_row + j;
+            std::int32_t *turned = to + j * to_row + i;
+            if (j + columns_at_once <= columns) turn4(block, from_row, turned, to_row, columns_at_once);
+            else turn4(block, from_row, turned, to_row, static_cast<int>(columns - j));
+        }
 #endif
     for (std::int64_t j = 0; j < columns; ++j)
         for (std::int64_t k = i; k < height; ++k) to[j * to_row + k] = from[k * from_row + j];
 }
 
-// Some rows at a time, that a near cache holds while they are summed and turned.
-inline void round(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to) {
+// Some rows at a time, that a near cache holds while they are summed and turned; false without memory.
+inline bool round(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to) {
     constexpr std::int64_t some = 16;
     const std::int64_t *row = to.row;
-    std::int32_t *columns = to.sum_K + n, *column_sizes = to.sum_size + n;  // twice, at most 2^28 and n
-    for (std::int64_t j = 0; j < m; ++j) columns[j] = column_sizes[j] = 0;
+    Array<std::int32_t> column, column_size;  // twice, at most 2^28 and n
+    if (!column.resize(row[0]) || !column_size.resize(row[0])) return false;
     for (std::int64_t from = 0; from < n; from += some) {
         const std::int64_t height = from + some < n ? some : n - from;
         for (std::int64_t i = from; i < from + height; ++i) {
-            std::int32_t *twice = to.twice_K[0] + i * row[0], sum = 0, sizes = 0;
-            round_row(J + i * m, m, inverse, twice);
-            for (std::int64_t j = m; j < row[0]; ++j) twice[j] = 0;
-            for (std::int64_t j = 0; j < m; ++j) {
-                const std::int32_t size = twice[j] < 0 ? -twice[j] : twice[j];
-                sum += twice[j], sizes += size, columns[j] += twice[j], column_sizes[j] += size;
-            }
-            to.sum_K[i] = sum / 2, to.sum_size[i] = sizes / 2;
+            const RowSums sums = round_row(J + i * m, m, splat(static_cast<float>(inverse)), row[0],
+                                           to.twice_K[0] + i * row[0], &column[0], &column_size[0]);
+            to.sum_K[i] = total(sums.sum) / 2, to.sum_size[i] = total(sums.size) / 2;
         }
         turn(to.twice_K[0] + from * row[0], row[0], height, to.twice_K[1] + from, row[1], m);
     }
     for (std::int64_t j = 0; j < m; ++j) {
-        columns[j] /= 2, column_sizes[j] /= 2;
+        to.sum_K[n + j] = column[j] / 2, to.sum_size[n + j] = column_size[j] / 2;
         for (std::int64_t i = n; i < row[1]; ++i) to.twice_K[1][j * row[1] + i] = 0;
     }
+    return true;
 }
 
 }  // namespace

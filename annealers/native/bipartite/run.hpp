@@ -20,39 +20,15 @@ namespace bipartite {
 
 constexpr double widest_error = 0.3, widest_step = 0.2;  // of a logit
 
-// The largest sum of |J| over a row or a column of J [n, m]: one function for all instruction sets, in one order of
-// sums.
-inline double reach_of(const float *J, std::int64_t n, std::int64_t m) {
-    std::vector<double> column(static_cast<std::size_t>(m));
-    double reach = 0;
-    for (std::int64_t i = 0; i < n; ++i, J += m) {
-        double part[16] = {};
-        std::int64_t j = 0;
-        for (; j + 16 <= m; j += 16)
-            for (int k = 0; k < 16; ++k) {
-                const double size = std::fabs(static_cast<double>(J[j + k]));
-                part[k] += size, column[j + k] += size;
-            }
-        for (; j < m; ++j) {
-            const double size = std::fabs(static_cast<double>(J[j]));
-            part[j % 16] += size, column[j] += size;
-        }
-        double row = 0;
-        for (const double one : part) row += one;
-        reach = std::max(reach, row);
-    }
-    for (const double sum : column) reach = std::max(reach, sum);
-    return reach;
-}
-
 // The units of all problems.
 class Units {
   public:
-    explicit Units(Job &job) {
+    Units(Job &job, const Kernel &kernel) {
         const std::int64_t N = job.n + job.m;
+        std::vector<double> column(static_cast<std::size_t>(job.m));
         double reach = 0;
         for (std::int64_t p = 0; p < job.problems; ++p) {
-            if (p == 0 || job.J_stride) reach = reach_of(job.J + p * job.J_stride, job.n, job.m);
+            if (p == 0 || job.J_stride) reach = kernel.reach(job.J + p * job.J_stride, job.n, job.m, column.data());
             double field = 0;
             for (std::int64_t i = 0; i < N; ++i)
                 field = std::max(field, std::fabs(static_cast<double>(job.h[p * N + i])));
@@ -94,7 +70,7 @@ class Shared {
         for (int side = 0; side < 2; ++side)
             job.rounded.twice_K[side] = memory_.take<std::int32_t>(spins[side] * job.rounded.row[side]);
         job.rounded.sum_K = memory_.take<std::int32_t>(N), job.rounded.sum_size = memory_.take<std::int32_t>(N);
-        kernel.round(job.J, job.n, job.m, 1 / job.unit[0], job.rounded);
+        if (!kernel.round(job.J, job.n, job.m, 1 / job.unit[0], job.rounded)) throw std::bad_alloc();
         job.tables = Tables{};
         drop_ = memory_.take<std::uint8_t>(N), made_ = memory_.take<std::uint8_t>(N);
         for (int side = 0; side < 2; ++side)
@@ -275,7 +251,7 @@ class Together {
 // part by part, by threads side by side, and nothing is kept of them.
 class Plan {
   public:
-    Plan(const Job &job, const Kernel &kernel, bool kept) : job_(job), kernel_(kernel), kept_(kept), units_(job_) {}
+    Plan(const Job &job, const Kernel &kernel, bool kept) : job_(job), kernel_(kernel), kept_(kept), units_(job_, kernel) {}
 
     // See `Together::sweep`; false of `alive` stops the sweeps.
     int sweep(Job now, int threads, const std::function<bool()> &alive) {

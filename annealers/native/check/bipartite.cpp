@@ -45,7 +45,7 @@ struct Trial {
     }
     bool filters(const bipartite::Kernel &kernel) const {
         bipartite::Job one = job;
-        const bipartite::Units units(one);
+        const bipartite::Units units(one, kernel);
         if (batch.own_J || !units.same()) one = bipartite::part(one, 0, 1);
         return bipartite::Shared(one, kernel).tabulate(1, false);
     }
@@ -56,7 +56,7 @@ struct Trial {
         result.into(whole);
         Halt halt;
         whole.halt = &halt;
-        const bipartite::Units units(whole);
+        const bipartite::Units units(whole, kernel);
         if (batch.own_J || !units.same()) return wanted;
         const bipartite::Shared shared(whole, kernel);
         for (std::int64_t first = 0; first < batch.lanes(); first += width)

@@ -52,7 +52,7 @@ struct Case {
     }
     bool filters(const bipartite::Kernel &kernel) const {
         bipartite::Job whole = job;
-        const bipartite::Units units(whole);
+        const bipartite::Units units(whole, kernel);
         if (!units.same()) return false;
         return bipartite::Shared(whole, kernel).tabulate(1, false);
     }

@@ -26,8 +26,6 @@ class Shared {
   public:
     Shared(Job &job, const Kernel &kernel) {
         measure(job);
-        job.unit = unit_.data();
-        job.one_unit = std::all_of(unit_.begin(), unit_.end(), [&](double one) { return one == unit_[0]; });
         job.twice_K = job.sum_K = nullptr;
         job.tables = Tables{};
         job.step = nullptr;
@@ -60,36 +58,60 @@ class Shared {
     std::vector<double> step_of_;      // by problem; at first that of a field of one step
     double largest_ = 0;               // field of any problem
 
-    // The largest |x|: by their bits, which are in the same order and which compilers know how to compare.
+    // Sizes |x| by their bits, which are in the same order and which compilers know how to compare; the largest of them.
+    static std::int32_t bits_of(float x) {
+        std::int32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        return bits & 0x7FFFFFFF;
+    }
+    static double size_of(std::int32_t bits) {
+        float size;
+        std::memcpy(&size, &bits, sizeof size);
+        return static_cast<double>(size);
+    }
     static double largest_of(const float *x, std::int64_t size) {
         std::int32_t most = 0;
-        for (std::int64_t k = 0; k < size; ++k) {
-            std::int32_t bits;
-            std::memcpy(&bits, x + k, sizeof bits);
-            most = std::max(most, bits & 0x7FFFFFFF);
-        }
-        float largest;
-        std::memcpy(&largest, &most, sizeof largest);
-        return static_cast<double>(largest);
+        for (std::int64_t k = 0; k < size; ++k) most = std::max(most, bits_of(x[k]));
+        return size_of(most);
     }
-    void measure(const Job &job) {
-        const std::int64_t ends = job.start[job.n];
+    void measure(Job &job) {
         unit_.resize(static_cast<std::size_t>(job.problems)), step_of_.resize(static_cast<std::size_t>(job.problems));
-        if (job.J_stride) {
-            for (int p = 0; p < job.problems; p += beside) {
-                const float *J[beside];
-                for (int q = 0; q < beside; ++q) J[q] = job.J + std::min(p + q, job.problems - 1) * job.J_stride;
-                push<beside>(job, J);
-                for (int q = 0; q < beside && p + q < job.problems; ++q)
-                    measure(job, p + q, largest_of(J[q], ends / 2), q, beside);
+        job.J_stride ? measure_own(job) : measure_shared(job);
+        job.unit = unit_.data();
+        job.one_unit = std::all_of(unit_.begin(), unit_.end(), [&](double one) { return one == unit_[0]; });
+        if (job.J_stride || job.one_unit) return;
+        for (int p = 0; p < job.problems; ++p) step(job, p, largest_of(job.J, job.start[job.n] / 2), 0, 1);
+    }
+    // Of problems with a J each, with their steps.
+    void measure_own(const Job &job) {
+        for (int p = 0; p < job.problems; p += beside) {
+            const float *J[beside];
+            for (int q = 0; q < beside; ++q) J[q] = job.J + std::min(p + q, job.problems - 1) * job.J_stride;
+            push<beside>(job, J);
+            for (int q = 0; q < beside && p + q < job.problems; ++q) {
+                const double field = largest_of(job.h + std::int64_t{p + q} * job.n, job.n);
+                unit_[static_cast<std::size_t>(p + q)] = law::unit(reach_[q], field);
+                step(job, p + q, largest_of(J[q], job.start[job.n] / 2), q, beside);
             }
-            return;
         }
+    }
+    // Of problems that share J: the largest sum of a spin has the largest of its fields.
+    void measure_shared(const Job &job) {
+        const std::int64_t ends = job.start[job.n];
         coupling_.resize(static_cast<std::size_t>(ends));
         for (std::int64_t e = 0; e < ends; ++e) coupling_[e] = job.J[job.edge[e]];
         push<1>(job, &job.J);
-        const double largest = largest_of(job.J, ends / 2);
-        for (int p = 0; p < job.problems; ++p) measure(job, p, largest, 0, 1);
+        std::vector<std::int32_t> field(static_cast<std::size_t>(job.n));
+        for (int p = 0; p < job.problems; ++p) {
+            const float *h = job.h + std::int64_t{p} * job.n;
+            std::int32_t most = 0, *one = field.data();
+            for (std::int64_t i = 0; i < job.n; ++i) {
+                const std::int32_t bits = bits_of(h[i]);
+                most = std::max(most, bits), one[i] = std::max(one[i], bits);
+            }
+            unit_[static_cast<std::size_t>(p)] = law::unit(reach_[0], size_of(most));
+        }
+        for (std::size_t i = 0; i < field.size(); ++i) largest_ = std::max(largest_, size_of(field[i]) + push_[i]);
     }
     // Sums of |J| by spin, for several problems at a time: by turns to two sums, since one would wait for itself. Their order
     // is part of the law.
@@ -117,9 +139,9 @@ class Shared {
             }
         }
     }
-    // The unit of problem p, and its step, given the largest |J|: the couplings' reach by spin is number q of `count`.
-    // Maxima are of some spins side by side, since one would wait for itself.
-    void measure(const Job &job, int p, double largest_J, int q, int count) {
+    // The step of problem p, given the largest |J|: the couplings' reach by spin is number q of `count`. Maxima are of some
+    // spins side by side, since one would wait for itself.
+    void step(const Job &job, int p, double largest_J, int q, int count) {
         constexpr int some = 4;
         const float *h = job.h + std::int64_t{p} * job.n;
         double most[some] = {};
@@ -132,8 +154,7 @@ class Shared {
         for (; i < job.n; ++i) take(i, 0);
         const double largest = *std::max_element(most, most + some);
         largest_ = std::max(largest_, largest);
-        unit_[p] = law::unit(reach_[q], largest_of(h, job.n));
-        step_of_[p] = std::max(largest, 2 * largest_J);
+        step_of_[static_cast<std::size_t>(p)] = std::max(largest, 2 * largest_J);
     }
     void round(Job &job) {
         const double inverse = 1 / unit_[0];

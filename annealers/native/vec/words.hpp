@@ -4,6 +4,7 @@
 
 #include "../law/random.hpp"
 #include "../law/rule.hpp"
+#include "../law/unit.hpp"
 
 #include <cstdint>
 #include <cstring>
@@ -134,6 +135,23 @@ inline I minus_unless(std::uint32_t bits, I x) {
     const I down = (I)~spread_bits(bits);
     return (x ^ down) - down;
 }
+
+// To the nearest whole number, ties to even; |x| < 2^31.
+#if defined(__AVX512F__)
+inline I nearest(F x) { return (I)_mm512_cvtps_epi32((__m512)x); }
+#elif defined(__AVX2__)
+inline I nearest(F x) { return (I)_mm256_cvtps_epi32((__m256)x); }
+#elif defined(__SSE2__)
+inline I nearest(F x) { return (I)_mm_cvtps_epi32((__m128)x); }
+#elif defined(__aarch64__)
+inline I nearest(F x) { return (I)vcvtnq_s32_f32((float32x4_t)x); }
+#else
+inline I nearest(F x) {
+    I whole;
+    for (int l = 0; l < W; ++l) whole[l] = law::whole(static_cast<double>(x[l]));
+    return whole;
+}
+#endif
 
 inline F to_float(I x) { return __builtin_convertvector(x, F); }
 inline F to_float(U word) { return __builtin_convertvector(word, F); }  // rounded to single precision
