@@ -206,8 +206,8 @@ inline bool finite(F odd) {
 
 template <class T, bool transposed>
 bool run_on(const Job &job, std::int64_t first, std::int64_t last) {
-    static thread_local Terms terms;
-    static thread_local Table table;
+    Terms terms;  // not of the thread: compilers look its address up in every row
+    Table table;
     std::vector<float> sum(static_cast<std::size_t>(job.rows) * lanes);
     const T *matrix = static_cast<const T *>(job.matrix);
     const std::int64_t tiles = (job.terms + tile - 1) / tile, blocks = last - first;
@@ -257,8 +257,8 @@ inline void put(Half *to, float x) {  // the nearest, ties to even
 
 template <class T>
 void outer_on(const Outer &job, std::int64_t first, std::int64_t last) {
-    static thread_local Terms terms;
-    static thread_local Table table;
+    Terms terms;  // not of the thread: compilers look its address up in every row
+    Table table;
     constexpr std::int64_t stride = abreast * lanes;
     std::vector<float> sum(together * stride);
     T *into = static_cast<T *>(job.into);
