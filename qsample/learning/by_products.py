@@ -287,8 +287,7 @@ class _FreeEnergy(torch.autograd.Function):
         field = x.new_empty(len(x), W.shape[1])
         if known is not None:
             field[:with_known] = known
-        rest = x[with_known:]
-        field[with_known:] = Products(W).from_left(rest).add_(c)
+        Products(W).from_left(x[with_known:], out=field[with_known:]).add_(c)
         ctx.save_for_backward(x, field)
         ctx.weights = W, b, c
         ctx.versions = _versions(W, b, c)

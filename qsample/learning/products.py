@@ -47,11 +47,17 @@ class Products:
         W = W.detach()
         self.W = W if W.device.type != "cpu" or W.stride(1) == 1 else W.contiguous()
 
-    def from_left(self, v: Tensor) -> Tensor:
-        """The product v W, `[R, m]`; v `[R, n]` of 0 and 1, of `dtype`."""
+    def from_left(self, v: Tensor, out: Tensor | None = None) -> Tensor:
+        """The product v W, `[R, m]`; v `[R, n]` of 0 and 1, of `dtype`.
+
+        Args:
+            v: the bits.
+            out: where the product goes, contiguous; None makes a new tensor.
+        """
         if self.W.device.type != "cpu":
-            return wide_product(v, self.W)
-        return self._looked_up(v, self.W.shape[1], transposed=False)
+            product = wide_product(v, self.W)
+            return product if out is None else out.copy_(product)
+        return self._looked_up(v, self.W.shape[1], transposed=False, out=out)
 
     def from_right(self, h: Tensor) -> Tensor:
         """The product h W', `[R, n]`; h `[R, m]` of 0 and 1, of `dtype`."""
@@ -59,11 +65,14 @@ class Products:
             return wide_product(h, self.W.T)
         return self._looked_up(h, self.W.shape[0], transposed=True)
 
-    def _looked_up(self, bits: Tensor, width: int, transposed: bool) -> Tensor:
+    def _looked_up(
+        self, bits: Tensor, width: int, transposed: bool, out: Tensor | None = None
+    ) -> Tensor:
         from qsample.annealers._engine import bit_product
 
         bits = bits.detach().to(torch.float32).contiguous()
-        out = bits.new_empty(len(bits), width)
+        if out is None:
+            out = bits.new_empty(len(bits), width)
         if not bit_product(words(self.W), bits, out, transposed, torch.get_num_threads()):
             raise ValueError(
                 "W holds a weight that is not finite, or weights whose sum is not: expected finite "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 WHOLE = 64  # numbers of which torch takes all by vectors, whose two are 32 at most
@@ -22,8 +23,10 @@ def one_by_one(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """
     if t.device.type != "cpu":
         return function(t)
-    flat = t.new_zeros(-(-t.numel() // WHOLE) * WHOLE)
-    flat[: t.numel()] = t.reshape(-1)
-    for piece in flat.split(PIECE):
-        piece.copy_(function(piece))
-    return flat[: t.numel()].view(t.shape)
+    flat = t.reshape(-1)
+    if t.numel() % WHOLE:
+        flat = torch.nn.functional.pad(flat, (0, WHOLE - t.numel() % WHOLE))
+    out = torch.empty_like(flat)
+    for piece, of_piece in zip(flat.split(PIECE), out.split(PIECE), strict=True):
+        of_piece.copy_(function(piece))
+    return out[: t.numel()].view(t.shape)

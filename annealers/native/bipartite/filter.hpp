@@ -70,7 +70,7 @@ struct Filter final : Chains {
     const std::int64_t groups[2];                    // of a side as inputs, filled up to whole fours
     Array<std::uint8_t> memory[2];
     std::uint8_t *state[2];                          // [blocks, groups, 64], in whole lines of a cache
-    Array<std::uint8_t> bits;                        // [chains, row bytes]: the inputs of a pass, a bit each
+    Array<std::uint8_t> bits;                        // [blocks, row bytes, 64]: the inputs of a pass, a bit each
     Array<std::uint32_t> low, high;                  // [blocks, 32]: keys of pairs
     Array<Spin> spin;                                // [problems here, n + m]
     Array<Late> late;                                // [blocks] for each spin of a tile
@@ -271,29 +271,27 @@ struct Filter final : Chains {
                 for (int v = 0; v < vectors; ++v) Wide::store(group[b] + v * Wide::size, out[b][v]);
     }
 
-    // The inputs of a pass as bits, chain by chain.
+    // The inputs of a pass as bits, eight to a byte.
     void line_up(int side) {
         const std::int64_t bytes = job.rounded.row[1 - side] / 8;
         for (std::int64_t b = 0; b < blocks; ++b)
-            for (std::int64_t g = 0; g < groups[side]; g += 2) {
-                const std::uint8_t *even = at(side, b, g), *odd = at(side, b, g + 1);
-                for (int c = 0; c < filter_lanes; ++c)
-                    bits[(b * filter_lanes + c) * bytes + g / 2] = static_cast<std::uint8_t>(even[c] | odd[c] << 4);
-            }
+            for (std::int64_t g = 0; g < groups[side]; g += 2)
+                for (int v = 0; v < filter_lanes; v += Wide::size) {
+                    const V even = Wide::load(at(side, b, g) + v), odd = Wide::load(at(side, b, g + 1) + v);
+                    Wide::store(&bits[(b * bytes + g / 2) * filter_lanes + v],
+                                Wide::bit_or(even, Wide::template left16<4>(odd)));
+                }
     }
-    // The sum of 2 K over the inputs of a chain that are +1, by their bits.
+    // The sum of 2 K over the inputs of a chain that are +1, by their bits, of which bytes lie apart.
     std::int32_t sum_exactly(int side, std::int64_t i, const std::uint8_t *inputs) const {
         constexpr int vectors = 32 / W;
         const std::int64_t row = job.rounded.row[side];
         const std::int32_t *twice_K = job.rounded.twice_K[side] + i * row;
-        U bit[vectors];
-        for (int j = 0; j < 32; ++j) bit[j / W][j % W] = 1u << j;
         I sum[vectors] = {};
         for (std::int64_t j = 0; j < row; j += 32) {
-            std::uint32_t word;
-            std::memcpy(&word, inputs + j / 8, 4);
-            const U words = usplat(word);
-            for (int v = 0; v < vectors; ++v) sum[v] += load<I>(twice_K + j + W * v) & (I)((words & bit[v]) != 0);
+            std::uint32_t word = 0;
+            for (int byte = 0; byte < 4; ++byte, inputs += filter_lanes) word |= std::uint32_t{*inputs} << 8 * byte;
+            for (int v = 0; v < vectors; ++v) sum[v] = add_at(sum[v], word, v, load<I>(twice_K + j + W * v));
         }
         std::int32_t total = 0;
         for (int v = 1; v < vectors; ++v) sum[0] += sum[v];
@@ -315,7 +313,7 @@ struct Filter final : Chains {
         for (std::uint64_t open = visit.open; open; open &= open - 1) {
             const int byte = __builtin_ctzll(open), l = lane_of(byte);
             if (l >= count(block)) continue;
-            const std::uint8_t *inputs = &bits[(block * filter_lanes + byte) * bytes];
+            const std::uint8_t *inputs = &bits[block * bytes * filter_lanes + byte];
             const bool up = decided(block, l, H - job.rounded.sum_K[place] + sum_exactly(side, i, inputs), key);
             std::uint8_t &group = at(side, block, i / 4)[byte];
             group = static_cast<std::uint8_t>((group & ~(1 << i % 4)) | up << i % 4);
