@@ -21,6 +21,7 @@
 #include "../vec/curve.hpp"
 #include "exact.hpp"
 #include "energies.hpp"
+#include "woven.hpp"
 
 #include <new>
 
@@ -51,7 +52,16 @@ struct Filter final : Chains {
     typedef Wide::V V;
     static constexpr int numbers = Wide::size / 2;                   // 16-bit ones of a vector
     // Vectors are taken by twos, and look up in the same tables: of a block, or of two blocks of a vector each.
-    static constexpr int vectors = filter_lanes / Wide::size, together = vectors == 1 ? 2 : 1;
+    static constexpr int vectors = filter_lanes / Wide::size;
+#if defined(HAS_WOVEN)  // which takes blocks one by one
+    static constexpr int together = 1, table_planes = woven_planes;
+    template <int>
+    using Sums = Woven;
+#else
+    static constexpr int together = vectors == 1 ? 2 : 1, table_planes = planes;
+    template <int N>
+    using Sums = PlaneSums<Wide, planes, N>;
+#endif
 
     // Blocks of one problem share what its fields make.
     struct Spin {
@@ -70,6 +80,9 @@ struct Filter final : Chains {
     const std::int64_t groups[2];                    // of a side as inputs, filled up to whole fours
     Array<std::uint8_t> memory[2];
     std::uint8_t *state[2];                          // [blocks, groups, 64], in whole lines of a cache
+#if defined(HAS_WOVEN)
+    Array<std::uint8_t> woven;                       // [blocks, groups, 64]: the inputs of a pass
+#endif
     Array<std::uint8_t> bits;                        // [blocks, row bytes, 64]: the inputs of a pass, a bit each
     Array<std::uint32_t> low, high;                  // [blocks, 32]: keys of pairs
     Array<Spin> spin;                                // [problems here, n + m]
@@ -113,6 +126,9 @@ struct Filter final : Chains {
         if (!bits.resize(blocks * filter_lanes * (row / 8)) || !low.resize(blocks * 32) || !high.resize(blocks * 32) ||
             !spin.resize(problems * spins) || !late.resize(blocks * tile))
             return;
+#if defined(HAS_WOVEN)
+        if (!woven.resize(blocks * (groups[0] > groups[1] ? groups[0] : groups[1]) * filter_lanes)) return;
+#endif
         if (!threshold.resize((own_beta ? blocks : 1) * drops)) return;
         if (!rate.resize(own_beta ? blocks * filter_lanes : 1)) return;
         for (std::int64_t i = 0; i < spins; ++i) used[job.tables.drop[i]] = true;
@@ -133,8 +149,13 @@ struct Filter final : Chains {
         const std::int64_t inputs = groups[place < n[0]];
         const double q = std::ldexp(1.0, job.tables.drop[place]), H16 = std::nearbyint(H / (16 * q));
         const double rest = H - 16 * q * H16, middle = static_cast<double>(inputs) / 2 + 8;
-        const auto C = static_cast<std::int64_t>(std::nearbyint((rest - job.rounded.sum_K[place]) / q + middle));
-        const std::int64_t base = H - job.rounded.sum_K[place] - C * (std::int64_t{1} << job.tables.drop[place]);
+#if defined(HAS_WOVEN)
+        const std::int32_t less = job.rounded.sum_size[place];
+#else
+        const std::int32_t less = job.rounded.sum_K[place];
+#endif
+        const auto C = static_cast<std::int64_t>(std::nearbyint((rest - less) / q + middle));
+        const std::int64_t base = H - less - C * (std::int64_t{1} << job.tables.drop[place]);
         const std::uint32_t start = static_cast<std::uint32_t>(C) & 0xFFFFFu;
         return {start, static_cast<std::int32_t>(base), static_cast<std::int16_t>(H16)};
     }
@@ -148,6 +169,14 @@ struct Filter final : Chains {
         const V low = Wide::right16<4>(sums.plane[0][v][odd]), middle = Wide::left16<2>(sums.plane[1][v][odd]);
         return Wide::add16(Wide::add16(low, middle), top);
     }
+    template <int N>
+    static V rest16(const PlaneSums<Wide, planes, N> &sums, int v, int odd) {  // of Y
+        return Wide::bit_and(sums.plane[0][v][odd], Wide::all16(15));
+    }
+#if defined(HAS_WOVEN)
+    static V field16(const Woven &sums, int, int odd) { return sums.upper(odd); }
+    static V rest16(const Woven &sums, int, int odd) { return sums.rest(odd); }
+#endif
 
     // The upper halves of the words of a block's vector, less 2^15.
     V halves(std::int64_t block, int vector, V v0, V v1) const {
@@ -182,6 +211,22 @@ struct Filter final : Chains {
         return {below, Wide::sub16(Wide::size16(below), point.margin)};
     }
 
+    // What vectors of some blocks look up, from number `part` of them on, with the inputs on a side.
+    template <int N>
+    __attribute__((always_inline)) Sums<N> look_up(const std::uint8_t *table, [[maybe_unused]] int side,
+                                                   std::int64_t block, int part, std::int64_t inputs,
+                                                   const std::uint32_t *start) const {
+#if defined(HAS_WOVEN)
+        const std::int32_t C = static_cast<std::int32_t>(start[0] << 12) >> 12;
+        return Woven(table, &woven[(block + part) * inputs * filter_lanes], inputs, C);
+#else
+        const std::int64_t apart = vectors == 1 ? inputs * filter_lanes : Wide::size;
+        Sums<N> sums;
+        add_up(table, at(side, block, 0) + part * apart, apart, inputs, start, sums);
+        return sums;
+#endif
+    }
+
     // What a pass does with fields: it decides spins, adds up energies as well, or of the present spins alone.
     enum class Do { decide, decide_and_add, add };
 
@@ -189,8 +234,7 @@ struct Filter final : Chains {
     template <Do what, int some_blocks>
     void visit(int side, std::int64_t from, std::int64_t block, int tile_at, const std::uint64_t *key) {
         constexpr int N = vectors == 1 ? some_blocks : 2;  // vectors together
-        const std::int64_t inputs = groups[1 - side], bytes = table_bytes(planes, job.rounded.row[side]);
-        const std::int64_t apart = vectors == 1 ? inputs * filter_lanes : Wide::size;
+        const std::int64_t inputs = groups[1 - side], bytes = table_bytes(table_planes, job.rounded.row[side]);
         const int some = static_cast<int>(n[side] - from < 4 ? n[side] - from : 4);
         const std::uint8_t *drop = job.tables.drop + side * n[0] + from;
         std::uint8_t *group[some_blocks];
@@ -206,10 +250,9 @@ struct Filter final : Chains {
             std::uint64_t open[some_blocks] = {};
             typename Energies<Filter>::Seen seen[what == Do::decide ? 1 : some_blocks];
             for (int part = 0; part < some_blocks * vectors; part += N) {
-                PlaneSums<Wide, planes, N> sums;
                 std::uint32_t start[N];
                 for (int v = 0; v < N; ++v) start[v] = spins[(part + v) / vectors][k].start;
-                add_up(sums_of, at(1 - side, block, 0) + part * apart, apart, inputs, start, sums);
+                const Sums<N> sums = look_up<N>(sums_of, 1 - side, block, part, inputs, start);
 #pragma GCC unroll 2
                 for (int v = 0; v < N; ++v) {
                     const int b = (part + v) / vectors, vector = (part + v) % vectors;
@@ -218,7 +261,7 @@ struct Filter final : Chains {
                         for (int odd = 0; odd < 2; ++odd) {
                             const int lane = (2 * vector + odd) * numbers;
                             Wide::store(seen[b].field + lane, field16(sums, v, odd));
-                            Wide::store(seen[b].rest + lane, Wide::bit_and(sums.plane[0][v][odd], Wide::all16(15)));
+                            Wide::store(seen[b].rest + lane, rest16(sums, v, odd));
                             if constexpr (what == Do::add) {
                                 const V now = Wide::left16(Wide::load(group[b] + vector * Wide::size),
                                                            Wide::count((odd ? 7 : 15) - k));
@@ -323,6 +366,11 @@ struct Filter final : Chains {
     void pass(int side, std::uint32_t number) {
         if constexpr (what == Do::decide) line_up(1 - side);
         else energies.clear();
+#if defined(HAS_WOVEN)
+        const std::int64_t inputs = groups[1 - side];
+        for (std::int64_t b = 0; b < blocks; ++b)
+            weave(at(1 - side, b, 0), inputs, &woven[b * inputs * filter_lanes]);
+#endif
         for (std::int64_t from = 0; from < n[side]; from += tile) {
             const int width = static_cast<int>(n[side] - from < tile ? n[side] - from : tile);
             std::uint64_t key[tile];

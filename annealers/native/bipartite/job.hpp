@@ -17,6 +17,7 @@ struct Rounded {
     std::int64_t row[2];             // the length of the rows of a side
     std::int32_t *twice_K[2];        // [spins of the side, row]: 2 K of each spin of a side to all of the other
     std::int32_t *sum_K, *sum_size;  // [n + m]: the sums of K and of |K|
+    std::int32_t largest;            // |K|
 };
 
 // Sums of four couplings each for the filter (tables.hpp), of a side's spins. A spin's fields are in units of 2^drop u.
@@ -67,7 +68,7 @@ struct Kernel {
     // The largest sum of |J| over a row or a column of J [n, m]; `column` [m] is lost.
     double (*reach)(const float *J, std::int64_t n, std::int64_t m, double *column);
     // 2 K, and the sums, of J [n, m] in units of 1 / inverse; false without memory.
-    bool (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to);
+    bool (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, Rounded &to);
     // Run the lanes first .. first + count - 1, at most `exact_lanes`: the number of sweeps done, or -1 without memory.
     int (*exact)(const Job &, std::int64_t first, int count);
     // The filter, null where this instruction set has none: the tables of the spins first .. end - 1 of a side; and
@@ -79,6 +80,7 @@ struct Kernel {
     void (*write)(void *chains);  // to `job.spins`
     void (*close)(void *chains);
     Cost cost;
+    double range;                 // of the sums of four |2 K|, in steps 2^drop u, that its tables hold
 };
 
 }  // namespace bipartite

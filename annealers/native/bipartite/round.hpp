@@ -10,16 +10,16 @@ namespace bipartite {
 namespace {
 
 // 2 rint(J inverse) of one row, filled with zeros up to `length`; the product is exact (a power of two). Their sums and
-// those of their sizes, by lanes and by columns.
+// those of their sizes, by lanes and by columns; and the largest size.
 struct RowSums {
-    I sum, size;
+    I sum, size, most;
 };
 inline RowSums round_row(const float *J, std::int64_t count, F inverse, std::int64_t length, std::int32_t *twice,
                          std::int32_t *column, std::int32_t *column_size) {
-    I sum = {}, sizes = {};
+    I sum = {}, sizes = {}, most = {};
     const auto round = [&](std::int64_t j, F x) __attribute__((always_inline)) {
         const I once = nearest(x * inverse), both = once + once, size = both < 0 ? -both : both;
-        sum += both, sizes += size;
+        sum += both, sizes += size, most = size > most ? size : most;
         store(twice + j, both);
         store(column + j, load<I>(column + j) + both), store(column_size + j, load<I>(column_size + j) + size);
     };
@@ -32,7 +32,7 @@ inline RowSums round_row(const float *J, std::int64_t count, F inverse, std::int
         j += W;
     }
     for (; j < length; j += W) store(twice + j, I{});
-    return {sum, sizes};
+    return {sum, sizes, most};
 }
 inline std::int32_t total(I x) {
     std::int32_t sum = 0;
@@ -74,9 +74,10 @@ inline void turn(const std::int32_t *from, std::int64_t from_row, std::int64_t h
 }
 
 // Some rows at a time, that a near cache holds while they are summed and turned; false without memory.
-inline bool round(const float *J, std::int64_t n, std::int64_t m, double inverse, const Rounded &to) {
+inline bool round(const float *J, std::int64_t n, std::int64_t m, double inverse, Rounded &to) {
     constexpr std::int64_t some = 16;
     const std::int64_t *row = to.row;
+    I most = {};
     Array<std::int32_t> column, column_size;  // twice, at most 2^28 and n
     if (!column.resize(row[0]) || !column_size.resize(row[0])) return false;
     for (std::int64_t from = 0; from < n; from += some) {
@@ -85,6 +86,7 @@ inline bool round(const float *J, std::int64_t n, std::int64_t m, double inverse
             const RowSums sums = round_row(J + i * m, m, splat(static_cast<float>(inverse)), row[0],
                                            to.twice_K[0] + i * row[0], &column[0], &column_size[0]);
             to.sum_K[i] = total(sums.sum) / 2, to.sum_size[i] = total(sums.size) / 2;
+            most = sums.most > most ? sums.most : most;
         }
         turn(to.twice_K[0] + from * row[0], row[0], height, to.twice_K[1] + from, row[1], m);
     }
@@ -92,6 +94,9 @@ inline bool round(const float *J, std::int64_t n, std::int64_t m, double inverse
         to.sum_K[n + j] = column[j] / 2, to.sum_size[n + j] = column_size[j] / 2;
         for (std::int64_t i = n; i < row[1]; ++i) to.twice_K[1][j * row[1] + i] = 0;
     }
+    to.largest = 0;
+    for (int l = 0; l < W; ++l)
+        if (most[l] / 2 > to.largest) to.largest = most[l] / 2;
     return true;
 }
 

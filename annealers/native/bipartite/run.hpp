@@ -141,7 +141,9 @@ class Shared {
             for (std::int64_t p = 0; p < job_.problems; ++p)
                 largest = std::max(largest, std::fabs(static_cast<double>(job_.h[p * N + i])));
             const double H = std::nearbyint(largest / unit), inputs = static_cast<double>(i < job_.n ? job_.m : job_.n);
-            const int drop = drop_of(job_.rounded.sum_size[i], H, inputs / 4 + 4, 2 * hottest * unit);
+            int drop = drop_of(job_.rounded.sum_size[i], H, inputs / 4 + 4, 2 * hottest * unit);
+            while (8.0 * job_.rounded.largest >= std::ldexp(kernel_.range, drop)) ++drop;
+            if (drop > most_drop) return false;
             const double step = 2 * coldest * std::ldexp(unit, drop);  // of the logit
             if (16 * step > widest_step || step * ((inputs / 4 + 4) / 2 + 8.5) > widest_error) return false;
             drop_[i] = static_cast<std::uint8_t>(drop);

@@ -13,6 +13,7 @@
 #include "../vec/bytes.hpp"
 #include "job.hpp"
 #include "scheduled.hpp"
+#include "woven.hpp"
 
 #if defined(HAS_BYTES)
 namespace bipartite {
@@ -101,14 +102,24 @@ inline void make_exact_table(const std::int32_t *twice_K, std::int64_t length, s
 
 // The filter's tables of the spins first .. end - 1 of a side.
 void tabulate(const Job &job, int side, std::int64_t first, std::int64_t end) {
-    const std::int64_t row = job.rounded.row[side], bytes = table_bytes(planes, row);
+#if defined(HAS_WOVEN)
+    constexpr int P = woven_planes;
+#else
+    constexpr int P = planes;
+#endif
+    const std::int64_t row = job.rounded.row[side], bytes = table_bytes(P, row);
     const std::uint8_t *drop = job.tables.drop + (side ? job.n : 0);
     for (std::int64_t i = first; i < end; ++i) {
         const std::int32_t *couplings = job.rounded.twice_K[side] + i * row;
         std::uint8_t *table = job.tables.sums[side] + i * bytes;
-        if (side != job.last()) make_table<planes>(couplings, row, most_drop - drop[i], table);
-        else make_table<planes>(couplings, row, most_drop - drop[i], table, job.tables.remainders[0] + 4 * row * i,
-                                job.tables.remainders[1] + 4 * row * i);
+        const bool rests = side == job.last();
+        std::uint8_t *const upper_rest = rests ? job.tables.remainders[0] + 4 * row * i : nullptr;
+        std::uint8_t *const lower_rest = rests ? job.tables.remainders[1] + 4 * row * i : nullptr;
+#if defined(HAS_WOVEN)
+        make_woven_table(couplings, row, drop[i], table, upper_rest, lower_rest);
+#else
+        make_table<planes>(couplings, row, most_drop - drop[i], table, upper_rest, lower_rest);
+#endif
     }
 }
 

@@ -15,6 +15,7 @@ QSAMPLE_KERNELS(plain)
 QSAMPLE_KERNELS(sse41)
 QSAMPLE_KERNELS(avx2)
 QSAMPLE_KERNELS(avx512)
+namespace bipartite { extern const Kernel avx512vnni; }
 #elif defined(__aarch64__)
 QSAMPLE_KERNELS(neon)
 #endif
@@ -28,8 +29,16 @@ std::vector<Set> here() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        found.push_back(QSAMPLE_SET(avx512));
+        __builtin_cpu_supports("avx512vl")) {
+        Set set = QSAMPLE_SET(avx512);
+        if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
+#if defined(QSAMPLE_CHECK)  // which looks at both
+            found.push_back(set);
+#endif
+            set.bipartite = &bipartite::avx512vnni;
+        }
+        found.push_back(set);
+    }
     if (__builtin_cpu_supports("avx2")) found.push_back(QSAMPLE_SET(avx2));
     if (__builtin_cpu_supports("sse4.1")) found.push_back(QSAMPLE_SET(sse41));
 #elif defined(__aarch64__)
