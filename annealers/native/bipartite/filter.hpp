@@ -15,7 +15,7 @@
 //   - 8: the floor of Y / 16 takes away between 0 and 15, of which C gives 8;
 //   - 1/2: C is rounded.
 // Y stands for itself mod 2^20 while |Y| < 2^19, and F does not saturate, or does so only where its logit is beyond the
-// table's reach: `drop` is chosen for that (run.hpp).
+// table's reach: `drop` is chosen for that (run.hpp). With the tables of woven.hpp T stands for S and sum_size for sum_K.
 #pragma once
 
 #include "../vec/curve.hpp"

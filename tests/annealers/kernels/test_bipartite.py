@@ -169,6 +169,27 @@ def test_ten_million_decisions_are_those_of_the_plain_rule(rule, by_lane):
         assert torch.equal(swept.energy, plain.energy), isa
 
 
+# a table's entries reach as far as four of the largest couplings, a field as far as all of them
+@pytest.mark.parametrize("kind", ["one large", "heavy tails", "positive"])
+@pytest.mark.parametrize("sizes", [(7, 190), (120, 33)])
+def test_instruction_sets_agree_whatever_the_couplings(kind, sizes):
+    torch.manual_seed(3)
+    J = torch.randn(sizes) * 0.2
+    if kind == "one large":
+        J[0, 0] = 60.0
+    elif kind == "heavy tails":
+        J /= torch.rand(sizes).clamp(min=1e-3)
+    else:
+        J = J.abs()
+    problem = Ising(Graph.bipartite(*sizes), torch.randn(sum(sizes)), J)
+    betas = [0.3] * 12 + [1.0] * 8
+    plain = sweep_bipartite(problem, 130, betas, [7], isa="plain")
+    for isa in ISAS:
+        swept = sweep_bipartite(problem, 130, betas, [7], isa=isa)
+        assert torch.equal(swept.spins, plain.spins), isa
+        assert torch.equal(swept.energy, plain.energy), isa
+
+
 @pytest.mark.parametrize("sizes", [(33, 9), (1, 1), (3, 2), (67, 130)])
 @pytest.mark.parametrize("J", [(), (3,)], ids=["J shared", "J each"])
 def test_batches_bit_for_bit(sizes, J):
