@@ -47,7 +47,7 @@ def a_hidden_mode(seed, mass):
         return float(terms[~few].logsumexp(0) - terms[few].logsumexp(0))
 
     low, high = -100.0, 100.0
-    goal = float(torch.tensor(mass).logit())
+    goal = float(torch.as_tensor(mass).logit())
     for _ in range(80):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) < goal else (low, middle)
