@@ -10,7 +10,7 @@ namespace bipartite {
 
 // Measured at 784 x 500 for 1 to 512 replicas and 1 and 10 sweeps (AVX-512, AVX2, SSE4.1; the last also stands for NEON).
 #if defined(HAS_WOVEN)
-constexpr Cost cost = {16, 38, 100};
+constexpr Cost cost = {25, 40, 320};
 #elif defined(__AVX512F__)
 constexpr Cost cost = {16, 54, 90};
 #elif defined(__AVX2__)
