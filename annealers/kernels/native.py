@@ -372,7 +372,8 @@ class Call:
 
 def columns_of(betas: Tensor | Sequence[float]) -> np.ndarray:
     """Inverse temperatures `[S]` or `[S, P, R]` as `[S, 1 or P R]`."""
-    beta = _array(torch.as_tensor(betas), torch.float32)
+    # lists too in single precision, whatever the default dtype
+    beta = _array(torch.as_tensor(betas, dtype=torch.float32), torch.float32)
     return beta if beta.ndim == 2 else beta.reshape(len(beta), math.prod(beta.shape[1:]))
 
 

@@ -14,7 +14,7 @@ import torch
 
 from qsample import Graph, Ising, Samples
 from qsample.annealers import Gibbs, SimulatedAnnealing, _engine
-from qsample.annealers.kernels.native import Swept, structure, sweep_sparse
+from qsample.annealers.kernels.native import Swept, columns_of, structure, sweep_sparse
 from qsample.annealers.kernels.sweeper import native_for
 from qsample.testing import FALSE_ALARM, g_test
 from tests.support.exact import Z_MAX
@@ -402,6 +402,16 @@ def test_errors_are_one_line(changed, message):
 # ---- interrupts ----------------
 
 LONG = [0.5] * 2_000_000  # minutes, were it not stopped
+
+
+def test_listed_betas_are_of_single_precision_whatever_the_default():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    try:
+        columns = columns_of([0.1, 1 / 3])
+    finally:
+        torch.set_default_dtype(before)
+    assert columns.tolist() == torch.tensor([[0.1], [1 / 3]], dtype=torch.float32).tolist()
 
 
 def native_threads(most: float = math.inf) -> int:
