@@ -65,7 +65,7 @@ struct Cost {
 };
 
 struct Kernel {
-    // The largest sum of |J| over a row or a column of J [n, m]; `column` [m] is lost.
+    // The largest sum of |J| over a row or a column of J [n, m]; `column` [m] begins with a cache's line, and is lost.
     double (*reach)(const float *J, std::int64_t n, std::int64_t m, double *column);
     // 2 K, and the sums, of J [n, m] in units of 1 / inverse; false without memory.
     bool (*round)(const float *J, std::int64_t n, std::int64_t m, double inverse, Rounded &to);

@@ -11,36 +11,48 @@ namespace {
 
 using namespace vec;
 
-inline double reach(const float *J, std::int64_t n, std::int64_t m, double *column) {
+// Of some rows at a time, which load and store the sums of columns once; a thing of constants but for m.
+template <int rows>
+inline double reach_rows(const float *J, std::int64_t m, double *column) {
     constexpr int beside = 16, wide = W / 2;
-    typedef float S __attribute__((vector_size(4 * wide)));
-    typedef double D __attribute__((vector_size(8 * wide)));
     typedef std::int64_t Q __attribute__((vector_size(8 * wide)));
     const Q sign = Q{} + INT64_MIN;
-    for (std::int64_t j = 0; j < m; ++j) column[j] = 0;
-    double most = 0;
-    for (std::int64_t i = 0; i < n; ++i, J += m) {
-        D sums[beside / wide] = {};
-        std::int64_t j = 0;
-        for (; j + beside <= m; j += beside)
-            each<beside / wide>([&](int k) __attribute__((always_inline)) {
-                const std::int64_t at = j + k * wide;
-                const D size = (D)((Q)__builtin_convertvector(load<S>(J + at), D) & ~sign);
-                sums[k] += size;
-                store(column + at, load<D>(column + at) + size);
+    D sums[rows][beside / wide] = {};
+    std::int64_t j = 0;
+    for (; j + beside <= m; j += beside)
+        each<beside / wide>([&](int k) __attribute__((always_inline)) {
+            const std::int64_t at = j + k * wide;
+            D down = load<D>(column + at);
+            each<rows>([&](int r) __attribute__((always_inline)) {
+                const D size = (D)((Q)widened(load<HalfF>(J + r * m + at)) & ~sign);
+                sums[r][k] += size, down += size;
             });
+            store(column + at, down);
+        });
+    double most = 0;
+    for (int r = 0; r < rows; ++r) {
         double part[beside];
-        std::memcpy(part, sums, sizeof part);
-        for (; j < m; ++j) {
-            const double size = std::fabs(static_cast<double>(J[j]));
-            part[j % beside] += size, column[j] += size;
+        std::memcpy(part, sums[r], sizeof part);
+        for (std::int64_t left = j; left < m; ++left) {
+            const double size = std::fabs(static_cast<double>(J[r * m + left]));
+            part[left % beside] += size, column[left] += size;
         }
         double row = 0;
         for (const double one : part) row += one;
         if (row > most) most = row;
     }
-    for (std::int64_t j = 0; j < m; ++j)
-        if (column[j] > most) most = column[j];
+    return most;
+}
+
+inline double reach(const float *J, std::int64_t n, std::int64_t m, double *column) {
+    constexpr int some = 4;
+    for (std::int64_t j = 0; j < m; ++j) column[j] = 0;
+    double most = 0;
+    const auto look = [&](double row) { most = row > most ? row : most; };
+    std::int64_t i = 0;
+    for (; i + some <= n; i += some) look(reach_rows<some>(J + i * m, m, column));
+    for (; i < n; ++i) look(reach_rows<1>(J + i * m, m, column));
+    for (std::int64_t j = 0; j < m; ++j) look(column[j]);
     return most;
 }
 

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <new>
 #include <optional>
 #include <vector>
@@ -25,10 +27,13 @@ class Units {
   public:
     Units(Job &job, const Kernel &kernel) {
         const std::int64_t N = job.n + job.m;
-        std::vector<double> column(static_cast<std::size_t>(job.m));
+        const std::unique_ptr<double[], decltype(&std::free)> column(
+            static_cast<double *>(std::aligned_alloc(64, static_cast<std::size_t>(job.m + 8) * sizeof(double) / 64 * 64)),
+            std::free);
+        if (!column) throw std::bad_alloc();
         double reach = 0;
         for (std::int64_t p = 0; p < job.problems; ++p) {
-            if (p == 0 || job.J_stride) reach = kernel.reach(job.J + p * job.J_stride, job.n, job.m, column.data());
+            if (p == 0 || job.J_stride) reach = kernel.reach(job.J + p * job.J_stride, job.n, job.m, column.get());
             double field = 0;
             for (std::int64_t i = 0; i < N; ++i)
                 field = std::max(field, std::fabs(static_cast<double>(job.h[p * N + i])));

@@ -16,10 +16,10 @@ constexpr int fours = width / 4;  // groups of inputs
 static_assert(row_step == width, "rows are whole tiles of outputs");
 
 struct alignas(64) Sums {
-    std::int32_t of[fours][16][width];
+    std::int32_t of[fours][16][width] = {};
 };
 
-// Entry k of a group: the sum of those of four rows whose bits are set in k. `high` rows there are, 1 to 32.
+// Entry k of a group: the sum of those of four rows whose bits are set in k; entry 0 stays 0. `high` rows there are, 1 to 32.
 inline void tabulate(const std::int32_t *rows, std::int64_t row, int high, Sums &sums) {
     for (int g = 0; 4 * g < high; ++g)
         for (int v = 0; v < vectors; ++v) {
@@ -32,7 +32,7 @@ inline void tabulate(const std::int32_t *rows, std::int64_t row, int high, Sums 
                 for (int s = 0; s < 1 << b; ++s) sum[(1 << b) + s] = s ? sum[s] + one : one;
             }
 #pragma GCC unroll 16
-            for (int s = 0; s < 16; ++s) store(sums.of[g][s] + v * W, sum[s]);
+            for (int s = 1; s < 16; ++s) store(sums.of[g][s] + v * W, sum[s]);
         }
 }
 

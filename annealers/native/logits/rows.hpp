@@ -10,10 +10,8 @@ namespace {
 
 using namespace vec;
 
-typedef std::uint16_t H __attribute__((vector_size(2 * W)));
-
 inline F widen(const float *p) { return load<F>(p); }
-inline F widen(const Half *p) { return (F)(__builtin_convertvector(load<H>(p), U) << 16); }  // bfloat16: the upper half
+inline F widen(const Half *p) { return (F)(widened(load<H>(p)) << 16); }  // bfloat16: the upper half
 inline void put(float *p, U one) { std::memcpy(p, &one, sizeof one); }
 inline void put(Half *p, U one) {
     const H half = __builtin_convertvector(one >> 16, H);

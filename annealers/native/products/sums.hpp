@@ -19,8 +19,6 @@ constexpr int vectors = lanes / W;     // of the numbers that are summed at a ti
 constexpr std::int64_t together = 256;  // rows of `Outer::into` that stay near while its columns are passed
 constexpr std::int64_t abreast = 4;     // blocks of them whose sums are written at once: half a page
 
-typedef std::uint16_t H __attribute__((vector_size(2 * W)));
-
 struct alignas(64) Terms {
     float number[bunch][lanes];
 };
@@ -29,7 +27,7 @@ struct alignas(64) Table {
 };
 
 inline F widen(const float *p) { return load<F>(p); }
-inline F widen(const Half *p) { return (F)(__builtin_convertvector(load<H>(p), U) << 16); }  // bfloat16: the upper half
+inline F widen(const Half *p) { return (F)(widened(load<H>(p)) << 16); }  // bfloat16: the upper half
 inline float widen_one(float x) { return x; }
 inline float widen_one(Half x) {
     const std::uint32_t bits = std::uint32_t{x} << 16;

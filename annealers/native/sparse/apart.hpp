@@ -153,7 +153,6 @@ struct Apart {
         }
     }
     void add_up() {
-        typedef std::int16_t Small __attribute__((vector_size(2 * W)));
         double steps[L];
         for (int l = 0; l < L; ++l) steps[l] = block.unit(place_of[l]) / step[l];
         for (std::int64_t i = 0; i < job.n; ++i) {
@@ -161,7 +160,7 @@ struct Apart {
             for (std::int64_t e = job.start[i]; e < job.start[i + 1]; ++e)
 #pragma GCC unroll 8
                 for (int g = 0; g < L / W; ++g)
-                    sum[g] += __builtin_convertvector(load<Small>(twice_J + e * L + g * W), I);
+                    sum[g] += widened(load<S>(twice_J + e * L + g * W));
             for (int l = 0; l < L; ++l) {
                 const double h = std::nearbyint(block.h[i * L + place_of[l]] * steps[l]);
                 base[i * L + l] = static_cast<std::int16_t>(static_cast<std::int32_t>(h) - (sum[l / W][l % W] >> 1));

@@ -26,6 +26,11 @@ struct Bytes {
     typedef std::uint32_t Words __attribute__((vector_size(32)));
     static V load(const void *p) { return _mm256_loadu_si256(static_cast<const V *>(p)); }
     static void store(void *p, V a) { _mm256_storeu_si256(static_cast<V *>(p), a); }
+    static V sixteens(const void *p, std::int64_t apart) {  // bytes from p on, and so many further on
+        const auto *from = static_cast<const char *>(p);
+        return _mm256_set_m128i(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + apart)),
+                                _mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+    }
     static V table(const void *p) {  // sixteen bytes, for `look`
         return _mm256_broadcastsi128_si256(_mm_load_si128(static_cast<const __m128i *>(p)));
     }
@@ -111,6 +116,7 @@ struct Bytes {
     typedef std::uint32_t Words __attribute__((vector_size(16)));
     static V load(const void *p) { return _mm_loadu_si128(static_cast<const V *>(p)); }
     static void store(void *p, V a) { _mm_storeu_si128(static_cast<V *>(p), a); }
+    static V sixteens(const void *p, std::int64_t) { return load(p); }
     static V table(const void *p) { return _mm_load_si128(static_cast<const V *>(p)); }
     static V zero() { return _mm_setzero_si128(); }
     static V all8(int x) { return _mm_set1_epi8(static_cast<char>(x)); }
@@ -188,6 +194,7 @@ struct Bytes {
 
     static V load(const void *p) { return vld1q_u8(static_cast<const std::uint8_t *>(p)); }
     static void store(void *p, V a) { vst1q_u8(static_cast<std::uint8_t *>(p), a); }
+    static V sixteens(const void *p, std::int64_t) { return load(p); }
     static V table(const void *p) { return load(p); }
     static V zero() { return vdupq_n_u8(0); }
     static V all8(int x) { return vdupq_n_u8(static_cast<std::uint8_t>(x)); }
@@ -270,6 +277,9 @@ struct Wide {
     typedef std::uint32_t Words __attribute__((vector_size(64)));
     static V load(const void *p) { return _mm512_loadu_si512(p); }
     static void store(void *p, V a) { _mm512_storeu_si512(p, a); }
+    static V sixteens(const void *p, std::int64_t apart) {
+        return join(Half::sixteens(p, apart), Half::sixteens(static_cast<const char *>(p) + 2 * apart, apart));
+    }
     static V table(const void *p) { return _mm512_broadcast_i32x4(_mm_load_si128(static_cast<const __m128i *>(p))); }
     static V zero() { return _mm512_setzero_si512(); }
     static V all8(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
@@ -283,6 +293,8 @@ struct Wide {
     static V bit_xor(V a, V b) { return _mm512_xor_si512(a, b); }
     static V bit_not(V a) { return bit_xor(a, all8(-1)); }
     static V add8(V a, V b) { return _mm512_add_epi8(a, b); }
+    static V low32(V a, V b) { return _mm512_unpacklo_epi32(a, b); }
+    static V high32(V a, V b) { return _mm512_unpackhi_epi32(a, b); }
     static V add16(V a, V b) { return _mm512_add_epi16(a, b); }
     static V sub16(V a, V b) { return _mm512_sub_epi16(a, b); }
     static V add16_saturated(V a, V b) { return _mm512_adds_epi16(a, b); }

@@ -153,6 +153,25 @@ inline I nearest(F x) {
 }
 #endif
 
+// Numbers of half the width of a vector's, of which GCC 12 would make two vectors and join them.
+typedef float HalfF __attribute__((vector_size(2 * W)));
+typedef double D __attribute__((vector_size(4 * W)));
+typedef std::uint16_t H __attribute__((vector_size(2 * W)));
+typedef std::int16_t S __attribute__((vector_size(2 * W)));
+#if defined(__AVX512F__)
+inline D widened(HalfF x) { return (D)_mm512_cvtps_pd((__m256)x); }
+inline U widened(H x) { return (U)_mm512_cvtepu16_epi32((__m256i)x); }
+inline I widened(S x) { return (I)_mm512_cvtepi16_epi32((__m256i)x); }
+#elif defined(__AVX2__)
+inline D widened(HalfF x) { return (D)_mm256_cvtps_pd((__m128)x); }
+inline U widened(H x) { return (U)_mm256_cvtepu16_epi32((__m128i)x); }
+inline I widened(S x) { return (I)_mm256_cvtepi16_epi32((__m128i)x); }
+#else
+inline D widened(HalfF x) { return __builtin_convertvector(x, D); }
+inline U widened(H x) { return __builtin_convertvector(x, U); }
+inline I widened(S x) { return __builtin_convertvector(x, I); }
+#endif
+
 inline F to_float(I x) { return __builtin_convertvector(x, F); }
 inline F to_float(U word) { return __builtin_convertvector(word, F); }  // rounded to single precision
 
