@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
@@ -42,7 +43,8 @@ class DimodAnnealer:
         **kwargs: keyword arguments of every call.
 
     Raises:
-        TypeError: the sampler is not one of dimod's.
+        TypeError: the sampler is not one of dimod's, or has no such keyword argument, which many of
+            them would ignore.
         ValueError: the sampler does not take `num_reads` (an `ExactSolver` lists states, it does
             not sample), or it returned another number of reads than asked.
     """
@@ -59,6 +61,10 @@ class DimodAnnealer:
                 f"{type(sampler).__name__} takes no num_reads, so it cannot be asked for a "
                 "sample size"
             )
+        for name in kwargs.keys() - sampler.parameters:
+            near = difflib.get_close_matches(name, sampler.parameters, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(sampler.parameters)}"
+            raise TypeError(f"{type(sampler).__name__} has no option {name!r}: {hint}")
         self.sampler = sampler
         self.kwargs = kwargs
 

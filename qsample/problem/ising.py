@@ -296,6 +296,8 @@ class Ising:
                 f"expected spins of -1 and +1; got {spins.dtype}, which holds no -1: "
                 "2 * spins.to(torch.int8) - 1 makes spins of bits"
             )
+        if not spins.is_floating_point():  # numbers between are means
+            check_spins("spins", spins)
         self._fits("spins", spins.shape[:-2])
         return spins.to(self.h)
 
@@ -315,7 +317,7 @@ class Ising:
         spins is their mean energy.
 
         Raises:
-            ValueError: spins of another shape, bool or uint8.
+            ValueError: spins of another shape, bool or uint8, or integers other than -1 and +1.
         """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":

@@ -254,6 +254,11 @@ def test_bad_types_and_values():
                 pytest.raises(ValueError, match=r"2 \* spins.to\(torch.int8\) - 1 makes spins"),
             ):
                 call(bits)
+    for call in (problem.energy, problem.field):
+        for kind in (torch.int8, torch.int64):
+            with pytest.raises(ValueError, match=r"-1 and \+1; got 0: 2 \* bits - 1 makes"):
+                call(torch.tensor([[0, 1]], dtype=kind))
+        assert call(torch.tensor([[0.0, 1.0]])).isfinite().all()  # means may be any
     batch = Ising(graph, torch.zeros(3, 2), J)
     for call in (batch.energy, batch.field):
         with pytest.raises(

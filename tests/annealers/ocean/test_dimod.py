@@ -365,6 +365,13 @@ def test_samplers_that_take_no_num_reads_are_refused():
         DimodAnnealer(dimod.ExactSolver())
 
 
+def test_options_that_a_sampler_does_not_have_are_refused():
+    with pytest.raises(TypeError, match="no option 'num_sweep': did you mean 'num_sweeps'"):
+        DimodAnnealer(SimulatedAnnealingSampler(), num_sweep=3)
+    with pytest.raises(TypeError, match=r"no option 'xyz': it has .*'num_reads'"):
+        DimodAnnealer(SimulatedAnnealingSampler(), xyz=3)
+
+
 @pytest.mark.parametrize(
     "sampler",
     [
