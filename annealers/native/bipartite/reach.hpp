@@ -11,7 +11,7 @@ namespace {
 
 using namespace vec;
 
-// Of some rows at a time, which load and store the sums of columns once; a thing of constants but for m.
+// The largest sum of some rows, which load and store those of columns once.
 template <int rows>
 inline double reach_rows(const float *J, std::int64_t m, double *column) {
     constexpr int beside = 16, wide = W / 2;

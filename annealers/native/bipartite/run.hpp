@@ -27,9 +27,9 @@ class Units {
   public:
     Units(Job &job, const Kernel &kernel) {
         const std::int64_t N = job.n + job.m;
+        const auto lines = static_cast<std::size_t>(job.m / 8 + 1);
         const std::unique_ptr<double[], decltype(&std::free)> column(
-            static_cast<double *>(std::aligned_alloc(64, static_cast<std::size_t>(job.m + 8) * sizeof(double) / 64 * 64)),
-            std::free);
+            static_cast<double *>(std::aligned_alloc(64, 64 * lines)), std::free);
         if (!column) throw std::bad_alloc();
         double reach = 0;
         for (std::int64_t p = 0; p < job.problems; ++p) {
