@@ -296,8 +296,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
                 torch's default.
 
         Raises:
-            ValueError: an x_0 of other numbers, noise of another shape or nan, timesteps outside
-                [0, 1] or of another number.
+            ValueError: an x_0 of other numbers, noise of another shape, nan or floats 0 and 1,
+                timesteps outside [0, 1] or of another number.
             TypeError: what is no tensor.
         """
         check_tensors(original_samples=original_samples, noise=noise)
@@ -309,6 +309,12 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         check_spins("original_samples", spins)
         if noise.isnan().any():
             raise ValueError("expected noise of normal numbers or of random bits; got nan")
+        bits = ((noise == 0) | (noise == 1)).all() and (noise == 1).any()
+        if noise.is_floating_point() and bits:
+            raise ValueError(
+                "expected noise of normal numbers, or of random bits as spins -1 and +1 or as "
+                "integers; got floats 0 and 1: 2 * noise - 1 makes spins of bits"
+            )
         t = as_numbers("timesteps", timesteps).to(original_samples.device, torch.float64)
         t = t.reshape(-1, 1)
         if len(t) not in (1, len(spins)):

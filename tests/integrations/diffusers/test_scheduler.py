@@ -592,6 +592,10 @@ def test_refusals(monkeypatch):
         (lambda: plain.add_noise(x * torch.nan, logits, half), r"samples of -1 and \+1; got nan"),
         (lambda: plain.add_noise(x, logits * torch.nan, half), r"noise of normal numbers.*got nan"),
         (
+            lambda: plain.add_noise(x, (x > 0).float(), half),
+            r"spins -1 and \+1.*got floats 0 and 1",
+        ),
+        (
             lambda: plain.add_noise(255 * (x > 0).to(torch.uint8), logits, half),
             r"tokens 0 and 1 in a sample of torch\.uint8; got 255",
         ),
