@@ -76,8 +76,8 @@ def numbers(x: Tensor) -> Any:
     NumPy looks on one thread, and is as fast; torch takes -1 for 255 in uint8, so it looks at
     floats.
     """
-    if is_transformed(x):
-        # else the transform would take part in the look
+    if is_transformed(x) or (is_transforming() and not torch.compiler.is_compiling()):
+        # else the transform would take part in the look: even a plain tensor's `detach` is wrapped
         with temporarily_clear_interpreter_stack():
             while is_transformed(x):
                 x = _functorch.get_unwrapped(x)

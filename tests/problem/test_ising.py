@@ -330,3 +330,18 @@ def test_a_batch_flat_taken_and_one_by_one(kind, own):
     for k, single in enumerate(problem.unbind()):
         assert single.batch_shape == ()
         assert torch.equal(single.energy(spins.flatten(0, 1)[k]), energy[k])
+
+
+def test_whole_spins_under_transforms():
+    """Plain integers are looked at while a transform acts on others."""
+    spins = torch.tensor([[1, -1, 1]], dtype=torch.int8)
+    graph = Graph.sparse(3, [(0, 1), (1, 2)])
+
+    def energy(h):
+        return Ising(graph, h, torch.ones(2)).energy(spins).sum()
+
+    h = torch.zeros(3)
+    torch.testing.assert_close(torch.func.grad(energy)(h), spins[0].float())
+    spins = 0 * spins
+    with pytest.raises(ValueError, match="got 0"):
+        torch.func.grad(energy)(h)
