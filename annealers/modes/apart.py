@@ -125,7 +125,7 @@ class _Pull:
         """Row sums of |J|, `[P, n]`."""
         kind = self.problem.graph.kind
         if kind == "sparse":
-            ones = torch.ones(1, 1, self.problem.num_spins, device=self.J.device)
+            ones = self.J.new_ones(1, 1, self.problem.num_spins)
             return couple(_absolute(self.problem), ones)[:, 0].expand(self.P, -1)
         size = self.J.abs()
         if kind == "bipartite":
