@@ -73,7 +73,8 @@ def uniform(problems: int, n: int, device: torch.device) -> Tensor:
         n: spins.
         device: where the vectors are.
     """
-    real = torch.full((problems, 1 << n, 1), 2.0 ** (-n / 2), device=device)
+    shape = (problems, 1 << n, 1)
+    real = torch.full(shape, 2.0 ** (-n / 2), dtype=torch.float32, device=device)
     return torch.stack([real, torch.zeros_like(real)])
 
 

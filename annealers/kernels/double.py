@@ -99,7 +99,7 @@ def sweep_mixed(
         scan: "forward" or "palindromic".
         alive: False ends the call after the present sweep.
     """
-    betas = torch.as_tensor(betas)
+    betas = torch.as_tensor(betas, dtype=torch.float64)
     start = None if spins is None else spins.reshape(len(seeds), num, -1)
     sweeps: list[Swept] = []
     places: list[Tensor] = []

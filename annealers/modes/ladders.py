@@ -143,7 +143,7 @@ class Watch:
         if problem.graph.kind != "bipartite":
             whose = ["the"]
         P, K = minima.shape[:2]
-        columns = torch.zeros(P, n, len(sides) + K)
+        columns = torch.zeros(P, n, len(sides) + K, dtype=torch.float32)
         first = 0
         for k, size in enumerate(sides):
             columns[:, first : first + size, k] = 1 / size
