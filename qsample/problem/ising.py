@@ -335,6 +335,9 @@ class Ising:
         """Local fields f_i = h_i + sum_j J_ij s_j, `[*B, R, n]`.
 
         P(s_i = +1 | rest) = sigmoid(-2 f_i).
+
+        Raises:
+            ValueError: spins as `energy` refuses them.
         """
         s = self._as_float(spins)
         if self.graph.kind == "sparse":

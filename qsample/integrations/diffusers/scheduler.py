@@ -309,8 +309,8 @@ class IsingScheduler(SchedulerMixin, ConfigMixin):
         check_spins("original_samples", spins)
         if noise.isnan().any():
             raise ValueError("expected noise of normal numbers or of random bits; got nan")
-        bits = ((noise == 0) | (noise == 1)).all() and (noise == 1).any()
-        if noise.is_floating_point() and bits:
+        one = noise == 1
+        if noise.is_floating_point() and one.any() and (one | (noise == 0)).all():
             raise ValueError(
                 "expected noise of normal numbers, or of random bits as spins -1 and +1 or as "
                 "integers; got floats 0 and 1: 2 * noise - 1 makes spins of bits"
